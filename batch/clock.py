@@ -1,0 +1,101 @@
+"""The only place that reads time or sleeps.
+
+Tests run on an event loop whose time is virtual and hand in a clock that reads that loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """The two times that a run needs. All values are seconds."""
+
+    def now(self) -> float:
+        """Wall-clock time, seconds since the epoch (UTC). May jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """A time that only grows, and that counts while the machine is asleep."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def __init__(self) -> None:
+        # CLOCK_MONOTONIC stands still while a laptop sleeps, and money rule 7 asks how old an
+        # intent really is; CLOCK_BOOTTIME goes on. Where there is none, monotonic has to do.
+        self._source: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+    def now(self) -> float:
+        """Wall-clock time, seconds since the epoch (UTC)."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since boot, sleep included where the system can tell."""
+        return time.monotonic() if self._source is None else time.clock_gettime(self._source)
+
+
+class Waker:
+    """A switch that ends sleeps early. Once set it stays set, until `clear`."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._sleepers: set[asyncio.Future[None]] = set()
+
+    def is_set(self) -> bool:
+        """Tell whether sleeps on this waker end at once."""
+        return self._is_set
+
+    def set(self) -> None:
+        """End all sleeps on this waker, now and later."""
+        self._is_set = True
+        for sleeper in self._sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+
+    def clear(self) -> None:
+        """Let later sleeps last again."""
+        self._is_set = False
+
+    async def wait(self) -> None:
+        """Wait until set."""
+        await sleep(None, self)
+
+    def attach(self, sleeper: asyncio.Future[None]) -> None:
+        """Have *sleeper* resolved when this waker is set."""
+        self._sleepers.add(sleeper)
+
+    def detach(self, sleeper: asyncio.Future[None]) -> None:
+        """Forget *sleeper*."""
+        self._sleepers.discard(sleeper)
+
+
+async def sleep(seconds: float | None, *wakers: Waker) -> bool:
+    """Wait *seconds* (None: for ever), or until one of *wakers* is set. True if one was.
+
+    One future and one timer, no tasks: ten thousand of these at once are the normal case.
+    """
+    if any(waker.is_set() for waker in wakers):
+        return True
+    loop = asyncio.get_running_loop()
+    sleeper: asyncio.Future[None] = loop.create_future()
+    timer = None if seconds is None else loop.call_later(max(seconds, 0.0), _wake, sleeper)
+    for waker in wakers:
+        waker.attach(sleeper)
+    try:
+        await sleeper
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for waker in wakers:
+            waker.detach(sleeper)
+    return any(waker.is_set() for waker in wakers)
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)

@@ -1,0 +1,89 @@
+"""Every error of the package, and every exit code.
+
+The class of an error says who must act:
+
+    BatchError
+    ├── UsageError            the person: wrong option, missing key            exit 2
+    │   └── ManifestError     the person: the manifest, all faults at once     exit 2
+    ├── StateError            the person: the output folder cannot be used     exit 1
+    ├── LockedError           nobody: another run holds the folder             exit 75
+    └── TransitionError       us: a state of a job was left in a way that its table forbids
+
+What happens to one job (a refusal, a failed generation, a time-out) is no exception but a value,
+`batch.job.Failure`: one bad prompt never ends a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, unique
+
+
+@unique
+class ExitCode(IntEnum):
+    """What the process says when it ends. Part of the public contract."""
+
+    OK = 0
+    JOBS_FAILED = 1
+    USAGE = 2
+    LIMIT = 3
+    ACCOUNT = 4
+    BUG = 70
+    LOCKED = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class BatchError(Exception):
+    """Base of all errors that are told to the person in a sentence, without a traceback."""
+
+    exit_code: ExitCode = ExitCode.JOBS_FAILED
+
+
+class UsageError(BatchError):
+    """The command or its surroundings are wrong; nothing was sent."""
+
+    exit_code = ExitCode.USAGE
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One fault (or one doubt) in a manifest: where it is, and what to do about it.
+
+    *line* and *column* count from 1.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    job: str | None = None
+    advice: str | None = None
+
+    def __str__(self) -> str:
+        """Render as `file:line:column: job 'x': message; advice`."""
+        job = f"job {self.job!r}: " if self.job is not None else ""
+        advice = f" ({self.advice})" if self.advice else ""
+        return f"{self.file}:{self.line}:{self.column}: {job}{self.message}{advice}"
+
+
+class ManifestError(UsageError):
+    """The manifest cannot be used. Carries every problem found, not only the first."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda p: (p.file, p.line, p.column))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class StateError(BatchError):
+    """The state or the output folder cannot be read or written; nothing more is submitted."""
+
+
+class LockedError(BatchError):
+    """Another run holds the output folder."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class TransitionError(AssertionError):
+    """A bug of ours: the table in `batch.job` has no such transition."""
