@@ -1,0 +1,89 @@
+"""One run per output folder, also across processes.
+
+The lock is the operating system's (flock): it is free the moment its holder dies, however it dies.
+The file only says who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from batch.errors import LockedError, StateError
+
+import sys
+
+if sys.platform == "win32":  # pragma: no cover (Windows)
+    import msvcrt
+else:
+    import fcntl
+
+HOLDER_MAX_BYTES = 4096
+
+
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Hold the lock at *path* while the block runs.
+
+    Raises:
+        LockedError: another process holds it; the message says which.
+        StateError: the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        if not _try_lock(file.fileno()):
+            raise LockedError(f"another run holds {path.parent.parent}: {_holder(path)}")
+        file.truncate(0)
+        file.write(_me())
+        yield
+        file.seek(0)
+        file.truncate(0)
+
+
+def holder(path: Path) -> str | None:
+    """Say who holds the lock at *path*, or None if nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        return None if _try_lock(file.fileno()) else _holder(path)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if sys.platform == "win32":  # pragma: no cover (Windows)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _me() -> bytes:
+    who = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return json.dumps(who).encode()
+
+
+def _holder(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            who = json.loads(file.read(HOLDER_MAX_BYTES))
+        return f"process {int(who['pid'])} on {who['host']!s:.80}, since {who['since']!s:.40}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a process that has not said who it is"

@@ -1,0 +1,568 @@
+"""The state of an output folder: one SQLite file, and the only module that knows it is SQLite.
+
+The database is the truth; `results.jsonl` is derived from it. A `commit` returns when the changes
+are on disk and flushed (WAL, synchronous=FULL). Changes that arrive while the disk is busy share
+the next flush, so thousands of jobs do not wait for each other.
+
+If we die right here: a transaction is there whole or not at all. Rows are committed with the state
+that they tell of and appended to `results.jsonl` afterwards; what is missing there, or torn, is
+mended when the folder is opened the next time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from batch.errors import StateError
+from batch.job import STATES, Attempt, Failure, FailureKind, State, Video
+
+# Numbered from the first day: entry n brings a database from version n to n + 1. Never edit one
+# that was released; append.
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE attempts (
+        external_task_id TEXT PRIMARY KEY,
+        job_id           TEXT NOT NULL,
+        number           INTEGER NOT NULL,
+        fingerprint      TEXT NOT NULL,
+        request          TEXT NOT NULL,
+        state            TEXT NOT NULL,
+        detail           TEXT NOT NULL,
+        task_id          TEXT,
+        failure_kind     TEXT,
+        file             TEXT,
+        bytes            INTEGER,
+        polls            INTEGER NOT NULL,
+        cost_usd         REAL,
+        base_url         TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX attempts_of_job ON attempts (job_id, number);
+    CREATE TABLE results (
+        seq INTEGER PRIMARY KEY, line TEXT NOT NULL, ends_at INTEGER NOT NULL
+    );
+    CREATE TABLE lookup_proofs (base_url TEXT PRIMARY KEY, proved_at REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE generation_times (
+        seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, seconds REAL NOT NULL
+    );
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, finished_at REAL, exit_code INTEGER
+    ) WITHOUT ROWID;
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+_END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
+GENERATION_TIMES_KEPT = 400  # per kind of task; more would teach nothing new
+BUSY_TIMEOUT_S = 10.0
+
+
+class Known(NamedTuple):
+    """What a plan needs to know of an attempt; a hundred thousand of them fit into memory."""
+
+    external_task_id: str
+    job_id: str
+    number: int
+    fingerprint: str
+    state: str
+    task_id: str | None
+    failure_kind: str | None
+    file: str | None
+    bytes: int | None
+    cost_usd: float | None
+
+
+# -- changes: what can be committed ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An attempt is now in this state."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The attempt is as if it had never been meant. Only for what was surely not sent."""
+
+    external_task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of results.jsonl, without its newline."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A task of ours was found by its external id on this base URL."""
+
+    base_url: str
+    proved_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTime:
+    """How long the provider took for a task of this kind (model, mode, duration)."""
+
+    kind: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run began."""
+
+    run_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run ended with this exit code."""
+
+    run_id: str
+    at: float
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A named fact about the folder, for example whose videos it holds."""
+
+    name: str
+    value: str
+
+
+Change = Put | Withdraw | Row | Proof | GenerationTime | RunStarted | RunEnded | Fact
+
+
+class Store:
+    """The database itself; synchronous. Use one per thread."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._db = connection
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the state at *path*; make it, or bring it up to date, if need be.
+
+        Raises:
+            StateError: it cannot be opened, is damaged, or was made by a newer release.
+        """
+        with _told(path):
+            connection = sqlite3.connect(
+                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                _migrate(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection, path)
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Self:
+        """Open an existing state without the means to change it, also beside a running run.
+
+        Raises:
+            StateError: there is none, it is damaged, or it was made by a newer release.
+        """
+        with _told(path):
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            connection = sqlite3.connect(
+                uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True
+            )
+            try:
+                _check_version(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection, path)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    # -- reading
+
+    def known(self) -> dict[str, list[Known]]:
+        """Return what there is, by job, each job's attempts in their order."""
+        known: dict[str, list[Known]] = {}
+        query = (
+            "SELECT external_task_id, job_id, number, fingerprint, state, task_id, failure_kind,"
+            " file, bytes, cost_usd FROM attempts ORDER BY job_id, number"
+        )
+        with _told(self.path):
+            for row in self._db.execute(query):
+                item = Known._make(row)
+                known.setdefault(item.job_id, []).append(item)
+        return known
+
+    def attempt(self, external_task_id: str) -> Attempt:
+        """Return one attempt.
+
+        Raises:
+            KeyError: there is none of that id.
+        """
+        for attempt in self._attempts("external_task_id = ?", external_task_id):
+            return attempt
+        raise KeyError(external_task_id)
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Iterate over all attempts, by job and number."""
+        return self._attempts("1")
+
+    def landed_at(self, job_id: str, file: str) -> list[Attempt]:
+        """Return the attempts of a job whose video is recorded to be in *file*."""
+        return list(self._attempts("job_id = ? AND file = ?", job_id, file))
+
+    def result_lines(self) -> Iterator[str]:
+        """Iterate over all rows ever made, oldest first."""
+        with _told(self.path):
+            for (line,) in self._db.execute("SELECT line FROM results ORDER BY seq"):
+                yield line
+
+    def result_bytes(self) -> int:
+        """Return how large results.jsonl ought to be."""
+        with _told(self.path):
+            row = self._db.execute(_END_OF_RESULTS).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def proved_at(self, base_url: str) -> float | None:
+        """Return when look-up by external id was last seen to work on *base_url*."""
+        with _told(self.path):
+            query = "SELECT proved_at FROM lookup_proofs WHERE base_url = ?"
+            row = self._db.execute(query, (base_url,)).fetchone()
+        return None if row is None else float(row[0])
+
+    def generation_times(self) -> dict[str, list[float]]:
+        """Return how long past tasks took, seconds, by kind, oldest first."""
+        times: dict[str, list[float]] = {}
+        with _told(self.path):
+            query = "SELECT kind, seconds FROM generation_times ORDER BY seq"
+            for kind, seconds in self._db.execute(query):
+                times.setdefault(kind, []).append(seconds)
+        return times
+
+    def last_run(self) -> tuple[str, float, float | None, int | None] | None:
+        """Return id, start, end and exit code of the latest run."""
+        with _told(self.path):
+            row = self._db.execute(
+                "SELECT run_id, started_at, finished_at, exit_code FROM runs"
+                " ORDER BY started_at DESC LIMIT 1"
+            ).fetchone()
+        return None if row is None else (row[0], row[1], row[2], row[3])
+
+    def fact(self, name: str) -> str | None:
+        """Return the value of a named fact."""
+        with _told(self.path):
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def _attempts(self, where: str, *values: object) -> Iterator[Attempt]:
+        query = (
+            "SELECT external_task_id, job_id, number, fingerprint, request, state, detail, polls,"  # noqa: S608
+            f" cost_usd, base_url FROM attempts WHERE {where} ORDER BY job_id, number"
+        )
+        with _told(self.path):
+            for row in self._db.execute(query, values):
+                yield Attempt(
+                    external_task_id=row[0],
+                    job_id=row[1],
+                    number=row[2],
+                    fingerprint=row[3],
+                    request=row[4],
+                    state=_decode(row[5], row[6]),
+                    polls=row[7],
+                    cost_usd=row[8],
+                    base_url=row[9],
+                )
+
+    # -- writing
+
+    def write(self, changes: Iterable[Change]) -> None:
+        """Commit all *changes* as one transaction, flushed.
+
+        Raises:
+            StateError: nothing of it was committed.
+        """
+        with _told(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for change in changes:
+                    self._apply(change)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _apply(self, change: Change) -> None:
+        execute = self._db.execute
+        match change:
+            case Put(attempt):
+                execute(
+                    "INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                    _record(attempt),
+                )
+            case Withdraw(external_task_id):
+                execute("DELETE FROM attempts WHERE external_task_id = ?", (external_task_id,))
+            case Row(line):
+                row = execute(_END_OF_RESULTS).fetchone()
+                ends_at = (0 if row is None else row[0]) + len(line.encode()) + 1
+                execute("INSERT INTO results (line, ends_at) VALUES (?, ?)", (line, ends_at))
+            case Proof(base_url, at):
+                execute("INSERT OR REPLACE INTO lookup_proofs VALUES (?, ?)", (base_url, at))
+            case GenerationTime(kind, seconds):
+                execute(
+                    "INSERT INTO generation_times (kind, seconds) VALUES (?, ?)", (kind, seconds)
+                )
+            case RunStarted(run_id, at):
+                execute("INSERT INTO runs VALUES (?, ?, NULL, NULL)", (run_id, at))
+            case RunEnded(run_id, at, exit_code):
+                execute(
+                    "UPDATE runs SET finished_at = ?, exit_code = ? WHERE run_id = ?",
+                    (at, exit_code, run_id),
+                )
+                execute(
+                    "DELETE FROM generation_times WHERE seq IN (SELECT seq FROM (SELECT seq,"
+                    " row_number() OVER (PARTITION BY kind ORDER BY seq DESC) AS age"
+                    " FROM generation_times) WHERE age > ?)",
+                    (GENERATION_TIMES_KEPT,),
+                )
+            case Fact(name, value):
+                execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+class ResultsFile:
+    """results.jsonl: appended to, never rewritten, mended from the store."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def mend(self, store: Store) -> int:
+        """Cut a torn last line, append the rows that are missing; return how many were."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size == store.result_bytes():
+            return 0
+        present = self._cut_torn_line() if size else set()
+        missing = [line for line in store.result_lines() if _digest(line) not in present]
+        self.append(missing)
+        return len(missing)
+
+    def append(self, lines: list[str]) -> None:
+        """Append *lines* in one write."""
+        if not lines:
+            return
+        data = "".join(f"{line}\n" for line in lines).encode()
+        with _told(self._path), self._path.open("ab", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+
+    def _cut_torn_line(self) -> set[bytes]:
+        present: set[bytes] = set()
+        with self._path.open("rb+") as file:
+            end = 0
+            for line in file:
+                if not line.endswith(b"\n"):
+                    file.truncate(end)
+                    break
+                end += len(line)
+                present.add(_digest(line[:-1]))
+        return present
+
+
+class Journal:
+    """Commits changes for the event loop: one writer thread, one flush for all that waits.
+
+    Use as a context manager; leaving it commits what is queued and ends the thread.
+    """
+
+    def __init__(self, store: Store, results: ResultsFile) -> None:
+        self._store = store
+        self._results = results
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    async def commit(self, *changes: Change) -> None:
+        """Return when *changes* are on disk. They get there also if the caller is cancelled.
+
+        Raises:
+            StateError: the state cannot be written; nothing of the changes was.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._queue.put(_Entry(changes, done, loop))
+        await done
+
+    def _work(self) -> None:
+        open_for_more = True
+        while open_for_more:
+            entries, open_for_more = self._take()
+            if entries:
+                failure = self._write(entries)
+                loops = {entry.loop for entry in entries}
+                for loop in loops:
+                    mine = [entry.done for entry in entries if entry.loop is loop]
+                    if not loop.is_closed():
+                        loop.call_soon_threadsafe(_settle, mine, failure)
+
+    def _take(self) -> tuple[list[_Entry], bool]:
+        entries: list[_Entry] = []
+        item = self._queue.get()
+        while item is not None:
+            entries.append(item)
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return entries, True
+        return entries, False
+
+    def _write(self, entries: list[_Entry]) -> Exception | None:
+        changes = [change for entry in entries for change in entry.changes]
+        try:
+            self._store.write(changes)
+            self._results.append([change.line for change in changes if isinstance(change, Row)])
+        except Exception as error:  # noqa: BLE001 - handed to those who wait, whatever it is
+            return error
+        return None
+
+
+class _Entry(NamedTuple):
+    changes: tuple[Change, ...]
+    done: asyncio.Future[None]
+    loop: asyncio.AbstractEventLoop
+
+
+def _settle(waiting: list[asyncio.Future[None]], failure: Exception | None) -> None:
+    for done in waiting:
+        if done.done():
+            continue
+        if failure is None:
+            done.set_result(None)
+        else:
+            done.set_exception(failure)
+
+
+def _digest(line: str | bytes) -> bytes:
+    data = line.encode() if isinstance(line, str) else line
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+class _told:  # noqa: N801 - reads as a word where it is used
+    """Turn what SQLite and the disk say into a StateError that a person can act on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, sqlite3.DatabaseError | OSError):
+            raise StateError(_sentence(self._path, error)) from error
+
+
+def _sentence(path: Path, error: Exception) -> str:
+    text = str(error).lower()
+    if "not a database" in text or "malformed" in text or "corrupt" in text:
+        return (
+            f"the state file {path} is damaged ({error}); nothing was sent. Restore it from a backup."
+            " Starting without it would pay again for everything it knows, so that is yours to"
+            f" decide: move {path.parent} away to begin anew"
+        )
+    if "locked" in text or "busy" in text:
+        return (
+            f"the state file {path} is locked by another program ({error}); close it and run again"
+        )
+    if "full" in text or getattr(error, "errno", None) == 28:  # ENOSPC
+        return f"no space left on the disk of {path}; make room and run again ({error})"
+    if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
+        return f"{path} cannot be written ({error}); mend its permissions and run again"
+    return f"{path} cannot be used: {error}"
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StateError(
+            f"{path} was made by a newer release (state version {version}, this one knows"
+            f" {len(MIGRATIONS)}); install the newer kling-batch"
+        )
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    for number in range(_check_version(connection, path), len(MIGRATIONS)):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\nCOMMIT;"
+        )
+
+
+# -- states as text --------------------------------------------------------------------------
+
+_STATE_OF_NAME: dict[str, Callable[..., State]] = {state.__name__: state for state in STATES}
+
+
+def _record(attempt: Attempt) -> tuple[object, ...]:
+    state = attempt.state
+    failure = getattr(state, "failure", None)
+    return (
+        attempt.external_task_id,
+        attempt.job_id,
+        attempt.number,
+        attempt.fingerprint,
+        attempt.request,
+        type(state).__name__,
+        json.dumps(dataclasses.asdict(state), ensure_ascii=False),
+        attempt.task_id,
+        None if failure is None else failure.kind.value,
+        getattr(state, "file", None),
+        getattr(state, "bytes", None),
+        attempt.polls,
+        attempt.cost_usd,
+        attempt.base_url,
+    )
+
+
+def _decode(name: str, detail: str) -> State:
+    fields: dict[str, Any] = json.loads(detail)
+    for key in ("failure", "trouble"):
+        if fields.get(key) is not None:
+            fields[key] = Failure(**{**fields[key], "kind": FailureKind(fields[key]["kind"])})
+    if "video" in fields:
+        fields["video"] = Video(**fields["video"])
+    if "warnings" in fields:
+        fields["warnings"] = tuple(fields["warnings"])
+    return _STATE_OF_NAME[name](**fields)
