@@ -1,0 +1,128 @@
+"""What happens in a run, as values. The core emits them; logs, progress and callers decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from batch.job import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run holds its folder and begins; *planned* counts the jobs by action."""
+
+    run_id: str
+    output_dir: str
+    planned: dict[str, int]
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A task was created, and will be paid for."""
+
+    job_id: str
+    task_id: str
+    external_task_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A task of an earlier run (or an earlier moment) goes on."""
+
+    job_id: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLost:
+    """A submission whose answer says nothing: the task is looked for before anything is sent."""
+
+    job_id: str
+    external_task_id: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A task whose answer was lost was found by its external id."""
+
+    job_id: str
+    task_id: str
+    external_task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The provider asked for patience (429, 1303) or could not be reached; the job waits."""
+
+    job_id: str
+    failure: Failure
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """A task was looked at."""
+
+    job_id: str
+    task_id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The provider has made the video."""
+
+    job_id: str
+    task_id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadBroke:
+    """A download broke and is tried again."""
+
+    job_id: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """A job has reached an outcome; *row* is its line of results.jsonl."""
+
+    job_id: str
+    row: dict[str, Any]
+    superseded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Nothing more is submitted; *reason* says why, in a sentence."""
+
+    reason: str
+
+
+Event = (
+    RunStarted
+    | Submitted
+    | Resumed
+    | AnswerLost
+    | Adopted
+    | Refused
+    | Polled
+    | Generated
+    | DownloadBroke
+    | JobEnded
+    | Stopping
+)
+
+
+class Observer(Protocol):
+    """Whoever wants to know. Must not block, and must not raise."""
+
+    def notify(self, event: Event) -> None:
+        """Take note of *event*."""
+        ...

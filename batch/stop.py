@@ -1,0 +1,52 @@
+"""Why a run stops early, and how much of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from batch.clock import Waker
+from batch.errors import ExitCode
+
+
+class StopReason(StrEnum):
+    """What ended a run before everything was done."""
+
+    DEADLINE = "deadline"
+    BUDGET = "budget"
+    ACCOUNT = "account"
+    INTERRUPTED = "interrupted"
+    TERMINATED = "terminated"
+
+
+EXIT_CODES = {
+    StopReason.DEADLINE: ExitCode.LIMIT,
+    StopReason.BUDGET: ExitCode.LIMIT,
+    StopReason.ACCOUNT: ExitCode.ACCOUNT,
+    StopReason.INTERRUPTED: ExitCode.INTERRUPTED,
+    StopReason.TERMINATED: ExitCode.TERMINATED,
+}
+LEAVES = frozenset({StopReason.DEADLINE, StopReason.INTERRUPTED, StopReason.TERMINATED})
+
+
+class Stop:
+    """The switch that all stages look at.
+
+    `feeding` set: nothing more is submitted; what is open is collected.
+    `leaving` set as well: open tasks are left to the next run; downloads under way finish.
+    """
+
+    def __init__(self) -> None:
+        self.feeding = Waker()
+        self.leaving = Waker()
+        self.reason: StopReason | None = None
+        self.sentence = ""
+
+    def ask(self, reason: StopReason, sentence: str) -> bool:
+        """Stop for *reason*; True if that is news. The first reason counts, unless it gets worse."""
+        is_news = self.reason is None or (reason in LEAVES and not self.leaving.is_set())
+        if is_news and (self.reason is None or self.reason is StopReason.BUDGET):
+            self.reason, self.sentence = reason, sentence
+        self.feeding.set()
+        if reason in LEAVES:
+            self.leaving.set()
+        return is_news
