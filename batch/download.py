@@ -1,0 +1,227 @@
+"""Download: bring a generated video to disk, whole, or leave the task to the next run.
+
+A failure here never leads to a new task (money rule 6). A link that is refused is asked for afresh;
+a connection that breaks goes on where it stopped, if the server can prove that it is the same file.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from batch import events
+from batch.api import (
+    BrokenFetchError,
+    ExpiredLinkError,
+    Stream,
+    UselessPartError,
+    VideoApi,
+)
+from batch.clock import Clock, sleep
+from batch.events import Event
+from batch.files import OutputFolder, Part
+from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, Video
+from batch.media import MediaError, compare, inspect
+from batch.retry import backoff
+from batch.stop import Stop
+from batch.wire import Found, NotFound, TaskStatus
+
+TRIES = 6  # in a row without a new byte
+TRIES_IN_ALL = 40
+LINK_TRIES = 6
+RETRY_BASE_S = 0.5
+RETRY_CAP_S = 20.0
+MAX_VIDEO_BYTES = 8 * 1024**3
+RETENTION_S = 30 * 24 * 3600.0
+
+
+class _Abandoned(Exception):  # noqa: N818 - no error: the run is being left
+    """The run is being left before the download has begun to flow."""
+
+
+class _Failed(Exception):  # noqa: N818 - carries an outcome to the one place that makes it
+    """The download has failed for this run."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class _Gone(_Failed):
+    """The provider no longer has the video."""
+
+
+class Downloader:
+    """Fetches generated videos."""
+
+    def __init__(
+        self,
+        *,
+        api: VideoApi,
+        folder: OutputFolder,
+        stop: Stop,
+        clock: Clock,
+        rng: random.Random,
+        notify: Callable[[Event], None],
+    ) -> None:
+        self._api = api
+        self._folder = folder
+        self._stop = stop
+        self._clock = clock
+        self._rng = rng
+        self._notify = notify
+
+    async def download(
+        self, attempt: Attempt, link: str | None, *, file: str, keep_as: str
+    ) -> tuple[Attempt | None, bool]:
+        """Fetch the video of a *Generated* attempt to *file*.
+
+        Nothing is committed here. The attempt comes back *Landed*, *Generated* with its trouble
+        (the next run tries again), *Failed* (the provider no longer has it), or as None when the run
+        is being left. The second value tells that a former video was moved to *keep_as*.
+        """
+        state = attempt.state
+        assert isinstance(state, Generated)
+        try:
+            async with self._folder.part(attempt.external_task_id) as part:
+                attempt, video = await self._fetch(attempt, link, part)
+                warnings = _warnings(attempt, video)
+                kept = await self._folder.land(part, file, keep_as=keep_as)
+                landed = Landed(
+                    task_id=state.task_id,
+                    submitted_at=state.submitted_at,
+                    generated_at=state.generated_at,
+                    landed_at=self._clock.now(),
+                    file=file,
+                    bytes=part.size,
+                    sha256=part.sha256,
+                    video=video,
+                    warnings=warnings,
+                    request_id=state.request_id,
+                )
+                return attempt.to(landed), kept
+        except _Abandoned:
+            return None, False
+        except _Gone as gone:
+            now = self._clock.now()
+            return attempt.to(Failed(gone.failure, now, state.task_id, state.submitted_at)), False
+        except _Failed as failed:
+            return attempt.to(replace(state, trouble=failed.failure)), False
+        except OSError as error:
+            trouble = Failure(FailureKind.DISK, _disk_sentence(error))
+            return attempt.to(replace(state, trouble=trouble)), False
+
+    async def _fetch(self, attempt: Attempt, link: str | None, part: Part) -> tuple[Attempt, Video]:
+        """Fill *part* with a whole, checked video."""
+        tries = 0
+        validator: str | None = None
+        failure = _broken("not tried yet")
+        for _ in range(TRIES_IN_ALL):
+            if link is None:
+                attempt, link = await self._ask_for_link(attempt)
+            had = part.size
+            try:
+                resumable = part.size if validator else 0
+                async with self._api.fetch(link, start=resumable, validator=validator) as stream:
+                    if stream.start != part.size or stream.validator != validator:
+                        await part.restart()
+                    validator = stream.validator
+                    await _copy(stream, part)
+                return attempt, await self._folder.run(inspect, part.path)
+            except ExpiredLinkError as error:
+                link, failure = None, error.failure
+            except UselessPartError as error:
+                validator, failure = None, error.failure
+            except BrokenFetchError as error:
+                failure = error.failure
+                await part.flush()
+            except MediaError as error:
+                # Whole by its length and yet no video: start over, with a fresh link.
+                failure = Failure(
+                    FailureKind.MEDIA, f"what was downloaded is no whole video: {error}"
+                )
+                link = validator = None
+                had = part.size
+            tries = 1 if part.size > had else tries + 1
+            if tries >= TRIES:
+                raise _Failed(failure)
+            self._notify(events.DownloadBroke(attempt.job_id, failure))
+            await self._pause(tries)
+        raise _Failed(failure)
+
+    async def _ask_for_link(self, attempt: Attempt) -> tuple[Attempt, str]:
+        """Ask the task for a fresh link."""
+        assert attempt.task_id is not None
+        failure = Failure(FailureKind.DOWNLOAD, "the task has succeeded, but names no video")
+        for number in range(1, LINK_TRIES + 1):
+            answer = await self._api.query(attempt.task_id)
+            attempt = attempt.polled()
+            match answer:
+                case Found(task) if task.status is TaskStatus.SUCCEEDED and task.url is not None:
+                    return attempt, task.url
+                case Found():
+                    pass
+                case NotFound(gone) if self._is_expired(attempt):
+                    raise _Gone(
+                        replace(
+                            gone,
+                            kind=FailureKind.DOWNLOAD,
+                            message="the provider no longer keeps this video (30 days)",
+                        )
+                    )
+                case _:
+                    failure = replace(answer.failure, kind=FailureKind.DOWNLOAD)
+            await self._pause(number)
+        raise _Failed(failure)
+
+    def _is_expired(self, attempt: Attempt) -> bool:
+        state = attempt.state
+        assert isinstance(state, Generated)
+        return self._clock.now() - state.submitted_at > RETENTION_S
+
+    async def _pause(self, tries: int) -> None:
+        wait_s = backoff(tries, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=self._rng)
+        if await sleep(wait_s, self._stop.leaving):
+            raise _Abandoned
+
+
+async def _copy(stream: Stream, part: Part) -> None:
+    """Write the body to the part file, and check that it was all of it."""
+    limit = MAX_VIDEO_BYTES if stream.total is None else stream.total
+    received = part.size
+    async for chunk in stream.chunks():
+        received += len(chunk)
+        if received > limit:
+            break
+        await part.write(chunk)
+    await part.flush()
+    if received > limit:
+        await part.restart()
+        raise UselessPartError(_broken("the body is longer than announced"))
+    if stream.total is not None and part.size < stream.total:
+        raise BrokenFetchError(_broken(f"{part.size} of {stream.total} bytes came"))
+    if part.size == 0:
+        raise BrokenFetchError(_broken("the file server sent an empty file"))
+
+
+def _broken(text: str) -> Failure:
+    return Failure(FailureKind.DOWNLOAD, text)
+
+
+def _warnings(attempt: Attempt, video: Video) -> tuple[str, ...]:
+    body = attempt.body()
+    asked_s = body.get("duration")
+    return compare(
+        video,
+        aspect_ratio=body.get("aspect_ratio"),
+        duration=None if asked_s is None else float(asked_s),
+    )
+
+
+def _disk_sentence(error: OSError) -> str:
+    what = error.strerror or type(error).__name__
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"no space left for the video ({what}); make room and run again, it is paid for"
+    return f"the video cannot be written ({what}); mend that and run again, it is paid for"

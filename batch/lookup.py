@@ -1,0 +1,130 @@
+"""Asking for a task by our own external id: the way home for a submission whose answer was lost.
+
+"Not found" proves absence only where look-up is known to work (money rule 3): on this base URL, a
+task whose id we knew was found by its external id. The first task that a run sees accepted pays for
+that proof with one GET; it is remembered, and renewed when it is old.
+"""
+
+from __future__ import annotations
+
+from batch.api import VideoApi
+from batch.clock import Clock, sleep
+from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
+from batch.stop import Stop
+from batch.store import Journal, Proof, Put
+from batch.wire import Found, NotFound, QueryAnswer, Task
+
+PROOF_LASTS_S = 7 * 24 * 3600.0
+PROOF_TRIES = 8  # per run; a fresh task may be invisible for some seconds
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 5.0
+
+
+class LookUp:
+    """Finds tasks by external id, and knows what "not found" is worth."""
+
+    def __init__(
+        self,
+        *,
+        api: VideoApi,
+        journal: Journal,
+        stop: Stop,
+        clock: Clock,
+        base_url: str,
+        proved_at: float | None,
+        settle_time_s: float,
+        patience_s: float,
+    ) -> None:
+        self._api = api
+        self._journal = journal
+        self._stop = stop
+        self._clock = clock
+        self._base_url = base_url
+        self._settle_time_s = settle_time_s
+        self._patience_s = patience_s
+        age = None if proved_at is None else clock.now() - proved_at
+        self._is_proved = age is not None and age < PROOF_LASTS_S
+        self._tries_left = PROOF_TRIES
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether "not found" is to be believed on this base URL."""
+        return self._is_proved
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether an open task should be asked for by its external id, to see if that works."""
+        return not self._is_proved and self._tries_left > 0
+
+    async def prove(self, attempt: Attempt) -> QueryAnswer:
+        """Ask for an open task by its external id; finding the right one is the proof."""
+        self._tries_left -= 1
+        answer = await self._api.query(attempt.external_task_id)
+        if isinstance(answer, Found) and answer.task.task_id == attempt.task_id:
+            await self._remember()
+        return answer
+
+    async def find(self, attempt: Attempt) -> Attempt:
+        """Look for the task of a `Lost` attempt, several times over the settle time.
+
+        The attempt comes back *Open* (found, committed), *Intended* (surely absent: the same
+        request may go out again, nothing committed yet), *Unconfirmed* (nobody knows, not
+        committed yet), or as it was when the run is being left.
+        """
+        state = attempt.state
+        assert isinstance(state, Lost)
+        begun = self._clock.monotonic()
+        wait_s = min(FIRST_WAIT_S, self._settle_time_s / 8)
+        while True:
+            answer = await self._api.query(attempt.external_task_id)
+            if isinstance(answer, Found) and self._is_ours(answer.task, attempt):
+                return await self._adopt(attempt, answer.task)
+            elapsed = self._clock.monotonic() - begun
+            # Whether the task is there is asked until the settle time is over; whether anybody
+            # answers at all, as long as we would wait for a task.
+            limit = self._settle_time_s if isinstance(answer, NotFound) else self._patience_s
+            if elapsed >= limit:
+                return self._give_up(attempt, state, answer)
+            wait_s = min(wait_s, max(limit - elapsed, 0.01))
+            if await sleep(wait_s, self._stop.leaving):
+                return attempt
+            wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+
+    def _is_ours(self, task: Task, attempt: Attempt) -> bool:
+        """A relay that ignores the path and answers with any task must not be believed."""
+        return task.external_task_id in {None, attempt.external_task_id}
+
+    def _give_up(self, attempt: Attempt, state: Lost, answer: QueryAnswer) -> Attempt:
+        if isinstance(answer, NotFound) and self._is_proved and not state.exists:
+            return attempt.to(Intended(since=self._clock.now()))
+        if state.exists:
+            why = "the provider says that the task exists, but does not find it by its external id"
+        elif isinstance(answer, NotFound):
+            why = (
+                "the answer to its submission was lost, the task was not found, and look-up by"
+                " external id has not been seen to work at this address"
+            )
+        else:
+            why = "the answer to its submission was lost, and nobody answers the look-up"
+        message = f"{why}; it is looked for again in the next run (cause: {state.failure.message})"
+        failure = Failure(
+            FailureKind.UNCONFIRMED,
+            message,
+            code=state.failure.code,
+            http_status=state.failure.http_status,
+            request_id=state.failure.request_id,
+        )
+        return attempt.to(Unconfirmed(self._clock.now(), failure, exists=state.exists))
+
+    async def _adopt(self, attempt: Attempt, task: Task) -> Attempt:
+        submitted_at = task.created_at or self._clock.now()
+        adopted = attempt.to(Open(task.task_id, submitted_at, task.request_id))
+        await self._journal.commit(Put(adopted))
+        if task.external_task_id == attempt.external_task_id:
+            await self._remember()  # it was found, and it says itself whose it is
+        return adopted
+
+    async def _remember(self) -> None:
+        if not self._is_proved:
+            self._is_proved = True
+            await self._journal.commit(Proof(self._base_url, self._clock.now()))

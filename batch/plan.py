@@ -1,0 +1,272 @@
+"""What to do with each job, and why: a pure function of the manifest and what is known.
+
+`kling-batch plan` prints it, `kling-batch run` does it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol
+
+from batch.job import FailureKind, Job
+
+# Kinds that a new attempt can heal without anybody changing anything.
+HEALS_BY_ITSELF = frozenset(
+    {
+        FailureKind.GENERATION,
+        FailureKind.PROVIDER,
+        FailureKind.NETWORK,
+        FailureKind.RATE_LIMITED,
+        FailureKind.TIMEOUT,
+    }
+)
+
+UNFINISHED = frozenset({"Intended", "Lost", "Open", "TimedOut", "Generated", "Unconfirmed"})
+PAID_UNFINISHED = frozenset({"Open", "TimedOut", "Generated"})
+
+
+class Action(StrEnum):
+    """What a run does with a job."""
+
+    NEW = "new"  # never submitted: pay
+    CHANGED = "changed"  # submitted with other options before: pay
+    RETRY = "retry"  # failed, and a new attempt may heal it: pay
+    FORCED = "forced"  # up to date, but wanted anew: pay
+    RESUME = "resume"  # a task is (or may be) there: ask for it
+    FETCH = "fetch"  # the video is made and paid for, the file is not here
+    UNCHANGED = "unchanged"  # nothing to do
+    RESTING = "resting"  # failed, and only the person can heal it
+    ORPHANED = "orphaned"  # known here, no longer in the manifest
+
+
+PAYING = frozenset({Action.NEW, Action.CHANGED, Action.RETRY, Action.FORCED})
+
+
+class Attempted(Protocol):
+    """What the plan needs to know of an attempt."""
+
+    @property
+    def external_task_id(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def task_id(self) -> str | None: ...
+    @property
+    def failure_kind(self) -> str | None: ...
+    @property
+    def file(self) -> str | None: ...
+    @property
+    def bytes(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with one job.
+
+    *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
+    *former* are attempts for earlier versions of the job whose tasks are still to be collected.
+    *paid* counts the tasks already made for this fingerprint, *failed_paid* those of them that
+    failed since the last success; *cost_usd* is the estimate for what is to be paid now.
+    """
+
+    action: Action
+    job_id: str
+    reason: str
+    job: Job | None = None
+    attempt: str | None = None
+    former: tuple[str, ...] = ()
+    number: int = 1
+    paid: int = 0
+    failed_paid: int = 0
+    cost_usd: float | None = None
+    price_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the person asked for on the command line."""
+
+    force: bool = False
+    retry_failed: bool = False
+    max_attempts: int = 3
+    select: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Plan:
+    """The decisions that need something done, in the manifest's order, and counts of all."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    counts: Counter[Action] = field(default_factory=Counter)
+    resting: list[Decision] = field(default_factory=list)
+    orphans: list[Decision] = field(default_factory=list)
+
+    @property
+    def cost_usd(self) -> float:
+        """The estimate for everything that is to be paid."""
+        return sum(decision.cost_usd or 0.0 for decision in self.decisions)
+
+    @property
+    def has_unknown_price(self) -> bool:
+        """Whether some price is a guess (the dearest that is known)."""
+        return any(not decision.price_known for decision in self.decisions)
+
+
+def make_plan(
+    jobs: Iterable[Job],
+    known: Mapping[str, Sequence[Attempted]],
+    *,
+    policy: Policy,
+    is_present: Callable[[str, int], bool],
+    price: Callable[[Job], tuple[float, bool]],
+) -> Plan:
+    """Decide about every job.
+
+    Args:
+        jobs: what the manifest asks for.
+        known: attempts by job id, each job's in the order of their numbers.
+        policy: what the person asked for.
+        is_present: tells whether a file (relative to the output folder) is there in that size.
+        price: estimates a job in USD, and tells whether the price is known.
+    """
+    plan = Plan()
+    listed: set[str] = set()
+    for job in jobs:
+        listed.add(job.id)
+        if not is_selected(job.id, job.tags, policy.select):
+            continue
+        decision = _decide(job, known.get(job.id, ()), policy, is_present)
+        if decision.action in PAYING:
+            cost_usd, price_known = price(job)
+            decision = replace(decision, cost_usd=cost_usd, price_known=price_known)
+        _add(plan, decision)
+    for job_id, attempts in known.items():
+        if job_id not in listed and is_selected(job_id, (), policy.select):
+            _add(plan, _orphan(job_id, attempts))
+    return plan
+
+
+def is_selected(job_id: str, tags: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Tell whether one of *patterns* (globs over ids, or `tag:NAME`) takes the job in."""
+    if not patterns:
+        return True
+    return any(
+        fnmatch.fnmatchcase(job_id, pattern)
+        or (
+            pattern.startswith("tag:")
+            and any(fnmatch.fnmatchcase(tag, pattern[4:]) for tag in tags)
+        )
+        for pattern in patterns
+    )
+
+
+def _add(plan: Plan, decision: Decision) -> None:
+    plan.counts[decision.action] += 1
+    if decision.action is Action.ORPHANED:
+        plan.orphans.append(decision)
+        if decision.former:
+            plan.decisions.append(decision)
+    elif decision.action is Action.RESTING:
+        plan.resting.append(decision)
+        if decision.former:
+            plan.decisions.append(decision)
+    elif decision.action is not Action.UNCHANGED or decision.former:
+        plan.decisions.append(decision)
+
+
+def _orphan(job_id: str, attempts: Sequence[Attempted]) -> Decision:
+    open_ids = tuple(a.external_task_id for a in attempts if a.state in UNFINISHED)
+    reason = "no longer in the manifest"
+    if open_ids:
+        reason += "; a task that may be paid for is still to be collected"
+    return Decision(Action.ORPHANED, job_id, reason, former=open_ids)
+
+
+def _decide(
+    job: Job,
+    attempts: Sequence[Attempted],
+    policy: Policy,
+    is_present: Callable[[str, int], bool],
+) -> Decision:
+    same = [attempt for attempt in attempts if attempt.fingerprint == job.fingerprint]
+    latest = same[-1] if same else None
+    former = tuple(
+        attempt.external_task_id
+        for attempt in attempts
+        if attempt is not latest and attempt.state in UNFINISHED
+    )
+    action, reason, goes_on = _judge(job, same, policy, is_present)
+    if action is Action.NEW and attempts:
+        action, reason = Action.CHANGED, "the prompt or an option changed"
+    return Decision(
+        action=action,
+        job_id=job.id,
+        reason=reason,
+        job=job,
+        attempt=latest.external_task_id if latest is not None and goes_on else None,
+        former=former,
+        number=attempts[-1].number + 1 if attempts else 1,
+        paid=sum(attempt.task_id is not None for attempt in same),
+        failed_paid=_failed_paid(same),
+    )
+
+
+def _judge(
+    job: Job,
+    same: Sequence[Attempted],
+    policy: Policy,
+    is_present: Callable[[str, int], bool],
+) -> tuple[Action, str, bool]:
+    """Return action, reason, and whether the latest attempt goes on."""
+    if not same:
+        return Action.NEW, "not made yet", False
+    latest = same[-1]
+    match latest.state:
+        case "Landed":
+            here = latest.file == job.video_path and is_present(job.video_path, latest.bytes or 0)
+            if policy.force:
+                return Action.FORCED, "up to date, made anew on request", False
+            if here:
+                return Action.UNCHANGED, "up to date", False
+            return Action.FETCH, "its file is missing or was changed", True
+        case "Generated":
+            return Action.FETCH, "made and paid for, not downloaded yet", True
+        case "Open" | "TimedOut":
+            return Action.RESUME, "a paid task is open", True
+        case "Intended" | "Lost":
+            return Action.RESUME, "a submission whose answer is not known", True
+        case "Unconfirmed":
+            return Action.RESUME, "unconfirmed: nobody knows yet whether a task exists", True
+    return _judge_failed(latest, _failed_paid(same), policy)
+
+
+def _judge_failed(latest: Attempted, failed_paid: int, policy: Policy) -> tuple[Action, str, bool]:
+    kind = FailureKind(latest.failure_kind or FailureKind.PROVIDER)
+    if failed_paid >= policy.max_attempts:
+        return (
+            Action.RESTING,
+            f"failed {failed_paid} times, the most that max_attempts allows ({kind})",
+            False,
+        )
+    if kind in HEALS_BY_ITSELF:
+        return Action.RETRY, f"failed before ({kind})", False
+    if policy.retry_failed:
+        return Action.RETRY, f"failed before ({kind}), tried anew on request", False
+    return Action.RESTING, f"failed ({kind}); change the job, or use --retry-failed", False
+
+
+def _failed_paid(same: Sequence[Attempted]) -> int:
+    count = 0
+    for attempt in reversed(same):
+        if attempt.state == "Landed":
+            break
+        count += attempt.state == "Failed" and attempt.task_id is not None
+    return count

@@ -1,0 +1,134 @@
+"""One line of results.jsonl: what became of a job. Part of the public contract."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from batch.job import (
+    Attempt,
+    Failed,
+    Failure,
+    FailureKind,
+    Generated,
+    Landed,
+    Open,
+    TimedOut,
+    Unconfirmed,
+)
+
+SCHEMA = 1
+
+
+def make_row(
+    attempt: Attempt, *, run_id: str, tasks: int, now: float, warnings: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Make the line for an attempt that has reached an outcome.
+
+    *tasks* is how many tasks were created for this job so far.
+    """
+    state = attempt.state
+    options = attempt.body()
+    prompt = options.pop("prompt", None)
+    row: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run_id": run_id,
+        "job_id": attempt.job_id,
+        "status": status_of(attempt),
+        "prompt": prompt,
+        "options": options,
+        "fingerprint": attempt.fingerprint,
+        "task_id": attempt.task_id,
+        "external_task_id": attempt.external_task_id,
+        "request_id": _request_id(attempt),
+        "attempts": tasks,
+        "polls": attempt.polls,
+        "file": None,
+        "bytes": None,
+        "sha256": None,
+        "video": None,
+        "warnings": list(warnings),
+        "cost_usd": attempt.cost_usd if attempt.task_id is not None else None,
+        "submitted_at": _time(getattr(state, "submitted_at", None)),
+        "generated_at": _time(getattr(state, "generated_at", None)),
+        "finished_at": _time(now),
+        "error": _error(_failure(attempt)),
+    }
+    if isinstance(state, Landed):
+        row |= {
+            "file": state.file,
+            "bytes": state.bytes,
+            "sha256": state.sha256,
+            "video": asdict(state.video),
+            "warnings": [*state.warnings, *warnings],
+            "finished_at": _time(state.landed_at),
+        }
+    return row
+
+
+def status_of(attempt: Attempt) -> str:
+    """Say in a word of the contract how an attempt stands."""
+    match attempt.state:
+        case Landed():
+            return "succeeded"
+        case TimedOut():
+            return "timed_out"
+        case Unconfirmed():
+            return "unconfirmed"
+        case _:
+            return "failed"
+
+
+def to_line(row: dict[str, Any]) -> str:
+    """Write a row as it stands in the file, without the newline."""
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+
+
+def _failure(attempt: Attempt) -> Failure | None:
+    match attempt.state:
+        case Failed(failure=failure) | Unconfirmed(failure=failure):
+            return failure
+        case Generated(trouble=trouble):
+            return trouble
+        case TimedOut():
+            return Failure(
+                FailureKind.TIMEOUT,
+                "the task was still open when task_timeout was over; it stays paid for, and the"
+                " next run looks again",
+            )
+        case _:
+            return None
+
+
+def _error(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {
+        "kind": failure.kind.value,
+        "code": failure.code,
+        "http_status": failure.http_status,
+        "message": failure.message,
+        "request_id": failure.request_id,
+    }
+
+
+def _request_id(attempt: Attempt) -> str | None:
+    match attempt.state:
+        case Open() | TimedOut() | Generated() | Landed():
+            return attempt.state.request_id
+        case Failed(failure=failure) | Unconfirmed(failure=failure):
+            return failure.request_id
+        case _:
+            return None
+
+
+def _time(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return (
+        datetime.fromtimestamp(seconds, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )

@@ -1,0 +1,477 @@
+"""A run: a feeder, and one coroutine per job that tells its story top to bottom.
+
+The feeder waits for a slot and a turn before it starts a job, so what is in flight, not what is
+listed, decides how much a run needs. A job's failure is data; only a state that cannot be written
+ends the run at once. Resuming is the same coroutine, entered at the step that the state says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from batch import events
+from batch.clock import Clock, Waker
+from batch.download import Downloader
+from batch.errors import ExitCode, StateError
+from batch.events import Event
+from batch.files import STATE_FOLDER
+from batch.job import (
+    Attempt,
+    Failed,
+    Failure,
+    FailureKind,
+    Generated,
+    Intended,
+    Job,
+    Landed,
+    Lost,
+    Open,
+    TimedOut,
+    Unconfirmed,
+)
+from batch.lookup import LookUp
+from batch.pacing import Pacer, Slots
+from batch.plan import HEALS_BY_ITSELF, PAYING, Action, Decision, Plan
+from batch.poll import Poller
+from batch.results import make_row, to_line
+from batch.stop import EXIT_CODES, Stop, StopReason
+from batch.store import Journal, Put, Row, Store, Withdraw
+from batch.submit import Submitter
+
+LANDING_BACKLOG = 1000  # jobs that may wait for their download before the feeder waits for them
+DIED = Failure(FailureKind.NETWORK, "the run that was about to submit it ended in between")
+ASKED_AGAIN = Failure(
+    FailureKind.NETWORK, "the answer to its submission was lost in an earlier run"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPolicy:
+    """What bounds a run."""
+
+    max_downloads: int = 4
+    max_attempts: int = 3
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    resubmit_unconfirmed: bool = False
+    base_url: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has done."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    tasks_created: int = 0
+    adopted: int = 0
+    superseded: int = 0
+    cost_usd: float = 0.0
+    left: list[str] = field(default_factory=list)
+    bugs: list[str] = field(default_factory=list)
+    troubles: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Runner:
+    """Brings a plan about."""
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        submitter: Submitter,
+        poller: Poller,
+        downloader: Downloader,
+        lookup: LookUp,
+        store: Store,
+        journal: Journal,
+        pacer: Pacer,
+        slots: Slots,
+        max_in_flight: int,
+        stop: Stop,
+        clock: Clock,
+        notify: Callable[[Event], None],
+        price: Callable[[Job], tuple[float, bool]],
+        new_id: Callable[[], str],
+        policy: RunPolicy,
+    ) -> None:
+        self._run_id = run_id
+        self._submitter = submitter
+        self._poller = poller
+        self._downloader = downloader
+        self._lookup = lookup
+        self._store = store
+        self._journal = journal
+        self._pacer = pacer
+        self._slots = slots
+        self._stop = stop
+        self._clock = clock
+        self._notify = notify
+        self._price = price
+        self._new_id = new_id
+        self._policy = policy
+        self._alive = asyncio.Semaphore(max_in_flight + LANDING_BACKLOG)
+        self._downloads = asyncio.Semaphore(policy.max_downloads)
+        self._parked: list[tuple[int, Decision, Attempt]] = []
+        self.hints: dict[str, Waker] = {}
+        self.tally = Tally()
+
+    async def run(self, plan: Plan) -> Tally:
+        """Do everything that *plan* says, and return what came of it.
+
+        Raises:
+            StateError: the state cannot be written. What is on disk is true; what was in flight
+                is picked up by the next run.
+        """
+        timer = None
+        if self._policy.deadline_s is not None:
+            timer = asyncio.get_running_loop().call_later(self._policy.deadline_s, self._time_is_up)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._feed(plan.decisions, group)
+            async with asyncio.TaskGroup() as group:
+                await self._second_look(group)
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return self.tally
+
+    def exit_code(self, plan: Plan) -> ExitCode:
+        """Say how the run ended."""
+        if self.tally.bugs:
+            return ExitCode.BUG
+        if self._stop.reason is not None:
+            return EXIT_CODES[self._stop.reason]
+        if plan.resting or any(status != "succeeded" for status in self.tally.outcomes):
+            return ExitCode.JOBS_FAILED
+        return ExitCode.OK
+
+    # -- feeding
+
+    async def _feed(self, decisions: list[Decision], group: asyncio.TaskGroup) -> None:
+        """Start the jobs: first what is paid for already, then the rest as slots and turns come."""
+        fresh: list[tuple[int, Decision]] = []
+        for order, decision in enumerate(decisions):
+            if decision.action in PAYING and not decision.former:
+                fresh.append((order, decision))
+            else:
+                await self._alive.acquire()
+                self._start(group, order, decision)
+        for position, (order, decision) in enumerate(fresh):
+            if not await self._admit(order, decision):
+                self.tally.left.extend(left.job_id for _, left in fresh[position:])
+                return
+            self._start(group, order, decision, is_admitted=True)
+
+    async def _admit(self, order: int, decision: Decision) -> bool:
+        """Wait for a slot and a turn. False: the run submits nothing more."""
+        if self._stop.feeding.is_set() or not self._reserve(decision.cost_usd):
+            return False
+        await self._alive.acquire()
+        await self._slots.acquire(order)
+        if await self._pacer.turn(self._stop.feeding):
+            return True
+        self._slots.release()
+        self._alive.release()
+        self._refund(decision.cost_usd)
+        return False
+
+    def _start(
+        self, group: asyncio.TaskGroup, order: int, decision: Decision, *, is_admitted: bool = False
+    ) -> None:
+        task = self._guard(order, decision, is_admitted=is_admitted)
+        group.create_task(task, name=f"job {decision.job_id}")
+
+    async def _guard(self, order: int, decision: Decision, *, is_admitted: bool) -> None:
+        """The boundary: a bug in one job ends the feeding, not the jobs that are paid for."""
+        try:
+            await self._job(order, decision, is_admitted=is_admitted)
+        except StateError:
+            raise
+        except Exception as error:  # noqa: BLE001 - told as a bug of ours, with its traceback
+            self.tally.bugs.append("".join(traceback.format_exception(error)))
+            self.tally.left.append(decision.job_id)
+            self._stop.feeding.set()
+        finally:
+            self._alive.release()
+
+    async def _second_look(self, group: asyncio.TaskGroup) -> None:
+        """Look again for what could not be confirmed, if look-up has proved itself since."""
+        parked, self._parked = self._parked, []
+        for order, decision, attempt in parked:
+            if self._lookup.is_proved and not self._stop.leaving.is_set():
+                await self._alive.acquire()
+                again = replace(decision, attempt=attempt.external_task_id, former=())
+                self._start(group, order, again)
+            else:
+                await self._conclude(attempt, tasks=decision.paid)
+
+    # -- the life of one job
+
+    async def _job(self, order: int, decision: Decision, *, is_admitted: bool) -> None:
+        """Collect what earlier versions have paid for, then make this one, then tell of it."""
+        for former in decision.former:
+            await self._collect(order, self._store.attempt(former))
+        job = decision.job
+        if job is None or decision.action is Action.RESTING:
+            return
+        number, tasks, failures = decision.number, decision.paid, decision.failed_paid
+        if decision.attempt is not None:
+            attempt = self._store.attempt(decision.attempt)
+        else:
+            if not is_admitted and not self._reserve(decision.cost_usd):
+                self.tally.left.append(job.id)
+                return
+            attempt = self._new_attempt(job, number, decision.cost_usd)
+        is_new = decision.attempt is None
+        while True:
+            had_task = attempt.task_id is not None
+            reached, link = await self._at_provider(
+                order, attempt, is_new=is_new, has_slot=is_admitted
+            )
+            if reached is None:
+                self._leave(attempt)
+                return
+            tasks += reached.task_id is not None and not had_task
+            attempt = reached
+            if isinstance(attempt.state, Generated):
+                landed = await self._land(attempt, link, file=job.video_path)
+                if landed is None:
+                    self._leave(attempt)
+                    return
+                attempt = landed
+            if self._is_worth_another(attempt, failures):
+                failures += 1
+                number += 1
+                await self._journal.commit(Put(attempt))
+                attempt = self._new_attempt(job, number, attempt.cost_usd)
+                is_new, is_admitted = True, False
+                continue
+            if self._is_to_be_parked(attempt):
+                await self._journal.commit(Put(attempt))
+                self._parked.append((order, replace(decision, paid=tasks), attempt))
+                return
+            await self._conclude(attempt, tasks=tasks)
+            return
+
+    async def _collect(self, order: int, attempt: Attempt) -> None:
+        """Bring home what was paid for a former version; it never takes the job's own file."""
+        events_of = attempt.job_id
+        reached, link = await self._at_provider(order, attempt, is_new=False, is_superseded=True)
+        if reached is not None and isinstance(reached.state, Generated):
+            file = _former_file(events_of, attempt.external_task_id)
+            reached = await self._land(reached, link, file=file)
+        if reached is None:
+            return
+        if not isinstance(reached.state, Landed):
+            await self._journal.commit(Put(reached))
+            return
+        self.tally.superseded += 1
+        note = "superseded: the job was changed or removed while this task was open"
+        row = make_row(
+            reached, run_id=self._run_id, tasks=1, now=self._clock.now(), warnings=(note,)
+        )
+        await self._journal.commit(Put(reached), Row(to_line(row)))
+        self._notify(events.JobEnded(reached.job_id, row, superseded=True))
+
+    async def _at_provider(
+        self,
+        order: int,
+        attempt: Attempt,
+        *,
+        is_new: bool,
+        has_slot: bool = False,
+        is_superseded: bool = False,
+    ) -> tuple[Attempt | None, str | None]:
+        """Bring an attempt to *Generated* or to its end. None: it was left where it is."""
+        state = attempt.state
+        if isinstance(state, Landed):
+            attempt = attempt.to(
+                Generated(state.task_id, state.submitted_at, state.generated_at, state.request_id)
+            )
+            await self._journal.commit(Put(attempt))
+        if isinstance(attempt.state, Generated | Failed):
+            return attempt, None
+        if is_new and not has_slot:
+            await self._slots.acquire(order)
+        elif not is_new:
+            self._slots.occupy()
+        try:
+            is_fresh = is_new
+            if is_new:
+                reached = await self._submit(order, attempt, has_turn=has_slot)
+            else:
+                reached = await self._go_on(order, attempt, is_superseded=is_superseded)
+            if reached is None or isinstance(reached.state, Lost | Intended):
+                return None, None
+            if isinstance(reached.state, Open | TimedOut):
+                return await self._watch(reached, is_fresh=is_fresh)
+            return reached, None
+        finally:
+            self._slots.release()
+
+    async def _go_on(self, order: int, attempt: Attempt, *, is_superseded: bool) -> Attempt | None:
+        """Enter the story where an earlier run has left it."""
+        state = attempt.state
+        self._notify(events.Resumed(attempt.job_id, type(state).__name__))
+        match state:
+            case Intended():
+                attempt = await self._submitter.find(attempt, DIED)
+            case Unconfirmed(exists=exists):
+                attempt = await self._submitter.find(attempt, ASKED_AGAIN, exists=exists)
+            case Lost():
+                attempt = await self._lookup.find(attempt)
+        if isinstance(attempt.state, Open) and not isinstance(state, Open):
+            self.tally.adopted += 1
+        if isinstance(attempt.state, Intended):
+            return await self._send_again(order, attempt, is_superseded=is_superseded)
+        if isinstance(attempt.state, Unconfirmed) and self._policy.resubmit_unconfirmed:
+            if is_superseded:
+                return attempt
+            return await self._send_again(order, attempt, is_superseded=False)
+        return attempt
+
+    async def _send_again(
+        self, order: int, attempt: Attempt, *, is_superseded: bool
+    ) -> Attempt | None:
+        """Send the same request under the same id: it is surely absent, or the person said so."""
+        if is_superseded:
+            await self._journal.commit(Withdraw(attempt.external_task_id))
+            return None
+        if not self._reserve(attempt.cost_usd):
+            return None
+        return await self._submit(order, attempt, resent=True)
+
+    async def _submit(
+        self, order: int, attempt: Attempt, *, has_turn: bool = False, resent: bool = False
+    ) -> Attempt | None:
+        """Submit, and keep the account of what that costs."""
+        reached = await self._submitter.submit(
+            attempt, order=order, has_turn=has_turn, resent=resent
+        )
+        if reached is None or isinstance(reached.state, Failed):
+            self._refund(attempt.cost_usd)
+        elif reached.task_id is not None:
+            self.tally.tasks_created += 1
+        return reached
+
+    async def _watch(
+        self, attempt: Attempt, *, is_fresh: bool
+    ) -> tuple[Attempt | None, str | None]:
+        hint = self.hints[attempt.external_task_id] = Waker()
+        try:
+            return await self._poller.poll(attempt, is_fresh=is_fresh, hint=hint)
+        finally:
+            del self.hints[attempt.external_task_id]
+
+    async def _land(self, attempt: Attempt, link: str | None, *, file: str) -> Attempt | None:
+        """Download, and have what was there before kept as a former version."""
+        async with self._downloads:
+            if self._stop.leaving.is_set():
+                return None
+            holders = [
+                holder
+                for holder in self._store.landed_at(attempt.job_id, file)
+                if holder.external_task_id != attempt.external_task_id
+            ]
+            owner = (
+                holders[-1].external_task_id if holders else f"before-{attempt.external_task_id}"
+            )
+            keep_as = _former_file(attempt.job_id, owner)
+            reached, was_kept = await self._downloader.download(
+                attempt, link, file=file, keep_as=keep_as
+            )
+        if reached is not None and was_kept:
+            moved = [_moved(holder, keep_as) for holder in holders]
+            await self._journal.commit(Put(reached), *(Put(holder) for holder in moved))
+        return reached
+
+    # -- what it comes to
+
+    async def _conclude(self, attempt: Attempt, *, tasks: int) -> None:
+        """Commit an outcome together with its line."""
+        row = make_row(attempt, run_id=self._run_id, tasks=tasks, now=self._clock.now())
+        await self._journal.commit(Put(attempt), Row(to_line(row)))
+        self.tally.outcomes[row["status"]] += 1
+        if row["status"] != "succeeded":
+            self.tally.troubles.append(row)
+        self._notify(events.JobEnded(attempt.job_id, row))
+
+    def _is_worth_another(self, attempt: Attempt, failures: int) -> bool:
+        """Tell whether the provider has failed the task, and a new attempt may heal that."""
+        match attempt.state:
+            case Failed(failure=failure, task_id=str()) if failure.kind in HEALS_BY_ITSELF:
+                return (
+                    failures + 1 < self._policy.max_attempts
+                    and not self._stop.feeding.is_set()
+                    and self._reserve(attempt.cost_usd)
+                )
+            case _:
+                return False
+
+    def _is_to_be_parked(self, attempt: Attempt) -> bool:
+        match attempt.state:
+            case Unconfirmed(exists=False):
+                return not self._lookup.is_proved and not self._stop.leaving.is_set()
+            case _:
+                return False
+
+    def _new_attempt(self, job: Job, number: int, cost_usd: float | None) -> Attempt:
+        return Attempt(
+            external_task_id=self._new_id(),
+            job_id=job.id,
+            fingerprint=job.fingerprint,
+            number=number,
+            request=job.request,
+            state=Intended(since=self._clock.now()),
+            cost_usd=cost_usd if cost_usd is not None else self._price(job)[0],
+            base_url=self._policy.base_url,
+        )
+
+    def _reserve(self, cost_usd: float | None) -> bool:
+        """Set the estimate aside before anything is sent; False when the budget is used up."""
+        budget = self._policy.budget_usd
+        if budget is not None and self.tally.cost_usd + (cost_usd or 0.0) > budget + 1e-9:
+            sentence = (
+                f"the budget of ${budget:.2f} is used up (estimated so far:"
+                f" ${self.tally.cost_usd:.2f}); run again to go on"
+            )
+            if self._stop.ask(StopReason.BUDGET, sentence):
+                self._notify(events.Stopping(sentence))
+            return False
+        self.tally.cost_usd += cost_usd or 0.0
+        return True
+
+    def _refund(self, cost_usd: float | None) -> None:
+        """Nothing was created: the estimate is free again."""
+        self.tally.cost_usd -= cost_usd or 0.0
+
+    def _leave(self, attempt: Attempt) -> None:
+        self.tally.left.append(attempt.job_id)
+
+    def _time_is_up(self) -> None:
+        sentence = "the deadline is reached; open tasks are left to the next run"
+        if self._stop.ask(StopReason.DEADLINE, sentence):
+            self._notify(events.Stopping(sentence))
+
+
+def _former_file(job_id: str, owner: str) -> str:
+    return f"{STATE_FOLDER}/former/{job_id}.{owner}.mp4"
+
+
+def _moved(holder: Attempt, file: str) -> Attempt:
+    state = holder.state
+    assert isinstance(state, Landed)
+    return holder.to(replace(state, file=file))
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of the errors that ended the group, return the first that is no group."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,171 @@
+"""Submit: the one stage that costs money.
+
+For each request, in this order: a turn at the door → the intent on disk → the POST → what became of
+it on disk. What surely created nothing takes its intent back and waits, with the same external id.
+What nobody knows is looked up before anything else happens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from batch import events
+from batch.api import Stale, Unsent, VideoApi
+from batch.clock import Clock, sleep
+from batch.events import Event
+from batch.job import Attempt, Failed, Failure, Intended, Lost, Open
+from batch.lookup import LookUp
+from batch.pacing import Pacer, Slots
+from batch.retry import delay
+from batch.stop import Stop, StopReason
+from batch.store import Journal, Put, Withdraw
+from batch.wire import (
+    AccountRefused,
+    Ambiguous,
+    Created,
+    Exists,
+    Refused,
+    Saturated,
+    Task,
+    Throttled,
+)
+
+SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, not sent
+REFUSAL_BASE_S = 1.0
+REFUSAL_CAP_S = 60.0
+
+
+class Submitter:
+    """Turns an intended attempt into an open task, or into a failure that is somebody's."""
+
+    def __init__(
+        self,
+        *,
+        api: VideoApi,
+        journal: Journal,
+        pacer: Pacer,
+        slots: Slots,
+        lookup: LookUp,
+        stop: Stop,
+        clock: Clock,
+        rng: random.Random,
+        notify: Callable[[Event], None],
+        patience_s: float,
+        callback_url: Callable[[str], str | None],
+    ) -> None:
+        self._api = api
+        self._journal = journal
+        self._pacer = pacer
+        self._slots = slots
+        self._lookup = lookup
+        self._stop = stop
+        self._clock = clock
+        self._rng = rng
+        self._notify = notify
+        self._patience_s = patience_s
+        self._callback_url = callback_url
+        self._refusals = 0  # in a row, of the whole run: they say how the account is
+
+    async def submit(
+        self, attempt: Attempt, *, order: int, has_turn: bool = False, resent: bool = False
+    ) -> Attempt | None:
+        """Send an attempt's request. The caller holds a slot, and still does afterwards.
+
+        *has_turn*: the caller has waited at the door already. *resent*: the external id may have
+        been sent before. Returns the attempt *Open* (committed), *Failed* or *Unconfirmed* (to be
+        committed with its row), *Lost* when the run is left in between, or None: nothing was
+        created and the run is stopping, the job is as if it had never been begun.
+        """
+        give_up_at = self._clock.monotonic() + self._patience_s
+        while has_turn or await self._pacer.turn(self._stop.feeding):
+            has_turn = False
+            not_after = self._clock.monotonic() + SEND_WITHIN_S
+            attempt = attempt.to(Intended(since=self._clock.now()))
+            await self._journal.commit(Put(attempt))
+            answer = await self._api.submit(self._body(attempt), not_after=not_after, resent=resent)
+            match answer:
+                case Created(task):
+                    return await self._open(attempt, task)
+                case Exists(failure) | Ambiguous(failure) | Stale(failure):
+                    attempt = await self.find(attempt, failure, exists=isinstance(answer, Exists))
+                    if not isinstance(attempt.state, Intended):
+                        return attempt
+                    resent = True
+                case Refused(failure):
+                    return attempt.to(Failed(failure, self._clock.now()))
+                case AccountRefused(failure):
+                    await self._journal.commit(Withdraw(attempt.external_task_id))
+                    self._stop_for_account(failure)
+                    return None
+                case Throttled() | Saturated() | Unsent():
+                    await self._journal.commit(Withdraw(attempt.external_task_id))
+                    if self._clock.monotonic() >= give_up_at:
+                        return attempt.to(Failed(answer.failure, self._clock.now()))
+                    await self._wait(attempt, answer, order)
+        return None
+
+    async def find(self, attempt: Attempt, failure: Failure, *, exists: bool = False) -> Attempt:
+        """Treat the attempt as lost, and look for its task; see `LookUp.find`."""
+        attempt = attempt.to(Lost(self._clock.now(), failure, exists=exists))
+        await self._journal.commit(Put(attempt))
+        self._notify(events.AnswerLost(attempt.job_id, attempt.external_task_id, failure))
+        attempt = await self._lookup.find(attempt)
+        if isinstance(attempt.state, Open):
+            self._notify(
+                events.Adopted(attempt.job_id, attempt.state.task_id, attempt.external_task_id)
+            )
+        return attempt
+
+    def _body(self, attempt: Attempt) -> dict[str, Any]:
+        body = attempt.body()
+        body["external_task_id"] = attempt.external_task_id
+        callback_url = self._callback_url(attempt.external_task_id)
+        if callback_url is not None:
+            body["callback_url"] = callback_url
+        return body
+
+    async def _open(self, attempt: Attempt, task: Task) -> Attempt:
+        attempt = attempt.to(Open(task.task_id, self._clock.now(), task.request_id))
+        await self._journal.commit(Put(attempt))
+        self._refusals = 0
+        self._slots.accepted()
+        self._notify(
+            events.Submitted(attempt.job_id, task.task_id, attempt.external_task_id, attempt.number)
+        )
+        if self._lookup.wants_proof:
+            await self._lookup.prove(attempt)
+        return attempt
+
+    def _stop_for_account(self, failure: Failure) -> None:
+        sentence = f"the provider refuses the account: {failure.message}; nothing more is submitted"
+        if self._stop.ask(StopReason.ACCOUNT, sentence):
+            self._notify(events.Stopping(sentence))
+
+    async def _wait(
+        self, attempt: Attempt, answer: Throttled | Saturated | Unsent, order: int
+    ) -> None:
+        """Wait until the request may be worth another try."""
+        asked_s = None if isinstance(answer, Unsent) else answer.retry_after_s
+        wait_s = delay(
+            self._refusals + 1,
+            asked_s,
+            base_s=REFUSAL_BASE_S,
+            cap_s=REFUSAL_CAP_S,
+            rng=self._rng,
+        )
+        self._notify(events.Refused(attempt.job_id, answer.failure, wait_s))
+        if not isinstance(answer, Saturated):
+            if not self._pacer.is_paused:  # those refused at the same time are one refusal
+                self._refusals += 1
+            self._pacer.pause(wait_s)
+            return
+        if asked_s is not None:
+            self._pacer.pause(asked_s)
+        self._slots.saturated()
+        self._slots.release()
+        if self._slots.in_use == 0:  # others fill the account: no end of ours will free a slot
+            self._refusals += 1
+            await sleep(wait_s, self._stop.feeding)
+        await self._slots.acquire(order)
