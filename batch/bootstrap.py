@@ -1,0 +1,237 @@
+"""The one file that names every concrete class: it assembles a run and lets it go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from batch import events, sandbox, schedule
+from batch.client import Client
+from batch.clock import Clock
+from batch.config import Settings, require_key
+from batch.download import Downloader
+from batch.events import Event, Observer
+from batch.files import OutputFolder
+from batch.job import Attempt
+from batch.lookup import LookUp
+from batch.pacing import Pacer, Slots, window_guard
+from batch.poll import Poller
+from batch.runner import Runner, RunPolicy
+from batch.session import STATE_FOLDER, Session, Summary, close_session, price_of
+from batch.signals import on_stop
+from batch.stop import Stop, StopReason
+from batch.store import GenerationTime, Journal, Store
+from batch.submit import Submitter
+
+SANDBOX_NAME = "sandbox"  # stands for its address, which is another one at every start
+SANDBOX_SPEED = 20.0  # a minute of generation passes in three seconds
+SANDBOX_KEY = "sk-sandbox"
+
+
+async def execute(
+    session: Session, observers: Sequence[Observer], clock: Clock, *, handle_signals: bool
+) -> Summary:
+    """Do what the session's plan says; with *handle_signals*, SIGINT and SIGTERM stop it softly.
+
+    Raises:
+        UsageError: a real run without a key. Nothing was sent.
+        StateError: the state could not be written any more.
+    """
+    stop = Stop()
+    begun = clock.monotonic()
+
+    def notify(event: Event) -> None:
+        for observer in observers:
+            observer.notify(event)
+
+    async with AsyncExitStack() as exits:
+        if handle_signals:
+            exits.enter_context(_stop_on_signals(stop, notify))
+        runner = await exits.enter_async_context(_assembled(session, stop, notify, clock))
+        planned = {action.value: count for action, count in session.plan.counts.items()}
+        notify(
+            events.RunStarted(
+                session.run_id,
+                str(session.settings.output_dir),
+                planned,
+                session.plan.cost_usd,
+            )
+        )
+        try:
+            tally = await runner.run(session.plan)
+            exit_code = runner.exit_code(session.plan)
+        except asyncio.CancelledError:
+            if stop.reason not in {StopReason.INTERRUPTED, StopReason.TERMINATED}:
+                raise
+            tally, exit_code = runner.tally, runner.exit_code(session.plan)
+    close_session(session, exit_code, clock)
+    return session.summary(
+        exit_code,
+        outcomes=dict(tally.outcomes),
+        tasks_created=tally.tasks_created,
+        adopted=tally.adopted,
+        superseded=tally.superseded,
+        cost_usd=round(tally.cost_usd, 4),
+        left=len(set(tally.left)),
+        seconds=round(clock.monotonic() - begun, 3),
+        stopped=stop.sentence or None,
+        troubles=tuple(tally.troubles),
+        bugs=tuple(tally.bugs),
+    )
+
+
+@asynccontextmanager
+async def _assembled(
+    session: Session, stop: Stop, notify: Callable[[Event], None], clock: Clock
+) -> AsyncIterator[Runner]:
+    settings, limits = session.settings, session.settings.limits
+    rng = random.Random()  # noqa: S311 - jitter
+    async with AsyncExitStack() as exits:
+        base_url, name, key = await _provider(settings, exits)
+        api = await exits.enter_async_context(
+            Client(
+                base_url=base_url,
+                key=key,
+                request_timeout_s=limits.request_timeout_s,
+                stall_timeout_s=limits.stall_timeout_s,
+                clock=clock,
+            )
+        )
+        folder = exits.enter_context(
+            OutputFolder(settings.output_dir, workers=limits.max_downloads + 2)
+        )
+        journal = exits.enter_context(Journal(session.store, session.results))
+        reader = exits.enter_context(Store.open_to_read(session.store.path))
+        pacer = Pacer(limits.submit_rate, clock=clock, guard=window_guard(limits.submit_rate))
+        slots = Slots(limits.max_in_flight, clock=clock)
+        lookup = LookUp(
+            api=api,
+            journal=journal,
+            stop=stop,
+            clock=clock,
+            base_url=name,
+            proved_at=reader.proved_at(name),
+            settle_time_s=limits.settle_time_s,
+            patience_s=limits.task_timeout_s,
+        )
+        submitter = Submitter(
+            api=api,
+            journal=journal,
+            pacer=pacer,
+            slots=slots,
+            lookup=lookup,
+            stop=stop,
+            clock=clock,
+            rng=rng,
+            notify=notify,
+            patience_s=limits.task_timeout_s,
+            callback_url=lambda _external_task_id: None,
+        )
+        lessons = Lessons(reader.generation_times(), limits.poll_interval_s, rng)
+        poller = Poller(
+            api=api,
+            journal=journal,
+            lookup=lookup,
+            stop=stop,
+            clock=clock,
+            notify=notify,
+            next_look=lessons.next_look,
+            learn=lessons.learn,
+            poll_interval_s=limits.poll_interval_s,
+            task_timeout_s=limits.task_timeout_s,
+        )
+        downloader = Downloader(
+            api=api, folder=folder, stop=stop, clock=clock, rng=rng, notify=notify
+        )
+        yield Runner(
+            run_id=session.run_id,
+            submitter=submitter,
+            poller=poller,
+            downloader=downloader,
+            lookup=lookup,
+            store=reader,
+            journal=journal,
+            pacer=pacer,
+            slots=slots,
+            max_in_flight=limits.max_in_flight,
+            stop=stop,
+            clock=clock,
+            notify=notify,
+            price=price_of(session.manifest),
+            new_id=lambda: f"kb-{secrets.token_hex(16)}",
+            policy=RunPolicy(
+                max_downloads=limits.max_downloads,
+                max_attempts=limits.max_attempts,
+                deadline_s=limits.deadline_s,
+                budget_usd=limits.budget_usd,
+                resubmit_unconfirmed=settings.resubmit_unconfirmed,
+                base_url=name,
+            ),
+        )
+
+
+async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str, str]:
+    """Return address, name and key of whom to talk to; starts the sandbox if that is it."""
+    if not settings.sandbox:
+        return settings.base_url, settings.base_url, require_key(settings)
+    # The journal is what makes the sandbox outlive us, as the real provider does.
+    journal = settings.output_dir / STATE_FOLDER / "sandbox.jsonl"
+    server = await exits.enter_async_context(
+        sandbox.serve(sandbox.SandboxConfig(speed=SANDBOX_SPEED, journal=Path(journal)))
+    )
+    return server.base_url, SANDBOX_NAME, SANDBOX_KEY
+
+
+class Lessons:
+    """What past tasks teach about when to look at the next one."""
+
+    def __init__(
+        self, times: dict[str, list[float]], poll_interval_s: float, rng: random.Random
+    ) -> None:
+        self._histories = {kind: schedule.History(seconds) for kind, seconds in times.items()}
+        self._poll_interval_s = poll_interval_s
+        self._rng = rng
+
+    def next_look(self, attempt: Attempt, age_s: float) -> float:
+        """Return seconds until the next look at a task of this age."""
+        return schedule.next_look(
+            age_s,
+            poll_interval_s=self._poll_interval_s,
+            history=self._histories.get(_kind(attempt)),
+            rng=self._rng,
+        )
+
+    def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:
+        """Take in how long a task took; used at once, and kept for later nights."""
+        kind = _kind(attempt)
+        self._histories.setdefault(kind, schedule.History()).add(seconds)
+        return GenerationTime(kind, seconds)
+
+
+def _kind(attempt: Attempt) -> str:
+    body = attempt.body()
+    return "/".join(str(body.get(name, "")) for name in ("model_name", "mode", "duration"))
+
+
+def _stop_on_signals(stop: Stop, notify: Callable[[Event], None]) -> AbstractContextManager[None]:
+    main = asyncio.current_task()
+
+    def ask(number: signal.Signals) -> None:
+        reason = StopReason.INTERRUPTED if number is signal.SIGINT else StopReason.TERMINATED
+        sentence = (
+            f"{number.name}: nothing more is submitted, open tasks are left to the next run,"
+            " downloads under way finish; once more to leave at once"
+        )
+        if stop.ask(reason, sentence):
+            notify(events.Stopping(sentence))
+
+    def insist() -> None:
+        if main is not None:
+            main.cancel()
+
+    return on_stop(ask, insist)

@@ -1,0 +1,3 @@
+"""One command per file; each has a `command`."""
+
+from __future__ import annotations

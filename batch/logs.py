@@ -1,0 +1,147 @@
+"""Events as log records: a stable `action` for machines, a sentence for people. Secrets masked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from batch import events
+from batch.events import Event
+
+logger = logging.getLogger("batch")
+
+
+class LogObserver:
+    """Writes every event as one log record."""
+
+    def notify(self, event: Event) -> None:
+        """Log *event*."""
+        level, message = describe(event)
+        if logger.isEnabledFor(level):
+            fields = _fields(event)
+            logger.log(level, message, extra={"action": type(event).__name__, "fields": fields})
+
+
+class Held(logging.Handler):
+    """Keeps records back until it is known whether anybody wants to read them (`--quiet`)."""
+
+    KEPT = 1000
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__(logging.WARNING)
+        self._target = target
+        self._records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep *record*."""
+        if len(self._records) < self.KEPT:
+            self._records.append(record)
+
+    def release(self) -> None:
+        """Hand everything kept to the handler that writes."""
+        for record in self._records:
+            self._target.handle(record)
+        self._records.clear()
+
+
+class TextFormatter(logging.Formatter):
+    """`12:30:01 beach: made, videos/beach.mp4`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write *record* as a line."""
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return f"{time} {level}{record.getMessage()}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line, with a stable `action`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write *record* as a JSON object."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        entry: dict[str, Any] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "action": getattr(record, "action", "log"),
+            "message": record.getMessage(),
+        }
+        return json.dumps(entry | getattr(record, "fields", {}), ensure_ascii=False, default=str)
+
+
+def configure(*, level: int, log_format: str, stream: TextIO | None = None) -> logging.Handler:
+    """Send the package's log to *stream* (stderr), and nowhere else."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+    return handler
+
+
+def describe(event: Event) -> tuple[int, str]:  # noqa: C901 - one arm per event
+    """Say what happened: how much it matters, and a line for people."""
+    match event:
+        case events.RunStarted():
+            planned = ", ".join(f"{count} {action}" for action, count in event.planned.items())
+            return logging.INFO, f"run {event.run_id}: {planned or 'nothing to do'}"
+        case events.Submitted():
+            again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+            return logging.INFO, f"{event.job_id}: submitted as task {event.task_id}{again}"
+        case events.Resumed():
+            return (
+                logging.INFO,
+                f"{event.job_id}: goes on where an earlier run left it ({event.step})",
+            )
+        case events.AnswerLost():
+            message = event.failure.message
+            lost = f"{event.job_id}: the answer to its submission is lost ({message})"
+            return logging.WARNING, f"{lost}; looking for its task"
+        case events.Adopted():
+            return logging.INFO, f"{event.job_id}: found again as task {event.task_id}"
+        case events.Refused():
+            return (
+                logging.INFO,
+                f"{event.job_id}: not now ({event.failure.message}); again in {event.wait_s:.1f} s",
+            )
+        case events.Polled():
+            return logging.DEBUG, f"{event.job_id}: task {event.task_id} is {event.status}"
+        case events.Generated():
+            return logging.DEBUG, f"{event.job_id}: generated in {event.seconds:.0f} s"
+        case events.DownloadBroke():
+            return logging.INFO, f"{event.job_id}: download again ({event.failure.message})"
+        case events.JobEnded():
+            return _describe_end(event)
+        case events.Stopping():
+            return logging.WARNING, event.reason
+
+
+def _describe_end(event: events.JobEnded) -> tuple[int, str]:
+    row = event.row
+    if row["status"] == "succeeded":
+        notes = "".join(f"; {warning}" for warning in row["warnings"])
+        level = logging.WARNING if notes and not event.superseded else logging.INFO
+        return level, f"{event.job_id}: made, {row['file']} ({_size(row['bytes'])}){notes}"
+    error = row["error"] or {}
+    what = {"timed_out": "timed out", "unconfirmed": "unconfirmed"}.get(row["status"], "failed")
+    return logging.WARNING, f"{event.job_id}: {what} ({error.get('kind')}): {error.get('message')}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name in type(event).__slots__:
+        value = getattr(event, name)
+        if name == "failure":
+            fields["error"] = {"kind": value.kind.value, "message": value.message}
+        elif name == "row":
+            fields |= {key: item for key, item in value.items() if key not in {"prompt", "options"}}
+        else:
+            fields[name] = value
+    return fields

@@ -1,0 +1,195 @@
+"""Opening an output folder for a run: the lock, the state, the plan, and the summary at the end.
+
+Light on purpose: a night on which nothing is to be done needs no more than this.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from batch import lock
+from batch.clock import Clock
+from batch.config import Settings
+from batch.errors import ExitCode, UsageError
+from batch.job import Job
+from batch.manifest import Manifest
+from batch.plan import Plan, Policy, make_plan
+from batch.prices import estimate
+from batch.store import Fact, Known, ResultsFile, RunEnded, RunStarted, Store
+
+STATE_FOLDER = ".kling-batch"
+SUMMARY_SCHEMA = 1
+TROUBLES_SHOWN = 1000
+ORIGIN = "origin"  # the fact that tells whose videos a folder holds
+SANDBOX, PROVIDER = "sandbox", "provider"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run came to. `to_json` is what `--json` prints."""
+
+    run_id: str
+    name: str
+    output_dir: str
+    exit_code: ExitCode
+    planned: dict[str, int]
+    outcomes: dict[str, int] = field(default_factory=dict)
+    tasks_created: int = 0
+    adopted: int = 0
+    superseded: int = 0
+    cost_usd: float = 0.0
+    left: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+    troubles: tuple[dict[str, Any], ...] = ()
+    resting: tuple[tuple[str, str], ...] = ()
+    bugs: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as plain JSON values."""
+        return {
+            "schema": SUMMARY_SCHEMA,
+            **asdict(self),
+            "exit_code": int(self.exit_code),
+            "troubles": [
+                {key: row[key] for key in ("job_id", "status", "task_id", "error")}
+                for row in self.troubles[:TROUBLES_SHOWN]
+            ],
+            "resting": [{"job_id": job_id, "reason": reason} for job_id, reason in self.resting],
+            "bugs": len(self.bugs),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An output folder that is ours for the time of a run, and what is to be done in it."""
+
+    manifest: Manifest
+    settings: Settings
+    run_id: str
+    store: Store
+    results: ResultsFile
+    plan: Plan
+    started_at: float
+
+    def summary(self, exit_code: ExitCode, **found: Any) -> Summary:
+        """Make the summary of this session's run."""
+        return Summary(
+            run_id=self.run_id,
+            name=self.manifest.name,
+            output_dir=str(self.settings.output_dir),
+            exit_code=exit_code,
+            planned={action.value: count for action, count in self.plan.counts.items()},
+            resting=tuple((item.job_id, item.reason) for item in self.plan.resting),
+            **found,
+        )
+
+
+@contextmanager
+def open_session(manifest: Manifest, settings: Settings, clock: Clock) -> Iterator[Session]:
+    """Lock the output folder, open (or make) its state, mend its results file, and plan.
+
+    Raises:
+        LockedError: another run holds the folder.
+        StateError: the folder or the state cannot be used.
+        UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse.
+    """
+    root = settings.output_dir
+    state = root / STATE_FOLDER
+    with ExitStack() as exits:
+        exits.enter_context(lock.hold(state / "lock"))
+        store = exits.enter_context(Store.open(state / "state.db"))
+        _check_origin(store, settings)
+        results = ResultsFile(root / "results.jsonl")
+        results.mend(store)
+        run_id = _new_run_id(clock)
+        started_at = clock.now()
+        plan = _plan(manifest, settings, store.known())
+        store.write([RunStarted(run_id, started_at)])
+        yield Session(manifest, settings, run_id, store, results, plan, started_at)
+
+
+def close_session(session: Session, exit_code: ExitCode, clock: Clock) -> None:
+    """Note how the run ended."""
+    session.store.write([RunEnded(session.run_id, clock.now(), int(exit_code))])
+
+
+def plan_only(manifest: Manifest, settings: Settings) -> Plan:
+    """Plan without a lock and without a trace: what a run would do now.
+
+    Raises:
+        StateError: there is a state, and it cannot be read.
+        UsageError: as for `open_session`.
+    """
+    path = settings.output_dir / STATE_FOLDER / "state.db"
+    if not path.exists():
+        return _plan(manifest, settings, {})
+    with Store.open_to_read(path) as store:
+        _check_origin(store, settings, remember=False)
+        return _plan(manifest, settings, store.known())
+
+
+def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
+    """Return the estimator of one job in USD; its second value tells whether the price is known."""
+
+    def price(job: Job) -> tuple[float, bool]:
+        found = estimate(job.body(), manifest.prices)
+        return found.usd, found.known
+
+    return price
+
+
+def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]]) -> Plan:
+    root = os.fspath(settings.output_dir)
+
+    def is_present(file: str, size: int) -> bool:
+        try:
+            return os.stat(f"{root}/{file}").st_size == size  # noqa: PTH116 - a third of pathlib's time
+        except OSError:
+            return False
+
+    return make_plan(
+        manifest.jobs,
+        known,
+        policy=Policy(
+            force=settings.force,
+            retry_failed=settings.retry_failed,
+            max_attempts=settings.limits.max_attempts,
+            select=settings.select,
+        ),
+        is_present=is_present,
+        price=price_of(manifest),
+    )
+
+
+def _check_origin(store: Store, settings: Settings, *, remember: bool = True) -> None:
+    """The sandbox's videos are no product: they must never pass for up to date."""
+    mine = SANDBOX if settings.sandbox else PROVIDER
+    theirs = store.fact(ORIGIN)
+    if theirs is None:
+        if remember:
+            store.write([Fact(ORIGIN, mine)])
+    elif theirs != mine:
+        made = "the sandbox" if theirs == SANDBOX else "the real API"
+        raise UsageError(
+            f"{settings.output_dir} holds videos of {made}; choose another folder with --output-dir,"
+            " or delete that one if you do not need it"
+        )
+
+
+def _new_run_id(clock: Clock) -> str:
+    time = datetime.fromtimestamp(clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{time}-{secrets.token_hex(3)}"
+
+
+def quiet_night(session: Session, clock: Clock) -> Summary:
+    """End a session in which nothing is to be done."""
+    exit_code = ExitCode.JOBS_FAILED if session.plan.resting else ExitCode.OK
+    close_session(session, exit_code, clock)
+    return session.summary(exit_code)
