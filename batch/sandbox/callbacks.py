@@ -1,0 +1,91 @@
+"""Callbacks: the bare task object, POSTed to `callback_url` at every change of status.
+
+Best effort, one try each, as little is promised by the documentation; failures are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+
+from batch.sandbox.engine import Task
+from batch.sandbox.world import World
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5)
+
+
+class Callbacks:
+    """Sends the callbacks of one sandbox, each task's from an asyncio task of its own."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._session: aiohttp.ClientSession | None = None
+        self._running: set[asyncio.Task[None]] = set()
+
+    def follow(self, task: Task, since: float | None = None) -> None:
+        """Tell a task's listener, if it has one, of what happens from the moment *since* on."""
+        url = task.body.get("callback_url")
+        if not isinstance(url, str) or not url:
+            return
+        runner = asyncio.get_running_loop().create_task(
+            self._tell_story(task, url, since or task.created_at)
+        )
+        self._running.add(runner)
+        runner.add_done_callback(self._running.discard)
+
+    async def close(self) -> None:
+        """Stop telling."""
+        for runner in self._running:
+            runner.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def _tell_story(self, task: Task, url: str, since: float) -> None:
+        moments = [(task.created_at, "submitted"), (task.started_at, "processing")]
+        if task.finished_at is not None:
+            moments.append((task.finished_at, task.outcome))
+        held: str | None = None
+        for moment, status in moments:
+            if moment < since:
+                continue  # told before a restart
+            await asyncio.sleep(max(moment - self._world.now(), 0.0))
+            fault = self._world.fault("callback", task)
+            kind = None if fault is None else fault.kind
+            if kind == "never":
+                continue
+            if kind == "out-of-order" and held is None and status != task.outcome:
+                held = status
+                continue
+            if fault is not None and kind == "late":
+                await asyncio.sleep(fault.lasts(5.0))
+            await self._tell(task, url, status, kind)
+            if held is not None:
+                await self._post(url, self._world.shown(task, held))
+                held = None
+
+    async def _tell(self, task: Task, url: str, status: str, kind: str | None) -> None:
+        shown = self._world.shown(task, status)
+        if kind == "wrong-path":
+            url = f"{url.partition('?')[0]}-wrong"
+        if kind == "forged":
+            lie = {"task_status": "succeed", "task_result": {"videos": [{"url": "http://evil/"}]}}
+            await self._post(url, {**shown, **lie})
+        await self._post(url, shown)
+        if kind == "twice":
+            await self._post(url, shown)
+
+    async def _post(self, url: str, body: dict[str, Any]) -> None:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        try:
+            async with self._session.post(url, json=body, allow_redirects=False) as response:
+                is_taken = response.ok
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            is_taken = False
+        if is_taken:
+            self._world.stats.callbacks += 1
+        else:
+            self._world.stats.failed_callbacks += 1

@@ -1,0 +1,71 @@
+"""How a sandbox is set up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from batch.sandbox.faults import FaultPlan
+
+THIRTY_DAYS_S = 30 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxConfig:
+    """Everything about a sandbox that can be chosen. All times are seconds.
+
+    Attributes:
+        host: where both servers listen.
+        port: of the API; 0 takes a free one.
+        cdn_port: of the videos, another origin than the API; 0 takes a free one.
+        speed: generation runs so many times faster than the real thing.
+        median_s: what half of the standard 5 s clips are done after, before `speed`.
+        sigma: spread of the lognormal distribution around it.
+        seed: makes generation times repeatable.
+        api_key: the only key accepted; None accepts any that is not empty.
+        max_parallel: tasks in flight per account; more are refused with 1303. None: no cap.
+        journal: created tasks are kept here and brought back at the next start.
+        faults: what goes wrong.
+        invisible_s: how long a fresh task is not found by queries.
+        lookup: whether a GET by external_task_id is served.
+        list_tasks: whether the list is served.
+        unique_external_ids: whether a second use of an external_task_id is refused, as documented.
+        not_found: which of the two known answers an unknown task gets.
+        latency_s: how long every answer of the API takes.
+        max_prompt_chars: longer prompts are refused with 1201.
+        max_negative_prompt_chars: likewise.
+        link_ttl_s: how long a signed link works; every query signs a fresh one.
+        kept_s: how long a task and its video can be had.
+        clip: `prompt` shows each its own; `tiny` shares one small body per ratio and length.
+        video_bytes: pads every video to this size.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    cdn_port: int = 0
+    speed: float = 1.0
+    median_s: float = 60.0
+    sigma: float = 0.25
+    seed: int | None = None
+    api_key: str | None = field(default=None, repr=False)
+    max_parallel: int | None = None
+    journal: Path | None = None
+    faults: FaultPlan = field(default_factory=FaultPlan)
+    invisible_s: float = 0.0
+    lookup: bool = True
+    list_tasks: bool = True
+    unique_external_ids: bool = True
+    not_found: Literal["kling", "new-api"] = "kling"
+    latency_s: float = 0.0
+    max_prompt_chars: int = 2500
+    max_negative_prompt_chars: int = 2500
+    link_ttl_s: float = THIRTY_DAYS_S
+    kept_s: float = THIRTY_DAYS_S
+    clip: Literal["prompt", "tiny"] = "prompt"
+    video_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would divide by zero or never end."""
+        if self.speed <= 0 or self.median_s < 0 or self.sigma < 0:
+            raise ValueError("speed must be above 0, median_s and sigma not below")

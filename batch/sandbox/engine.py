@@ -1,0 +1,250 @@
+"""The tasks. What a task is at a moment is a pure function of its record and the moment.
+
+So nothing has to be kept but the records, one line each in a journal, and a server that was killed
+and started again goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from batch.sandbox.config import SandboxConfig
+from batch.sandbox.validation import MODELS, Order, RefusalError
+
+_ID_EPOCH_MS = 1_568_000_000_000  # makes ids of 18 digits, of the size that real ones have
+_SMALLEST_ID = 10**17
+_VIDEO_ID_OFFSET = 184_549_382
+RISK_CONTROL = "Failure to pass the risk control system"
+
+# outcome fault -> the task's message; the same words in a prompt have the same effect
+FAILURES: dict[str, str] = {
+    "moderation": RISK_CONTROL,
+    "generation": "generation error",
+    "empty-failure": "",
+}
+_FAILING_WORDS = {f"sandbox:{name}": name for name in (*FAILURES, "stuck")}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A created task. Times are seconds since the epoch; *finished_at* None means never.
+
+    *fault*: the outcome fault that it will end by, or None for a video.
+    """
+
+    number: int
+    task_id: str
+    account: str
+    external_task_id: str | None
+    body: dict[str, Any]
+    prompt: str
+    model: str
+    mode: str
+    duration_s: int
+    aspect_ratio: str
+    created_at: float
+    started_at: float
+    finished_at: float | None
+    fault: str | None
+    message: str
+
+    @property
+    def video_id(self) -> str:
+        """The id of its video, another number of the same kind."""
+        return str(int(self.task_id) + _VIDEO_ID_OFFSET)
+
+    @property
+    def outcome(self) -> str:
+        """How it ends: `succeed`, `failed` or `stuck`."""
+        if self.finished_at is None:
+            return "stuck"
+        return "succeed" if self.fault is None else "failed"
+
+    def status(self, moment: float) -> str:
+        """Return its `task_status` at a moment."""
+        if self.finished_at is not None and moment >= self.finished_at:
+            return self.outcome
+        return "processing" if moment >= self.started_at else "submitted"
+
+    def updated_at(self, status: str) -> float:
+        """Return when it came to be in that status."""
+        if status == "submitted":
+            return self.created_at
+        if status == "processing" or self.finished_at is None:
+            return self.started_at
+        return self.finished_at
+
+
+def task_id_of_video(video_id: str) -> str:
+    """Return the id of the task that a video belongs to."""
+    return (
+        str(int(video_id) - _VIDEO_ID_OFFSET) if video_id.isascii() and video_id.isdigit() else ""
+    )
+
+
+class Engine:
+    """All tasks of a server, by every key that they are asked for. O(1) per request."""
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self._config = config
+        self._by_id: dict[str, Task] = {}
+        self._by_external_id: dict[tuple[str, str], Task] = {}
+        self._by_account: defaultdict[str, list[Task]] = defaultdict(list)
+        self._in_flight: defaultdict[str, list[float]] = defaultdict(list)
+        self._last_id = _SMALLEST_ID
+        self._seed = random.randrange(1 << 32) if config.seed is None else config.seed  # noqa: S311
+        self._journal: TextIO | None = None
+
+    def open(self) -> None:
+        """Bring back what the journal holds, and go on writing to it."""
+        path = self._config.journal
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for task in _read_journal(path):
+            self._keep(task)
+        self._journal = path.open("a", encoding="utf-8")
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            self._journal.write("\n")  # the line that a kill has torn stays torn, alone
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._by_id.values())
+
+    def by_task_id(self, task_id: str) -> Task | None:
+        """Find a task, whoever owns it."""
+        return self._by_id.get(task_id)
+
+    def by_external_id(self, account: str, external_task_id: str) -> Task | None:
+        """Find an account's task by the id that the account gave it."""
+        return self._by_external_id.get((account, external_task_id))
+
+    def page(self, account: str, number: int, size: int) -> list[Task]:
+        """Return a page of an account's tasks, the newest first; pages count from 1."""
+        newest_first = self._by_account[account][::-1]
+        return newest_first[(number - 1) * size : number * size]
+
+    def is_visible(self, task: Task, moment: float) -> bool:
+        """Tell whether queries find it: not right after creation, and not after 30 days."""
+        age = max(moment - task.created_at, 0.0)  # a clock may jump back
+        return self._config.invisible_s <= age <= self._config.kept_s
+
+    def in_flight(self, account: str, moment: float) -> int:
+        """Count an account's tasks that hold a slot."""
+        ends = self._in_flight[account]
+        while ends and ends[0] <= moment:
+            heapq.heappop(ends)
+        return len(ends)
+
+    def create(
+        self, account: str, order: Order, body: dict[str, Any], moment: float, fault: str | None
+    ) -> Task:
+        """Make a task, and write it down before anybody hears of it.
+
+        Raises:
+            RefusalError: the external id is taken (1201), or all slots are (1303).
+        """
+        self._admit(account, order, moment)
+        number = len(self._by_id) + 1
+        dice = random.Random(f"{self._seed}:{number}")  # noqa: S311 - a spread, no secret
+        takes_s = _generation_s(order, self._config, dice)
+        fault = fault or _word_fault(order.prompt)
+        if fault in FAILURES:
+            takes_s *= 0.4  # a refusal comes sooner than a video
+        task = Task(
+            number=number,
+            task_id=self._new_id(moment),
+            account=account,
+            external_task_id=order.external_task_id,
+            body=body,
+            prompt=order.prompt,
+            model=order.model,
+            mode=order.mode,
+            duration_s=order.duration_s,
+            aspect_ratio=order.aspect_ratio,
+            created_at=moment,
+            started_at=moment + takes_s * dice.uniform(0.05, 0.15),
+            finished_at=None if fault == "stuck" else moment + takes_s,
+            fault=fault,
+            message=FAILURES.get(fault or "", ""),
+        )
+        if self._journal is not None:
+            self._journal.write(json.dumps(asdict(task)) + "\n")
+            self._journal.flush()
+        self._keep(task)
+        return task
+
+    def _admit(self, account: str, order: Order, moment: float) -> None:
+        external_id = order.external_task_id
+        if (
+            external_id is not None
+            and self._config.unique_external_ids
+            and (account, external_id) in self._by_external_id
+        ):
+            raise RefusalError(400, 1201, "external_task_id already exists, it must be unique")
+        cap = self._config.max_parallel
+        if cap is not None and self.in_flight(account, moment) >= cap:
+            raise RefusalError(429, 1303, "parallel task over resource pack limit")
+
+    def _keep(self, task: Task) -> None:
+        self._by_id[task.task_id] = task
+        if task.external_task_id is not None:
+            self._by_external_id.setdefault((task.account, task.external_task_id), task)
+        self._by_account[task.account].append(task)
+        end = float("inf") if task.finished_at is None else task.finished_at
+        heapq.heappush(self._in_flight[task.account], end)
+        self._last_id = max(self._last_id, int(task.task_id))
+
+    def _new_id(self, moment: float) -> str:
+        from_clock = (int(moment * 1000) - _ID_EPOCH_MS) << 22
+        return str(max(from_clock, self._last_id + 1) + zlib.crc32(b"%d" % self._last_id) % 4096)
+
+
+def _generation_s(order: Order, config: SandboxConfig, dice: random.Random) -> float:
+    pace: float = MODELS[order.model].pace * (order.duration_s / 5) ** 0.7
+    if order.mode != "std":
+        pace *= 1.5
+    if order.has_sound:
+        pace *= 1.2
+    spread: float = dice.lognormvariate(0.0, config.sigma)
+    return config.median_s * pace * spread / config.speed
+
+
+def _word_fault(prompt: str) -> str | None:
+    if "sandbox:" not in prompt:
+        return None
+    return next((fault for word, fault in _FAILING_WORDS.items() if word in prompt), None)
+
+
+def _read_journal(path: Path) -> Iterator[Task]:
+    """Yield the tasks in a journal. A line that makes no sense was torn by a kill: passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            task = _read_line(line)
+            if task is not None:
+                yield task
+
+
+def _read_line(line: str) -> Task | None:
+    try:
+        return Task(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,125 @@
+"""Starts and stops the two servers of a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+
+from batch.sandbox.api import Api
+from batch.sandbox.callbacks import Callbacks
+from batch.sandbox.cdn import Cdn
+from batch.sandbox.clips import Clip
+from batch.sandbox.config import SandboxConfig
+from batch.sandbox.engine import Task
+from batch.sandbox.faults import FaultPlan
+from batch.sandbox.stats import Stats
+from batch.sandbox.world import World
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_KEEP_ALIVE_S = 86_400.0  # the client hangs up first: a reset on reuse would look like a fault
+_SHUTDOWN_S = 0.1  # what hangs on purpose is not waited for
+
+
+class Sandbox:
+    """A running sandbox."""
+
+    def __init__(self, world: World, base_url: str, cdn_url: str) -> None:
+        self._world = world
+        self.base_url = base_url
+        self.cdn_url = cdn_url
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.base_url} [{len(self._world.engine)} tasks]>"
+
+    @property
+    def config(self) -> SandboxConfig:
+        """What it was started with."""
+        return self._world.config
+
+    @property
+    def stats(self) -> Stats:
+        """What it has seen; goes on changing."""
+        return self._world.stats
+
+    @property
+    def faults_fired(self) -> dict[str, int]:
+        """How often each fault struck, by `where:kind`."""
+        return dict(self._world.faults.fired)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All created tasks, the oldest first, those from the journal included."""
+        return list(self._world.engine)
+
+    def set_faults(self, plan: FaultPlan) -> None:
+        """Replace the fault plan; counting starts anew."""
+        self._world.faults.replace(plan)
+
+    def clip(self, task: Task) -> Clip:
+        """Return the video of a task as it is served without faults."""
+        return self._world.clip(task)
+
+    def link(self, task: Task) -> str:
+        """Return a signed link to the video of a task."""
+        return self._world.links.sign(task, self._world.now())
+
+
+@asynccontextmanager
+async def serve(
+    config: SandboxConfig | None = None, *, now: Callable[[], float] = time.time
+) -> AsyncIterator[Sandbox]:
+    """Run a sandbox in the caller's event loop, as long as the block lasts.
+
+    *now* gives wall-clock seconds; a test in virtual time hands in its own.
+
+    Raises:
+        OSError: a port is taken, or the journal cannot be opened.
+    """
+    world = World.from_config(config or SandboxConfig(), now)
+    async with AsyncExitStack() as stack:
+        world.engine.open()
+        stack.callback(world.engine.close)
+        callbacks = Callbacks(world)
+        stack.push_async_callback(callbacks.close)
+        host = world.config.host
+        cdn_url = await _listen(stack, Cdn(world).handle, host, world.config.cdn_port)
+        world.links.origin = cdn_url
+        api = Api(world, callbacks.follow)
+        base_url = await _listen(stack, api.handle, host, world.config.port)
+        started_at = now()
+        for task in world.engine:
+            callbacks.follow(task, since=started_at)
+        yield Sandbox(world, base_url, cdn_url)
+
+
+async def main_async(
+    config: SandboxConfig,
+    *,
+    on_ready: Callable[[Sandbox], None] | None = None,
+    now: Callable[[], float] = time.time,
+) -> None:
+    """Serve until cancelled. Prints nothing; *on_ready* hears where the servers listen.
+
+    Raises:
+        OSError: a port is taken, or the journal cannot be opened.
+    """
+    async with serve(config, now=now) as sandbox:
+        if on_ready is not None:
+            on_ready(sandbox)
+        await asyncio.Event().wait()
+
+
+async def _listen(stack: AsyncExitStack, handler: _Handler, host: str, port: int) -> str:
+    server = web.Server(
+        handler, access_log=None, keepalive_timeout=_KEEP_ALIVE_S, handler_cancellation=True
+    )
+    runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, host, port).start()
+    bound_port = runner.addresses[0][1]
+    return f"http://{f'[{host}]' if ':' in host else host}:{bound_port}"
