@@ -1,0 +1,422 @@
+"""What a manifest means: inheritance, matrix, variants, texts as they were written."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batch.errors import ManifestError
+from batch.job import canonical_request, fingerprint
+from batch.manifest import DEFAULT_LIMITS, Callback, Limits, Manifest, Rate, load
+
+Read = Callable[[str], Manifest]
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Write a manifest and load it; `version: 1` goes without saying."""
+
+    def read(text: str) -> Manifest:
+        path = tmp_path / "night.yaml"
+        path.write_text(f"version: 1\n{text}", encoding="utf-8")
+        return load(path)
+
+    return read
+
+
+def test_the_manifest_of_the_contract_loads(read: Read) -> None:
+    """Every sentence of the documented example holds."""
+    manifest = read(
+        """
+name: nature-loops
+defaults:
+  model: kling-v2-6
+  mode: std
+  duration: 5
+  aspect_ratio: 16:9
+limits:
+  submit_rate: 60/min
+  task_timeout: 30m
+  deadline: 5h
+  budget: 25.00
+jobs:
+  - id: beach
+    prompt: A happy scene of a vacation on the beach.
+  - id: "{animal}-{light}"
+    prompt: "A {animal} walks through tall grass, {light} light"
+    negative_prompt: text, watermark
+    matrix: {animal: [fox, deer], light: [morning, evening]}
+    tags: [nature]
+  - id: city
+    prompt: A city at night
+    model: kling-v3
+    sound: on
+    camera_control: {type: simple, config: {zoom: 5}}
+    count: 3
+"""
+    )
+
+    assert manifest.name == "nature-loops"
+    assert [job.id for job in manifest.jobs] == [
+        "beach",
+        "fox-morning",
+        "fox-evening",
+        "deer-morning",
+        "deer-evening",
+        "city-1",
+        "city-2",
+        "city-3",
+    ]
+    assert manifest.jobs[0].body() == {
+        "model_name": "kling-v2-6",
+        "mode": "std",
+        "duration": "5",
+        "aspect_ratio": "16:9",
+        "prompt": "A happy scene of a vacation on the beach.",
+    }
+    assert manifest.jobs[1].body()["prompt"] == "A fox walks through tall grass, morning light"
+    assert manifest.jobs[1].tags == ("nature",)
+    city = manifest.jobs[5]
+    assert city.body()["sound"] == "on"
+    assert city.body()["camera_control"] == {"type": "simple", "config": {"zoom": 5}}
+    assert manifest.limits.deadline_s == 5 * 3600
+    assert manifest.limits.budget_usd == 25
+    assert [str(doubt).split(": ", 2)[1] for doubt in manifest.warnings] == ["job 'city-1'"]
+
+
+def test_without_a_word_about_it_the_defaults_are_sent() -> None:
+    """Defaults are written out, so that a change of the provider's changes nothing."""
+    body = load(REPOSITORY / "jobs/demo.yaml").jobs[0].body()
+
+    assert body.keys() == {
+        "model_name",
+        "mode",
+        "duration",
+        "aspect_ratio",
+        "prompt",
+        "negative_prompt",
+    }
+
+
+@pytest.mark.parametrize("name", ["demo", "example"])
+def test_the_manifests_of_the_repository_load_without_a_doubt(name: str) -> None:
+    manifest = load(REPOSITORY / f"jobs/{name}.yaml")
+
+    assert manifest.name == name
+    assert manifest.warnings == ()
+    assert len(manifest.jobs) >= 6
+
+
+def test_a_request_is_canonical_and_its_fingerprint_knows_the_variant(read: Read) -> None:
+    manifest = read("jobs: [{id: a, prompt: Ünïcode, count: 2}, {id: b, prompt: Ünïcode}]")
+    first, second, alone = manifest.jobs
+
+    assert first.request == canonical_request(first.body())
+    assert first.request == second.request == alone.request
+    assert [job.variant for job in manifest.jobs] == [1, 2, None]
+    assert len({job.fingerprint for job in manifest.jobs}) == 3
+    assert alone.fingerprint == fingerprint(alone.request, None)
+
+
+def test_a_job_knows_where_it_stands(read: Read, tmp_path: Path) -> None:
+    manifest = read("jobs:\n  - prompt: one\n    id: a\n  - id: b\n    prompt: two\n")
+
+    assert [(job.file, job.line) for job in manifest.jobs] == [
+        (str(tmp_path / "night.yaml"), 4),
+        (str(tmp_path / "night.yaml"), 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no",
+        "on",
+        "1e3",
+        "0123",
+        "0x1F",
+        "16:9",
+        "1_000",
+        "2026-11-23",
+        ".inf",
+        "12:30:45",
+        "=",
+        "!",
+    ],
+)
+def test_a_prompt_is_the_text_that_was_written(read: Read, text: str) -> None:
+    """YAML's traps are disarmed: whatever stands there is a text."""
+    quoted = f"'{text}'" if text in "!=" else text
+
+    assert read(f"jobs: [{{id: a, prompt: {quoted}}}]").jobs[0].body()["prompt"] == text
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "  spaces around  ",
+        "tabs\tand\nlines\n",
+        "{braces} {{twice}} }{",
+        "a\\b",
+        "雨 🦊",
+        "<<<v>>>",
+    ],
+)
+def test_no_prompt_is_changed_on_its_way(read: Read, prompt: str) -> None:
+    """Braces are text in a job without a matrix, and spaces stay."""
+    job = read(f"jobs:\n  - id: a\n    prompt: {json.dumps(prompt, ensure_ascii=False)}\n").jobs[0]
+
+    assert job.body()["prompt"] == prompt
+
+
+def test_a_block_of_text_keeps_its_lines(read: Read) -> None:
+    job = read("jobs:\n  - id: a\n    prompt: |\n      one\n        two\n").jobs[0]
+
+    assert job.body()["prompt"] == "one\n  two\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [("on", "on"), ("true", "on"), ("Yes", "on"), ('"on"', "on"), ("off", "off"), ("no", "off")],
+)
+def test_sound_may_be_written_without_quotes(read: Read, written: str, sent: str) -> None:
+    job = read(f"jobs: [{{id: a, prompt: x, model: kling-v3, sound: {written}}}]").jobs[0]
+
+    assert job.body()["sound"] == sent
+
+
+@pytest.mark.parametrize("written", ["5", "'5'", "5.0", "05"])
+def test_a_duration_is_sent_as_a_string(read: Read, written: str) -> None:
+    job = read(f"jobs: [{{id: a, prompt: x, duration: {written}}}]").jobs[0]
+
+    assert job.body()["duration"] == "5"
+
+
+def test_one_and_one_point_zero_are_one_fingerprint(read: Read) -> None:
+    """Writing a number another way must not buy a video again."""
+    head = "jobs: [{id: a, prompt: x, model: kling-v3, cfg_scale: "
+
+    assert read(f"{head}1}}]").jobs[0].request == read(f"{head}1.0}}]").jobs[0].request
+
+
+def test_model_name_is_understood_as_model(read: Read) -> None:
+    manifest = read("defaults: {model_name: kling-v3}\njobs: [{id: a, prompt: x}]")
+
+    assert manifest.jobs[0].body()["model_name"] == "kling-v3"
+    assert "model" not in manifest.jobs[0].body()
+
+
+def test_a_jobs_own_value_wins_and_null_takes_back(read: Read) -> None:
+    manifest = read(
+        """
+defaults: {mode: pro, negative_prompt: text, tags: [all], count: 2, extra: {seed: 1}}
+jobs:
+  - {id: a, prompt: x, mode: std, tags: [own], count: null, negative_prompt: ~, extra: }
+  - {id: b, prompt: y}
+"""
+    )
+    own, inherited, _ = manifest.jobs
+
+    assert own.id == "a"
+    assert own.tags == ("own",)
+    assert own.body().keys() == {"model_name", "mode", "duration", "aspect_ratio", "prompt"}
+    assert own.body()["mode"] == "std"
+    assert inherited.id == "b-1"
+    assert inherited.body()["mode"] == "pro"
+    assert inherited.body()["seed"] == 1
+
+
+def test_extra_is_passed_on_untouched(read: Read) -> None:
+    """Unquoted values follow YAML 1.2's core schema, quoted ones stay text."""
+    job = read(
+        """
+jobs:
+  - id: a
+    prompt: x
+    extra:
+      watermark_info: {enabled: true}
+      list: [1, 1.5, 1e3, 0x10, 0o17, "1", no, on, ~, 16:9, 0123, -.5]
+"""
+    ).jobs[0]
+
+    assert job.body()["watermark_info"] == {"enabled": True}
+    assert job.body()["list"] == [
+        1,
+        1.5,
+        1000.0,
+        16,
+        15,
+        "1",
+        "no",
+        "on",
+        None,
+        "16:9",
+        123,
+        -0.5,
+    ]
+
+
+def test_what_is_inherited_may_stand_below_the_jobs(read: Read) -> None:
+    above = "limits: {max_prompt_chars: 2500}\ndefaults: {mode: pro}\n"
+    jobs = f"jobs: [{{id: a, prompt: {'x' * 600}}}]\n"
+
+    assert read(jobs + above).jobs[0].request == read(above + jobs).jobs[0].request
+
+
+def test_anchors_aliases_and_merges_work(read: Read) -> None:
+    manifest = read(
+        """
+x-slow: &slow {mode: pro, duration: 10}
+x-tall: &tall {aspect_ratio: 9:16, mode: std}
+jobs:
+  - &first {id: a, prompt: &fox A fox, <<: [*slow, *tall]}
+  - {<<: *first, id: b, duration: 5}
+  - {id: c, prompt: *fox}
+"""
+    )
+    bodies = [job.body() for job in manifest.jobs]
+
+    assert [body["prompt"] for body in bodies] == ["A fox"] * 3
+    assert [body["mode"] for body in bodies] == ["pro", "pro", "std"]
+    assert [body["duration"] for body in bodies] == ["10", "5", "5"]
+    assert bodies[1]["aspect_ratio"] == "9:16"
+
+
+def test_a_matrix_fills_every_text_and_doubled_braces_are_braces(read: Read) -> None:
+    manifest = read(
+        """
+defaults: {negative_prompt: "no {kind}"}
+jobs:
+  - id: "{kind}/{ratio}"
+    prompt: "{{{kind}}} at }}{{"
+    aspect_ratio: "{ratio}"
+    tags: ["k-{kind}", all]
+    matrix: {kind: [no, ~], ratio: ["1:1"]}
+    extra: {note: "{kind}"}
+    count: 2
+"""
+    )
+
+    assert [job.id for job in manifest.jobs] == ["no/1:1-1"] * 0 + [job.id for job in manifest.jobs]
+    body = manifest.jobs[0].body()
+    assert body["prompt"] == "{no} at }{"
+    assert body["negative_prompt"] == "no no"
+    assert body["aspect_ratio"] == "1:1"
+    assert body["note"] == "{kind}"
+    assert manifest.jobs[0].tags == ("k-no", "all")
+    assert [job.variant for job in manifest.jobs] == [1, 2, 1, 2]
+
+
+def test_limits_have_defaults_and_say_what_was_given(read: Read) -> None:
+    limits = read("limits: {submit_rate: 2/s, deadline: 1h30m}\njobs: [{id: a, prompt: x}]").limits
+
+    assert limits.submit_rate == Rate(2, 1)
+    assert limits.deadline_s == 5400
+    assert limits.given == {"submit_rate", "deadline_s"}
+    assert limits.max_in_flight == DEFAULT_LIMITS.max_in_flight == 5
+    assert limits.over(Limits(max_in_flight=9)).max_in_flight == 9
+    assert limits.over(Limits(deadline_s=1.0)).deadline_s == 5400
+
+
+def test_the_documented_limits_are_the_defaults() -> None:
+    assert DEFAULT_LIMITS == Limits(
+        submit_rate=Rate(60, 60),
+        max_in_flight=5,
+        max_downloads=4,
+        poll_interval_s=5,
+        request_timeout_s=30,
+        stall_timeout_s=30,
+        task_timeout_s=1800,
+        max_attempts=3,
+        settle_time_s=30,
+        deadline_s=None,
+        budget_usd=None,
+        max_prompt_chars=500,
+        max_negative_prompt_chars=200,
+    )
+
+
+def test_the_root_has_more_keys(read: Read) -> None:
+    manifest = read(
+        """
+output_dir: ../elsewhere
+base_url: http://127.0.0.1:8080/
+callback: {url: https://studio.example/kling, listen: 127.0.0.1:8090}
+prices: {kling-v3: {std: 0.1/s, pro: {5: 0.3}}, kling-v9: 2}
+jobs: [{id: a, prompt: x}]
+"""
+    )
+
+    assert manifest.output_dir == Path("../elsewhere")
+    assert manifest.base_url == "http://127.0.0.1:8080"
+    assert manifest.callback == Callback("https://studio.example/kling", "127.0.0.1:8090")
+    assert manifest.prices["kling-v3"]["std"].usd(7) == pytest.approx(0.7)
+    assert manifest.prices["kling-v3"]["pro"].usd(5) == 0.3
+    assert manifest.prices["kling-v9"]["*"].usd(5) == 2
+
+
+def test_the_name_is_the_files_name_unless_given(read: Read) -> None:
+    assert read("jobs: [{id: a, prompt: x}]").name == "night"
+    assert read("name: 2026-11-23\njobs: [{id: a, prompt: x}]").name == "2026-11-23"
+
+
+def test_a_missing_version_is_a_doubt_only(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("jobs: [{id: a, prompt: x}]")
+
+    assert [doubt.message for doubt in load(path).warnings] == [
+        "the manifest does not say its version"
+    ]
+
+
+def test_a_doubt_of_many_jobs_is_told_once(read: Read) -> None:
+    text = "".join(f"  - {{id: a{n}, prompt: x, model: kling-v1-6}}\n" for n in range(30))
+    (doubt,) = read(f"jobs:\n{text}").warnings
+
+    assert doubt.job == "a0"
+    assert doubt.message.endswith("[and 29 more of the same]")
+
+
+def test_several_shots_of_their_own_need_no_prompt(read: Read) -> None:
+    """Kling ignores the prompt of a multi-shot request."""
+    manifest = read("jobs: [{id: a, model: kling-v3, extra: {multi_shot: true}}]")
+
+    assert "prompt" not in manifest.jobs[0].body()
+
+
+@pytest.mark.parametrize("id_", ["a/b/c", "-a", "a b", "雨/🦊", "a.b", "console", "x" * 200, "5"])
+def test_these_ids_are_fine(read: Read, id_: str) -> None:
+    assert read(f"jobs: [{{id: {json.dumps(id_)}, prompt: x}}]").jobs[0].id == id_
+
+
+def test_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_bytes("\ufeffversion: 1\r\njobs:\r\n  - id: a\r\n    prompt: x\r\n".encode())
+
+    assert load(path).jobs[0].line == 3
+
+
+def test_loading_leaves_the_garbage_collector_as_it_was(read: Read) -> None:
+    assert gc.isenabled()
+    with pytest.raises(ManifestError):
+        read("jobs: []")
+    assert gc.isenabled()
+
+
+def test_importing_the_manifest_stays_cheap() -> None:
+    """A quiet night pays for no library that it does not need."""
+    code = (
+        "import sys, batch.manifest; print({'pydantic', 'aiohttp', 'asyncio'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
+    )
+
+    assert result.stdout.strip() == "set()", result.stderr

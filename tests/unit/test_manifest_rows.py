@@ -1,0 +1,229 @@
+"""Jobs from .csv and .jsonl files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batch.errors import ManifestError, Problem
+from batch.manifest import Manifest, load
+
+Read = Callable[..., Manifest]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Write a file of rows, and a manifest that names it."""
+
+    def read(rows: str | bytes, *, name: str = "rows.csv", entry: str = "") -> Manifest:
+        data = rows if isinstance(rows, bytes) else rows.encode()
+        (tmp_path / name).write_bytes(data)
+        path = tmp_path / "m.yaml"
+        path.write_text(f"version: 1\njobs:\n  - from: {name}\n    {entry}\n", encoding="utf-8")
+        return load(path)
+
+    return read
+
+
+def faults(read: Read, rows: str | bytes, **kwargs: str) -> list[Problem]:
+    with pytest.raises(ManifestError) as caught:
+        read(rows, **kwargs)
+    return caught.value.problems
+
+
+def test_the_columns_of_a_csv_are_the_keys_of_a_job(read: Read, tmp_path: Path) -> None:
+    """With a byte order mark, quotes, lines in a cell; an empty cell is a key not given."""
+    manifest = read(
+        "\ufeffid,prompt,duration,tags,count,sound,camera_control\r\n"
+        'a,"A fox, running",10,nature; night,,,\r\n'
+        "\r\n"
+        'b,"two\nlines",,,2,TRUE,"{""type"": ""forward_up""}"\r\n',
+        entry="model: kling-v3",
+    )
+    first, second, third = manifest.jobs
+
+    assert [job.id for job in manifest.jobs] == ["a", "b-1", "b-2"]
+    assert first.body()["prompt"] == "A fox, running"
+    assert first.body()["duration"] == "10"
+    assert first.body()["model_name"] == "kling-v3"
+    assert first.tags == ("nature", "night")
+    assert second.body()["prompt"] == "two\nlines"
+    assert second.body()["sound"] == "on"
+    assert second.body()["camera_control"] == {"type": "forward_up"}
+    assert (first.file, first.line) == (str(tmp_path / "rows.csv"), 2)
+    assert third.line == 4
+
+
+def test_a_line_of_jsonl_is_a_job(read: Read) -> None:
+    rows = [
+        {"id": "a", "prompt": "no", "duration": 10, "sound": True, "tags": ["x", "y"]},
+        {
+            "id": "{n}",
+            "prompt": "{n} foxes",
+            "matrix": {"n": [1, 2]},
+            "extra": {"seed": 7, "a": "7"},
+        },
+        {"id": "b", "prompt": "x", "negative_prompt": None, "cfg_scale": 0.5},
+    ]
+    manifest = read(
+        "\n\n".join(map(json.dumps, rows)), name="rows.jsonl", entry="model_name: kling-v3"
+    )
+
+    assert [job.id for job in manifest.jobs] == ["a", "1", "2", "b"]
+    assert manifest.jobs[0].body() == {
+        "model_name": "kling-v3",
+        "mode": "std",
+        "duration": "10",
+        "aspect_ratio": "16:9",
+        "sound": "on",
+        "prompt": "no",
+    }
+    assert manifest.jobs[1].body()["prompt"] == "1 foxes"
+    assert manifest.jobs[1].body()["seed"] == 7
+    assert manifest.jobs[1].body()["a"] == "7"
+    assert manifest.jobs[3].body()["cfg_scale"] == 0.5
+    assert [job.line for job in manifest.jobs] == [1, 3, 3, 5]
+
+
+def test_a_row_without_an_id_is_named_after_file_and_row(read: Read) -> None:
+    manifest = read("prompt\nx\ny\n")
+
+    assert [job.id for job in manifest.jobs] == ["rows-1", "rows-2"]
+
+
+def test_a_row_inherits_from_its_entry_and_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("id,prompt,mode,tags\na,,,\nb,own,std,mine\n")
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        "version: 1\ndefaults: {mode: pro, duration: 10}\njobs:\n"
+        "  - {from: r.csv, prompt: shared, tags: [table], duration: 5}\n"
+    )
+    first, second = load(path).jobs
+
+    assert (first.body()["prompt"], first.body()["mode"], first.tags) == (
+        "shared",
+        "pro",
+        ("table",),
+    )
+    assert (second.body()["prompt"], second.body()["mode"], second.tags) == (
+        "own",
+        "std",
+        ("mine",),
+    )
+    assert first.body()["duration"] == "5"
+
+
+def test_a_path_may_lead_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"id": "a", "prompt": "x"}')
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "m.yaml").write_text("version: 1\njobs: [{from: ../r.jsonl}]")
+
+    assert load(folder / "m.yaml").jobs[0].id == "a"
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "message"),
+    [
+        ("id,prompt\na,x\nb,x,y\n", 3, "the row has 3 cells, but there are 2 columns"),
+        ("id,promt\na,x\n", 1, "unknown key 'promt' in a row"),
+        ("id,prompt,prompt\na,x,y\n", 1, "the column 'prompt' is there twice"),
+        ("id,prompt,\na,x,y\n", 1, "column 3 has no name"),
+        ("id;prompt\na;x\n", 1, "the columns are not separated by commas"),
+        ("id,prompt,from\na,x,b.csv\n", 1, "from cannot stand in a row"),
+        ('id,prompt\na,"x\n', 2, "not valid CSV"),
+        ("id,prompt\na,x\na,y\n", 3, "the id 'a' is taken by the job in line 2"),
+        ('id,prompt\nz,y\na,"two\nlines"\n../b,x\n', 5, "the id '../b' has"),
+        ("id,prompt,duration\na,x,7\n", 2, "kling-v2-6 makes 5 or 10 seconds, not 7"),
+        ("id,prompt,extra\na,x,{\n", 2, "the cell extra is not JSON"),
+        ("id,prompt,external_task_id\na,x,y\n", 1, "external_task_id is not for a row"),
+        (b"id,prompt\na,\xff\n", 2, "the file is not UTF-8"),
+        (b"id,prompt\na,x\0y\n", 2, "a control character (U+0000) stands in the file"),
+        ("id,prompt\na,x\n".encode("utf-16"), 1, "the file is UTF-16"),
+        ("," * 200, 1, "the file has more than 100 columns"),
+    ],
+)
+def test_a_fault_in_a_csv_carries_its_own_line(
+    read: Read, rows: str | bytes, line: int, message: str
+) -> None:
+    problem = next(p for p in faults(read, rows) if message in p.message)
+
+    assert Path(problem.file).name == "rows.csv"
+    assert problem.line == line
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "the line is not JSON"),
+        ("[1]", "a line must be an object in braces"),
+        ('{"id": "a", "prompt": "x", "extra": {"a": NaN}}', "JSON has no NaN"),
+        ('{"id": "a", "prompt": "\\ud800"}', "half of a character"),
+        ('{"id": "a", "extra": {"\\ud800": 1}}', "half of a character"),
+        ('{"id": "a", "prompt": "x", "prompt": "y"}', "the key 'prompt' stands here twice"),
+        ('{"id": "a", "prompt": null}', "a job needs a prompt"),
+        ('{"id": "a", "prompt": "\\u0007"}', "control character (U+0007)"),
+        ("[" * 50_000, "nested more than 32 levels deep"),
+        ('{"a":' * 40 + "1" + "}" * 40, "nested more than 32 levels deep"),
+        ('{"id": "a", "prompt": "x", "cfg_scale": ' + "9" * 5000 + "}", "cfg_scale"),
+    ],
+)
+def test_a_fault_in_a_jsonl_carries_its_own_line(read: Read, line: str, message: str) -> None:
+    rows = f'{{"id": "fine", "prompt": "x"}}\n{line}\n'
+    problem = next(p for p in faults(read, rows, name="r.jsonl") if message in p.message)
+
+    assert Path(problem.file).name == "r.jsonl"
+    assert problem.line == 2
+
+
+def test_a_files_fault_does_not_hide_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("version: 1\njobs:\n  - from: a.csv\n  - from: b.csv\n  - {id: a}\n")
+    with pytest.raises(ManifestError) as caught:
+        load(path)
+
+    assert [(p.line, p.column) for p in caught.value.problems] == [(3, 11), (4, 11), (5, 10)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("id: a", "id cannot stand beside from"),
+        ("matrix: {a: [b]}", "matrix cannot stand beside from"),
+        ("mode: fast", "mode is 'fast'"),
+    ],
+)
+def test_the_entry_itself_is_checked(read: Read, entry: str, message: str) -> None:
+    (problem,) = faults(read, "id,prompt\na,x\n", entry=entry)
+
+    assert message in problem.message
+    assert (problem.line, Path(problem.file).name) == (4, "m.yaml")
+
+
+def test_an_empty_file_has_no_rows(read: Read) -> None:
+    assert "has no rows" in faults(read, "")[0].message
+    assert "has no rows" in faults(read, "id,prompt\n")[0].message
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A pipe without a writer would wait for ever, a device would never end."""
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    (tmp_path / "folder.csv").mkdir()
+    path = tmp_path / "m.yaml"
+    names = ("pipe.csv", "zero.csv", "folder.csv", "data.txt", '"a\\0.csv"')
+    path.write_text("version: 1\njobs:\n" + "".join(f"  - from: {name}\n" for name in names))
+    with pytest.raises(ManifestError) as caught:
+        load(path)
+
+    messages = [problem.message for problem in caught.value.problems]
+    assert len(messages) == 5
+    assert "is no regular file" in messages[0]
+    assert "is no regular file" in messages[1]
+    assert "Is a directory" in messages[2]
+    assert "takes a .csv or a .jsonl file" in messages[3]
+    assert "null byte" in messages[4]

@@ -1,0 +1,180 @@
+"""The JSON Schema says to editors what the reader says to a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from batch.manifest import DEFAULT_LIMITS, manifest_schema, parse_duration, parse_rate
+from batch.schema import LIMIT_KEYS, Rate
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Yaml12(yaml.SafeLoader):
+    """What an editor that speaks YAML 1.2 sees: no sixties, no truth in `on`."""
+
+
+Yaml12.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if "int" not in tag and "bool" not in tag]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    schema = manifest_schema()
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(json.loads(json.dumps(schema)))
+
+
+def job(**options: Any) -> dict[str, Any]:
+    return {"version": 1, "jobs": [{"id": "a", "prompt": "x", **options}]}
+
+
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, Yaml12])
+@pytest.mark.parametrize("name", ["demo", "example"])
+def test_the_manifests_of_the_repository_fit(
+    validator: Draft202012Validator, name: str, loader: type
+) -> None:
+    """Whichever YAML the editor speaks."""
+    data = yaml.load((REPOSITORY / f"jobs/{name}.yaml").read_text(), loader)  # noqa: S506
+
+    assert [error.message for error in validator.iter_errors(json.loads(json.dumps(data)))] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"aspect_ratio": "16:9"},
+        {"aspect_ratio": 969},
+        {"sound": True},
+        {"sound": "on"},
+        {"duration": 5},
+        {"duration": "10"},
+        {"duration": "{d}", "matrix": {"d": [5, 10]}},
+        {"prompt": False},
+        {"prompt": 1000.0},
+        {"tags": "a; b"},
+        {"mode": None},
+        {"model_name": "kling-v3"},
+        {"camera_control": {"type": "simple", "config": {"zoom": 5, "pan": 0}}},
+        {"camera_control": {"type": "down_back"}},
+        {"camera_control": {"type": "down_back", "config": None}},
+        {"extra": {"anything": [1]}},
+    ],
+)
+def test_what_the_reader_takes_fits(
+    validator: Draft202012Validator, options: dict[str, Any]
+) -> None:
+    assert [error.message for error in validator.iter_errors(job(**options))] == []
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {},
+        {"jobs": []},
+        {"jobs": [{"prompt": "x"}]},
+        {**job(), "version": 2},
+        {**job(), "limts": {}},
+        {**job(), "limits": {"submit_rate": "fast"}},
+        {**job(), "limits": {"deadline": "soon"}},
+        job(promt="x"),
+        job(mode="fast"),
+        job(duration=2),
+        job(aspect_ratio="21:9"),
+        job(cfg_scale=2),
+        job(sound="loud"),
+        job(external_task_id="x"),
+        job(callback_url="x"),
+        job(model="a", model_name="b"),
+        job(camera_control={"type": "simple"}),
+        job(camera_control={"type": "simple", "config": {}}),
+        job(camera_control={"type": "simple", "config": {"zoom": 0}}),
+        job(camera_control={"type": "simple", "config": {"zoom": 1, "pan": 1}}),
+        job(camera_control={"type": "simple", "config": {"zoom": 11}}),
+        job(camera_control={"type": "down_back", "config": {"zoom": 1}}),
+    ],
+)
+def test_what_the_reader_refuses_does_not_fit(
+    validator: Draft202012Validator, manifest: dict[str, Any]
+) -> None:
+    assert not validator.is_valid(manifest)
+
+
+def test_editors_get_help_for_every_key() -> None:
+    schema = manifest_schema()
+    limits = schema["properties"]["limits"]["properties"]
+    sections = [
+        schema["properties"],
+        limits,
+        schema["$defs"]["job"]["properties"],
+        schema["properties"]["defaults"]["properties"],
+        schema["properties"]["callback"]["properties"],
+    ]
+
+    assert all(shape["description"] for section in sections for shape in section.values())
+    assert all(
+        shape["default"] for name, shape in limits.items() if name not in ("deadline", "budget")
+    )
+
+
+def test_written_defaults_read_as_the_defaults() -> None:
+    """A default that the schema shows can be copied into a manifest."""
+    limits = manifest_schema()["properties"]["limits"]["properties"]
+    for name, key in LIMIT_KEYS.items():
+        if "default" in limits[name]:
+            assert key.parse(str(limits[name]["default"])) == getattr(DEFAULT_LIMITS, key.field)
+
+
+def test_the_schema_is_made_anew_each_time() -> None:
+    """Making it changes none of the definitions that it is made of."""
+    first = json.dumps(manifest_schema())
+
+    assert json.dumps(manifest_schema()) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5s", 5), ("30m", 1800), ("5h", 18000), ("1h30m", 5400), ("250ms", 0.25), ("1.5", 1.5)]
+    + [("0", 0), ("2 min", 120), ("1d", 86400), ("1h 5s", 3605), ("10sec", 10)],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "5x", "-5s", "5 s s", "nan", "inf", "1e3", "99999d", "٣s"]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration; write it like|longer than ten years"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("60/min", Rate(60, 60)),
+        ("2/s", Rate(2, 1)),
+        ("100/h", Rate(100, 3600)),
+        ("0.5 / s", Rate(0.5, 1)),
+        ("5/10s", Rate(5, 10)),
+    ],
+)
+def test_rates_are_read(text: str, rate: Rate) -> None:
+    assert parse_rate(text) == rate
+    assert parse_rate(str(rate)) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "60", "0/s", "5/0s", "-1/s", "fast", "1/week", "1/s/s", "inf/s"]
+)
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no rate|must be greater than 0"):
+        parse_rate(text)

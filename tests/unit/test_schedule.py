@@ -1,0 +1,190 @@
+"""When to look at a task next: the promises, and that looking pays."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch.schedule import MAX_SAMPLES, History, _cheapest, _integral, next_look, plan
+
+MEDIAN_S = 135.0
+
+
+def night(
+    count: int, *, spread: float = 0.25, median_s: float = MEDIAN_S, seed: int = 1
+) -> History:
+    dice = random.Random(seed)
+    return History(dice.lognormvariate(math.log(median_s), spread) for _ in range(count))
+
+
+def watch(took_s: float, history: History | None, dice: random.Random) -> tuple[int, float]:
+    """Return the looks that one task takes, and how late its end is seen."""
+    age, looks = 0.0, 0
+    while age < took_s:
+        age += next_look(age, poll_interval_s=5.0, history=history, rng=dice)
+        looks += 1
+    return looks, age - took_s
+
+
+def test_without_history_the_first_look_comes_after_the_poll_interval() -> None:
+    """That is what the manifest promises; an empty history is none."""
+    for history in (None, History()):
+        dice = random.Random(1)
+        assert next_look(0.0, poll_interval_s=5.0, history=history, rng=dice) == 5.0
+
+
+def test_without_history_intervals_grow_with_the_age() -> None:
+    """A seventh of the age, jittered upwards only."""
+    dice = random.Random(1)
+    waits = [next_look(1000.0, poll_interval_s=5.0, history=None, rng=dice) for _ in range(500)]
+    assert 150.0 <= min(waits) < 151.0
+    assert 171.0 < max(waits) <= 172.5
+    assert next_look(10.0, poll_interval_s=5.0, history=None, rng=dice) >= 5.0
+
+
+@settings(deadline=None)
+@given(
+    st.floats(0, 1e6),
+    st.floats(0.01, 600),
+    st.lists(st.floats(0.01, 1e5), max_size=40),
+    st.floats(0.0001, 2.0),
+    st.integers(0, 2**32),
+)
+def test_no_task_is_looked_at_more_often_than_allowed(
+    age_s: float, poll_interval_s: float, samples: list[float], cost: float, seed: int
+) -> None:
+    """Whatever was learned; and the next look is always some time."""
+    wait = next_look(
+        age_s,
+        poll_interval_s=poll_interval_s,
+        history=History(samples),
+        rng=random.Random(seed),
+        look_cost=cost,
+    )
+    assert poll_interval_s <= wait < math.inf
+
+
+def test_looks_are_where_tasks_end() -> None:
+    """Hardly any before a task can be done, most around the median, few in the tail."""
+    looks = plan(night(100).to_list(), poll_interval_s=1.0).looks()
+    shares = [look / MEDIAN_S for look in looks]
+    assert sum(share < 0.5 for share in shares) <= 1
+    assert sum(0.6 <= share <= 1.6 for share in shares) >= 5
+    widths = [after - before for before, after in itertools.pairwise(shares)]
+    assert min(widths) < 0.15
+    assert widths[-1] > 4 * min(widths)
+
+
+def test_learning_needs_far_fewer_looks_than_a_fixed_interval() -> None:
+    """The goal of the design: a tenth of the median late, for 0.6 of the requests."""
+    dice = random.Random(7)
+    tasks = [dice.lognormvariate(math.log(MEDIAN_S), 0.25) for _ in range(4_000)]
+    history = night(50)
+    watched = [watch(took_s, history, dice) for took_s in tasks]
+    looks = sum(looks for looks, _ in watched) / len(watched)
+    late_s = sum(late_s for _, late_s in watched) / len(watched)
+    assert late_s <= 0.10 * MEDIAN_S
+    interval = 2 * late_s  # a fixed interval is half of itself late
+    fixed = sum(math.ceil(took_s / interval) for took_s in tasks) / len(tasks)
+    assert looks <= 0.6 * fixed
+
+
+def test_the_knob_trades_lateness_for_requests() -> None:
+    """Dearer looks are fewer."""
+    samples = night(50).to_list()
+    counts = [
+        len(plan(samples, poll_interval_s=1.0, look_cost=cost).looks())
+        for cost in (0.001, 0.01, 0.1, 1.0)
+    ]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 2 * counts[2]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.5, 20), st.floats(0, 1)), min_size=2, max_size=40),
+    st.floats(0.01, 30),
+    st.floats(0.1, 40),
+)
+def test_the_cheapest_looks_are_as_cheap_as_trying_everything(
+    cells: list[tuple[float, float]], price_s: float, poll_interval_s: float
+) -> None:
+    """The quick search against one that compares every pair of looks, for any distribution."""
+    ages = [0.0, *itertools.accumulate(width for width, _ in cells)]
+    total = sum(weight for _, weight in cells) or 1.0
+    done = [0.0, *(sum_ / total for sum_ in itertools.accumulate(weight for _, weight in cells))]
+    nexts = _cheapest(ages, done, price_s, poll_interval_s)
+    areas = _integral(ages, done)
+
+    def cost_of(i: int, j: int) -> float:
+        late_s = areas[j] - areas[i] - done[i] * (ages[j] - ages[i])
+        return price_s * (1 - done[i]) + late_s
+
+    least = [price_s * (1 - share) for share in done]
+    found = list(least)
+    for i in range(len(ages) - 2, -1, -1):
+        allowed = [j for j in range(i + 1, len(ages)) if ages[j] >= ages[i] + poll_interval_s]
+        if not allowed:
+            assert nexts[i] == ages[i] + poll_interval_s
+            continue
+        least[i] = min(cost_of(i, j) + least[j] for j in allowed)
+        chosen = ages.index(nexts[i])
+        assert chosen in allowed
+        found[i] = cost_of(i, chosen) + found[chosen]
+    assert found == pytest.approx(least, rel=1e-6, abs=1e-6)
+
+
+def test_what_a_run_teaches_is_used_at_once() -> None:
+    """One task of an unknown kind is enough for a first plan; many change an old one."""
+    dice = random.Random(1)
+    history = History([200.0])
+    assert next_look(0.0, poll_interval_s=5.0, history=history, rng=dice) > 50.0
+    history = night(100)
+    before = history.plan(poll_interval_s=5.0)
+    for _ in range(60):
+        history.add(3 * MEDIAN_S)
+    after = history.plan(poll_interval_s=5.0)
+    assert after.looks()[0] > before.looks()[0]
+
+
+def test_a_plan_is_kept_until_enough_is_new() -> None:
+    """Ten thousand tasks in flight ask one plan."""
+    history = night(100)
+    first = history.plan(poll_interval_s=5.0)
+    history.add(MEDIAN_S)
+    assert history.plan(poll_interval_s=5.0) is first
+    assert history.plan(poll_interval_s=6.0) is not first
+
+
+def test_a_history_is_bounded_and_forgets_the_oldest() -> None:
+    """A year of nights is no larger than one."""
+    history = History(range(1, 1001))
+    assert len(history) == MAX_SAMPLES
+    assert history.to_list()[-1] == 1000.0
+    merged = history.merged(History([7.0]))
+    assert merged.to_list()[-2:] == [1000.0, 7.0]
+    assert len(merged) == MAX_SAMPLES
+    assert History(merged.to_list()).to_list() == merged.to_list()
+
+
+def test_rubbish_teaches_nothing() -> None:
+    """A strange answer or an old state file must not spoil the schedule."""
+    rubbish = [0, -1.0, math.nan, math.inf, 1e9, "135", None, True, [], 10**400]
+    assert len(History(rubbish)) == 0
+    assert len(History([*rubbish, 135])) == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1e-3, 6e5), min_size=1, max_size=60), st.floats(0.05, 100))
+def test_every_plan_ends(samples: list[float], poll_interval_s: float) -> None:
+    """However odd the samples: looks ascend, are far enough apart, and come to an end."""
+    looks = plan(samples, poll_interval_s=poll_interval_s).looks()
+    assert looks
+    assert len(looks) <= 300
+    gaps = [after - before for before, after in itertools.pairwise([0.0, *looks])]
+    assert min(gaps) >= poll_interval_s * (1 - 1e-9)

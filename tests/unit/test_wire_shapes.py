@@ -1,0 +1,329 @@
+"""The shapes of a task, as the API's documentation and other people's fixtures show them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.job import FailureKind
+from batch.wire import (
+    SUBMIT_PATH,
+    AccountRefused,
+    Created,
+    Found,
+    NotFound,
+    Refused,
+    Saturated,
+    Task,
+    TaskStatus,
+    read_callback,
+    read_query,
+    read_submit,
+    task_failure,
+    task_path,
+)
+
+DATA = Path(__file__).parents[1] / "data" / "wire"
+
+
+def payload(name: str) -> bytes:
+    return (DATA / name).read_bytes()
+
+
+def found(body: bytes | dict[str, Any]) -> Task:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = read_query(200, {}, raw, now=0.0)
+    assert isinstance(answer, Found), answer
+    return answer.task
+
+
+@pytest.mark.parametrize(
+    ("name", "task_id", "status"),
+    [
+        ("created.json", "822953089408827433", TaskStatus.SUBMITTED),
+        ("created-success-word.json", "2032273942220931072", TaskStatus.SUBMITTED),
+        ("bare.json", "822953089408827433", TaskStatus.SUBMITTED),
+        ("data-only.json", "822953089408827433", TaskStatus.SUBMITTED),
+        ("processing.json", "878106242831892487", TaskStatus.PROCESSING),
+        ("succeed.json", "822953089408827433", TaskStatus.SUCCEEDED),
+        ("failed.json", "833446756000000001", TaskStatus.FAILED),
+        ("new-api.json", "842250903629086785", TaskStatus.SUCCEEDED),
+    ],
+)
+def test_every_documented_shape_is_the_same_task(
+    name: str, task_id: str, status: TaskStatus
+) -> None:
+    """As an answer to a POST and to a GET alike."""
+    task = found(payload(name))
+    assert (task.task_id, task.status) == (task_id, status)
+    assert read_submit(200, {}, payload(name), resent=False, now=0.0) == Created(task)
+
+
+def test_a_finished_task_tells_link_duration_times_and_request() -> None:
+    """All that a job needs of it, with times in seconds."""
+    task = found(payload("succeed.json"))
+    assert task.url is not None
+    assert task.url.endswith("&ksTime=694fa816")
+    assert task.video_duration_s == 5.1
+    assert task.created_at == pytest.approx(1764235825.029)
+    assert task.updated_at == pytest.approx(1764236054.436)
+    assert task.request_id == "2bbcea36-0000-4000-8000-000000000000"
+    assert task.message == ""
+
+
+def test_a_failure_under_code_0_keeps_its_reason() -> None:
+    """The envelope says SUCCEED; the reason is in task_status_msg."""
+    task = found(payload("failed.json"))
+    assert task.message == "Image pixel is invalid"
+    assert task_failure(task).kind is FailureKind.GENERATION
+
+
+def test_a_task_that_the_risk_control_failed_is_moderation() -> None:
+    """It is told only by its text; trying again would be charged again."""
+    task = found(
+        {
+            "task_id": "8",
+            "task_status": "failed",
+            "task_status_msg": "Failure to pass the risk control system",
+        }
+    )
+    assert task_failure(task).kind is FailureKind.MODERATION
+
+
+def test_a_failed_task_without_a_reason_still_has_a_sentence() -> None:
+    """No error is ever blank."""
+    task = found({"code": 0, "message": "SUCCEED", "data": {"task_id": "8", "status": "FAILURE"}})
+    assert task_failure(task).message
+
+
+def test_the_innermost_link_of_the_wrapper_wins() -> None:
+    """The wrapper's `result_url` is the second choice."""
+    assert (
+        found(payload("new-api.json")).url == "https://v16-kling-fdl.klingai.com/inner.mp4?sig=abc"
+    )
+    body = {
+        "data": {"task_id": "8", "status": "SUCCESS", "result_url": "https://cdn.example/a.mp4"}
+    }
+    assert found(body).url == "https://cdn.example/a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "expected"),
+    [
+        ("IN_PROGRESS", "processing", TaskStatus.PROCESSING),
+        ("FAILURE", "processing", TaskStatus.FAILED),
+        ("SUCCESS", "failed", TaskStatus.FAILED),
+        ("success", "processing", TaskStatus.PROCESSING),
+        ("SUCCESS", "succeed", TaskStatus.SUCCEEDED),
+        ("UNHEARD_OF", "succeed", TaskStatus.SUCCEEDED),
+        ("UNHEARD_OF", "new_word", TaskStatus.UNKNOWN),
+    ],
+)
+def test_the_outer_status_rules_unless_it_only_says_success(
+    outer: str, inner: str, expected: TaskStatus
+) -> None:
+    """`status: success` may be that of the request; a failure below it is the truth."""
+    body = {"status": outer, "data": {"task_id": "8", "task_status": inner}}
+    assert found(body).status is expected
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("Succeed", TaskStatus.SUCCEEDED),
+        ("SUCCEEDED", TaskStatus.SUCCEEDED),
+        ("completed", TaskStatus.SUCCEEDED),
+        ("done", TaskStatus.SUCCEEDED),
+        ("Canceled", TaskStatus.FAILED),
+        ("cancelled", TaskStatus.FAILED),
+        ("error", TaskStatus.FAILED),
+        ("In Progress", TaskStatus.PROCESSING),
+        ("NOT_START", TaskStatus.SUBMITTED),
+        ("rendering", TaskStatus.UNKNOWN),
+    ],
+)
+def test_a_status_is_read_in_any_case_and_spelling(word: str, status: TaskStatus) -> None:
+    """What is not known is asked for again, never taken for an end."""
+    assert found({"task_id": "8", "task_status": word}).status is status
+
+
+@pytest.mark.parametrize(
+    "number", [822953089408827433, 2032273942220931073, 99999999999999999999999]
+)
+def test_an_id_that_is_a_number_keeps_every_digit(number: int) -> None:
+    """They are beyond 2**53; ids are text everywhere else."""
+    assert found({"task_id": number, "task_status": "submitted"}).task_id == str(number)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        8.2e17,
+        True,
+        0,
+        -5,
+        "",
+        " ",
+        "a b",
+        "a/b",
+        "a\\b",
+        "..",
+        "null",
+        "x" * 129,
+        "a\u202eb",
+        "\ud800",
+    ],
+)
+def test_what_cannot_be_an_id_is_none(value: object) -> None:
+    """A path is made of it, and a lost digit would be somebody else's task."""
+    body = json.dumps({"data": {"task_id": value, "task_status": "submitted"}}).encode()
+    assert not isinstance(read_query(200, {}, body, now=0.0), Found)
+    assert not isinstance(read_submit(200, {}, body, resent=False, now=0.0), Created)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://h/x.mp4",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "https://",
+        "//h/x.mp4",
+        "https://h/a b",
+        "https://h/a\nb",
+        "https://[::1",
+        "https://h:port/x",
+        "https://h/" + "x" * 9000,
+        17,
+        None,
+        ["https://h/x.mp4"],
+    ],
+)
+def test_a_link_that_is_none_is_no_link(url: object) -> None:
+    """The task is there all the same."""
+    body = {"task_id": "8", "task_status": "succeed", "task_result": {"videos": [{"url": url}]}}
+    assert found(body).url is None
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {},
+        None,
+        [],
+        "x",
+        3,
+        {"videos": None},
+        {"videos": []},
+        {"videos": ["x", 1, None]},
+        {"videos": {}},
+    ],
+)
+def test_a_result_of_any_type_is_survived(result: object) -> None:
+    """Lists where objects belong, and the reverse."""
+    task = found({"task_id": "8", "task_status": "succeed", "task_result": result})
+    assert task.url is None
+    assert task.status is TaskStatus.SUCCEEDED
+
+
+def test_a_secret_link_is_not_in_the_repr() -> None:
+    """A repr ends up in logs and tracebacks."""
+    assert "topsecret" not in repr(found(payload("succeed.json")))
+    assert "http" not in repr(found(payload("succeed.json")))
+
+
+def test_times_in_seconds_and_milliseconds_are_the_same() -> None:
+    """new-api counts seconds; zero means not yet."""
+    body = {"task_id": "8", "status": "SUCCESS", "submit_time": 1764235825, "finish_time": 0}
+    task = found(body)
+    assert (task.created_at, task.updated_at) == (1764235825.0, None)
+    bads: list[object] = ["x", True, float("nan"), -1, 10**30, [], "9" * 5000]
+    for bad in bads:
+        assert found({"task_id": "8", "status": "done", "created_at": bad}).created_at is None
+
+
+def test_the_task_may_be_nested_three_deep_or_written_as_text() -> None:
+    """Wrappers are stacked by gateways in front of gateways."""
+    task: Any = {"task_id": "8", "task_status": "processing"}
+    assert found({"data": {"data": {"data": task}}}).task_id == "8"
+    assert found({"code": 0, "data": json.dumps(task)}).task_id == "8"
+    assert found({"code": 0, "data": [task]}).task_id == "8"
+    assert found(json.dumps(json.dumps(task)).encode()).task_id == "8"
+
+
+def test_a_byte_order_mark_and_bad_utf8_do_not_hide_a_task() -> None:
+    """The id is worth money, the message is not."""
+    body = b'\xef\xbb\xbf{"message":"\xff\xfe","task_id":"8","task_status":"failed"}'
+    assert found(body).task_id == "8"
+
+
+def test_a_raw_line_end_in_a_message_does_not_hide_a_task() -> None:
+    """Not allowed in JSON, and written by hand-made gateways all the same."""
+    assert found(b'{"message":"a\nb","task_id":"8","task_status":"submitted"}').task_id == "8"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"data":' * 50_000,
+        b'{"message":"' + b"{" * 100_000 + b'"}',
+        b'{"code":' + b"9" * 10_000 + b"}",
+        b'{"code":NaN,"data":Infinity}',
+        b'{"code":1e999}',
+        "{}".encode("utf-16"),
+        b"\x00" * 100,
+    ],
+)
+def test_a_bomb_is_an_answer_like_any_other(body: bytes) -> None:
+    """Nothing that a server sends raises."""
+    assert not isinstance(read_submit(200, {}, body, resent=False, now=0.0), Created)
+    assert not isinstance(read_query(200, {}, body, now=0.0), Found)
+    assert read_callback(body) is None
+
+
+def test_the_documented_errors_are_told_apart() -> None:
+    """The payload files are a witness besides our own tables."""
+
+    def submit(status: int, name: str) -> object:
+        return read_submit(status, {}, payload(name), resent=False, now=0.0)
+
+    assert isinstance(submit(429, "error-kling-1303.json"), Saturated)
+    assert isinstance(submit(429, "error-new-api-1303.json"), Saturated)
+    assert isinstance(submit(429, "error-kling-1102.json"), AccountRefused)
+    assert isinstance(submit(500, "error-cometapi.json"), Refused)
+    assert isinstance(submit(503, "error-cometapi-no-channel.json"), Refused)
+    assert isinstance(submit(403, "error-waf.html"), AccountRefused)
+    missing = read_query(400, {}, payload("error-new-api-not-exist.json"), now=0.0)
+    assert isinstance(missing, NotFound)
+
+
+def test_a_callback_is_read_bare_enveloped_and_in_the_newer_form() -> None:
+    """Many receivers wrongly look into `data` only."""
+    bare = read_callback(payload("callback.json"))
+    assert bare is not None
+    assert (bare.task_id, bare.external_task_id) == ("822953089408827433", "kb-0001")
+    assert bare.url == "https://cdn.example/video.mp4?sig=abc"
+    enveloped = read_callback(payload("succeed.json"))
+    assert enveloped is not None
+    newer = read_callback(payload("callback-3x.json"))
+    assert newer is not None
+    assert (newer.task_id, newer.status) == ("1234567890", TaskStatus.SUCCEEDED)
+    assert newer.updated_at == pytest.approx(1781080794.151)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"x", b"[]", b"{}", b'{"task_id":"8"}', b'{"id":"8"}', b'{"status":"succeed"}']
+)
+def test_a_callback_that_is_none_is_none(body: bytes) -> None:
+    """Without an id or a status there is nothing to be asked for."""
+    assert read_callback(body) is None
+
+
+def test_the_path_of_a_task_is_quoted() -> None:
+    """An id can never lead to another path."""
+    assert task_path("822953089408827433") == f"{SUBMIT_PATH}/822953089408827433"
+    assert task_path("a/../b?c#d e") == f"{SUBMIT_PATH}/a%2F..%2Fb%3Fc%23d%20e"
