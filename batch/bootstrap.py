@@ -116,6 +116,7 @@ async def _assembled(
             clock=clock,
             base_url=name,
             proved_at=reader.proved_at(name),
+            owner_of=reader.owner_of,
             settle_time_s=limits.settle_time_s,
             patience_s=limits.task_timeout_s,
         )

@@ -16,27 +16,29 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiofiles
+from aiofiles.threadpool.binary import AsyncFileIO
 
 STATE_FOLDER = ".kling-batch"
 CHUNK_BYTES = 2 * 1024 * 1024  # one thread hop for so much; 64 KiB costs 2.5 times the wall time
+HASH_INLINE_BYTES = 256 * 1024  # a fraction of a millisecond: less than the hop would cost
 T = TypeVar("T")
 
 
 class OutputFolder:
     """Where the videos of one manifest live. Creates what it needs, when it is entered."""
 
-    def __init__(self, root: Path, *, workers: int = 4) -> None:
+    def __init__(self, root: Path, *, workers: int = 4, pool: Executor | None = None) -> None:
         self.root = root
         self.state = root / STATE_FOLDER
         self.parts = self.state / "parts"
         # A pool of its own: the default one is shared with name look-ups, and slow disks must not
         # keep those waiting.
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="files")
+        self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix="files")
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.parts, ignore_errors=True)
@@ -72,29 +74,33 @@ class OutputFolder:
         Raises:
             OSError: the disk or the permissions; the final name is then as it was.
         """
+        await part.close()
         return await self.run(_land, part.path, self.root / file, self.root / keep_as)
 
 
 class Part:
-    """A file that grows while a download goes on, with its hash. Use as an async context manager."""
+    """A file that grows while a download goes on, with its hash. Use as an async context manager.
 
-    def __init__(self, path: Path, pool: ThreadPoolExecutor) -> None:
+    It is opened with the first bytes, and removed at the end unless it has landed.
+    """
+
+    def __init__(self, path: Path, pool: Executor) -> None:
         self.path = path
         self.size = 0
         self._pool = pool
         self._hash = hashlib.sha256()
+        self._file: AsyncFileIO | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 
     async def __aenter__(self) -> Self:
-        self._file = await aiofiles.open(self.path, "wb", buffering=0, executor=self._pool)
         return self
 
-    async def __aexit__(self, *_exc: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         with contextlib.suppress(OSError):  # a full disk has been told of by the write before
-            await self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+            await self.close()
+        if error is not None:
+            self.path.unlink(missing_ok=True)
 
     @property
     def sha256(self) -> str:
@@ -119,7 +125,9 @@ class Part:
         data = b"".join(self._waiting)
         self._waiting.clear()
         self._waiting_bytes = 0
-        if len(data) > CHUNK_BYTES // 8:
+        if self._file is None:
+            self._file = await aiofiles.open(self.path, "wb", buffering=0, executor=self._pool)
+        if len(data) > HASH_INLINE_BYTES:
             await asyncio.get_running_loop().run_in_executor(self._pool, self._hash.update, data)
         else:
             self._hash.update(data)
@@ -132,13 +140,21 @@ class Part:
         """Begin anew: what was fetched is of no use."""
         self._waiting.clear()
         self._waiting_bytes = 0
+        if self._file is not None and self.size:
+            await self._file.seek(0)
+            await self._file.truncate()
         self._hash = hashlib.sha256()
         self.size = 0
-        await self._file.seek(0)
-        await self._file.truncate()
+
+    async def close(self) -> None:
+        """Close the file; what was written is in the operating system's hands."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            await file.close()
 
 
 def _land(part: Path, final: Path, keep_as: Path) -> bool:
+    """Flush, rename, flush the folder. One thread hop for all of it."""
     _make_folder(final.parent)
     kept = False
     if final.exists() and not filecmp.cmp(part, final, shallow=False):

@@ -17,8 +17,6 @@ from pathlib import Path
 
 from batch.errors import LockedError, StateError
 
-import sys
-
 if sys.platform == "win32":  # pragma: no cover (Windows)
     import msvcrt
 else:

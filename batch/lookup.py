@@ -7,6 +7,8 @@ that proof with one GET; it is remembered, and renewed when it is old.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from batch.api import VideoApi
 from batch.clock import Clock, sleep
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
@@ -32,6 +34,7 @@ class LookUp:
         clock: Clock,
         base_url: str,
         proved_at: float | None,
+        owner_of: Callable[[str], str | None],
         settle_time_s: float,
         patience_s: float,
     ) -> None:
@@ -40,6 +43,7 @@ class LookUp:
         self._stop = stop
         self._clock = clock
         self._base_url = base_url
+        self._owner_of = owner_of
         self._settle_time_s = settle_time_s
         self._patience_s = patience_s
         age = None if proved_at is None else clock.now() - proved_at
@@ -92,7 +96,9 @@ class LookUp:
 
     def _is_ours(self, task: Task, attempt: Attempt) -> bool:
         """A relay that ignores the path and answers with any task must not be believed."""
-        return task.external_task_id in {None, attempt.external_task_id}
+        if task.external_task_id is not None:
+            return task.external_task_id == attempt.external_task_id
+        return self._owner_of(task.task_id) in {None, attempt.external_task_id}
 
     def _give_up(self, attempt: Attempt, state: Lost, answer: QueryAnswer) -> Attempt:
         if isinstance(answer, NotFound) and self._is_proved and not state.exists:

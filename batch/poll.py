@@ -6,7 +6,6 @@ time-out only move the next look. The deadline of ours is none either: the task 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from batch import events
@@ -25,17 +24,21 @@ from batch.job import (
 from batch.lookup import LookUp
 from batch.stop import Stop, StopReason
 from batch.store import GenerationTime, Journal, Put
-from batch.wire import AccountRefused, Found, NotFound, QueryAnswer, Task, TaskStatus, Unavailable
+from batch.wire import (
+    AccountRefused,
+    Found,
+    NotFound,
+    QueryAnswer,
+    Task,
+    TaskStatus,
+    Unavailable,
+    task_failure,
+)
 
 RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 LAST_LOOKS_S = 60.0  # how long a task of an earlier run is watched at least
 OVERTIME_LOOKS = 5
 ACCOUNT_REFUSALS = 3  # in a row; one may be a hiccup of a gateway
-
-_MODERATION = re.compile(
-    r"risk control|moderat|sensitive|content (?:policy|security)|violat|nsfw|prohibited",
-    re.IGNORECASE,
-)
 
 NextLook = Callable[[Attempt, float], float]
 """Seconds from now to the next look at a task of this age (seconds)."""
@@ -156,10 +159,9 @@ class Poller:
     def _failed(self, attempt: Attempt, task: Task) -> Attempt:
         state = attempt.state
         assert isinstance(state, Open | TimedOut)
-        reason = task.message or "the provider gives no reason"
-        kind = FailureKind.MODERATION if _MODERATION.search(reason) else FailureKind.GENERATION
-        failure = Failure(kind, reason, request_id=task.request_id)
-        return attempt.to(Failed(failure, self._clock.now(), state.task_id, state.submitted_at))
+        return attempt.to(
+            Failed(task_failure(task), self._clock.now(), state.task_id, state.submitted_at)
+        )
 
     def _is_gone(self, state: Open | TimedOut) -> bool:
         return self._clock.now() - state.submitted_at > RETENTION_S

@@ -215,12 +215,14 @@ class Runner:
     # -- the life of one job
 
     async def _job(self, order: int, decision: Decision, *, is_admitted: bool) -> None:
-        """Collect what earlier versions have paid for, then make this one, then tell of it."""
+        """Collect what earlier versions have paid for, then make this one."""
         for former in decision.former:
             await self._collect(order, self._store.attempt(former))
-        job = decision.job
-        if job is None or decision.action is Action.RESTING:
-            return
+        if decision.job is not None and decision.action is not Action.RESTING:
+            await self._make(order, decision, decision.job, is_admitted=is_admitted)
+
+    async def _make(self, order: int, decision: Decision, job: Job, *, is_admitted: bool) -> None:
+        """Bring one video home, in as many attempts as that takes and may take, and tell of it."""
         number, tasks, failures = decision.number, decision.paid, decision.failed_paid
         if decision.attempt is not None:
             attempt = self._store.attempt(decision.attempt)

@@ -18,6 +18,7 @@ import json
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ MIGRATIONS: tuple[str, ...] = (
 _END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 GENERATION_TIMES_KEPT = 400  # per kind of task; more would teach nothing new
 BUSY_TIMEOUT_S = 10.0
+GROUPING_S = 0.02
 
 
 class Known(NamedTuple):
@@ -233,6 +235,13 @@ class Store:
     def attempts(self) -> Iterator[Attempt]:
         """Iterate over all attempts, by job and number."""
         return self._attempts("1")
+
+    def owner_of(self, task_id: str) -> str | None:
+        """Return the external id of the attempt that a task is recorded for."""
+        with _told(self.path):
+            query = "SELECT external_task_id FROM attempts WHERE task_id = ? LIMIT 1"
+            row = self._db.execute(query, (task_id,)).fetchone()
+        return None if row is None else str(row[0])
 
     def landed_at(self, job_id: str, file: str) -> list[Attempt]:
         """Return the attempts of a job whose video is recorded to be in *file*."""
@@ -405,6 +414,7 @@ class Journal:
         self._store = store
         self._results = results
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._last_write = 0.0
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
 
     def __enter__(self) -> Self:
@@ -441,6 +451,11 @@ class Journal:
     def _take(self) -> tuple[list[_Entry], bool]:
         entries: list[_Entry] = []
         item = self._queue.get()
+        # At once after a silence; in a crowd, whoever comes within the gap shares one flush.
+        gap_s = self._last_write + GROUPING_S - time.monotonic()
+        if item is not None and gap_s > 0:
+            time.sleep(gap_s)
+        self._last_write = time.monotonic()
         while item is not None:
             entries.append(item)
             try:

@@ -1,0 +1,189 @@
+"""What a video costs: a dated table with its sources, and overrides from the manifest.
+
+All prices are USD and estimates: nobody but the provider knows the bill. What CometAPI publishes
+per clip goes first; where it publishes nothing, Kling's own list per second of output stands in.
+
+Under `prices:` a manifest overrides or adds models:
+
+    prices:
+      kling-v2-6: {std: 0.042/s, pro: 0.35, pro+sound: 0.14/s}   # per second, or per clip
+      kling-v1: {std: {5: 0.13, 10: 0.26}}                       # per clip, by duration
+      kling-v9: 0.20/s                                           # whatever the mode
+
+A mode with `+sound` counts where sound is on; without one, the mode's price counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+COMETAPI = "CometAPI, article on Kling prices, December 2025 (range repeated in May 2026)"
+KLING = "Kling, official price list, August 2026"
+AS_OF = "2026-08"
+
+ANY_MODE = "*"
+PRICED_MODES = ("std", "pro", "4k", "std+sound", "pro+sound", "4k+sound")
+_LONGEST_S = 15  # of any known model; what an unreadable duration counts as
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """An estimate. Not *known*: the dearest known price of that duration stands in."""
+
+    usd: float
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """How a price follows from a duration: USD per second, per clip, or per clip by duration."""
+
+    per_second: float = 0.0
+    per_clip: float = 0.0
+    clips: tuple[tuple[int, float], ...] = ()
+
+    def usd(self, seconds: int) -> float:
+        """Return the price of one clip of *seconds*.
+
+        A duration that *clips* does not list costs as much as the next longer one; beyond the
+        longest, as much more as it is longer.
+        """
+        if self.clips:
+            for listed, price in sorted(self.clips):
+                if seconds <= listed:
+                    return price
+            longest, price = max(self.clips)
+            return price * seconds / longest
+        return self.per_clip + self.per_second * seconds
+
+
+Overrides = Mapping[str, Mapping[str, Tariff]]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One line of the table: what it is for, what it costs, and who says so."""
+
+    model: str
+    mode: str
+    tariff: Tariff
+    source: str
+
+
+def _clips(five: float, ten: float) -> Tariff:
+    return Tariff(clips=((5, five), (10, ten)))
+
+
+def _comet(model: str, mode: str, five: float, ten: float) -> Listing:
+    return Listing(model, mode, _clips(five, ten), COMETAPI)
+
+
+def _kling(model: str, mode: str, per_second: float) -> Listing:
+    return Listing(model, mode, Tariff(per_second=per_second), KLING)
+
+
+LISTINGS: tuple[Listing, ...] = (
+    _comet("kling-v1", "std", 0.13, 0.26),
+    _comet("kling-v1", "pro", 0.46, 0.92),
+    _comet("kling-v1-5", "std", 0.26, 0.53),
+    _comet("kling-v1-5", "pro", 0.46, 0.92),
+    _comet("kling-v1-6", "std", 0.26, 0.53),
+    _comet("kling-v1-6", "pro", 0.46, 0.92),
+    _comet("kling-v2-master", ANY_MODE, 1.32, 2.64),
+    _comet("kling-v2-1", "std", 0.26, 0.53),
+    _comet("kling-v2-1", "pro", 0.46, 0.92),
+    _comet("kling-v2-1-master", ANY_MODE, 1.32, 2.64),
+    _kling("kling-v2-5-turbo", "std", 0.042),
+    _comet("kling-v2-5-turbo", "pro", 0.33, 0.66),
+    _kling("kling-v2-6", "std", 0.042),
+    _kling("kling-v2-6", "pro", 0.07),
+    _kling("kling-v2-6", "pro+sound", 0.14),
+    _kling("kling-v3", "std", 0.084),
+    _kling("kling-v3", "pro", 0.112),
+    _kling("kling-v3", "4k", 0.42),
+    _kling("kling-v3", "std+sound", 0.126),
+    _kling("kling-v3", "pro+sound", 0.168),
+    _kling("kling-v3", "4k+sound", 0.42),
+)
+
+TABLE: dict[str, dict[str, Tariff]] = {}
+for _listing in LISTINGS:
+    TABLE.setdefault(_listing.model, {})[_listing.mode] = _listing.tariff
+
+# Models with a price for sound: elsewhere "on" is ignored, and the mode's own price counts.
+_SOUND_MODELS = frozenset(line.model for line in LISTINGS if line.mode.endswith("+sound"))
+
+
+def estimate(body: Mapping[str, Any], overrides: Overrides | None = None) -> Price:
+    """Estimate what the request *body* costs, in USD.
+
+    A price that is not known counts as the dearest known one for that duration, overrides
+    included, so that a budget errs on the safe side.
+    """
+    seconds = _seconds(body.get("duration"))
+    tariff = _find(body, overrides or {})
+    if tariff is not None:
+        return Price(round(tariff.usd(seconds), 6), known=True)
+    return Price(round(_dearest(seconds, overrides or {}), 6), known=False)
+
+
+def _find(body: Mapping[str, Any], overrides: Overrides) -> Tariff | None:
+    model = str(body.get("model_name"))
+    mode = str(body.get("mode") or "std")
+    has_sound = body.get("sound") == "on"
+    own = overrides.get(model)
+    if own is not None:
+        wanted = [f"{mode}+sound", mode, ANY_MODE] if has_sound else [mode, ANY_MODE]
+        for name in wanted:
+            if name in own:
+                return own[name]
+    listed = TABLE.get(model, {})
+    if ANY_MODE in listed:
+        return listed[ANY_MODE]
+    return listed.get(f"{mode}+sound" if has_sound and model in _SOUND_MODELS else mode)
+
+
+def _dearest(seconds: int, overrides: Overrides) -> float:
+    tables = (TABLE, overrides)
+    return max(
+        t.usd(seconds) for table in tables for modes in table.values() for t in modes.values()
+    )
+
+
+def _seconds(duration: Any) -> int:
+    text = str(duration)
+    return int(text) if re.fullmatch(r"[0-9]{1,3}", text) else _LONGEST_S
+
+
+_MONEY = re.compile(r"(?:\$ ?|USD )?([0-9]{1,9}(?:\.[0-9]{1,6})?)(?: ?(?:USD|\$))?", re.ASCII)
+MONEY_PATTERN = r"^\$? ?[0-9]+(\.[0-9]+)?( ?(USD|\$))?$"
+PRICE_PATTERN = r"^\$? ?[0-9]+(\.[0-9]+)?( ?(USD|\$))?( ?/ ?(s|clip))?$"
+
+
+def parse_money(text: str) -> float:
+    """Read an amount of USD: `25`, `25.00`, `$25`, `25 USD`.
+
+    Raises:
+        ValueError: anything else, negative amounts included.
+    """
+    found = _MONEY.fullmatch(text.strip())
+    if found is None:
+        hint = " (a point, not a comma, before the cents)" if "," in text else ""
+        raise ValueError(f"{text[:40]!r} is no amount of USD; write it like 25.00{hint}")
+    return float(found[1])
+
+
+def parse_tariff(text: str) -> Tariff:
+    """Read a price: `0.042/s` for a second of output, `0.35` or `0.35/clip` for a clip.
+
+    Raises:
+        ValueError: anything else.
+    """
+    amount, slash, unit = (part.strip() for part in text.partition("/"))
+    if slash and unit not in ("s", "clip"):
+        raise ValueError(f"{text[:40]!r} is no price; write it like 0.042/s or 0.35 (per clip)")
+    usd = parse_money(amount)
+    return Tariff(per_second=usd) if unit == "s" else Tariff(per_clip=usd)
