@@ -1,5 +1,59 @@
-"""Runs a manifest of text-to-video prompts through Kling: paid once, collected always."""
+"""Runs a manifest of text-to-video prompts through Kling: paid once, collected always.
+
+The command is `kling-batch`; the same from Python is small (see `batch.library`):
+
+    load_manifest(path) → Manifest
+    plan_run(manifest, …) → Plan
+    open_run(manifest, …) → async context manager of a Run, an async iterator over result rows
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Imported when asked for: `kling-batch --help` needs none of it.
+_HOMES = {
+    "BatchError": "errors",
+    "ExitCode": "errors",
+    "Job": "job",
+    "LockedError": "errors",
+    "Manifest": "manifest",
+    "ManifestError": "errors",
+    "Plan": "plan",
+    "Rate": "manifest",
+    "Run": "library",
+    "StateError": "errors",
+    "Summary": "session",
+    "UsageError": "errors",
+    "load_manifest": "library",
+    "open_run": "library",
+    "plan_run": "library",
+}
+
+__all__ = [
+    "BatchError",
+    "ExitCode",
+    "Job",
+    "LockedError",
+    "Manifest",
+    "ManifestError",
+    "Plan",
+    "Rate",
+    "Run",
+    "StateError",
+    "Summary",
+    "UsageError",
+    "__version__",
+    "load_manifest",
+    "open_run",
+    "plan_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'batch' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"batch.{_HOMES[name]}"), name)

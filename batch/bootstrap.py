@@ -21,12 +21,14 @@ from batch.job import Attempt
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots, window_guard
 from batch.poll import Poller
-from batch.runner import Runner, RunPolicy
+from batch.runner import Runner, RunPolicy, first_of
 from batch.session import STATE_FOLDER, Session, Summary, close_session, price_of
 from batch.signals import on_stop
 from batch.stop import Stop, StopReason
 from batch.store import GenerationTime, Journal, Store
 from batch.submit import Submitter
+
+__all__ = ["execute", "first_of"]
 
 SANDBOX_NAME = "sandbox"  # stands for its address, which is another one at every start
 SANDBOX_SPEED = 20.0  # a minute of generation passes in three seconds
@@ -34,15 +36,22 @@ SANDBOX_KEY = "sk-sandbox"
 
 
 async def execute(
-    session: Session, observers: Sequence[Observer], clock: Clock, *, handle_signals: bool
+    session: Session,
+    observers: Sequence[Observer],
+    clock: Clock,
+    *,
+    stop: Stop | None = None,
+    handle_signals: bool = False,
 ) -> Summary:
-    """Do what the session's plan says; with *handle_signals*, SIGINT and SIGTERM stop it softly.
+    """Do what the session's plan says.
+
+    With *handle_signals*, SIGINT and SIGTERM stop it softly; so does whoever holds *stop*.
 
     Raises:
         UsageError: a real run without a key. Nothing was sent.
         StateError: the state could not be written any more.
     """
-    stop = Stop()
+    stop = stop or Stop()
     begun = clock.monotonic()
 
     def notify(event: Event) -> None:

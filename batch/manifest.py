@@ -846,6 +846,8 @@ def component_fault(name: str) -> str | None:
         return "a character that cannot be seen"
     if found := _FORBIDDEN.search(name):
         return f"the character {found.group()}"
+    if "/" in name:
+        return "a slash"
     if name[0] == " " or name[-1] in " .":
         return "a space at its start, or a space or a dot at its end"
     if name.partition(".")[0].rstrip().casefold() in _RESERVED:

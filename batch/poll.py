@@ -74,11 +74,11 @@ class Poller:
 
     async def poll(
         self, attempt: Attempt, *, is_fresh: bool, hint: Waker
-    ) -> tuple[Attempt, str | None]:
+    ) -> tuple[Attempt | None, str | None]:
         """Watch an open (or timed out) task to its end.
 
         Returns the attempt *Generated* (committed) with the link if there was one, *Failed* or
-        *TimedOut* (to be committed with its row), or unchanged when the run is being left. Setting
+        *TimedOut* (to be committed with its row), or None: the run is being left, the task is open. Setting
         *hint* brings the next look forward. A task that is not fresh, one of an earlier run, is
         looked at at once, and for at least a while.
         """
@@ -93,7 +93,7 @@ class Poller:
         refusals = overtime = 0
         while True:
             if wait_s > 0 and await self._wait(wait_s, hint):
-                return attempt, None
+                return None, None
             answer = await self._look(attempt)
             attempt = attempt.polled()
             age_s = self._clock.monotonic() - begun + age_at_start
@@ -113,7 +113,7 @@ class Poller:
                     wait_s = max(wait_s, retry_after_s or 0.0)
                 case AccountRefused(failure) if refusals >= ACCOUNT_REFUSALS:
                     self._stop_for_account(failure)
-                    return attempt, None
+                    return None, None
                 case _:
                     pass  # not found yet, or refused once: another look will tell
             # A machine that slept past the deadline has no network in its first seconds: only an

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from batch.errors import TransitionError
 from batch.job import (
     Attempt,
     Failed,
@@ -69,7 +70,11 @@ def make_row(
 
 
 def status_of(attempt: Attempt) -> str:
-    """Say in a word of the contract how an attempt stands."""
+    """Say in a word of the contract how an attempt has ended.
+
+    Raises:
+        TransitionError: it has not; a bug of ours.
+    """
     match attempt.state:
         case Landed():
             return "succeeded"
@@ -77,8 +82,10 @@ def status_of(attempt: Attempt) -> str:
             return "timed_out"
         case Unconfirmed():
             return "unconfirmed"
-        case _:
+        case Failed() | Generated(trouble=Failure()):
             return "failed"
+        case state:
+            raise TransitionError(f"{attempt.job_id!r} has not ended: {type(state).__name__}")
 
 
 def to_line(row: dict[str, Any]) -> str:

@@ -136,7 +136,7 @@ class Runner:
             async with asyncio.TaskGroup() as group:
                 await self._second_look(group)
         except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
+            raise first_of(errors) from errors
         finally:
             if timer is not None:
                 timer.cancel()
@@ -473,7 +473,7 @@ def _moved(holder: Attempt, file: str) -> Attempt:
     return holder.to(replace(state, file=file))
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """Of the errors that ended the group, return the first that is no group."""
     first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -138,7 +138,14 @@ def meant(text: str, known: Iterable[str]) -> str | None:
         return None
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(text.lower(), names, n=1, cutoff=0.6)
+    if not close:  # a word where its short form is wanted: standard for std
+        close = [name for name in names if len(name) > 2 and _is_short_for(name, text.lower())]
     return f"did you mean {names[close[0]]}?" if close else None
+
+
+def _is_short_for(name: str, text: str) -> bool:
+    letters = iter(text)
+    return text[:1] == name[0] and all(letter in letters for letter in name)
 
 
 class Unreadable(Exception):  # noqa: N818 - says what the file is
