@@ -294,17 +294,22 @@ def test_a_matrix_fills_every_text_and_doubled_braces_are_braces(read: Read) -> 
         """
 defaults: {negative_prompt: "no {kind}"}
 jobs:
-  - id: "{kind}/{ratio}"
+  - id: "{kind}/{light}"
     prompt: "{{{kind}}} at }}{{"
     aspect_ratio: "{ratio}"
     tags: ["k-{kind}", all]
-    matrix: {kind: [no, ~], ratio: ["1:1"]}
+    matrix: {kind: [no, ~], ratio: [1:1], light: [dawn]}
     extra: {note: "{kind}"}
     count: 2
 """
     )
 
-    assert [job.id for job in manifest.jobs] == ["no/1:1-1"] * 0 + [job.id for job in manifest.jobs]
+    assert [job.id for job in manifest.jobs] == [
+        "no/dawn-1",
+        "no/dawn-2",
+        "~/dawn-1",
+        "~/dawn-2",
+    ]
     body = manifest.jobs[0].body()
     assert body["prompt"] == "{no} at }{"
     assert body["negative_prompt"] == "no no"
@@ -326,7 +331,7 @@ def test_limits_have_defaults_and_say_what_was_given(read: Read) -> None:
 
 
 def test_the_documented_limits_are_the_defaults() -> None:
-    assert DEFAULT_LIMITS == Limits(
+    documented = Limits(
         submit_rate=Rate(60, 60),
         max_in_flight=5,
         max_downloads=4,
@@ -341,6 +346,8 @@ def test_the_documented_limits_are_the_defaults() -> None:
         max_prompt_chars=500,
         max_negative_prompt_chars=200,
     )
+
+    assert documented == DEFAULT_LIMITS
 
 
 def test_the_root_has_more_keys(read: Read) -> None:
@@ -393,7 +400,9 @@ def test_several_shots_of_their_own_need_no_prompt(read: Read) -> None:
 
 @pytest.mark.parametrize("id_", ["a/b/c", "-a", "a b", "雨/🦊", "a.b", "console", "x" * 200, "5"])
 def test_these_ids_are_fine(read: Read, id_: str) -> None:
-    assert read(f"jobs: [{{id: {json.dumps(id_)}, prompt: x}}]").jobs[0].id == id_
+    assert (
+        read(f"jobs: [{{id: {json.dumps(id_, ensure_ascii=False)}, prompt: x}}]").jobs[0].id == id_
+    )
 
 
 def test_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
@@ -416,7 +425,7 @@ def test_importing_the_manifest_stays_cheap() -> None:
         "import sys, batch.manifest; print({'pydantic', 'aiohttp', 'asyncio'} & set(sys.modules))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False
     )
 
     assert result.stdout.strip() == "set()", result.stderr

@@ -320,20 +320,20 @@ def test_model_and_model_name_are_one_key(faults: Faults) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "column", "message", "advice"),
     [
-        ("  prompt: a: b", 2, 12, "in the line 'prompt: a: b'", "must stand in quotes"),
+        ("a: b: c", 2, 5, "in the line 'a: b: c'", "must stand in quotes"),
         ("\tprompt: a", 2, 1, "not valid YAML", "spaces, not tabs"),
-        ('  "open', 3, 1, "from line 2", "not closed"),
+        ('a: "open', 3, 1, "from line 2", "not closed"),
         ("- a", 2, 1, "not valid YAML", ""),
         ("a: !!python/object:os.system x", 2, 4, "python/object:os.system' is not allowed", ""),
         ("a: !mine x", 2, 4, "the tag '!mine' is not allowed", "remove"),
         ("a: *b", 2, 4, "the alias '*b' has no finished anchor", ""),
         ("a: &a [*a]", 2, 8, "the alias '*a' has no finished anchor", ""),
         ("---\nb: c", 2, 1, "a second document begins here", "---"),
-        ('a: "\\ud83e"', 2, 6, "not valid YAML", "backslash"),
+        ('a: "\\ud83e"', 2, 7, "not valid YAML", "backslash"),
     ],
 )
 def test_what_is_no_yaml_is_told_with_its_line(
-    faults: Faults, text: str, line: int, column: int, message: str, advice: str
+    faults: Faults, *, text: str, line: int, column: int, message: str, advice: str
 ) -> None:
     problem = faults(f"{text}\n")[0]
 
@@ -358,5 +358,5 @@ def test_keys_are_checked_everywhere(faults: Faults, text: str, message: str) ->
 
 
 def test_no_file_is_a_fault_too(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="nope.yaml:1:1: cannot read .*No such file"):
+    with pytest.raises(ManifestError, match=r"nope\.yaml:1:1: cannot read .*No such file"):
         load(tmp_path / "nope.yaml")

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import batch.manifest
 import batch.yaml_events
 from batch.errors import ManifestError, Problem
 from batch.job import canonical_request
@@ -152,22 +153,58 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def is_manifest_or_error(path: Path, data: bytes) -> None:
     path.write_bytes(data)
+    found: list[Problem] = []
+    manifest: Manifest | None = None
     try:
         manifest = load(path)
     except ManifestError as exc:
-        assert exc.problems
-        assert all(problem.line >= 1 and problem.column >= 1 for problem in exc.problems)
-        assert all(str(problem).isprintable() for problem in exc.problems)
-    else:
-        assert isinstance(manifest, Manifest)
+        found = exc.problems
+    assert (manifest is None) == bool(found)
+    assert all(problem.line >= 1 and problem.column >= 1 for problem in found)
+    assert all(str(problem).isprintable() for problem in found)
+    if manifest is not None:
         assert all(job.request == canonical_request(job.body()) for job in manifest.jobs)
         assert len({job.id.casefold() for job in manifest.jobs}) == len(manifest.jobs)
 
 
 KEYS = st.sampled_from(
-    """version name defaults limits jobs id prompt negative_prompt model mode duration aspect_ratio
-    cfg_scale sound camera_control extra tags count matrix from callback prices type config zoom <<
-    kling-v3 std submit_rate budget x-a output_dir base_url url listen""".split()
+    [
+        "version",
+        "name",
+        "defaults",
+        "limits",
+        "jobs",
+        "id",
+        "prompt",
+        "negative_prompt",
+        "model",
+        "mode",
+        "duration",
+        "aspect_ratio",
+        "cfg_scale",
+        "sound",
+        "camera_control",
+        "extra",
+        "tags",
+        "count",
+        "matrix",
+        "from",
+        "callback",
+        "prices",
+        "type",
+        "config",
+        "zoom",
+        "<<",
+        "kling-v3",
+        "std",
+        "submit_rate",
+        "budget",
+        "x-a",
+        "output_dir",
+        "base_url",
+        "url",
+        "listen",
+    ]
 )
 SCALARS = (
     st.text(max_size=8)
