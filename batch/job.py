@@ -25,6 +25,7 @@ from typing import Any
 from batch.errors import TransitionError
 
 FINGERPRINT_VERSION = "v1"
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 class FailureKind(StrEnum):
@@ -57,7 +58,7 @@ class Failure:
 
 def canonical_request(body: dict[str, Any]) -> str:
     """Write a request body as the one text that stands for it: sorted keys, no spaces."""
-    return json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _CANONICAL.encode(body)
 
 
 def fingerprint(request: str, variant: int | None) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from batch import cli, logs
+from batch import logs
+from batch.bug_report import print_error, write_bug_report
 from batch.clock import SystemClock
 from batch.commands.flags import manifest_argument, settle, with_options
 from batch.commands.plan import show_plan, show_warnings
@@ -61,9 +62,9 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
     if summary.exit_code is not ExitCode.OK:
         _release(held)
     for bug in summary.bugs[:1]:
-        path = cli.write_bug_report("\n".join(summary.bugs[:10]))
+        path = write_bug_report("\n".join(summary.bugs[:10]))
         what = bug.strip().splitlines()[-1].split(":")[0]
-        cli.print_error(f"this is a bug of kling-batch ({what}); report it with {path}")
+        print_error(f"this is a bug of kling-batch ({what}); report it with {path}")
     if not (quiet and summary.exit_code is ExitCode.OK):
         click.echo(
             json.dumps(summary.to_json(), ensure_ascii=False) if as_json else to_text(summary)

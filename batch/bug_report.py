@@ -1,0 +1,38 @@
+"""What the person is told when the bug is ours: one sentence, and a report that can be pasted."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import tempfile
+from typing import IO
+
+import click
+
+from batch import __version__
+
+
+def print_error(message: str, stream: IO[str] | None = None) -> None:
+    """Tell the person, on stderr."""
+    click.echo(f"kling-batch: {message}", file=stream or sys.stderr)
+
+
+def write_bug_report(text: str) -> str:
+    """Write a report that can be pasted into an issue, without secrets; return its path."""
+    secrets: list[str] = [value for name, value in os.environ.items() if _is_secret(name) and value]
+    for secret in secrets:
+        text = text.replace(secret, "(secret)")
+    text = re.sub(r"(https?://[^\s'\"?#]*)[?#][^\s'\"]*", r"\1?…", text)
+    text = re.sub(r"sk-[\w-]{6,}", "sk-…", text)
+    about = f"kling-batch {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="kling-batch-bug-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(f"{about}\n\n{text}\n")
+    return file.name
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
