@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import random
 import secrets
 import signal
@@ -10,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from batch import events, sandbox, schedule
+from batch import events, schedule
 from batch.client import Client
 from batch.clock import Clock
 from batch.config import Settings, require_key
@@ -189,6 +191,8 @@ async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str
     """Return address, name and key of whom to talk to; starts the sandbox if that is it."""
     if not settings.sandbox:
         return settings.base_url, settings.base_url, require_key(settings)
+    from batch import sandbox  # noqa: PLC0415 - a server of its own, for those who ask for it
+
     # The journal is what makes the sandbox outlive us, as the real provider does.
     journal = settings.output_dir / STATE_FOLDER / "sandbox.jsonl"
     server = await exits.enter_async_context(
@@ -212,19 +216,20 @@ class Lessons:
         return schedule.next_look(
             age_s,
             poll_interval_s=self._poll_interval_s,
-            history=self._histories.get(_kind(attempt)),
+            history=self._histories.get(_kind(attempt.request)),
             rng=self._rng,
         )
 
     def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:
         """Take in how long a task took; used at once, and kept for later nights."""
-        kind = _kind(attempt)
+        kind = _kind(attempt.request)
         self._histories.setdefault(kind, schedule.History()).add(seconds)
         return GenerationTime(kind, seconds)
 
 
-def _kind(attempt: Attempt) -> str:
-    body = attempt.body()
+@functools.lru_cache(maxsize=10_000)
+def _kind(request: str) -> str:
+    body = json.loads(request)
     return "/".join(str(body.get(name, "")) for name in ("model_name", "mode", "duration"))
 
 

@@ -1,7 +1,7 @@
 """The edge to the network: `VideoApi` over aiohttp, and nothing but that.
 
-Two sessions: one for the API, which carries the key, follows no redirect and reads bounded bodies;
-one for the signed links, which has never seen the key.
+Sessions of two kinds: those for the API carry the key, follow no redirect and read bounded bodies;
+the one for the signed links has never seen the key.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from yarl import URL
 from batch.api import BrokenFetchError, ExpiredLinkError, Stale, Stream, Unsent, UselessPartError
 from batch.clock import Clock
 from batch.job import Failure, FailureKind
+from batch.text import clean
 from batch.wire import (
     SUBMIT_PATH,
     Ambiguous,
     QueryAnswer,
     SubmitAnswer,
     Unavailable,
-    clean,
     read_query,
     read_submit,
     task_path,
@@ -70,24 +70,8 @@ class Client:
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(self._check_intent)
         trace.on_connection_reuseconn.append(self._check_intent)
-        self._api = await self._exits.enter_async_context(
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={
-                    "Authorization": f"Bearer {self._key}",
-                    "Accept": "application/json",
-                    "User-Agent": "kling-batch",
-                },
-                # The whole request is bounded, not only each read: an answer that trickles in
-                # byte by byte must not hold a slot.
-                timeout=aiohttp.ClientTimeout(
-                    total=self._request_timeout_s, sock_connect=CONNECT_TIMEOUT_S
-                ),
-                trace_configs=[trace],
-                auto_decompress=True,
-            )
-        )
+        self._submits = await self._exits.enter_async_context(self._api_session([trace]))
+        self._queries = await self._exits.enter_async_context(self._api_session([]))
         self._files = await self._exits.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
@@ -108,6 +92,23 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self._base_url}>"
 
+    def _api_session(self, traces: list[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "Authorization": f"Bearer {self._key}",
+                "Accept": "application/json",
+                "User-Agent": "kling-batch",
+            },
+            # The whole request is bounded, not only each read: an answer that trickles in byte by
+            # byte must not hold a slot.
+            timeout=aiohttp.ClientTimeout(
+                total=self._request_timeout_s, sock_connect=CONNECT_TIMEOUT_S
+            ),
+            trace_configs=traces,
+        )
+
     # -- the API
 
     async def submit(
@@ -115,7 +116,7 @@ class Client:
     ) -> SubmitAnswer | Unsent | Stale:
         """Send the request once and read its answer; see `VideoApi.submit`."""
         try:
-            async with self._api.post(
+            async with self._submits.post(
                 self._base_url + SUBMIT_PATH,
                 data=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
                 headers={"Content-Type": "application/json"},
@@ -138,7 +139,7 @@ class Client:
     async def query(self, identifier: str) -> QueryAnswer:
         """Ask for a task; see `VideoApi.query`."""
         try:
-            async with self._api.get(
+            async with self._queries.get(
                 self._base_url + task_path(identifier), allow_redirects=False
             ) as response:
                 raw = self._without_key(await _bounded(response))

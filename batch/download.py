@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from batch import events
@@ -86,9 +86,12 @@ class Downloader:
         assert isinstance(state, Generated)
         try:
             async with self._folder.part(attempt.external_task_id) as part:
-                attempt, video = await self._fetch(attempt, link, part)
-                warnings = _warnings(attempt, video)
-                kept = await self._folder.land(part, file, keep_as=keep_as)
+                attempt, (video, kept) = await self._fetch(
+                    attempt,
+                    link,
+                    part,
+                    lambda: self._folder.land(part, file, keep_as=keep_as, check=inspect),
+                )
                 landed = Landed(
                     task_id=state.task_id,
                     submitted_at=state.submitted_at,
@@ -98,7 +101,7 @@ class Downloader:
                     bytes=part.size,
                     sha256=part.sha256,
                     video=video,
-                    warnings=warnings,
+                    warnings=_warnings(attempt, video),
                     request_id=state.request_id,
                 )
                 return attempt.to(landed), kept
@@ -113,8 +116,14 @@ class Downloader:
             trouble = Failure(FailureKind.DISK, _disk_sentence(error))
             return attempt.to(replace(state, trouble=trouble)), False
 
-    async def _fetch(self, attempt: Attempt, link: str | None, part: Part) -> tuple[Attempt, Video]:
-        """Fill *part* with a whole, checked video."""
+    async def _fetch(
+        self,
+        attempt: Attempt,
+        link: str | None,
+        part: Part,
+        land: Callable[[], Awaitable[tuple[Video, bool]]],
+    ) -> tuple[Attempt, tuple[Video, bool]]:
+        """Fill *part* until it holds a whole video that lands."""
         tries = 0
         validator: str | None = None
         failure = _broken("not tried yet")
@@ -129,14 +138,13 @@ class Downloader:
                         await part.restart()
                     validator = stream.validator
                     await _copy(stream, part)
-                return attempt, await self._folder.run(inspect, part.path)
+                return attempt, await land()
             except ExpiredLinkError as error:
                 link, failure = None, error.failure
             except UselessPartError as error:
                 validator, failure = None, error.failure
             except BrokenFetchError as error:
                 failure = error.failure
-                await part.flush()
             except MediaError as error:
                 # Whole by its length and yet no video: start over, with a fresh link.
                 failure = Failure(
@@ -196,7 +204,6 @@ async def _copy(stream: Stream, part: Part) -> None:
         if received > limit:
             break
         await part.write(chunk)
-    await part.flush()
     if received > limit:
         await part.restart()
         raise UselessPartError(_broken("the body is longer than announced"))

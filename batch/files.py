@@ -17,10 +17,11 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import aiofiles
+import aiofiles.threadpool
 from aiofiles.threadpool.binary import AsyncFileIO
 
 STATE_FOLDER = ".kling-batch"
@@ -61,21 +62,28 @@ class OutputFolder:
         """Return the part file of this name, empty and not yet open."""
         return Part(self.parts / f"{name}.part", self._pool)
 
+    def has(self, file: str) -> bool:
+        """Tell whether anything is at *file* (relative to the folder)."""
+        return os.path.lexists(f"{self.root}/{file}")
+
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do blocking *work* beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    async def land(self, part: Part, file: str, *, keep_as: str) -> bool:
-        """Move a checked *part* to *file*; True if another video was there and is now at *keep_as*.
+    async def land(
+        self, part: Part, file: str, *, keep_as: str, check: Callable[[Path], T]
+    ) -> tuple[T, bool]:
+        """Check a complete *part* and move it to *file*: one hop to a thread for all of it.
 
-        What was paid for is never destroyed: a former video is kept under its new name before
-        the new one takes its place, and at no moment is there none.
+        What was paid for is never destroyed: a former video is kept at *keep_as* before the new
+        one takes its place, and at no moment is there none. Returns what *check* has found, and
+        whether a former video was kept.
 
         Raises:
             OSError: the disk or the permissions; the final name is then as it was.
+            Exception: whatever *check* raises; nothing has moved, and the part is still open.
         """
-        await part.close()
-        return await self.run(_land, part.path, self.root / file, self.root / keep_as)
+        return await self.run(_land, part, self.root / file, self.root / keep_as, check)
 
 
 class Part:
@@ -89,6 +97,7 @@ class Part:
         self.size = 0
         self._pool = pool
         self._hash = hashlib.sha256()
+        self._descriptor: int | None = None
         self._file: AsyncFileIO | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -97,8 +106,7 @@ class Part:
         return self
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk has been told of by the write before
-            await self.close()
+        self.close()
         if error is not None:
             self.path.unlink(missing_ok=True)
 
@@ -108,66 +116,90 @@ class Part:
         return self._hash.hexdigest()
 
     async def write(self, chunk: bytes) -> None:
-        """Take a chunk in; it reaches the file when enough is together, or at `flush`.
+        """Take a chunk in; it reaches the file when enough is together, at the latest in `finish`.
 
         Raises:
             OSError: the disk.
         """
         self._waiting.append(chunk)
         self._waiting_bytes += len(chunk)
+        self.size += len(chunk)
         if self._waiting_bytes >= CHUNK_BYTES:
-            await self.flush()
+            await self._flush()
 
-    async def flush(self) -> None:
-        """Bring everything taken in to the file (not yet through the operating system's cache)."""
-        if not self._waiting:
-            return
-        data = b"".join(self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+    async def _flush(self) -> None:
+        data = self._take_waiting()
+        loop = asyncio.get_running_loop()
         if self._file is None:
-            self._file = await aiofiles.open(self.path, "wb", buffering=0, executor=self._pool)
+            # The descriptor stays ours, so that the last hop can flush and close it by itself.
+            self._descriptor = await loop.run_in_executor(self._pool, _create, self.path)
+            raw = FileIO(self._descriptor, "wb", closefd=False)
+            self._file = aiofiles.threadpool.wrap(raw, loop=loop, executor=self._pool)
         if len(data) > HASH_INLINE_BYTES:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._hash.update, data)
+            await loop.run_in_executor(self._pool, self._hash.update, data)
         else:
             self._hash.update(data)
         view = memoryview(data)
         while view:
             view = view[await self._file.write(view) :]
-        self.size += len(data)
+
+    def _take_waiting(self) -> bytes:
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        return data
 
     async def restart(self) -> None:
         """Begin anew: what was fetched is of no use."""
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        if self._file is not None and self.size:
+        self._take_waiting()
+        if self._file is not None:
             await self._file.seek(0)
             await self._file.truncate()
         self._hash = hashlib.sha256()
         self.size = 0
 
-    async def close(self) -> None:
-        """Close the file; what was written is in the operating system's hands."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            await file.close()
+    def finish(self) -> None:
+        """Write what still waits. Blocks: for a thread, in the hop that lands the file."""
+        data = self._take_waiting()
+        self._hash.update(data)
+        if self._descriptor is None:
+            self._descriptor = _create(self.path)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def sync(self) -> None:
+        """Bring what was written through the operating system's cache. Blocks."""
+        assert self._descriptor is not None
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor, self._file = self._descriptor, None, None
+            os.close(descriptor)
 
 
-def _land(part: Path, final: Path, keep_as: Path) -> bool:
-    """Flush, rename, flush the folder. One thread hop for all of it."""
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) -> tuple[T, bool]:
+    part.finish()
+    found = check(part.path)
+    part.sync()
+    part.close()
     _make_folder(final.parent)
     kept = False
-    if final.exists() and not filecmp.cmp(part, final, shallow=False):
+    if final.exists() and not filecmp.cmp(part.path, final, shallow=False):
         _make_folder(keep_as.parent)
         with contextlib.suppress(FileExistsError):
             _link(final, keep_as)
             _flush_folder(keep_as.parent)
         kept = True
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    _move(part, final)
+    _move(part.path, final)
     _flush_folder(final.parent)
-    return kept
+    return found, kept
 
 
 def _make_folder(folder: Path) -> None:

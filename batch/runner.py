@@ -377,11 +377,7 @@ class Runner:
         async with self._downloads:
             if self._stop.leaving.is_set():
                 return None
-            holders = [
-                holder
-                for holder in self._store.landed_at(attempt.job_id, file)
-                if holder.external_task_id != attempt.external_task_id
-            ]
+            holders = self._holders(attempt, file)
             owner = (
                 holders[-1].external_task_id if holders else f"before-{attempt.external_task_id}"
             )
@@ -393,6 +389,14 @@ class Runner:
             moved = [_moved(holder, keep_as) for holder in holders]
             await self._journal.commit(Put(reached), *(Put(holder) for holder in moved))
         return reached
+
+    def _holders(self, attempt: Attempt, file: str) -> list[Attempt]:
+        """Return the former attempts whose video is recorded to be where *attempt*'s will be."""
+        return [
+            holder
+            for holder in self._store.landed_at(attempt.job_id, file)
+            if holder.external_task_id != attempt.external_task_id
+        ]
 
     # -- what it comes to
 
