@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from batch import events, schedule
 from batch.client import Client
@@ -19,6 +20,7 @@ from batch.config import Settings, require_key
 from batch.download import Downloader
 from batch.events import Event, Observer
 from batch.files import OutputFolder
+from batch.hints import Hints, hash_token, new_token
 from batch.job import Attempt
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots, window_guard
@@ -120,6 +122,7 @@ async def _assembled(
         reader = exits.enter_context(Store.open_to_read(session.store.path))
         pacer = Pacer(limits.submit_rate, clock=clock, guard=window_guard(limits.submit_rate))
         slots = Slots(limits.max_in_flight, clock=clock)
+        hints = Hints()
         lookup = LookUp(
             api=api,
             journal=journal,
@@ -142,7 +145,7 @@ async def _assembled(
             rng=rng,
             notify=notify,
             patience_s=limits.task_timeout_s,
-            callback_url=lambda _external_task_id: None,
+            callback_url=await _callbacks(settings, hints, exits),
         )
         lessons = Lessons(reader.generation_times(), limits.poll_interval_s, rng)
         poller = Poller(
@@ -156,6 +159,7 @@ async def _assembled(
             learn=lessons.learn,
             poll_interval_s=limits.poll_interval_s,
             task_timeout_s=limits.task_timeout_s,
+            hints=hints,
         )
         downloader = Downloader(
             api=api, folder=folder, stop=stop, clock=clock, rng=rng, notify=notify
@@ -184,6 +188,7 @@ async def _assembled(
                 resubmit_unconfirmed=settings.resubmit_unconfirmed,
                 base_url=name,
             ),
+            hints=hints,
         )
 
 
@@ -199,6 +204,27 @@ async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str
         sandbox.serve(sandbox.SandboxConfig(speed=SANDBOX_SPEED, journal=Path(journal)))
     )
     return server.base_url, SANDBOX_NAME, SANDBOX_KEY
+
+
+async def _callbacks(
+    settings: Settings, hints: Hints, exits: AsyncExitStack
+) -> Callable[[str], tuple[str, str] | None]:
+    """Start the receiver, if there is to be one; return what makes each attempt's callback URL."""
+    if settings.callback_url is None or settings.callback_listen is None:
+        return lambda _external_task_id: None
+    from batch.receiver import listen  # noqa: PLC0415 - only for those who ask for it
+
+    await exits.enter_async_context(listen(settings.callback_listen, hints))
+    parts = urlsplit(settings.callback_url)
+
+    def callback_url(external_task_id: str) -> tuple[str, str]:
+        token = new_token()
+        token_hash = hash_token(token)
+        hints.renew(external_task_id, token_hash)
+        path = f"{parts.path.rstrip('/')}/{token}"
+        return urlunsplit(parts._replace(path=path)), token_hash
+
+    return callback_url
 
 
 class Lessons:

@@ -96,6 +96,15 @@ def resolve(manifest: Manifest, given: Given, environ: Mapping[str, str]) -> Set
         output_dir = Path("outputs") / manifest.name
     base_url = given.base_url or manifest.base_url or DEFAULT_BASE_URL
     callback = manifest.callback
+    callback_url = given.callback_url or (callback.url if callback else None)
+    callback_listen = given.callback_listen or (callback.listen if callback else None)
+    if (callback_url is None) != (callback_listen is None):
+        raise UsageError(
+            "callbacks take both an address for the provider (--callback-url) and one to listen on"
+            " here (--callback-listen)"
+        )
+    if callback_url is not None and callback_listen is not None:
+        _check_callback(callback_url, callback_listen)
     return Settings(
         output_dir=output_dir,
         base_url=check_base_url(base_url),
@@ -105,8 +114,8 @@ def resolve(manifest: Manifest, given: Given, environ: Mapping[str, str]) -> Set
         force=given.force,
         retry_failed=given.retry_failed,
         resubmit_unconfirmed=given.resubmit_unconfirmed,
-        callback_url=given.callback_url or (callback.url if callback else None),
-        callback_listen=given.callback_listen or (callback.listen if callback else None),
+        callback_url=callback_url,
+        callback_listen=callback_listen,
         api_key=given.api_key or find_key(environ, given.env_file),
     )
 
@@ -161,6 +170,19 @@ def check_base_url(base_url: str) -> str:
             " (http:// is for this machine only)"
         )
     return base_url.rstrip("/")
+
+
+def _check_callback(url: str, listen: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise UsageError(f"--callback-url {url!r} must be an http(s) address")
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise UsageError(f"--callback-listen {listen!r} must be HOST:PORT, like 127.0.0.1:8090")
 
 
 def _read_env_file(path: Path) -> dict[str, str]:

@@ -152,9 +152,7 @@ class Part:
     async def restart(self) -> None:
         """Begin anew: what was fetched is of no use."""
         self._take_waiting()
-        if self._file is not None:
-            await self._file.seek(0)
-            await self._file.truncate()
+        self.close()  # it is created empty again, whoever had opened it
         self._hash = hashlib.sha256()
         self.size = 0
 

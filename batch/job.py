@@ -229,7 +229,8 @@ class Attempt:
     """One request to pay for a job, with an `external_task_id` of its own.
 
     *number* counts a job's attempts from 1; *polls* the status requests for its task;
-    *cost_usd* is the estimate at the time of submission.
+    *cost_usd* is the estimate at the time of submission; *token_hash* is what is stored of the
+    token in its callback URL.
     """
 
     external_task_id: str
@@ -241,6 +242,7 @@ class Attempt:
     polls: int = 0
     cost_usd: float | None = None
     base_url: str = ""
+    token_hash: str | None = None
 
     def body(self) -> dict[str, Any]:
         """Return what is (or was) sent, as a new dict, without the external id."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from batch.api import VideoApi
 from batch.clock import Clock, sleep
+from batch.hints import Hint
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.stop import Stop
 from batch.store import Journal, Proof, Put
@@ -68,19 +69,19 @@ class LookUp:
             await self._remember()
         return answer
 
-    async def find(self, attempt: Attempt) -> Attempt:
+    async def find(self, attempt: Attempt, hint: Hint | None = None) -> Attempt:
         """Look for the task of a `Lost` attempt, several times over the settle time.
 
         The attempt comes back *Open* (found, committed), *Intended* (surely absent: the same
         request may go out again, nothing committed yet), *Unconfirmed* (nobody knows, not
-        committed yet), or as it was when the run is being left.
+        committed yet), or as it was when the run is being left. A *hint* may name its task.
         """
         state = attempt.state
         assert isinstance(state, Lost)
         begun = self._clock.monotonic()
         wait_s = min(FIRST_WAIT_S, self._settle_time_s / 8)
         while True:
-            answer = await self._api.query(attempt.external_task_id)
+            answer = await self._ask(attempt, hint)
             if isinstance(answer, Found) and self._is_ours(answer.task, attempt):
                 return await self._adopt(attempt, answer.task)
             elapsed = self._clock.monotonic() - begun
@@ -90,9 +91,20 @@ class LookUp:
             if elapsed >= limit:
                 return self._give_up(attempt, state, answer)
             wait_s = min(wait_s, max(limit - elapsed, 0.01))
-            if await sleep(wait_s, self._stop.leaving):
+            wakers = [self._stop.leaving] if hint is None else [self._stop.leaving, hint.named]
+            await sleep(wait_s, *wakers)
+            if self._stop.leaving.is_set():
                 return attempt
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+
+    async def _ask(self, attempt: Attempt, hint: Hint | None) -> QueryAnswer:
+        """Ask by our id; or by the one that a callback has named, and believe only the answer."""
+        if hint is not None and hint.named.is_set() and hint.task_id is not None:
+            hint.named.clear()
+            answer = await self._api.query(hint.task_id)
+            if isinstance(answer, Found) and self._is_ours(answer.task, attempt):
+                return answer
+        return await self._api.query(attempt.external_task_id)
 
     def _is_ours(self, task: Task, attempt: Attempt) -> bool:
         """A relay that ignores the path and answers with any task must not be believed."""

@@ -1,29 +1,28 @@
 """What a video file says of itself, and whether all of it is there.
 
-A walk over the boxes of an MP4 (ISO/IEC 14496-12) that reads headers and the index, never the
-pictures: about a tenth of a millisecond. It tells a whole file from a truncated one, a page of
+A walk over the boxes of an MP4 (`batch.boxes`) that reads headers and the index, never the
+pictures: less than a tenth of a millisecond. It tells a whole file from a truncated one, a page of
 HTML, and a file whose middle was never written. It does not decode.
-
-Whatever the file claims, no read is larger than `_MAX_MOOV` and no loop longer than `_MAX_BOXES`.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
-import sys
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from batch.boxes import Box, MediaError, child, children, load, numbers, walk_file
 from batch.job import Video
 
-_MAX_MOOV = 64 * 2**20  # bytes; an hour of video has an index of about 5 MiB
-_MAX_BOXES = 50_000  # in a file, or in a box
+__all__ = ["MediaError", "compare", "inspect"]
+
+_SMALL = 2**17  # bytes
 _MAX_TRACKS = 64
 _PROBES = 16  # samples that are looked at
 _PROBE = (
@@ -33,19 +32,6 @@ _MIN_DURATION_S, _MAX_DURATION_S = 0.001, 7 * 86_400.0
 _RATIO_TOLERANCE = 0.03  # codecs round the size to multiples of 16
 _DURATION_TOLERANCE = 0.10
 _DURATION_TOLERANCE_S = 0.6  # "5" comes back as 5.04 to 5.1
-
-
-class MediaError(ValueError):
-    """The file is no whole video; the text says why, in a sentence that may be shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Box:
-    """A box of the file: *start* and *end* of what is inside, as offsets in the file."""
-
-    kind: bytes
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +59,24 @@ def inspect(path: Path) -> Video:
         MediaError: it is no MP4, not all of it is there, or it holds no picture.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    # No buffer: what is looked at lies far apart. A small file is read at once instead.
+    with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
+        source = io.BytesIO(file.read(size)) if size <= _SMALL else file
         try:
-            return _inspect(file, size)
+            return _inspect(source, size)
         except (struct.error, IndexError, OverflowError) as exc:
             raise MediaError("the index of the video is garbled") from exc
 
 
 def _inspect(file: BinaryIO, size: int) -> Video:
-    boxes = list(_walk_file(file, size))
+    boxes = list(walk_file(file, size))
     moov = _only(boxes, b"moov")
     data = [box for box in boxes if box.kind == b"mdat" and box.end > box.start]
     if moov is None or not data:
         raise MediaError(f"the video has no {'index (moov)' if moov is None else 'data (mdat)'}")
-    index = _load(file, moov)
-    tracks = [_read_track(body) for body in islice(_children(index, b"trak"), _MAX_TRACKS)]
+    index = load(file, moov)
+    tracks = [_read_track(body) for body in islice(children(index, b"trak"), _MAX_TRACKS)]
     video = next((track for track in tracks if track.is_video and track.width), None)
     if video is None:
         raise MediaError("the file holds no picture")
@@ -104,89 +92,6 @@ def _inspect(file: BinaryIO, size: int) -> Video:
     return Video(round(duration_s, 3), video.width, video.height)
 
 
-# -- boxes -----------------------------------------------------------------------------------
-
-
-def _walk_file(file: BinaryIO, size: int) -> Iterator[_Box]:
-    """Yield the outermost boxes; every one of them must be there to its last byte."""
-    position = 0
-    for count in range(_MAX_BOXES):
-        if position == size and count:
-            return
-        file.seek(position)
-        header = file.read(16)
-        if count == 0 and header[4:8] != b"ftyp":
-            raise MediaError(_what_instead(header))
-        box = _read_header(header, position, size)
-        if box.end > size:
-            raise MediaError(f"the video is cut off: {box.end - size} bytes are missing at the end")
-        yield box
-        position = box.end
-    raise MediaError("the video has more boxes than any real one")
-
-
-def _what_instead(header: bytes) -> str:
-    if not header:
-        return "the file is empty"
-    if not header.strip(b"\0"):
-        return "the file begins with zeros: it was never written"
-    is_text = header.lstrip()[:1] in {b"<", b"{"}
-    return "the file is a web page or a message, not a video" if is_text else "the file is no MP4"
-
-
-def _read_header(header: bytes, position: int, limit: int) -> _Box:
-    """Read a box's size in any of its three forms: 32 bits, 64 bits, "to the end" (0)."""
-    if len(header) < 8:
-        raise MediaError("the video is cut off in the header of a box")
-    size, kind = struct.unpack_from(">I4s", header)
-    inside = 8
-    if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
-        raise MediaError(f"byte {position} of the video begins no box")
-    if size == 1:
-        if len(header) < 16:
-            raise MediaError("the video is cut off in the header of a box")
-        size, inside = struct.unpack_from(">Q", header, 8)[0], 16
-    elif size == 0:
-        size = limit - position
-    if size < inside:
-        raise MediaError(f"the box at byte {position} of the video has an impossible size")
-    return _Box(kind, position + inside, position + size)
-
-
-def _only(boxes: list[_Box], kind: bytes) -> _Box | None:
-    return next((box for box in boxes if box.kind == kind), None)
-
-
-def _load(file: BinaryIO, box: _Box) -> memoryview:
-    if box.end - box.start > _MAX_MOOV:
-        raise MediaError("the index of the video is larger than any real one")
-    file.seek(box.start)
-    body = file.read(box.end - box.start)
-    if len(body) < box.end - box.start:
-        raise MediaError("the video became shorter while it was read")
-    return memoryview(body)
-
-
-def _children(body: memoryview, *path: bytes) -> Iterator[memoryview]:
-    """Yield the insides of the boxes at the end of *path*, in the order of the file."""
-    position = 0
-    for _ in range(_MAX_BOXES):
-        if len(body) - position < 8:
-            return
-        box = _read_header(bytes(body[position : position + 16]), position, len(body))
-        if box.end > len(body):
-            raise MediaError("a box of the index is larger than the one around it")
-        if box.kind == path[0]:
-            inside = body[box.start : box.end]
-            yield from _children(inside, *path[1:]) if path[1:] else (inside,)
-        position = box.end
-    raise MediaError("the index of the video has more boxes than any real one")
-
-
-def _child(body: memoryview, *path: bytes) -> memoryview | None:
-    return next(_children(body, *path), None)
-
-
 # -- the index -------------------------------------------------------------------------------
 
 
@@ -200,15 +105,16 @@ def _time(body: memoryview | None) -> tuple[int, float]:
 
 
 def _movie_duration(index: memoryview) -> float:
-    return _time(_child(index, b"mvhd"))[1]
+    return _time(child(index, b"mvhd"))[1]
 
 
 def _read_track(body: memoryview) -> _Track:
-    head, handler = _child(body, b"tkhd"), _child(body, b"mdia", b"hdlr")
+    head, media = child(body, b"tkhd"), child(body, b"mdia")
+    handler = child(media, b"hdlr")
     if head is None or handler is None:
         raise MediaError("a track of the video has no header")
-    table = _child(body, b"mdia", b"minf", b"stbl")
-    timescale, duration_s = _time(_child(body, b"mdia", b"mdhd"))
+    table = child(media, b"minf", b"stbl")
+    timescale, duration_s = _time(child(media, b"mdhd"))
     width, height = _picture_size(head, table)
     chunks = _chunk_offsets(table) if table is not None else array("Q")
     last_sample, last_end = _last_sample(table, chunks) if table is not None and chunks else (0, 0)
@@ -230,8 +136,8 @@ def _picture_size(head: memoryview, table: memoryview | None) -> tuple[int, int]
     matrix_at = 52 if head[0] == 1 else 40
     a, b, _, c, d = struct.unpack_from(">5i", head, matrix_at)
     width, height = (value >> 16 for value in struct.unpack_from(">2I", head, matrix_at + 36))
-    entry = _child(table, b"stsd") if table is not None else None
-    if not (width and height) and entry is not None and len(entry) >= 44:
+    entry = None if width and height else child(table, b"stsd")
+    if entry is not None and len(entry) >= 44:
         width, height = struct.unpack_from(">2H", entry, 40)
     is_turned = abs(b) > abs(a) and abs(c) > abs(d)
     if not (width and height):
@@ -241,29 +147,17 @@ def _picture_size(head: memoryview, table: memoryview | None) -> tuple[int, int]
 
 def _chunk_offsets(table: memoryview) -> array[int]:
     for kind, typecode in ((b"stco", "I"), (b"co64", "Q")):
-        body = _child(table, kind)
+        body = child(table, kind)
         if body is not None:
-            return _numbers(body, 8, struct.unpack_from(">I", body, 4)[0], typecode)
+            return numbers(body, 8, struct.unpack_from(">I", body, 4)[0], typecode)
     return array("Q")
-
-
-def _numbers(body: memoryview, at: int, count: int, typecode: str) -> array[int]:
-    """Read *count* big-endian numbers, which must all be there."""
-    numbers = array(typecode)
-    inside = body[at : at + count * numbers.itemsize]
-    if len(inside) < count * numbers.itemsize:
-        raise MediaError("a table of the index is shorter than it says")
-    numbers.frombytes(inside)
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers
 
 
 def _last_sample(table: memoryview, chunks: array[int]) -> tuple[int, int]:
     """Return where the last sample begins and ends of the chunk that lies last in the file."""
     last = max(chunks)
     first, count = _samples_of(table, chunks.index(last) + 1)
-    sizes = _child(table, b"stsz")
+    sizes = child(table, b"stsz")
     if sizes is None:  # the compact form, stz2: rare, and its samples are tiny
         return last, last + 1
     each, total = struct.unpack_from(">2I", sizes, 4)
@@ -271,17 +165,17 @@ def _last_sample(table: memoryview, chunks: array[int]) -> tuple[int, int]:
         raise MediaError("the index of the video names samples that it does not describe")
     if each:
         return last + each * (count - 1), last + each * count
-    inside = _numbers(sizes[12 + 4 * first :], 0, count, "I")
+    inside = numbers(sizes[12 + 4 * first :], 0, count, "I")
     end = last + sum(inside)
     return end - inside[-1], end
 
 
 def _samples_of(table: memoryview, chunk: int) -> tuple[int, int]:
     """Return the number of samples before *chunk* (counted from 1), and in it."""
-    body = _child(table, b"stsc")
+    body = child(table, b"stsc")
     if body is None:
         raise MediaError("the index of the video has no table of chunks")
-    runs = _numbers(body, 8, 3 * struct.unpack_from(">I", body, 4)[0], "I")
+    runs = numbers(body, 8, 3 * struct.unpack_from(">I", body, 4)[0], "I")
     before = 0
     for at in range(0, len(runs), 3):
         start, count = runs[at], runs[at + 1]
@@ -295,7 +189,7 @@ def _samples_of(table: memoryview, chunk: int) -> tuple[int, int]:
 # -- the data --------------------------------------------------------------------------------
 
 
-def _check_samples(tracks: list[_Track], data: list[_Box]) -> None:
+def _check_samples(tracks: list[_Track], data: list[Box]) -> None:
     """See that the first and the last chunk of every track lie in the data."""
     if not any(track.is_video and track.chunks for track in tracks):
         raise MediaError("the video has an index, but no pictures in it")
@@ -323,19 +217,19 @@ def _probe_at(file: BinaryIO, offset: int) -> None:
 
 
 def _check_fragments(
-    file: BinaryIO, index: memoryview, fragments: list[_Box], video: _Track, data: list[_Box]
+    file: BinaryIO, index: memoryview, fragments: list[Box], video: _Track, data: list[Box]
 ) -> float:
     """Return the duration of a fragmented file, whose fragments must all have come.
 
     It can be cut between two fragments and look whole, unless its index tells the full duration.
     """
     per_sample = _default_duration(index, video.id)
-    units = sum(_fragment_units(_load(file, box), video.id, per_sample) for box in fragments)
+    units = sum(_fragment_units(load(file, box), video.id, per_sample) for box in fragments)
     for box in data[:_PROBES]:
         _probe_at(file, box.start)
     found_s = units / video.timescale if video.timescale else 0.0
-    told = _child(index, b"mvex", b"mehd")
-    scale = _time(_child(index, b"mvhd"))[0]
+    told = child(index, b"mvex", b"mehd")
+    scale = _time(child(index, b"mvhd"))[0]
     if told is None or not scale:
         return found_s or _movie_duration(index)
     told_s: float = struct.unpack_from(">Q" if told[0] == 1 else ">I", told, 4)[0] / scale
@@ -345,7 +239,8 @@ def _check_fragments(
 
 
 def _default_duration(index: memoryview, track_id: int) -> int:
-    for body in _children(index, b"mvex", b"trex"):
+    extension = child(index, b"mvex")
+    for body in children(extension, b"trex") if extension is not None else ():
         found, _, duration = struct.unpack_from(">3I", body, 4)
         if found == track_id:
             return int(duration)
@@ -355,14 +250,14 @@ def _default_duration(index: memoryview, track_id: int) -> int:
 def _fragment_units(moof: memoryview, track_id: int, per_sample: int) -> int:
     """Add up the durations of a track's samples in one fragment, in the track's time scale."""
     units = 0
-    for traf in _children(moof, b"traf"):
-        head = _child(traf, b"tfhd")
+    for traf in children(moof, b"traf"):
+        head = child(traf, b"tfhd")
         if head is None or struct.unpack_from(">I", head, 4)[0] != track_id:
             continue
         flags = struct.unpack_from(">I", head)[0] & 0xFFFFFF
         at = 8 + (8 if flags & 0x1 else 0) + (4 if flags & 0x2 else 0)
         default = struct.unpack_from(">I", head, at)[0] if flags & 0x8 else per_sample
-        units += sum(_run_units(run, default) for run in _children(traf, b"trun"))
+        units += sum(_run_units(run, default) for run in children(traf, b"trun"))
     return units
 
 
@@ -372,7 +267,7 @@ def _run_units(run: memoryview, default: int) -> int:
         return int(default * count)
     at = 8 + (4 if flags & 0x1 else 0) + (4 if flags & 0x4 else 0)
     fields = 1 + sum(bool(flags & bit) for bit in (0x200, 0x400, 0x800))
-    return int(sum(_numbers(run, at, count * fields, "I")[::fields]))
+    return int(sum(numbers(run, at, count * fields, "I")[::fields]))
 
 
 # -- against what was asked ------------------------------------------------------------------

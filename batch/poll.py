@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from batch import events
 from batch.api import VideoApi
-from batch.clock import Clock, Waker, sleep
+from batch.clock import Clock, sleep
 from batch.events import Event
+from batch.hints import Hint, Hints
 from batch.job import (
     Attempt,
     Failed,
@@ -60,6 +61,7 @@ class Poller:
         learn: Callable[[Attempt, float], GenerationTime | None],
         poll_interval_s: float,
         task_timeout_s: float,
+        hints: Hints | None = None,
     ) -> None:
         self._api = api
         self._journal = journal
@@ -70,15 +72,16 @@ class Poller:
         self._next_look = next_look
         self._learn = learn
         self._poll_interval_s = poll_interval_s
+        self._hints = hints or Hints()
         self._task_timeout_s = task_timeout_s
 
     async def poll(
-        self, attempt: Attempt, *, is_fresh: bool, hint: Waker
+        self, attempt: Attempt, *, is_fresh: bool, hint: Hint
     ) -> tuple[Attempt | None, str | None]:
         """Watch an open (or timed out) task to its end.
 
         Returns the attempt *Generated* (committed) with the link if there was one, *Failed* or
-        *TimedOut* (to be committed with its row), or None: the run is being left, the task is open. Setting
+        *TimedOut* (to be committed with its row), or None: the run is being left, the task is open. A
         *hint* brings the next look forward. A task that is not fresh, one of an earlier run, is
         looked at at once, and for at least a while.
         """
@@ -89,7 +92,7 @@ class Poller:
         patience_s = max(
             self._task_timeout_s - age_at_start, min(LAST_LOOKS_S, self._task_timeout_s)
         )
-        wait_s = self._next_look(attempt, 0.0) if is_fresh else 0.0
+        wait_s = self._next_look(attempt, 0.0) * self._hints.stretch if is_fresh else 0.0
         refusals = overtime = 0
         while True:
             if wait_s > 0 and await self._wait(wait_s, hint):
@@ -98,11 +101,14 @@ class Poller:
             attempt = attempt.polled()
             age_s = self._clock.monotonic() - begun + age_at_start
             left_s = patience_s - (self._clock.monotonic() - begun)
-            wait_s = max(min(self._next_look(attempt, age_s), left_s), self._poll_interval_s)
+            wait_s = max(
+                min(self._next_look(attempt, age_s) * self._hints.stretch, left_s),
+                self._poll_interval_s,
+            )
             refusals = refusals + 1 if isinstance(answer, AccountRefused) else 0
             match answer:
                 case Found(task):
-                    self._notify(events.Polled(attempt.job_id, state.task_id, task.status))
+                    self._note(attempt, task, hint)
                     if task.status is TaskStatus.SUCCEEDED:
                         return await self._generated(attempt, task, age_s, is_fresh=is_fresh)
                     if task.status is TaskStatus.FAILED:
@@ -125,10 +131,15 @@ class Poller:
                 )
                 return attempt.to(timed_out), None
 
-    async def _wait(self, seconds: float, hint: Waker) -> bool:
+    def _note(self, attempt: Attempt, task: Task, hint: Hint) -> None:
+        self._notify(events.Polled(attempt.job_id, task.task_id, task.status))
+        if task.status in {TaskStatus.SUCCEEDED, TaskStatus.FAILED}:
+            self._hints.ended(hint)
+
+    async def _wait(self, seconds: float, hint: Hint) -> bool:
         """Wait for the next look; True if the run is being left."""
-        await sleep(seconds, self._stop.leaving, hint)
-        hint.clear()
+        await sleep(seconds, self._stop.leaving, hint.ended)
+        hint.ended.clear()
         return self._stop.leaving.is_set()
 
     async def _look(self, attempt: Attempt) -> QueryAnswer:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch import events
-from batch.clock import Clock, Waker
+from batch.clock import Clock
 from batch.download import Downloader
 from batch.errors import ExitCode, StateError
 from batch.events import Event
 from batch.files import STATE_FOLDER
+from batch.hints import Hint, Hints
 from batch.job import (
     Attempt,
     Failed,
@@ -98,6 +99,7 @@ class Runner:
         price: Callable[[Job], tuple[float, bool]],
         new_id: Callable[[], str],
         policy: RunPolicy,
+        hints: Hints | None = None,
     ) -> None:
         self._run_id = run_id
         self._submitter = submitter
@@ -117,7 +119,7 @@ class Runner:
         self._alive = asyncio.Semaphore(max_in_flight + LANDING_BACKLOG)
         self._downloads = asyncio.Semaphore(policy.max_downloads)
         self._parked: list[tuple[int, Decision, Attempt]] = []
-        self.hints: dict[str, Waker] = {}
+        self._hints = hints or Hints()
         self.tally = Tally()
 
     async def run(self, plan: Plan) -> Tally:
@@ -305,42 +307,44 @@ class Runner:
         elif not is_new:
             self._slots.occupy()
         try:
-            is_fresh = is_new
-            if is_new:
-                reached = await self._submit(order, attempt, has_turn=has_slot)
-            else:
-                reached = await self._go_on(order, attempt, is_superseded=is_superseded)
-            if reached is None or isinstance(reached.state, Lost | Intended):
-                return None, None
-            if isinstance(reached.state, Open | TimedOut):
-                return await self._watch(reached, is_fresh=is_fresh)
-            return reached, None
+            with self._hints.expect(attempt.external_task_id, attempt.token_hash) as hint:
+                if is_new:
+                    reached = await self._submit(order, attempt, hint, has_turn=has_slot)
+                else:
+                    reached = await self._go_on(order, attempt, hint, is_superseded=is_superseded)
+                if reached is None or isinstance(reached.state, Lost | Intended):
+                    return None, None
+                if isinstance(reached.state, Open | TimedOut):
+                    return await self._poller.poll(reached, is_fresh=is_new, hint=hint)
+                return reached, None
         finally:
             self._slots.release()
 
-    async def _go_on(self, order: int, attempt: Attempt, *, is_superseded: bool) -> Attempt | None:
+    async def _go_on(
+        self, order: int, attempt: Attempt, hint: Hint, *, is_superseded: bool
+    ) -> Attempt | None:
         """Enter the story where an earlier run has left it."""
         state = attempt.state
         self._notify(events.Resumed(attempt.job_id, type(state).__name__))
         match state:
             case Intended():
-                attempt = await self._submitter.find(attempt, DIED)
+                attempt = await self._submitter.find(attempt, DIED, hint=hint)
             case Unconfirmed(exists=exists):
-                attempt = await self._submitter.find(attempt, ASKED_AGAIN, exists=exists)
+                attempt = await self._submitter.find(attempt, ASKED_AGAIN, exists=exists, hint=hint)
             case Lost():
-                attempt = await self._lookup.find(attempt)
+                attempt = await self._lookup.find(attempt, hint)
         if isinstance(attempt.state, Open) and not isinstance(state, Open):
             self.tally.adopted += 1
         if isinstance(attempt.state, Intended):
-            return await self._send_again(order, attempt, is_superseded=is_superseded)
+            return await self._send_again(order, attempt, hint, is_superseded=is_superseded)
         if isinstance(attempt.state, Unconfirmed) and self._policy.resubmit_unconfirmed:
             if is_superseded:
                 return attempt
-            return await self._send_again(order, attempt, is_superseded=False)
+            return await self._send_again(order, attempt, hint, is_superseded=False)
         return attempt
 
     async def _send_again(
-        self, order: int, attempt: Attempt, *, is_superseded: bool
+        self, order: int, attempt: Attempt, hint: Hint, *, is_superseded: bool
     ) -> Attempt | None:
         """Send the same request under the same id: it is surely absent, or the person said so."""
         if is_superseded:
@@ -348,29 +352,26 @@ class Runner:
             return None
         if not self._reserve(attempt.cost_usd):
             return None
-        return await self._submit(order, attempt, resent=True)
+        return await self._submit(order, attempt, hint, resent=True)
 
     async def _submit(
-        self, order: int, attempt: Attempt, *, has_turn: bool = False, resent: bool = False
+        self,
+        order: int,
+        attempt: Attempt,
+        hint: Hint,
+        *,
+        has_turn: bool = False,
+        resent: bool = False,
     ) -> Attempt | None:
         """Submit, and keep the account of what that costs."""
         reached = await self._submitter.submit(
-            attempt, order=order, has_turn=has_turn, resent=resent
+            attempt, order=order, has_turn=has_turn, resent=resent, hint=hint
         )
         if reached is None or isinstance(reached.state, Failed):
             self._refund(attempt.cost_usd)
         elif reached.task_id is not None:
             self.tally.tasks_created += 1
         return reached
-
-    async def _watch(
-        self, attempt: Attempt, *, is_fresh: bool
-    ) -> tuple[Attempt | None, str | None]:
-        hint = self.hints[attempt.external_task_id] = Waker()
-        try:
-            return await self._poller.poll(attempt, is_fresh=is_fresh, hint=hint)
-        finally:
-            del self.hints[attempt.external_task_id]
 
     async def _land(self, attempt: Attempt, link: str | None, *, file: str) -> Attempt | None:
         """Download, and have what was there before kept as a former version."""

@@ -44,7 +44,8 @@ MIGRATIONS: tuple[str, ...] = (
         bytes            INTEGER,
         polls            INTEGER NOT NULL,
         cost_usd         REAL,
-        base_url         TEXT NOT NULL
+        base_url         TEXT NOT NULL,
+        token_hash       TEXT
     ) WITHOUT ROWID;
     CREATE INDEX attempts_of_job ON attempts (job_id, number);
     CREATE TABLE results (
@@ -292,7 +293,7 @@ class Store:
     def _attempts(self, where: str, *values: object) -> Iterator[Attempt]:
         query = (
             "SELECT external_task_id, job_id, number, fingerprint, request, state, detail, polls,"  # noqa: S608
-            f" cost_usd, base_url FROM attempts WHERE {where} ORDER BY job_id, number"
+            f" cost_usd, base_url, token_hash FROM attempts WHERE {where} ORDER BY job_id, number"
         )
         with _told(self.path):
             for row in self._db.execute(query, values):
@@ -306,6 +307,7 @@ class Store:
                     polls=row[7],
                     cost_usd=row[8],
                     base_url=row[9],
+                    token_hash=row[10],
                 )
 
     # -- writing
@@ -332,7 +334,7 @@ class Store:
         match change:
             case Put(attempt):
                 execute(
-                    "INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                    "INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                     _record(attempt),
                 )
             case Withdraw(external_task_id):
@@ -568,6 +570,7 @@ def _record(attempt: Attempt) -> tuple[object, ...]:
         attempt.polls,
         attempt.cost_usd,
         attempt.base_url,
+        attempt.token_hash,
     )
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from batch import events
 from batch.api import Stale, Unsent, VideoApi
 from batch.clock import Clock, sleep
 from batch.events import Event
+from batch.hints import Hint
 from batch.job import Attempt, Failed, Failure, Intended, Lost, Open
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots
@@ -53,7 +55,7 @@ class Submitter:
         rng: random.Random,
         notify: Callable[[Event], None],
         patience_s: float,
-        callback_url: Callable[[str], str | None],
+        callback_url: Callable[[str], tuple[str, str] | None],
     ) -> None:
         self._api = api
         self._journal = journal
@@ -69,7 +71,13 @@ class Submitter:
         self._refusals = 0  # in a row, of the whole run: they say how the account is
 
     async def submit(
-        self, attempt: Attempt, *, order: int, has_turn: bool = False, resent: bool = False
+        self,
+        attempt: Attempt,
+        *,
+        order: int,
+        has_turn: bool = False,
+        resent: bool = False,
+        hint: Hint | None = None,
     ) -> Attempt | None:
         """Send an attempt's request. The caller holds a slot, and still does afterwards.
 
@@ -82,14 +90,15 @@ class Submitter:
         while has_turn or await self._pacer.turn(self._stop.feeding):
             has_turn = False
             not_after = self._clock.monotonic() + SEND_WITHIN_S
-            attempt = attempt.to(Intended(since=self._clock.now()))
+            attempt, body = self._request(attempt.to(Intended(since=self._clock.now())))
             await self._journal.commit(Put(attempt))
-            answer = await self._api.submit(self._body(attempt), not_after=not_after, resent=resent)
+            answer = await self._api.submit(body, not_after=not_after, resent=resent)
             match answer:
                 case Created(task):
                     return await self._open(attempt, task)
                 case Exists(failure) | Ambiguous(failure) | Stale(failure):
-                    attempt = await self.find(attempt, failure, exists=isinstance(answer, Exists))
+                    exists = isinstance(answer, Exists)
+                    attempt = await self.find(attempt, failure, exists=exists, hint=hint)
                     if not isinstance(attempt.state, Intended):
                         return attempt
                     resent = True
@@ -106,25 +115,34 @@ class Submitter:
                     await self._wait(attempt, answer, order)
         return None
 
-    async def find(self, attempt: Attempt, failure: Failure, *, exists: bool = False) -> Attempt:
+    async def find(
+        self,
+        attempt: Attempt,
+        failure: Failure,
+        *,
+        exists: bool = False,
+        hint: Hint | None = None,
+    ) -> Attempt:
         """Treat the attempt as lost, and look for its task; see `LookUp.find`."""
         attempt = attempt.to(Lost(self._clock.now(), failure, exists=exists))
         await self._journal.commit(Put(attempt))
         self._notify(events.AnswerLost(attempt.job_id, attempt.external_task_id, failure))
-        attempt = await self._lookup.find(attempt)
+        attempt = await self._lookup.find(attempt, hint)
         if isinstance(attempt.state, Open):
             self._notify(
                 events.Adopted(attempt.job_id, attempt.state.task_id, attempt.external_task_id)
             )
         return attempt
 
-    def _body(self, attempt: Attempt) -> dict[str, Any]:
+    def _request(self, attempt: Attempt) -> tuple[Attempt, dict[str, Any]]:
+        """Complete the body with what is the runner's own."""
         body = attempt.body()
         body["external_task_id"] = attempt.external_task_id
-        callback_url = self._callback_url(attempt.external_task_id)
-        if callback_url is not None:
-            body["callback_url"] = callback_url
-        return body
+        callback = self._callback_url(attempt.external_task_id)
+        if callback is not None:
+            body["callback_url"], token_hash = callback
+            attempt = replace(attempt, token_hash=token_hash)
+        return attempt, body
 
     async def _open(self, attempt: Attempt, task: Task) -> Attempt:
         attempt = attempt.to(Open(task.task_id, self._clock.now(), task.request_id))

@@ -82,6 +82,15 @@ OPTIONS = (
         help="Submit jobs again whose fate cannot be known. May pay a second time.",
     ),
     _option(
+        "--callback-url",
+        help="Where the provider can reach this machine, like https://studio.example/kling.",
+    ),
+    _option(
+        "--callback-listen",
+        metavar="HOST:PORT",
+        help="Where to listen for its callbacks. They are hints; polling goes on beside them.",
+    ),
+    _option(
         "--env-file",
         type=click.Path(path_type=Path, dir_okay=False),
         help="A file with COMETAPI_KEY=…, read if the environment has no key.",
@@ -121,6 +130,8 @@ def settle(manifest: Path, flags: dict[str, Any]) -> tuple[Manifest, Settings]:
         force=flags["force"],
         retry_failed=flags["retry_failed"],
         resubmit_unconfirmed=flags["resubmit_unconfirmed"],
+        callback_url=flags["callback_url"],
+        callback_listen=flags["callback_listen"],
         env_file=flags["env_file"],
     )
     return loaded, resolve(loaded, given, os.environ)

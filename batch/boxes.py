@@ -1,0 +1,148 @@
+"""The boxes that an MP4 is made of (ISO/IEC 14496-12, section 4.2), and nothing of what they mean.
+
+Whatever a file claims, no read is larger than `_MAX_LOAD` and no loop longer than `_MAX_BOXES`.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_MAX_LOAD = 64 * 2**20  # bytes; an hour of video has an index of about 5 MiB
+_MAX_BOXES = 50_000  # in a file, or in a box
+_SHORT = struct.Struct(">I4s")
+_LONG = struct.Struct(">Q")
+_KIND_BYTES = bytes([*range(0x20, 0x7F), 0xA9])  # what the name of a box is made of
+
+
+class MediaError(ValueError):
+    """The file is no whole video; the text says why, in a sentence that may be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box of the file: *start* and *end* of what is inside, as offsets in the file."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
+def walk_file(file: BinaryIO, size: int) -> Iterator[Box]:
+    """Yield the outermost boxes; every one of them must be there to its last byte.
+
+    Raises:
+        MediaError: one is not, or the file does not begin like an MP4.
+    """
+    position = 0
+    for count in range(_MAX_BOXES):
+        if position == size and count:
+            return
+        file.seek(position)
+        header = file.read(16)
+        if count == 0 and header[4:8] != b"ftyp":
+            raise MediaError(_what_instead(header))
+        kind, inside, length = _read_header(header, 0, position, size - position)
+        end = position + length
+        if end > size:
+            raise MediaError(f"the video is cut off: {end - size} bytes are missing at the end")
+        yield Box(kind, position + inside, end)
+        position = end
+    raise MediaError("the video has more boxes than any real one")
+
+
+def _what_instead(header: bytes) -> str:
+    if not header:
+        return "the file is empty"
+    if not header.strip(b"\0"):
+        return "the file begins with zeros: it was never written"
+    is_text = header.lstrip()[:1] in {b"<", b"{"}
+    return "the file is a web page or a message, not a video" if is_text else "the file is no MP4"
+
+
+def _read_header(
+    buffer: bytes | memoryview, at: int, position: int, left: int
+) -> tuple[bytes, int, int]:
+    """Read the kind of the box at *at*, the length of its header, and its own.
+
+    The length comes in any of its three forms: 32 bits, 64 bits, "to the end" (0), which is *left*
+    bytes away. *position* is where the person would find the box.
+    """
+    if len(buffer) - at < 8:
+        raise MediaError("the video is cut off in the header of a box")
+    length, kind = _SHORT.unpack_from(buffer, at)
+    inside = 8
+    if kind.translate(None, _KIND_BYTES):
+        raise MediaError(f"byte {position} of the video begins no box")
+    if length == 1:
+        if len(buffer) - at < 16:
+            raise MediaError("the video is cut off in the header of a box")
+        length, inside = _LONG.unpack_from(buffer, at + 8)[0], 16
+    elif length == 0:
+        length = left
+    if length < inside:
+        raise MediaError(f"the box at byte {position} of the video has an impossible size")
+    return kind, inside, length
+
+
+def load(file: BinaryIO, box: Box) -> memoryview:
+    """Return all that is inside *box*.
+
+    Raises:
+        MediaError: it is too large to be true, or no longer there.
+    """
+    if box.end - box.start > _MAX_LOAD:
+        raise MediaError("the index of the video is larger than any real one")
+    file.seek(box.start)
+    body = file.read(box.end - box.start)
+    if len(body) < box.end - box.start:
+        raise MediaError("the video became shorter while it was read")
+    return memoryview(body)
+
+
+def children(body: memoryview, kind: bytes) -> Iterator[memoryview]:
+    """Yield the insides of the boxes of that *kind* that lie directly in *body*, in their order.
+
+    Raises:
+        MediaError: *body* does not consist of boxes.
+    """
+    position, end = 0, len(body)
+    for _ in range(_MAX_BOXES):
+        if end - position < 8:
+            return
+        found, inside, length = _read_header(body, position, position, end - position)
+        if position + length > end:
+            raise MediaError("a box of the index is larger than the one around it")
+        if found == kind:
+            yield body[position + inside : position + length]
+        position += length
+    raise MediaError("the index of the video has more boxes than any real one")
+
+
+def child(body: memoryview | None, *path: bytes) -> memoryview | None:
+    """Return the inside of the first box at the end of *path*, if there is one."""
+    for kind in path:
+        if body is None:
+            break
+        body = next(children(body, kind), None)
+    return body
+
+
+def numbers(body: memoryview, at: int, count: int, typecode: str) -> array[int]:
+    """Read *count* big-endian numbers, which must all be there.
+
+    Raises:
+        MediaError: they are not.
+    """
+    found = array(typecode)
+    inside = body[at : at + count * found.itemsize]
+    if len(inside) < count * found.itemsize:
+        raise MediaError("a table of the index is shorter than it says")
+    found.frombytes(inside)
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found

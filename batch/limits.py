@@ -1,0 +1,194 @@
+"""The manifest's limits: how fast, how much, how long, and the forms in which they are written.
+
+`LIMIT_KEYS` is the one table: the key's field, its form, its JSON Schema and its sentence of help.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batch.prices import MONEY_PATTERN, parse_money
+from batch.values import JsonSchema
+
+KLING_PROMPT_CHARS = 2_500  # what newer Kling takes; CometAPI documents 500 and 200
+
+
+# -- the forms of values ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests per period; both greater than 0."""
+
+    count: float
+    period_s: float
+
+    def __str__(self) -> str:
+        """Write the rate as a manifest would."""
+        unit = next((name for name, s in _PERIODS.items() if s == self.period_s), None)
+        return f"{self.count:g}/{unit or f'{self.period_s:g}s'}"
+
+    @property
+    def per_second(self) -> float:
+        """How many per second."""
+        return self.count / self.period_s
+
+
+_PERIODS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"ms": 0.001, "sec": 1.0, "m": 60.0, **_PERIODS}
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
+_STEP = rf"({_NUMBER}) ?(ms|sec|s|min|m|h|d)"
+DURATION_PATTERN = (
+    r"^[0-9]+(\.[0-9]+)?( ?(ms|sec|s|min|m|h|d)( ?[0-9]+(\.[0-9]+)? ?(ms|sec|s|min|m|h|d))*)?$"
+)
+RATE_PATTERN = r"^[0-9]+(\.[0-9]+)? ?/ ?([0-9]+(\.[0-9]+)? ?)?(ms|sec|s|min|m|h|d)$"
+_MAX_DURATION_S = 10 * 366 * 86400.0
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration in seconds: `5s`, `30m`, `1h30m`, `250ms`, or a plain number of seconds.
+
+    Raises:
+        ValueError: anything else; the message shows the form.
+    """
+    text = text.strip()
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        seconds = float(text)
+    elif re.fullmatch(rf"{_STEP}(?: ?{_STEP}){{0,5}}", text, re.ASCII):
+        seconds = sum(float(n) * _UNITS[unit] for n, unit in re.findall(_STEP, text, re.ASCII))
+    else:
+        raise ValueError(f"{text[:40]!r} is no duration; write it like 5s, 30m, 1h30m or 250ms")
+    if seconds > _MAX_DURATION_S:
+        raise ValueError(f"{text[:40]!r} is longer than ten years")
+    return seconds
+
+
+def parse_rate(text: str) -> Rate:
+    """Read a rate: `60/min`, `2/s`, `100/h`, also `5/10s`.
+
+    Raises:
+        ValueError: anything else, and a rate of 0, which would wait for ever.
+    """
+    form = rf"({_NUMBER}) ?/ ?(?:({_NUMBER}) ?)?(ms|sec|s|min|m|h|d)"
+    found = re.fullmatch(form, text.strip(), re.ASCII)
+    if found is None:
+        raise ValueError(f"{text[:40]!r} is no rate; write it like 60/min, 2/s or 100/h")
+    count, period_s = float(found[1]), float(found[2] or 1) * _UNITS[found[3]]
+    if not (count > 0 and period_s > 0 and math.isfinite(count / period_s)):
+        raise ValueError(f"the rate {text[:40]!r} must be greater than 0")
+    return Rate(count, period_s)
+
+
+def _positive_duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError("it must be longer than 0s")
+    return seconds
+
+
+def _whole(most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= most:
+            raise ValueError(f"{text[:40]!r} must be a whole number from 1 to {most}")
+        return int(text)
+
+    return parse
+
+
+# -- limits ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How fast, how much, how long. *given* names the fields that somebody really set.
+
+    What is not given has its default, so a value can always be used as it is; `over` lays what
+    is given over other limits than the defaults.
+    """
+
+    submit_rate: Rate = Rate(60, 60.0)
+    max_in_flight: int = 5
+    max_downloads: int = 4
+    poll_interval_s: float = 5.0
+    request_timeout_s: float = 30.0
+    stall_timeout_s: float = 30.0
+    task_timeout_s: float = 1800.0
+    max_attempts: int = 3
+    settle_time_s: float = 30.0
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    max_prompt_chars: int = 500
+    max_negative_prompt_chars: int = 200
+    given: frozenset[str] = frozenset()
+
+    def over(self, base: Limits) -> Limits:
+        """Return *base* with what is given here laid over it."""
+        return base.with_given(**{name: getattr(self, name) for name in self.given})
+
+    def with_given(self, **values: Any) -> Limits:
+        """Return these limits with *values* laid over them, noted as given."""
+        return replace(self, **values, given=self.given | values.keys())
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitKey:
+    """A key under `limits:`: the field it sets, its form, and its sentence of help."""
+
+    field: str
+    parse: Callable[[str], Any]
+    shape: JsonSchema
+    about: str
+
+
+_DURATION: JsonSchema = {
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]
+}
+MONEY_SHAPE: JsonSchema = {
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": MONEY_PATTERN}]
+}
+
+
+def _count(field: str, most: int, about: str) -> LimitKey:
+    number = {"type": "integer", "minimum": 1, "maximum": most}
+    shape = {"anyOf": [number, {"type": "string", "pattern": "^[0-9]+$"}]}
+    return LimitKey(field, _whole(most), shape, about)
+
+
+def _time(field: str, about: str) -> LimitKey:
+    return LimitKey(field, _positive_duration, _DURATION, about)
+
+
+LIMIT_KEYS: dict[str, LimitKey] = {
+    "submit_rate": LimitKey(
+        "submit_rate",
+        parse_rate,
+        {"type": "string", "pattern": RATE_PATTERN},
+        "How often a task is submitted: 60/min, 2/s, 100/h.",
+    ),
+    "max_in_flight": _count("max_in_flight", 10_000, "Tasks open at the provider at once."),
+    "max_downloads": _count("max_downloads", 1_000, "Downloads at once."),
+    "poll_interval": _time("poll_interval_s", "One task is never polled more often than this."),
+    "request_timeout": _time("request_timeout_s", "How long one request may take."),
+    "stall_timeout": _time("stall_timeout_s", "A download without a byte for so long is retried."),
+    "task_timeout": _time("task_timeout_s", "After this a task is left; the next run looks again."),
+    "max_attempts": _count("max_attempts", 100, "Most tasks ever paid for, for one job."),
+    "settle_time": LimitKey(
+        "settle_time_s",
+        parse_duration,
+        _DURATION,
+        'How long a task whose answer was lost may be invisible before "not found" counts.',
+    ),
+    "deadline": _time("deadline_s", "After this a run submits nothing more."),
+    "budget": LimitKey("budget_usd", parse_money, MONEY_SHAPE, "Most USD for one run."),
+    "max_prompt_chars": _count("max_prompt_chars", 100_000, "Longest prompt; newer Kling: 2500."),
+    "max_negative_prompt_chars": _count(
+        "max_negative_prompt_chars", 100_000, "Longest negative prompt; newer Kling: 2500."
+    ),
+}
