@@ -40,7 +40,7 @@ class Held(logging.Handler):
         if len(self._records) < self.KEPT:
             self._records.append(record)
 
-    def release(self) -> None:
+    def hand_over(self) -> None:
         """Hand everything kept to the handler that writes."""
         for record in self._records:
             self._target.handle(record)

@@ -71,7 +71,7 @@ def inspect(path: Path) -> Video:
 
 def _inspect(file: BinaryIO, size: int) -> Video:
     boxes = list(walk_file(file, size))
-    moov = _only(boxes, b"moov")
+    moov = next((box for box in boxes if box.kind == b"moov"), None)
     data = [box for box in boxes if box.kind == b"mdat" and box.end > box.start]
     if moov is None or not data:
         raise MediaError(f"the video has no {'index (moov)' if moov is None else 'data (mdat)'}")

@@ -45,6 +45,7 @@ from batch.store import Journal, Put, Row, Store, Withdraw
 from batch.submit import Submitter
 
 LANDING_BACKLOG = 1000  # jobs that may wait for their download before the feeder waits for them
+NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
 DIED = Failure(FailureKind.NETWORK, "the run that was about to submit it ended in between")
 ASKED_AGAIN = Failure(
     FailureKind.NETWORK, "the answer to its submission was lost in an earlier run"
@@ -165,6 +166,7 @@ class Runner:
             else:
                 await self._alive.acquire()
                 self._start(group, order, decision)
+        await asyncio.sleep(0)  # what is open already takes its slots before anything new does
         for position, (order, decision) in enumerate(fresh):
             if not await self._admit(order, decision):
                 self.tally.left.extend(left.job_id for _, left in fresh[position:])
@@ -220,7 +222,7 @@ class Runner:
         """Collect what earlier versions have paid for, then make this one."""
         for former in decision.former:
             await self._collect(order, self._store.attempt(former))
-        if decision.job is not None and decision.action is not Action.RESTING:
+        if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
             await self._make(order, decision, decision.job, is_admitted=is_admitted)
 
     async def _make(self, order: int, decision: Decision, job: Job, *, is_admitted: bool) -> None:

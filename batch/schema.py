@@ -28,7 +28,6 @@ __all__ = [
 
 VERSION = 1
 
-
 ROOT_KEYS: dict[str, str] = {
     "version": "The version of this format: 1.",
     "name": "Names the output folder; the file's name if not given.",

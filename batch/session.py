@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from batch import lock
 from batch.clock import Clock
 from batch.config import Settings
-from batch.errors import ExitCode, UsageError
+from batch.errors import ExitCode, StateError, UsageError
 from batch.job import Job
 from batch.manifest import Manifest
 from batch.plan import Plan, Policy, make_plan
@@ -105,6 +106,7 @@ def open_session(manifest: Manifest, settings: Settings, clock: Clock) -> Iterat
     with ExitStack() as exits:
         exits.enter_context(lock.hold(state / "lock"))
         store = exits.enter_context(Store.open(state / "state.db"))
+        _check_history(store, root)
         _check_origin(store, settings)
         results = ResultsFile(root / "results.jsonl")
         results.mend(store)
@@ -129,8 +131,10 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
     """
     path = settings.output_dir / STATE_FOLDER / "state.db"
     if not path.exists():
+        _check_history(None, settings.output_dir)
         return _plan(manifest, settings, {})
     with Store.open_to_read(path) as store:
+        _check_history(store, settings.output_dir)
         _check_origin(store, settings, remember=False)
         return _plan(manifest, settings, store.known())
 
@@ -166,6 +170,17 @@ def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]])
         is_present=is_present,
         price=price_of(manifest),
     )
+
+
+def _check_history(store: Store | None, root: Path) -> None:
+    """Results without the state that they came from: to go on would pay for everything again."""
+    results = root / "results.jsonl"
+    if (store is None or store.is_new) and results.exists() and results.stat().st_size:
+        raise StateError(
+            f"{results} tells of earlier runs, but their state in {root / STATE_FOLDER} is gone or"
+            " empty; nothing was sent. Restore the state from a backup; or, to begin anew and pay for"
+            " everything again, move results.jsonl away"
+        )
 
 
 def _check_origin(store: Store, settings: Settings, *, remember: bool = True) -> None:

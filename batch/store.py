@@ -178,6 +178,15 @@ class Store:
                 raise
         return cls(connection, path)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever committed."""
+        with _told(self.path):
+            (count,) = self._db.execute(
+                "SELECT (SELECT count(*) FROM facts) + (SELECT count(*) FROM attempts)"
+            ).fetchone()
+        return bool(count == 0)
+
     @classmethod
     def open_to_read(cls, path: Path) -> Self:
         """Open an existing state without the means to change it, also beside a running run.
@@ -186,15 +195,21 @@ class Store:
             StateError: there is none, it is damaged, or it was made by a newer release.
         """
         with _told(path):
-            uri = f"{path.absolute().as_uri()}?mode=ro"
+            # Without a log beside it nobody writes, and then reading leaves no trace at all.
+            is_at_rest = not path.with_name(f"{path.name}-wal").exists()
+            mode = "mode=ro&immutable=1" if is_at_rest else "mode=ro"
+            uri = f"{path.absolute().as_uri()}?{mode}"
             connection = sqlite3.connect(
                 uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True
             )
             try:
-                _check_version(connection, path)
+                version = _check_version(connection, path)
             except BaseException:
                 connection.close()
                 raise
+        if version == 0:  # whoever was about to make it died before it had a table
+            connection.close()
+            return cls(_empty(), path)
         return cls(connection, path)
 
     def close(self) -> None:
@@ -537,6 +552,12 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> int:
             f" {len(MIGRATIONS)}); install the newer kling-batch"
         )
     return int(version)
+
+
+def _empty() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    _migrate(connection, Path(":memory:"))
+    return connection
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

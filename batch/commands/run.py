@@ -59,10 +59,10 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
         try:
             summary = _run(loaded, settings, observers)
         except BatchError:
-            _release(held)
+            _hand_over(held)
             raise
     if summary.exit_code is not ExitCode.OK:
-        _release(held)
+        _hand_over(held)
     for bug in summary.bugs[:1]:
         path = write_bug_report("\n".join(summary.bugs[:10]))
         what = bug.strip().splitlines()[-1].split(":")[0]
@@ -120,9 +120,9 @@ def _observers(
     return [exits.enter_context(ProgressBar())], None
 
 
-def _release(held: logs.Held | None) -> None:
+def _hand_over(held: logs.Held | None) -> None:
     if held is not None:
-        held.release()
+        held.hand_over()
 
 
 def to_text(summary: Summary) -> str:

@@ -342,6 +342,94 @@ def test_what_is_no_yaml_is_told_with_its_line(
     assert advice in (problem.advice or "")
 
 
+CUT = 'defaults: {prompt: "open\n'
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "{id: a}",
+        "{id: a, prompt: x, duration: 7}",
+        "{id: a, prompt: x, mode: 4k}",
+        f"{{id: a, prompt: {'x' * 501}}}",
+        f"{{id: a, prompt: x, negative_prompt: {'x' * 201}}}",
+        "{id: con, prompt: x}",
+        "{id: a., prompt: x}",
+        "{id: a, prompt: x, count: 2}\n  - {id: a-1, prompt: x}",
+        "{id: a, prompt: x}\n  - {id: a.mp4/b, prompt: x}",
+    ],
+)
+def test_what_an_unread_section_could_mend_is_no_fault_yet(faults: Faults, job: str) -> None:
+    """Where a file breaks off, defaults or limits may follow: a model, a prompt, a count."""
+    text = f"jobs:\n  - {job}\n"
+    assert len(faults(text)) == 1
+
+    (problem,) = faults(text + CUT)
+    assert "not valid YAML" in problem.message
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "5",
+        "{prompt: x}",
+        "{id: a, promt: x}",
+        "{id: a, prompt: x, prompt: x}",
+        "{id: a, prompt: ''}",
+        "{id: a, prompt: x, mode: pros}",
+        "{id: a, model: kling-v2-6, duration: 7}",
+        "{id: a, model: kling-v2-6, mode: 4k}",
+        "{id: ../a, prompt: x}",
+        "{id: a, prompt: x}\n  - {id: A, prompt: x}",
+        "{id: a, prompt: x, count: 2}\n  - {id: a, prompt: x, count: 1}",
+        "{id: a, prompt: x, count: 1}\n  - {id: a-1.mp4/b, prompt: x, count: 1}",
+        "{id: a, prompt: '{b}', matrix: {c: [d]}}",
+        "{from: nope.csv}",
+    ],
+)
+def test_what_nothing_could_mend_is_told_beside_the_syntax_error(faults: Faults, job: str) -> None:
+    first, last = faults(f"jobs:\n  - {job}\n{CUT}")
+
+    assert "not valid YAML" in last.message
+    assert "not valid YAML" not in first.message
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("", []),
+        ("defaults: {mode: std}", ["duration", "prompt"]),
+        ("limits: {max_in_flight: 3}", ["characters"]),
+        ("limits: {max_in_flight: 3}\ndefaults:", ["duration", "prompt", "characters"]),
+    ],
+)
+def test_a_section_above_the_jobs_settles_its_faults(
+    faults: Faults, head: str, told: list[str]
+) -> None:
+    text = f"{head}\njobs:\n  - {{id: a, duration: 7}}\n  - {{id: b, prompt: {'x' * 501}}}\n"
+    *problems, last = faults(text + "  - {id: [\n")
+
+    words = {"makes 5 or 10": "duration", "needs a prompt": "prompt", "501 char": "characters"}
+    found = [word for p in problems for part, word in words.items() if part in p.message]
+    assert sorted(found) == sorted(told)
+    assert len(problems) == len(told)
+    assert "not valid YAML" in last.message
+
+
+def test_a_syntax_error_is_listed_however_many_faults_there_are(faults: Faults) -> None:
+    problems = faults("jobs:\n" + "  - 5\n" * 10_100 + "  - {id: a}\n" + CUT)
+
+    assert any("not valid YAML" in problem.message for problem in problems)
+    assert any(p.message == "100 further faults are not listed" for p in problems)
+    assert not any("needs a prompt" in problem.message for problem in problems)
+
+
+def test_a_fault_found_while_a_job_is_read_is_not_blamed_on_the_job_before(faults: Faults) -> None:
+    (problem,) = faults("jobs:\n  - {id: a, prompt: x}\n  - {id: b, prompt: x, prompt: y}\n")
+
+    assert (problem.line, problem.job) == (4, None)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -12,11 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import batch.manifest
+import batch.text_files
 import batch.yaml_events
 from batch.errors import ManifestError, Problem
+from batch.findings import Findings, Unreadable
 from batch.job import canonical_request
 from batch.manifest import Manifest, load
-from batch.yaml_events import Findings, Spot, Unreadable, YamlReader, read_file
+from batch.nodes import Spot
+from batch.text_files import read_file
+from batch.yaml_events import YamlReader
 
 HEAD = b"version: 1\njobs:\n  - id: a\n    prompt: x\n    extra:\n      x: "
 BOMB = b"a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
@@ -92,7 +96,7 @@ def test_broken_utf8_across_a_piece_is_found_where_it_is(tmp_path: Path) -> None
 def test_a_file_may_not_be_larger_than_the_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch.yaml_events, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(batch.text_files, "MAX_BYTES", 1 << 20)
     path = tmp_path / "m.yaml"
     path.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(Unreadable, match="larger than 1 MiB"):

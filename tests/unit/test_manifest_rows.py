@@ -156,6 +156,35 @@ def test_a_fault_in_a_csv_carries_its_own_line(
     assert problem.line == line
 
 
+def test_a_fault_in_a_header_is_no_single_jobs_fault(read: Read) -> None:
+    """A header is shared by all rows; what is missing for want of it is each row's own fault."""
+    found = faults(read, "id,promt,image\na,x,i\nb,y,i\n", entry="id: shared")
+
+    assert [(p.line, p.job) for p in found if Path(p.file).name == "rows.csv"] == [
+        (1, None),
+        (1, None),
+        (2, "a"),
+        (3, "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("r.csv", "id,prompt\nfine,x\nb,x,y\n"),
+        ("r.jsonl", '{"id": "fine", "prompt": "x"}\n{"id": "b", "prompt": "x", "id": "b"}\n'),
+        ("r.jsonl", '{"id": "fine", "prompt": "x"}\n{\n'),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_not_blamed_on_the_row_before(
+    read: Read, name: str, rows: str
+) -> None:
+    (problem,) = faults(read, rows, name=name)
+
+    assert problem.line == (3 if name == "r.csv" else 2)
+    assert problem.job is None
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

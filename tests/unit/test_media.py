@@ -261,6 +261,16 @@ def test_a_trailing_free_box_is_fine(path: Path) -> None:
     assert look(path, movie(tail=box(b"free", bytes(5000)))).width == 1280
 
 
+def test_a_large_file_is_judged_like_a_small_one(path: Path) -> None:
+    """It is not read at once, but at a few places."""
+    padding = box(b"free", bytes(200_000))
+    assert look(path, movie(tail=padding)) == Video(5.1, 1280, 720)
+    with pytest.raises(MediaError, match="cut off"):
+        look(path, movie(tail=padding)[:-1])
+    with pytest.raises(MediaError, match="hole"):
+        look(path, movie(data=SAMPLE * 6 + bytes(6 * SIZE), tail=padding))
+
+
 @settings(
     deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

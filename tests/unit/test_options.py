@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from batch.options import MODELS, OPTIONS, check_options, number, request_body
+from batch.models import MODELS, check_options
+from batch.options import OPTIONS, request_body
+from batch.values import number
 
 
 @pytest.mark.parametrize(

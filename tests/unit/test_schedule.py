@@ -7,7 +7,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batch.schedule import MAX_SAMPLES, History, _cheapest, _integral, next_look, plan
@@ -111,6 +111,7 @@ def test_the_knob_trades_lateness_for_requests() -> None:
     st.floats(0.01, 30),
     st.floats(0.1, 40),
 )
+@example([(2.0, 0.0), (1.0, 1.0), (1.0, 0.0), (3.0, 0.25), (2.0, 1.0)], 1.0, 2.0)
 def test_the_cheapest_looks_are_as_cheap_as_trying_everything(
     cells: list[tuple[float, float]], price_s: float, poll_interval_s: float
 ) -> None:
@@ -159,6 +160,17 @@ def test_a_plan_is_kept_until_enough_is_new() -> None:
     history.add(MEDIAN_S)
     assert history.plan(poll_interval_s=5.0) is first
     assert history.plan(poll_interval_s=6.0) is not first
+
+
+def test_a_night_of_a_thousand_tasks_makes_few_plans() -> None:
+    """Each costs half a millisecond, on the loop that also downloads."""
+    history, plans = History(), []
+    for took_s in itertools.islice(itertools.cycle(night(200).to_list()), 1000):
+        history.add(took_s)
+        plan_now = history.plan(poll_interval_s=5.0)
+        if not plans or plans[-1] is not plan_now:
+            plans.append(plan_now)
+    assert 20 < len(plans) < 70
 
 
 def test_a_history_is_bounded_and_forgets_the_oldest() -> None:
