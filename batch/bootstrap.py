@@ -162,7 +162,13 @@ async def _assembled(
             hints=hints,
         )
         downloader = Downloader(
-            api=api, folder=folder, stop=stop, clock=clock, rng=rng, notify=notify
+            api=api,
+            folder=folder,
+            stop=stop,
+            clock=clock,
+            rng=rng,
+            poll_interval_s=limits.poll_interval_s,
+            notify=notify,
         )
         yield Runner(
             run_id=session.run_id,

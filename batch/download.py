@@ -64,6 +64,7 @@ class Downloader:
         stop: Stop,
         clock: Clock,
         rng: random.Random,
+        poll_interval_s: float = 0.0,
         notify: Callable[[Event], None],
     ) -> None:
         self._api = api
@@ -71,22 +72,23 @@ class Downloader:
         self._stop = stop
         self._clock = clock
         self._rng = rng
+        self._poll_interval_s = poll_interval_s
         self._notify = notify
 
     async def download(
         self, attempt: Attempt, link: str | None, *, file: str, keep_as: str
-    ) -> tuple[Attempt | None, bool]:
+    ) -> Attempt | None:
         """Fetch the video of a *Generated* attempt to *file*.
 
         Nothing is committed here. The attempt comes back *Landed*, *Generated* with its trouble
         (the next run tries again), *Failed* (the provider no longer has it), or as None when the run
-        is being left. The second value tells that a former video was moved to *keep_as*.
+        is being left. A former video at *file* is kept at *keep_as*.
         """
         state = attempt.state
         assert isinstance(state, Generated)
         try:
             async with self._folder.part(attempt.external_task_id) as part:
-                attempt, (video, kept) = await self._fetch(
+                attempt, video = await self._fetch(
                     attempt,
                     link,
                     part,
@@ -104,25 +106,25 @@ class Downloader:
                     warnings=_warnings(attempt, video),
                     request_id=state.request_id,
                 )
-                return attempt.to(landed), kept
+                return attempt.to(landed)
         except _Abandoned:
-            return None, False
+            return None
         except _Gone as gone:
             now = self._clock.now()
-            return attempt.to(Failed(gone.failure, now, state.task_id, state.submitted_at)), False
+            return attempt.to(Failed(gone.failure, now, state.task_id, state.submitted_at))
         except _Failed as failed:
-            return attempt.to(replace(state, trouble=failed.failure)), False
+            return attempt.to(replace(state, trouble=failed.failure))
         except OSError as error:
             trouble = Failure(FailureKind.DISK, _disk_sentence(error))
-            return attempt.to(replace(state, trouble=trouble)), False
+            return attempt.to(replace(state, trouble=trouble))
 
     async def _fetch(
         self,
         attempt: Attempt,
         link: str | None,
         part: Part,
-        land: Callable[[], Awaitable[tuple[Video, bool]]],
-    ) -> tuple[Attempt, tuple[Video, bool]]:
+        land: Callable[[], Awaitable[Video]],
+    ) -> tuple[Attempt, Video]:
         """Fill *part* until it holds a whole video that lands."""
         tries = 0
         validator: str | None = None
@@ -156,17 +158,24 @@ class Downloader:
             if tries >= TRIES:
                 raise _Failed(failure)
             self._notify(events.DownloadBroke(attempt.job_id, failure))
-            await self._pause(tries)
+            wait_s = self._backoff(tries)
+            await self._wait(wait_s if link else max(wait_s, self._poll_interval_s))
         raise _Failed(failure)
 
     async def _ask_for_link(self, attempt: Attempt) -> tuple[Attempt, str]:
-        """Ask the task for a fresh link."""
-        assert attempt.task_id is not None
+        """Ask the task for a fresh link, no more often than a task may be polled."""
+        state = attempt.state
+        assert isinstance(state, Generated)
+        since_poll_s = self._clock.now() - state.generated_at
+        if 0 <= since_poll_s < self._poll_interval_s:
+            await self._wait(self._poll_interval_s - since_poll_s)
         failure = Failure(FailureKind.DOWNLOAD, "the task has succeeded, but names no video")
         for number in range(1, LINK_TRIES + 1):
-            answer = await self._api.query(attempt.task_id)
+            answer = await self._api.query(state.task_id)
             attempt = attempt.polled()
             match answer:
+                case Found(task) if not attempt.owns(task.task_id, task.external_task_id):
+                    pass
                 case Found(task) if task.status is TaskStatus.SUCCEEDED and task.url is not None:
                     return attempt, task.url
                 case Found():
@@ -181,7 +190,7 @@ class Downloader:
                     )
                 case _:
                     failure = replace(answer.failure, kind=FailureKind.DOWNLOAD)
-            await self._pause(number)
+            await self._wait(max(self._backoff(number), self._poll_interval_s))
         raise _Failed(failure)
 
     def _is_expired(self, attempt: Attempt) -> bool:
@@ -189,9 +198,11 @@ class Downloader:
         assert isinstance(state, Generated)
         return self._clock.now() - state.submitted_at > RETENTION_S
 
-    async def _pause(self, tries: int) -> None:
-        wait_s = backoff(tries, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=self._rng)
-        if await sleep(wait_s, self._stop.leaving):
+    def _backoff(self, tries: int) -> float:
+        return backoff(tries, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=self._rng)
+
+    async def _wait(self, seconds: float) -> None:
+        if await sleep(seconds, self._stop.leaving):
             raise _Abandoned
 
 

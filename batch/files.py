@@ -70,14 +70,11 @@ class OutputFolder:
         """Do blocking *work* beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    async def land(
-        self, part: Part, file: str, *, keep_as: str, check: Callable[[Path], T]
-    ) -> tuple[T, bool]:
+    async def land(self, part: Part, file: str, *, keep_as: str, check: Callable[[Path], T]) -> T:
         """Check a complete *part* and move it to *file*: one hop to a thread for all of it.
 
         What was paid for is never destroyed: a former video is kept at *keep_as* before the new
-        one takes its place, and at no moment is there none. Returns what *check* has found, and
-        whether a former video was kept.
+        one takes its place, and at no moment is there none. Returns what *check* has found.
 
         Raises:
             OSError: the disk or the permissions; the final name is then as it was.
@@ -182,22 +179,20 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
 
 
-def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) -> tuple[T, bool]:
+def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) -> T:
     part.finish()
     found = check(part.path)
     part.sync()
     part.close()
     _make_folder(final.parent)
-    kept = False
     if final.exists() and not filecmp.cmp(part.path, final, shallow=False):
         _make_folder(keep_as.parent)
         with contextlib.suppress(FileExistsError):
             _link(final, keep_as)
             _flush_folder(keep_as.parent)
-        kept = True
     _move(part.path, final)
     _flush_folder(final.parent)
-    return found, kept
+    return found
 
 
 def _make_folder(folder: Path) -> None:

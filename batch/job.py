@@ -265,6 +265,15 @@ class Attempt:
             raise TransitionError(message)
         return replace(self, state=state)
 
+    def owns(self, task_id: str, external_task_id: str | None) -> bool:
+        """Tell whether a task that an answer speaks of is this attempt's.
+
+        A gateway that mixes up its answers must not give one job the video of another.
+        """
+        if external_task_id is not None and external_task_id != self.external_task_id:
+            return False
+        return task_id == self.task_id or external_task_id == self.external_task_id
+
     @property
     def task_id(self) -> str | None:
         """The provider's id of the task, as soon as there is one. With it, somebody has paid."""

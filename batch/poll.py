@@ -149,7 +149,12 @@ class Poller:
             if isinstance(answer, Found) and answer.task.task_id == attempt.task_id:
                 return answer
         assert attempt.task_id is not None
-        return await self._api.query(attempt.task_id)
+        answer = await self._api.query(attempt.task_id)
+        if isinstance(answer, Found) and not attempt.owns(
+            answer.task.task_id, answer.task.external_task_id
+        ):
+            return Unavailable(Failure(FailureKind.PROVIDER, "the answer is about another task"))
+        return answer
 
     async def _generated(
         self, attempt: Attempt, task: Task, age_s: float, *, is_fresh: bool

@@ -342,11 +342,19 @@ class Runner:
         if isinstance(attempt.state, Unconfirmed) and self._policy.resubmit_unconfirmed:
             if is_superseded:
                 return attempt
-            return await self._send_again(order, attempt, hint, is_superseded=False)
+            return await self._send_again(
+                order, attempt, hint, is_superseded=False, unsure=attempt.state
+            )
         return attempt
 
     async def _send_again(
-        self, order: int, attempt: Attempt, hint: Hint, *, is_superseded: bool
+        self,
+        order: int,
+        attempt: Attempt,
+        hint: Hint,
+        *,
+        is_superseded: bool,
+        unsure: Unconfirmed | None = None,
     ) -> Attempt | None:
         """Send the same request under the same id: it is surely absent, or the person said so."""
         if is_superseded:
@@ -354,7 +362,10 @@ class Runner:
             return None
         if not self._reserve(attempt.cost_usd):
             return None
-        return await self._submit(order, attempt, hint, resent=True)
+        # Until now the slot was taken whatever the limit says, for a task that may have been there.
+        self._slots.release()
+        await self._slots.acquire(order)
+        return await self._submit(order, attempt, hint, resent=True, unsure=unsure)
 
     async def _submit(
         self,
@@ -364,10 +375,16 @@ class Runner:
         *,
         has_turn: bool = False,
         resent: bool = False,
+        unsure: Unconfirmed | None = None,
     ) -> Attempt | None:
         """Submit, and keep the account of what that costs."""
         reached = await self._submitter.submit(
-            attempt, order=order, has_turn=has_turn, resent=resent, hint=hint
+            attempt,
+            order=order,
+            has_turn=has_turn,
+            resent=resent,
+            unsure=unsure,
+            hint=hint,
         )
         if reached is None or isinstance(reached.state, Failed):
             self._refund(attempt.cost_usd)
@@ -385,13 +402,7 @@ class Runner:
                 holders[-1].external_task_id if holders else f"before-{attempt.external_task_id}"
             )
             keep_as = _former_file(attempt.job_id, owner)
-            reached, was_kept = await self._downloader.download(
-                attempt, link, file=file, keep_as=keep_as
-            )
-        if reached is not None and was_kept:
-            moved = [_moved(holder, keep_as) for holder in holders]
-            await self._journal.commit(Put(reached), *(Put(holder) for holder in moved))
-        return reached
+            return await self._downloader.download(attempt, link, file=file, keep_as=keep_as)
 
     def _holders(self, attempt: Attempt, file: str) -> list[Attempt]:
         """Return the former attempts whose video is recorded to be where *attempt*'s will be."""
@@ -401,12 +412,24 @@ class Runner:
             if holder.external_task_id != attempt.external_task_id
         ]
 
+    def _moved(self, attempt: Attempt) -> list[Put]:
+        """Record where the former videos are that *attempt*'s has taken the place of."""
+        if not isinstance(attempt.state, Landed):
+            return []
+        moved = []
+        for holder in self._holders(attempt, attempt.state.file):
+            state = holder.state
+            assert isinstance(state, Landed)
+            file = _former_file(holder.job_id, holder.external_task_id)
+            moved.append(Put(holder.to(replace(state, file=file))))
+        return moved
+
     # -- what it comes to
 
     async def _conclude(self, attempt: Attempt, *, tasks: int) -> None:
         """Commit an outcome together with its line."""
         row = make_row(attempt, run_id=self._run_id, tasks=tasks, now=self._clock.now())
-        await self._journal.commit(Put(attempt), Row(to_line(row)))
+        await self._journal.commit(Put(attempt), *self._moved(attempt), Row(to_line(row)))
         self.tally.outcomes[row["status"]] += 1
         if row["status"] != "succeeded":
             self.tally.troubles.append(row)
@@ -472,12 +495,6 @@ class Runner:
 
 def _former_file(job_id: str, owner: str) -> str:
     return f"{STATE_FOLDER}/former/{job_id}.{owner}.mp4"
-
-
-def _moved(holder: Attempt, file: str) -> Attempt:
-    state = holder.state
-    assert isinstance(state, Landed)
-    return holder.to(replace(state, file=file))
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

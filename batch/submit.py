@@ -17,7 +17,7 @@ from batch.api import Stale, Unsent, VideoApi
 from batch.clock import Clock, sleep
 from batch.events import Event
 from batch.hints import Hint
-from batch.job import Attempt, Failed, Failure, Intended, Lost, Open
+from batch.job import Attempt, Failed, Failure, Intended, Lost, Open, Unconfirmed
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots
 from batch.retry import delay
@@ -77,12 +77,15 @@ class Submitter:
         order: int,
         has_turn: bool = False,
         resent: bool = False,
+        unsure: Unconfirmed | None = None,
         hint: Hint | None = None,
     ) -> Attempt | None:
         """Send an attempt's request. The caller holds a slot, and still does afterwards.
 
         *has_turn*: the caller has waited at the door already. *resent*: the external id may have
-        been sent before. Returns the attempt *Open* (committed), *Failed* or *Unconfirmed* (to be
+        been sent before. *unsure*: it was, and nobody knows what became of it; the person wants it
+        sent all the same, and what this request did not create may exist from then: the attempt
+        falls back to that, and is never taken back. Returns the attempt *Open* (committed), *Failed* or *Unconfirmed* (to be
         committed with its row), *Lost* when the run is left in between, or None: nothing was
         created and the run is stopping, the job is as if it had never been begun.
         """
@@ -103,17 +106,34 @@ class Submitter:
                         return attempt
                     resent = True
                 case Refused(failure):
+                    # What is wrong with this request was wrong with it before, too.
                     return attempt.to(Failed(failure, self._clock.now()))
                 case AccountRefused(failure):
-                    await self._journal.commit(Withdraw(attempt.external_task_id))
+                    await self._take_back(attempt, unsure)
                     self._stop_for_account(failure)
                     return None
                 case Throttled() | Saturated() | Unsent():
-                    await self._journal.commit(Withdraw(attempt.external_task_id))
+                    attempt = await self._take_back(attempt, unsure)
                     if self._clock.monotonic() >= give_up_at:
-                        return attempt.to(Failed(answer.failure, self._clock.now()))
+                        return self._give_up(attempt, answer.failure, unsure)
                     await self._wait(attempt, answer, order)
         return None
+
+    def _give_up(self, attempt: Attempt, failure: Failure, unsure: Unconfirmed | None) -> Attempt:
+        """Nothing went through for too long: a failure, or as unknown as it was before."""
+        now = self._clock.now()
+        if unsure is None:
+            return attempt.to(Failed(failure, now))
+        return attempt.to(Unconfirmed(now, unsure.failure, unsure.exists))
+
+    async def _take_back(self, attempt: Attempt, unsure: Unconfirmed | None) -> Attempt:
+        """Undo the intent on disk: this request surely created nothing."""
+        if unsure is None:
+            await self._journal.commit(Withdraw(attempt.external_task_id))
+            return attempt
+        attempt = attempt.to(Lost(self._clock.now(), unsure.failure, exists=unsure.exists))
+        await self._journal.commit(Put(attempt))
+        return attempt
 
     async def find(
         self,

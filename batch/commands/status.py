@@ -61,7 +61,10 @@ def look(folder: Path) -> dict[str, Any]:
         "jobs": dict(counts),
         "tasks_paid": sum(item.task_id is not None for item in all_attempts),
         "paid_without_file": [
-            _missing(item) for item in all_attempts if _is_paid_without_file(folder, item)
+            _missing(item)
+            for attempts in known.values()
+            for item in attempts
+            if _is_paid_without_file(folder, item, is_latest=item is attempts[-1])
         ],
         "unconfirmed": [item.job_id for item in latest if item.state == "Unconfirmed"],
     }
@@ -80,10 +83,10 @@ def _folders(output_dir: Path | None) -> list[Path]:
     return [path.parent.parent for path in found]
 
 
-def _is_paid_without_file(folder: Path, item: Known) -> bool:
+def _is_paid_without_file(folder: Path, item: Known, *, is_latest: bool) -> bool:
     if item.state in {"Open", "TimedOut", "Generated"}:
         return True
-    if item.state != "Landed" or item.file is None:
+    if item.state != "Landed" or item.file is None or not is_latest:
         return False
     return not (folder / item.file).exists()
 

@@ -1,0 +1,228 @@
+"""Every exit code of the contract, from the outside."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch import lock
+
+
+def until(what: Any, timeout_s: float = 10.0) -> None:
+    """Wait for something to become true."""
+    give_up_at = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < give_up_at, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_0_when_everything_is_made_and_0_when_nothing_is_to_do(shell: Any, sandbox: Any) -> None:
+    """The second night sends nothing."""
+    box = sandbox()
+    manifest = shell.manifest()
+    said = shell("run", manifest, "--base-url", box.base_url)
+    assert said.code == 0
+    assert "2 made" in said.out
+    assert "job-0" in said.err
+    assert sorted(p.name for p in (shell.folder / "outputs/night/videos").iterdir()) == [
+        *("job-0.mp4", "job-1.mp4"),
+    ]
+    requests = box.stats.counts()
+    said = shell("run", manifest, "--base-url", box.base_url)
+    assert said.code == 0
+    assert "2 unchanged" in said.out
+    assert box.stats.counts() == requests
+
+
+def test_1_when_some_jobs_failed(shell: Any, sandbox: Any) -> None:
+    """The others are made; the failure is told with its reason."""
+    jobs = [{"id": "good", "prompt": "fox"}, {"id": "bad", "prompt": "sandbox:moderation"}]
+    said = shell("run", shell.manifest(jobs), "--base-url", sandbox().base_url)
+    assert said.code == 1
+    assert re.search(r"bad: failed \(moderation\).*risk control", said.out)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("run",),
+        ("run", "missing.yaml"),
+        ("run", "night.yaml", "--no-such-option"),
+        ("run", "night.yaml", "--submit-rate", "banana"),
+        ("run", "night.yaml", "--max-in-flight", "0"),
+        ("run", "night.yaml", "--budget", "-3"),
+        ("run", "night.yaml", "--deadline", "soon"),
+        ("run", "night.yaml", "--base-url", "http://nowhere.invalid"),
+        ("run", "night.yaml", "--base-url", "ftp://nowhere.invalid"),
+        ("run", "night.yaml", "--base-url", "https://user:secret@nowhere.invalid"),
+        ("run", "night.yaml", "--log-format", "xml"),
+        ("run", "night.yaml", "--api-key", "sk-something"),
+        ("run", "."),
+        ("plan", "missing.yaml"),
+        ("status", "nowhere"),
+        ("status",),
+        ("sandbox", "--fault", "submit:nonsense"),
+    ],
+    ids=" ".join,
+)
+def test_2_when_the_usage_is_wrong(shell: Any, args: tuple[str, ...]) -> None:
+    """A sentence on stderr, nothing on stdout, nothing written."""
+    shell.manifest()
+    before = shell.files()
+    said = shell(*args)
+    if args:
+        assert said.code == 2
+        assert said.out == ""
+        assert said.err.strip()
+    else:
+        assert said.code in {0, 2}  # the help, as click has it
+    assert shell.files() == before
+
+
+def test_2_when_the_env_file_is_missing(shell: Any) -> None:
+    """It was named, so it is meant; no run goes on without it."""
+    said = shell("run", shell.manifest(), "--env-file", "missing.env", key=None)
+    assert said.code == 2
+    assert "missing.env" in said.err
+
+
+def test_2_without_a_key_before_anything_is_touched(shell: Any, sandbox: Any) -> None:
+    """It names the variable, and the way to do without."""
+    box = sandbox()
+    manifest = shell.manifest()
+    before = shell.files()
+    said = shell("run", manifest, "--base-url", box.base_url, key=None)
+    assert said.code == 2
+    assert "COMETAPI_KEY" in said.err
+    assert "--sandbox" in said.err
+    assert shell.files() == before
+    assert box.stats.posts == 0
+
+
+def test_3_when_the_budget_is_used_up(shell: Any, sandbox: Any) -> None:
+    """Run again to go on."""
+    box = sandbox()
+    manifest = shell.manifest(3, prices={"kling-v2-6": 1})
+    args = ("run", manifest, "--base-url", box.base_url, "--budget", "2")
+    said = shell(*args)
+    assert said.code == 3
+    assert box.stats.created == 2
+    assert "budget" in said.out
+    assert shell(*args).code == 0
+    assert box.stats.created == 3
+
+
+def test_3_when_the_deadline_is_reached(shell: Any, sandbox: Any) -> None:
+    """In time, with the tasks left open."""
+    box = sandbox(median_s=60)
+    begun = time.monotonic()
+    said = shell("run", shell.manifest(), "--base-url", box.base_url, "--deadline", "300ms")
+    assert said.code == 3
+    assert time.monotonic() - begun < 5
+    assert "deadline" in said.out
+
+
+def test_4_when_the_account_is_refused(shell: Any, sandbox: Any) -> None:
+    """A wrong key: no rows, nothing known, and it says whose fault it is."""
+    box = sandbox(api_key="sk-another")
+    said = shell("run", shell.manifest(), "--base-url", box.base_url)
+    assert said.code == 4
+    assert "account" in said.out + said.err
+    assert not (shell.folder / "outputs/night/results.jsonl").exists()
+
+
+def test_70_when_the_bug_is_ours(shell: Any) -> None:
+    """One sentence and a report file, which holds the traceback and not the key."""
+    code = (
+        "import sys, batch.cli, batch.commands.run as run\n"
+        "def broken(*args):\n"
+        "    raise ValueError('sk-verysecretkey0123456789 https://x.test/a.mp4?ksSecret=abc')\n"
+        "run.settle = broken\n"
+        "sys.exit(batch.cli.main(['run', 'night.yaml']))\n"
+    )
+    shell.manifest()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=shell.folder,
+        env=shell.env("sk-verysecretkey0123456789", {"TMPDIR": str(shell.folder)}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 70
+    assert "Traceback" not in done.stderr
+    assert "verysecret" not in done.stderr
+    report = Path(re.search(r"(\S+kling-batch-bug-\S+\.txt)", done.stderr)[1])
+    text = report.read_text("utf-8")
+    assert "Traceback" in text
+    assert "verysecret" not in text
+    assert "ksSecret" not in text
+
+
+def test_75_when_another_run_holds_the_folder(shell: Any, sandbox: Any) -> None:
+    """With the holder's pid, and nothing sent."""
+    box = sandbox(median_s=60)
+    manifest = shell.manifest()
+    args = ("run", manifest, "--base-url", box.base_url)
+    with shell.running(*args) as process:
+        until(lambda: box.stats.created == 2)
+        said = shell(*args)
+        assert said.code == 75
+        assert str(process.pid) in said.err
+        assert box.stats.posts == 2
+        assert shell("plan", manifest).code == 0, "a plan needs no lock"
+
+
+def test_75_also_for_a_lock_of_another_program(shell: Any) -> None:
+    """The lock is the operating system's."""
+    with lock.hold(shell.folder / "outputs/night/.kling-batch/lock"):
+        assert shell("run", shell.manifest(), "--sandbox").code == 75
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_130_and_143_when_interrupted(shell: Any, sandbox: Any, number: Any, code: int) -> None:
+    """The summary is still one JSON object on stdout."""
+    box = sandbox(median_s=600)
+    with shell.running("run", shell.manifest(), "--base-url", box.base_url, "--json") as process:
+        # Both are open on disk, not only at the provider.
+        until(lambda: box.stats.lookups + box.stats.queries >= 1 and box.stats.created == 2)
+        process.send_signal(number)
+        out, _err = process.communicate(timeout=5)
+        assert process.returncode == code
+        summary = json.loads(out)
+        assert summary["exit_code"] == code
+        assert summary["left"] == 2
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file"])
+def test_an_output_folder_that_cannot_be_is_told(shell: Any, place: str) -> None:
+    """No traceback, no bug report: a sentence."""
+    (shell.folder / "taken").write_text("I am a file", "utf-8")
+    target = "taken" if place == "a file" else "taken/deeper"
+    said = shell("run", shell.manifest(), "--sandbox", "--output-dir", target)
+    assert said.code in {1, 2}
+    assert "taken" in said.err
+    assert "bug" not in said.err
+
+
+def test_a_damaged_state_is_told_and_nothing_is_sent(shell: Any, sandbox: Any) -> None:
+    """Exit code 1: nothing was done, and the sentence says what to do."""
+    box = sandbox()
+    args = ("run", shell.manifest(), "--base-url", box.base_url)
+    assert shell(*args).code == 0
+    (shell.folder / "outputs/night/.kling-batch/state.db").write_bytes(b"rubbish" * 999)
+    posts = box.stats.posts
+    said = shell(*args)
+    assert said.code == 1
+    assert "damaged" in said.err
+    assert box.stats.posts == posts
+    assert shell("status", "outputs/night").code == 1

@@ -1,0 +1,244 @@
+"""Large videos, several at once: against curl and aria2c, from one server to one file system.
+
+python tests/benchmarks/downloads.py [--quick] [--json] [--check]
+
+The client is timed from the first task that is generated to the last job that is done: whole files,
+hashed, looked into, flushed to the disk and renamed. curl and aria2c are timed from start to end;
+they do none of that, hence another line of curl, with flush and hash afterwards.
+
+On loopback nothing but the CPU bounds a download, and client and server share it; over a link it is
+the link. Both are measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import children
+import figures
+import manifests
+from children import FailedError, Server
+from figures import Figure
+
+VIDEO_BYTES = 150_000_000
+PARALLEL = (4, 8)
+LINK_VIDEO_BYTES = 20_000_000
+LINK_BYTES_PER_S = 20 * 262_144  # per stream: the most that the sandbox's slow downloads come to
+MOST_MB = 150.0
+MOST_BLOCKED_MS = 50.0
+BODY = {"model_name": "kling-v2-6", "mode": "std", "duration": "5", "aspect_ratio": "16:9"}
+WITH_HASH = "curl, flush, sha256"
+
+
+@dataclass(slots=True)
+class _Found:
+    """Of each round: seconds and CPU seconds, ours and the peers'; memory and lateness of ours."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    cpu_s: dict[str, list[float]] = field(default_factory=dict)
+    peak_mb: list[float] = field(default_factory=list)
+    blocked_ms: list[float] = field(default_factory=list)
+    blocked_cpu_ms: list[float] = field(default_factory=list)
+
+    def add(self, who: str, seconds: float, cpu_s: float) -> None:
+        self.seconds.setdefault(who, []).append(seconds)
+        self.cpu_s.setdefault(who, []).append(cpu_s)
+
+
+def measure(*, quick: bool = False) -> figures.Report:
+    """Measure bytes per second, CPU, memory, and how long the event loop is held up."""
+    shrink, rounds = (8, 1) if quick else (1, 3)
+    size, link_size = VIDEO_BYTES // shrink, LINK_VIDEO_BYTES // shrink
+    peers = _peers()
+    curl = {name: peer for name, peer in peers.items() if name == "curl"}
+    slow = ("--fault", f"download:slow:bytes_per_s={LINK_BYTES_PER_S}")
+    told: list[Figure] = []
+    with children.folder() as folder:
+        with _sandbox(size) as server:
+            for parallel in PARALLEL:
+                name, total = f"{parallel} at once", parallel * size
+                found = _measure(folder, server, parallel, size, rounds=rounds, peers=peers)
+                told += _rates(name, found, total) + _costs(name, found, total)
+        with _sandbox(link_size, *slow) as server:
+            for parallel in PARALLEL:
+                found = _measure(folder, server, parallel, link_size, rounds=1, peers=curl)
+                told += _rates(f"{parallel} at once, over a link", found, parallel * link_size)
+    notes = [
+        f"{rounds} rounds, in turn; MB/s: more is better",
+        f"over a link: one round, {link_size / 1e6:g} MB each, {LINK_BYTES_PER_S / 1e6:.1f} MB/s per stream",
+        *(f"{name} is not here" for name in ("curl", "aria2c") if shutil.which(name) is None),
+    ]
+    return figures.report("downloads", f"videos of {size / 1e6:g} MB", told, notes=notes)
+
+
+def _rates(name: str, found: _Found, total: int) -> list[Figure]:
+    """Return the bytes per second against those of each peer."""
+    rates = {
+        who: [total / 1e6 / each for each in seconds] for who, seconds in found.seconds.items()
+    }
+    ours = rates.pop("ours")
+    return [
+        figures.compared(name, "MB/s", ours, who, theirs, at_least=0.9 if who == "curl" else None)
+        for who, theirs in rates.items()
+    ]
+
+
+def _costs(name: str, found: _Found, total: int) -> list[Figure]:
+    per_gb = {who: [each / (total / 1e9) for each in cpu] for who, cpu in found.cpu_s.items()}
+    ours = per_gb.pop("ours")
+    return [
+        *(
+            figures.compared(f"{name}, CPU", "s/GB", ours, who, theirs)
+            for who, theirs in per_gb.items()
+            if who != WITH_HASH
+        ),
+        Figure(
+            name=f"{name}, peak memory",
+            unit="MB",
+            ours=figures.rounded(max(found.peak_mb)),
+            at_most=MOST_MB,
+        ),
+        Figure(
+            name=f"{name}, loop held up, longest",
+            unit="ms",
+            ours=figures.rounded(max(found.blocked_ms)),
+            at_most=MOST_BLOCKED_MS,
+        ),
+        Figure(
+            name=f"{name}, … by work of its own",
+            unit="ms CPU",
+            ours=figures.rounded(max(found.blocked_cpu_ms)),
+        ),
+    ]
+
+
+def _measure(
+    folder: Path,
+    server: Server,
+    parallel: int,
+    size: int,
+    *,
+    rounds: int,
+    peers: dict[str, Peer],
+) -> _Found:
+    found = _Found()
+    total = parallel * size
+    links = _links(server, parallel)
+    for _ in range(rounds):
+        home = folder / "round"
+        home.mkdir()
+        _ours(home, server, parallel, total, found)
+        for name, peer in peers.items():
+            target = home / "peer"
+            target.mkdir()
+            found.add(name, *peer(home, target, links))
+            _check(target, total)
+            shutil.rmtree(target)
+        shutil.rmtree(home)
+    return found
+
+
+def _ours(home: Path, server: Server, parallel: int, total: int, found: _Found) -> None:
+    manifest = manifests.write(
+        home / "jobs.yaml",
+        parallel,
+        submit_rate="1000/s",
+        poll_interval="100ms",
+        max_downloads=str(parallel),
+    )
+    findings = home / "findings.json"
+    run = ("run", manifest, "--base-url", server.base_url, "--quiet")
+    used = children.run(children.python(children.HERE / "watched.py", findings, *run), home)
+    _check(home / "outputs" / "bench" / "videos", total)
+    shutil.rmtree(home / "outputs")
+    told = json.loads(findings.read_text("utf-8"))
+    found.add("ours", told["seconds"], told["cpu_s"])
+    found.peak_mb.append(used.peak_mb)
+    found.blocked_ms.append(told["longest_ms"])
+    found.blocked_cpu_ms.append(told["longest_cpu_ms"])
+
+
+def _check(folder: Path, total: int) -> None:
+    found = sum(path.stat().st_size for path in folder.iterdir())
+    if found != total:
+        raise FailedError(f"{found} bytes came, {total} were asked for")
+
+
+# -- the server --------------------------------------------------------------------------------
+
+
+def _sandbox(size: int, *options: str) -> AbstractContextManager[Server]:
+    plain = ("--median", "0.1", "--sigma", "0", "--clip", "tiny", "--video-bytes", str(size))
+    return children.sandbox(*plain, *options)
+
+
+def _links(server: Server, count: int) -> list[str]:
+    """Make tasks of our own, and return the signed links to their videos."""
+    links = []
+    for number in range(count):
+        made = server.post(children.API_PATH, {**BODY, "prompt": f"video {number}"})
+        path = f"{children.API_PATH}/{made['data']['task_id']}"
+        while not (videos := server.get(path)["data"]["task_result"].get("videos")):
+            time.sleep(0.05)
+        links.append(videos[0]["url"])
+    return links
+
+
+# -- the peers ---------------------------------------------------------------------------------
+
+Peer = Callable[[Path, Path, Sequence[str]], tuple[float, float]]
+"""Fetches links into a folder (the second); returns seconds and CPU seconds."""
+
+
+def _peers() -> dict[str, Peer]:
+    found: dict[str, Peer] = {}
+    if shutil.which("curl"):
+        found |= {"curl": _curl, WITH_HASH: _curl_and_hash}
+    if shutil.which("aria2c"):
+        found["aria2c"] = _aria2c
+    return found
+
+
+def _curl(home: Path, target: Path, links: Sequence[str]) -> tuple[float, float]:
+    options = ["--noproxy", "*", "--fail", "--silent", "--show-error", "--parallel"]
+    options += ["--parallel-immediate", "--parallel-max", str(len(links))]
+    for number, link in enumerate(links):
+        options += ["-o", str(target / f"{number}.mp4"), link]
+    used = children.run(["curl", *options], home)
+    return used.wall_s, used.cpu_s
+
+
+def _curl_and_hash(home: Path, target: Path, links: Sequence[str]) -> tuple[float, float]:
+    begun, cpu_before = time.perf_counter(), time.process_time()
+    _, cpu_s = _curl(home, target, links)
+    with ThreadPoolExecutor(len(links)) as pool:
+        list(pool.map(_flush_and_hash, target.iterdir()))
+    return time.perf_counter() - begun, cpu_s + time.process_time() - cpu_before
+
+
+def _flush_and_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _aria2c(home: Path, target: Path, links: Sequence[str]) -> tuple[float, float]:
+    listed = home / "links"
+    listed.write_text("".join(f"{link}\n  out={i}.mp4\n" for i, link in enumerate(links)), "utf-8")
+    options = ["--quiet", "--no-conf", "--file-allocation=none", "--split=1", "-x", "1"]
+    options += ["-j", str(len(links)), "-d", str(target), "-i", str(listed)]
+    used = children.run(["aria2c", *options], home)
+    return used.wall_s, used.cpu_s
+
+
+if __name__ == "__main__":
+    figures.main(measure)

@@ -1,0 +1,233 @@
+"""What a job costs when there are many: a plan of up to 100,000, up to 10,000 tasks in flight.
+
+python tests/benchmarks/growth.py [--quick] [--json] [--check]
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import children
+import figures
+import manifests
+from children import FailedError, Used
+
+PLANS = (1_000, 10_000, 100_000)
+IN_FLIGHT = (100, 1_000, 10_000)
+POLL_S = 5.0
+GENERATION_S = 30.0  # longer than 10,000 submissions take
+MOST_MB = 300.0
+MOST_GROWTH = 1.25  # of the cost of a job, over the last factor of ten; more than noise
+
+
+def measure(*, quick: bool = False) -> figures.Report:
+    """Measure time, CPU and memory per job of plans and runs of growing size."""
+    shrink = 20 if quick else 1
+    with children.folder() as folder:
+        plan_figures, plan_rows = _plans(
+            folder, [jobs // shrink for jobs in PLANS], 1 if quick else 3
+        )
+        run_figures, run_rows = _runs(folder, [jobs // shrink for jobs in IN_FLIGHT], shrink)
+    return figures.report(
+        "growth",
+        f"plans of up to {PLANS[-1] // shrink:,} jobs, up to {IN_FLIGHT[-1] // shrink:,} tasks in flight",
+        plan_figures + run_figures,
+        rows=plan_rows + run_rows,
+        notes=[
+            "CPU per job is what one more job costs: the smallest run, or a plan of one job, is taken off",
+            f"in flight: {GENERATION_S / shrink:g} s of generation, polled every {POLL_S / shrink:g} s",
+        ],
+    )
+
+
+# -- plans -------------------------------------------------------------------------------------
+
+
+def _plans(
+    folder: Path, sizes: Sequence[int], rounds: int
+) -> tuple[list[figures.Figure], list[dict[str, object]]]:
+    names = {jobs: manifests.write(folder / f"plan-{jobs}.yaml", jobs) for jobs in (1, *sizes)}
+    used: dict[int, list[Used]] = {jobs: [] for jobs in names}
+    for _ in range(rounds):
+        for jobs, manifest in names.items():
+            used[jobs].append(children.run(children.batch("plan", manifest), folder))
+    base_s = statistics.median(each.cpu_s for each in used[1])
+    per_job = {jobs: [(each.cpu_s - base_s) / jobs for each in used[jobs]] for jobs in sizes}
+    rows = [_plan_row("plan, all new", jobs, used[jobs], per_job[jobs]) for jobs in sizes]
+    most = sizes[-1]
+    known = _plan_of_known(folder, names[most], most)
+    rows.append(_plan_row("plan, all up to date", most, [known], [(known.cpu_s - base_s) / most]))
+    return [
+        figures.Figure(
+            name=f"plan of {most:,}, peak memory",
+            unit="MB",
+            ours=figures.rounded(max(each.peak_mb for each in (*used[most], known))),
+            at_most=MOST_MB,
+        ),
+        figures.compared(
+            f"plan, CPU per job of {most:,}",
+            "µs",
+            [1e6 * cost for cost in per_job[most]],
+            f"of {sizes[-2]:,}",
+            [1e6 * cost for cost in per_job[sizes[-2]]],
+            at_most=MOST_GROWTH,
+        ),
+        figures.Figure(
+            name="plan, CPU grows with jobs to the power of",
+            unit="",
+            ours=_exponent({jobs: statistics.median(per_job[jobs]) * jobs for jobs in sizes}),
+        ),
+    ], rows
+
+
+def _plan_of_known(folder: Path, manifest: Path, jobs: int) -> Used:
+    """Plan where the state knows every job already: the most that a plan has to hold."""
+    output = folder / "known"
+    children.run(children.python(children.HERE / "known_state.py", manifest, output), folder)
+    used = children.run(children.batch("plan", manifest, "--output-dir", output, "--json"), folder)
+    if json.loads(used.output)["counts"]["unchanged"] != jobs:
+        raise FailedError("the plan does not know the jobs")
+    return used
+
+
+def _plan_row(
+    what: str, jobs: int, used: Sequence[Used], per_job: Sequence[float]
+) -> dict[str, object]:
+    return {
+        "what": what,
+        "jobs": jobs,
+        "wall s": figures.rounded(statistics.median(each.wall_s for each in used)),
+        "CPU s": figures.rounded(statistics.median(each.cpu_s for each in used)),
+        "CPU µs/job": figures.rounded(1e6 * statistics.median(per_job)),
+        "peak MB": figures.rounded(max(each.peak_mb for each in used)),
+        "in flight": None,
+        "polls/job": None,
+        "CPU share while all are in flight": None,
+    }
+
+
+def _exponent(seconds: dict[int, float]) -> float:
+    """Fit seconds = a * jobs ** b by least squares in logs; return b."""
+    points = [(math.log(jobs), math.log(max(each, 1e-6))) for jobs, each in seconds.items()]
+    slope = statistics.linear_regression(*zip(*points, strict=True)).slope
+    return figures.rounded(slope)
+
+
+# -- runs --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A run of so many tasks at once. *idle_cpu*: of one core, while nothing but polling is done."""
+
+    jobs: int
+    used: Used
+    most_in_flight: int
+    polls: float
+    idle_cpu: float | None
+
+
+def _runs(
+    folder: Path, sizes: Sequence[int], shrink: int
+) -> tuple[list[figures.Figure], list[dict[str, object]]]:
+    # The small ones together: they wait more than they do.
+    with ThreadPoolExecutor() as pool:
+        flights = list(pool.map(lambda jobs: _fly(folder, jobs, shrink), sizes[:-1]))
+    flights.append(_fly(folder, sizes[-1], shrink))
+    costs = [
+        (more.used.cpu_s - fewer.used.cpu_s) / (more.jobs - fewer.jobs)
+        for fewer, more in itertools.pairwise(flights)
+    ]
+    rows: list[dict[str, object]] = [
+        {
+            "what": "run",
+            "jobs": flight.jobs,
+            "wall s": figures.rounded(flight.used.wall_s),
+            "CPU s": figures.rounded(flight.used.cpu_s),
+            "CPU µs/job": None if cost is None else figures.rounded(1e6 * cost),
+            "peak MB": figures.rounded(flight.used.peak_mb),
+            "in flight": flight.most_in_flight,
+            "polls/job": figures.rounded(flight.polls),
+            "CPU share while all are in flight": flight.idle_cpu,
+        }
+        for flight, cost in zip(flights, [None, *costs], strict=True)
+    ]
+    most = flights[-1]
+    found = [
+        figures.compared(
+            f"run, CPU per job of {most.jobs:,} in flight",
+            "ms",
+            [1e3 * costs[-1]],
+            f"of {flights[-2].jobs:,}",
+            [1e3 * costs[-2]],
+            at_most=MOST_GROWTH,
+        ),
+        figures.Figure(
+            name=f"run of {most.jobs:,} in flight, peak memory per task",
+            unit="kB",
+            ours=figures.rounded(
+                1e3 * (most.used.peak_mb - flights[0].used.peak_mb) / (most.jobs - flights[0].jobs)
+            ),
+        ),
+        figures.Figure(
+            name="tasks in flight at once",
+            unit="",
+            ours=float(most.most_in_flight),
+            at_least=float(most.jobs),
+        ),
+    ]
+    if most.idle_cpu is not None:
+        found.append(
+            figures.Figure(
+                name="CPU while all are in flight",
+                unit="of a core",
+                ours=most.idle_cpu,
+                at_most=0.9,
+            )
+        )
+    return found, rows
+
+
+def _fly(folder: Path, jobs: int, shrink: int) -> _Flight:
+    home = folder / f"run-{jobs}"
+    home.mkdir()
+    manifest = manifests.write(
+        home / "jobs.yaml", jobs, submit_rate="5000/s", poll_interval=f"{POLL_S / shrink:g}s"
+    )
+    median = f"{GENERATION_S / shrink:g}"
+    with children.sandbox("--median", median, "--sigma", "0", "--clip", "tiny") as server:
+        command = children.batch("run", manifest, "--base-url", server.base_url, "--quiet")
+        used = children.run(command, home, is_sampled=True)
+        stats = server.stats()
+    if stats["created"] != jobs:
+        raise FailedError(f"{stats['created']} tasks for {jobs} jobs")
+    return _Flight(
+        jobs,
+        used,
+        stats["most_in_flight"],
+        (stats["queries"] + stats["lookups"]) / jobs,
+        _share(used.samples, stats["tasks"]),
+    )
+
+
+def _share(samples: Sequence[tuple[float, float]], tasks: Sequence[dict[str, Any]]) -> float | None:
+    """Return the CPU of a core between the last submission and the first task that is done."""
+    begin = max(task["created_at"] for task in tasks)
+    end = min(task["finished_at"] for task in tasks)
+    inside = [sample for sample in samples if begin <= sample[0] <= end]
+    if len(inside) < 2:
+        return None
+    (first, cpu_before), (last, cpu_after) = inside[0], inside[-1]
+    return figures.rounded((cpu_after - cpu_before) / (last - first))
+
+
+if __name__ == "__main__":
+    figures.main(measure)

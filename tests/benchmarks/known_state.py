@@ -1,0 +1,87 @@
+"""Write the state of a folder in which every job of a manifest is done, as a run leaves it.
+
+    python tests/benchmarks/known_state.py MANIFEST OUTPUT_DIR
+
+The files are as small as can be, and few with many names, so that they are soon made and removed;
+everything else is what a run writes. It goes around the run only because that would take minutes
+for a hundred thousand jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from batch.job import Attempt, Job, Landed, Video
+from batch.manifest import load
+from batch.results import make_row, to_line
+from batch.store import Change, Put, Row, RunEnded, RunStarted, Store
+
+RUN = "r-known"
+CONTENT = b"video"
+AT_ONCE = 5_000  # changes in one transaction
+LINKS = 10_000  # names of one file; ext4 allows 65,000
+
+
+def main(manifest: Path, output_dir: Path) -> None:
+    """Write the state, results.jsonl and the files."""
+    jobs = load(manifest).jobs
+    now = time.time()
+    (output_dir / ".kling-batch").mkdir(parents=True)
+    (output_dir / "videos").mkdir()
+    (output_dir / ".kling-batch" / "lock").touch()
+    with (
+        Store.open(output_dir / ".kling-batch" / "state.db") as store,
+        (output_dir / "results.jsonl").open("w", encoding="utf-8") as results,
+    ):
+        changes: list[Change] = [RunStarted(RUN, now)]
+        for number, job in enumerate(jobs):
+            attempt = _landed(job, number, now)
+            line = to_line(make_row(attempt, run_id=RUN, tasks=1, now=now))
+            _make_file(
+                output_dir / job.video_path, output_dir / jobs[number - number % LINKS].video_path
+            )
+            results.write(f"{line}\n")
+            changes += [Put(attempt), Row(line)]
+            if len(changes) >= AT_ONCE:
+                store.write(changes)
+                changes = []
+        store.write([*changes, RunEnded(RUN, now, 0)])
+
+
+def _make_file(path: Path, first: Path) -> None:
+    if path == first:
+        path.write_bytes(CONTENT)
+    else:
+        os.link(first, path)
+
+
+def _landed(job: Job, number: int, now: float) -> Attempt:
+    state = Landed(
+        task_id=str(822_953_089_408_827_433 + number),
+        submitted_at=now - 70,
+        generated_at=now - 10,
+        landed_at=now,
+        file=job.video_path,
+        bytes=len(CONTENT),
+        sha256=f"{number:064x}",
+        video=Video(5.04, 1280, 720),
+        request_id=f"00000000-0000-4000-8000-{number:012}",
+    )
+    return Attempt(
+        external_task_id=f"kb-{number:032x}",
+        job_id=job.id,
+        fingerprint=job.fingerprint,
+        number=1,
+        request=job.request,
+        state=state,
+        polls=3,
+        cost_usd=0.21,
+        base_url="http://127.0.0.1:1",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,39 @@
+"""The manifests that are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LIMITS = {"submit_rate": "100/s", "max_in_flight": "10000", "poll_interval": "500ms"}
+HEAD = """\
+version: 1
+name: bench
+defaults:
+  model: kling-v2-6
+  mode: std
+  duration: 5
+  aspect_ratio: 16:9
+limits:
+{limits}
+jobs:
+"""
+JOB = """\
+- id: scene-{number:06}
+  prompt: A small scene number {number} of a river in the morning light
+"""
+LONG_JOB = """\
+- id: scene-{number:06}
+  prompt: "Scene {number}: a river in the morning light, mist over the water, a heron that waits\
+ between the reeds, slow camera from left to right, soft colours, no people"
+  negative_prompt: text, watermark, blurry
+  tags: [river, morning]
+"""
+
+
+def write(path: Path, jobs: int, *, job: str = JOB, **limits: str) -> Path:
+    """Write a manifest of so many jobs to *path*; *limits* are laid over `LIMITS`."""
+    said = "\n".join(f"  {name}: {value}" for name, value in (LIMITS | limits).items())
+    with path.open("w", encoding="utf-8") as file:
+        file.write(HEAD.format(limits=said))
+        file.writelines(job.format(number=number) for number in range(jobs))
+    return path

@@ -1,0 +1,101 @@
+"""A provider that takes 5 tasks at once, and a ceiling of 50: how full the 5 are, how often it refuses.
+
+python tests/benchmarks/slots.py [--quick] [--json] [--check]
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import children
+import figures
+import manifests
+from children import FailedError
+
+CAP = 5
+MAX_IN_FLIGHT = 50
+GENERATION_S = 4.0
+SPREAD = 0.25
+POLL_S = 0.15  # to the generation time as 5 s is to 135 s
+HOURS = 8
+
+
+def measure(*, quick: bool = False) -> figures.Report:
+    """Measure the share of the provider's slots that is used, and its refusals."""
+    jobs = 25 if quick else 80
+    options = ("--median", f"{GENERATION_S:g}", "--sigma", f"{SPREAD:g}", "--seed", "1")
+    with (
+        children.folder() as folder,
+        children.sandbox(*options, "--clip", "tiny", "--max-parallel", str(CAP)) as server,
+    ):
+        manifest = manifests.write(
+            folder / "jobs.yaml",
+            jobs,
+            submit_rate="10/s",
+            max_in_flight=str(MAX_IN_FLIGHT),
+            poll_interval=f"{POLL_S:g}s",
+        )
+        command = children.batch("run", manifest, "--base-url", server.base_url, "--quiet")
+        children.run(command, folder)
+        stats = server.stats()
+        hours = json.loads(
+            children.run(
+                children.python(
+                    children.HERE / "slots_hour.py", str(CAP), str(MAX_IN_FLIGHT), str(HOURS)
+                ),
+                folder,
+            ).output
+        )
+    if stats["created"] != jobs:
+        raise FailedError(f"{stats['created']} tasks for {jobs} jobs")
+    share, refill_s = _use(stats["tasks"])
+    found = [
+        figures.Figure(
+            name="slots in use, first to last submission",
+            unit="of 1",
+            ours=figures.rounded(share),
+            at_least=0.95,
+        ),
+        figures.Figure(
+            name="an empty slot, in the mean",
+            unit="% of the median generation",
+            ours=figures.rounded(100 * refill_s / GENERATION_S),
+        ),
+        figures.Figure(name="refused in this run", unit="", ours=float(stats["refused"])),
+        figures.Figure(
+            name="polls per task", unit="", ours=figures.rounded(stats["queries"] / jobs)
+        ),
+        figures.Figure(
+            name="refused in the first hour (virtual time)",
+            unit="",
+            ours=float(hours["refused"][0]),
+        ),
+        figures.Figure(
+            name="refused per hour afterwards (virtual time)",
+            unit="",
+            ours=figures.rounded(sum(hours["refused"][1:]) / (HOURS - 1)),
+        ),
+    ]
+    return figures.report(
+        "slots",
+        f"{jobs} jobs, {CAP} slots at the provider, max_in_flight {MAX_IN_FLIGHT}",
+        found,
+        notes=[
+            f"{GENERATION_S:g} s of generation with a spread of {SPREAD:g}, poll_interval {POLL_S:g} s",
+            "virtual time: 60 s of generation, 60 submissions a minute, the real slots",
+        ],
+    )
+
+
+def _use(tasks: list[dict[str, Any]]) -> tuple[float, float]:
+    """Return the share of the slots in use while jobs were waiting, and how long a refill took."""
+    begin = min(task["created_at"] for task in tasks)
+    end = max(task["created_at"] for task in tasks)
+    used_s = sum(min(task["finished_at"], end) - task["created_at"] for task in tasks)
+    share = used_s / (CAP * (end - begin))
+    return share, (1 - share) * CAP * (end - begin) / (len(tasks) - CAP)
+
+
+if __name__ == "__main__":
+    figures.main(measure)

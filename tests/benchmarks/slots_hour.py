@@ -1,0 +1,107 @@
+"""Hours of slots in virtual time: how often a provider that allows 5 has to refuse.
+
+    python tests/benchmarks/slots_hour.py CAP MAX_IN_FLIGHT HOURS
+
+The slots are the real ones; submission and provider are a few lines. Prints JSON: refusals of each
+hour, and the share of the provider's slots that was used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import selectors
+import sys
+from typing import Any
+
+from batch.pacing import Slots
+
+MEDIAN_S = 60.0
+SPREAD = 0.25
+LATENESS = 0.05  # of the generation time: how late the end of a task is noticed
+PACE_S = 1.0  # 60/min
+HOUR_S = 3_600.0
+
+
+class _Jump(selectors.SelectSelector):
+    """Waits for nothing: time jumps to the next timer."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._jump = _Jump()
+        super().__init__(self._jump)
+        self._clock_resolution = 1e-9
+
+    def time(self) -> float:
+        return self._jump.now
+
+
+class _LoopClock:
+    def __init__(self, loop: _Loop) -> None:
+        self.monotonic = self.now = loop.time
+
+
+class _Night:
+    """A feeder as the run has one, over a provider that counts."""
+
+    def __init__(self, loop: _Loop, cap: int, most: int, hours: int) -> None:
+        self.slots = Slots(most, clock=_LoopClock(loop))
+        self.refused = [0] * hours
+        self.used_s = 0.0
+        self._loop = loop
+        self._cap = cap
+        self._ends: list[float] = []
+        self._ends_at = hours * HOUR_S
+        self._dice = random.Random(1)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            order = 0
+            while self._loop.time() < self._ends_at:
+                await self.slots.acquire(order)
+                group.create_task(self._job(order))
+                await asyncio.sleep(PACE_S)
+                order += 1
+
+    async def _job(self, order: int) -> None:
+        while not (took_s := self._submit()):
+            self.slots.saturated()
+            self.slots.release()
+            await self.slots.acquire(order)
+        self.slots.accepted()
+        await asyncio.sleep(took_s * (1 + LATENESS))
+        self.slots.release()
+
+    def _submit(self) -> float:
+        now = self._loop.time()
+        self._ends = [end for end in self._ends if end > now]
+        if len(self._ends) >= self._cap:
+            if now < self._ends_at:
+                self.refused[int(now / HOUR_S)] += 1
+            return 0.0
+        took_s = MEDIAN_S * self._dice.lognormvariate(0.0, SPREAD)
+        self._ends.append(now + took_s)
+        self.used_s += max(0.0, min(took_s, self._ends_at - now))
+        return took_s
+
+
+def main(cap: int, most: int, hours: int) -> None:
+    """Simulate and print."""
+    loop = _Loop()
+    night = _Night(loop, cap, most, hours)
+    loop.run_until_complete(night.run())
+    loop.close()
+    share = night.used_s / (cap * hours * HOUR_S)
+    print(json.dumps({"refused": night.refused, "share": share}))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

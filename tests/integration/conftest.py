@@ -1,0 +1,276 @@
+"""A desk for integration tests: a sandbox and runs in one event loop, real HTTP, real files.
+
+`desk.run` is what the command does, without the command line. After every run it checks what must
+hold whatever goes wrong: files are whole, rows complete, nothing secret is written anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch import bootstrap, logs
+from batch.clock import SystemClock
+from batch.config import Given, Secret, resolve
+from batch.errors import ExitCode
+from batch.events import Event
+from batch.manifest import Manifest, load
+from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
+from batch.session import Summary, open_session, plan_only, quiet_night
+from batch.stop import Stop
+
+KEY = "sk-verysecretkey0123456789"
+SECRETS = (KEY, "verysecret", "ksSecret=", "cacheKey=")
+LIMITS: dict[str, Any] = {
+    "submit_rate": "2000/s",
+    "max_in_flight": 50,
+    "max_downloads": 20,
+    "poll_interval": "50ms",
+    "request_timeout": "500ms",
+    "stall_timeout": "150ms",
+    "settle_time": "200ms",
+    "task_timeout": "20s",
+}
+FIELDS: dict[str, tuple[type, ...]] = {
+    "schema": (int,),
+    "run_id": (str,),
+    "job_id": (str,),
+    "status": (str,),
+    "prompt": (str,),
+    "options": (dict,),
+    "fingerprint": (str,),
+    "task_id": (str, type(None)),
+    "external_task_id": (str, type(None)),
+    "request_id": (str, type(None)),
+    "attempts": (int,),
+    "polls": (int,),
+    "file": (str, type(None)),
+    "bytes": (int, type(None)),
+    "sha256": (str, type(None)),
+    "video": (dict, type(None)),
+    "warnings": (list,),
+    "cost_usd": (int, float, type(None)),
+    "submitted_at": (str, type(None)),
+    "generated_at": (str, type(None)),
+    "finished_at": (str,),
+    "error": (dict, type(None)),
+}
+
+
+def jobs(count: int, **options: Any) -> list[dict[str, Any]]:
+    """Make that many jobs."""
+    return [{"id": f"job-{n:02}", "prompt": f"fox number {n}", **options} for n in range(count)]
+
+
+class Witness:
+    """Remembers what happened."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def notify(self, event: Event) -> None:
+        """Remember."""
+        self.events.append(event)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        """Return what happened of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class Desk:
+    """One output folder, and the runs over it."""
+
+    jobs = staticmethod(jobs)
+    witness = Witness
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path = tmp_path
+        self.root = tmp_path / "out"
+        self.log = io.StringIO()
+        self.limits: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
+
+    # -- surroundings
+
+    @asynccontextmanager
+    async def sandbox(
+        self, *faults: str, now: Callable[[], float] = time.time, **options: Any
+    ) -> AsyncIterator[Sandbox]:
+        """Serve a fast sandbox in this loop."""
+        config: dict[str, Any] = {"median_s": 0.05, "sigma": 0.1, "seed": 1, "clip": "tiny"}
+        plan = FaultPlan.from_strings(faults)
+        async with serve(SandboxConfig(**{**config, **options}, faults=plan), now=now) as box:
+            yield box
+            assert box.stats.key_leaks == 0, "the key went to the video server"
+
+    def manifest(self, listed: Sequence[dict[str, Any]] | int = 20, **limits: Any) -> Manifest:
+        """Write a manifest (JSON is YAML) and load it."""
+        path = self.tmp_path / "night.yaml"
+        content = {
+            "version": 1,
+            **self.extra,
+            "limits": {**LIMITS, **self.limits, **limits},
+            "jobs": jobs(listed) if isinstance(listed, int) else list(listed),
+        }
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        return load(path)
+
+    def settings(self, box: Sandbox | str, manifest: Manifest, **given: Any) -> Any:
+        """Decide the settings of a run against *box*."""
+        base_url = box if isinstance(box, str) else box.base_url
+        asked = {"output_dir": self.root, "base_url": base_url, "api_key": Secret(KEY), **given}
+        return resolve(manifest, Given(**asked), {})
+
+    # -- running
+
+    async def run(
+        self,
+        box: Sandbox | str,
+        listed: Sequence[dict[str, Any]] | int = 20,
+        *,
+        limits: dict[str, Any] | None = None,
+        stop: Stop | None = None,
+        observers: Sequence[Any] = (),
+        is_checked: bool = True,
+        **given: Any,
+    ) -> Summary:
+        """Bring the folder up to date, as `kling-batch run` does, and check what always holds."""
+        manifest = self.manifest(listed, **(limits or {}))
+        settings = self.settings(box, manifest, **given)
+        self._log_everything()
+        clock = SystemClock()
+        before = self.results() if is_checked else ""
+        with open_session(manifest, settings, clock) as session:
+            if session.plan.decisions:
+                summary = await bootstrap.execute(
+                    session, [logs.LogObserver(), *observers], clock, stop=stop
+                )
+            else:
+                summary = quiet_night(session, clock)
+        assert summary.exit_code is not ExitCode.BUG, "\n".join(summary.bugs)
+        if is_checked:
+            assert self.results().startswith(before), "results.jsonl was rewritten"
+            self.check()
+        return summary
+
+    def plan(self, box: Sandbox | str, listed: Any = 20, **given: Any) -> dict[str, int]:
+        """Return the counts of a plan."""
+        manifest = self.manifest(listed)
+        plan = plan_only(manifest, self.settings(box, manifest, **given))
+        return {action.value: count for action, count in plan.counts.items()}
+
+    def _log_everything(self) -> None:
+        handler = logs.configure(level=logging.DEBUG, log_format="text", stream=self.log)
+        as_json = logging.StreamHandler(self.log)
+        as_json.setFormatter(logs.JsonFormatter())
+        logs.logger.handlers[:] = [handler, as_json]
+
+    # -- looking
+
+    def results(self) -> str:
+        """Return results.jsonl as it is."""
+        path = self.root / "results.jsonl"
+        return path.read_text("utf-8") if path.exists() else ""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, oldest first."""
+        return [json.loads(line) for line in self.results().splitlines()]
+
+    @property
+    def last(self) -> dict[str, dict[str, Any]]:
+        """The last row of each job: its state."""
+        return {row["job_id"]: row for row in self.rows}
+
+    @property
+    def statuses(self) -> Counter[str]:
+        """How many jobs are in which state."""
+        return Counter(row["status"] for row in self.last.values())
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many jobs ended with which kind of error."""
+        return Counter(row["error"]["kind"] for row in self.last.values() if row["error"])
+
+    @property
+    def videos(self) -> dict[str, Path]:
+        """The files under videos/, by name."""
+        root = self.root / "videos"
+        return {str(p.relative_to(root)): p for p in sorted(root.rglob("*")) if p.is_file()}
+
+    def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Ask the state file something."""
+        connection = sqlite3.connect(self.root / ".kling-batch" / "state.db")
+        try:
+            with connection:
+                return connection.execute(query, values).fetchall()
+        finally:
+            connection.close()
+
+    def states(self) -> Counter[str]:
+        """Count the attempts by state."""
+        return Counter(state for (state,) in self.sql("SELECT state FROM attempts"))
+
+    # -- what always holds
+
+    def check(self) -> None:
+        """Check files, rows and secrets."""
+        whole = {}
+        for row in self.rows:
+            check_row(row)
+            if row["file"] is not None:
+                whole[row["sha256"]] = row["bytes"]
+        for name, path in self.videos.items():
+            data = path.read_bytes()
+            assert whole.get(hashlib.sha256(data).hexdigest()) == len(data), f"{name} is not whole"
+        for job_id, row in self.last.items():
+            if row["status"] == "succeeded":
+                data = (self.root / row["file"]).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == row["sha256"], job_id
+        assert not list((self.root / ".kling-batch").glob("parts/*")), "a part file is left"
+        self.check_secrets()
+
+    def check_secrets(self) -> None:
+        """Search every file and the log, at every level and in both formats."""
+        texts = {str(p): p.read_bytes() for p in self.root.rglob("*") if p.is_file()}
+        texts["log"] = self.log.getvalue().encode()
+        for name, data in texts.items():
+            for secret in SECRETS:
+                assert secret.encode() not in data, f"{secret} is in {name}"
+
+
+def check_row(row: dict[str, Any]) -> None:
+    """Check that a row has every field of the contract, in its type, and no other."""
+    assert list(row) == list(FIELDS)
+    for name, types in FIELDS.items():
+        assert isinstance(row[name], types), (name, row[name])
+    assert row["schema"] == 1
+    assert row["status"] in {"succeeded", "failed", "timed_out", "unconfirmed"}
+    assert (row["status"] == "succeeded") == (row["error"] is None)
+    if row["error"] is not None:
+        assert list(row["error"]) == ["kind", "code", "http_status", "message", "request_id"]
+    if row["status"] == "succeeded":
+        assert set(row["video"]) == {"duration_s", "width", "height"}
+        assert None not in (row["task_id"], row["file"], row["bytes"], row["sha256"])
+        assert row["submitted_at"] <= row["generated_at"] <= row["finished_at"]
+        assert row["attempts"] >= 1
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Give a desk on which waiting between tries is short."""
+    monkeypatch.setattr("batch.submit.REFUSAL_BASE_S", 0.04)
+    monkeypatch.setattr("batch.download.RETRY_BASE_S", 0.01)
+    monkeypatch.setattr("batch.download.RETRY_CAP_S", 0.05)
+    return Desk(tmp_path)

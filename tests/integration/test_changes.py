@@ -1,0 +1,254 @@
+"""What a person does between two nights: other prompts, other jobs, other wishes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batch.errors import ExitCode
+from batch.events import Submitted
+from batch.sandbox import FaultPlan
+from batch.stop import Stop, StopReason
+
+
+class StopAfter:
+    """Stops the run softly, as a first signal does, after so many submissions."""
+
+    def __init__(self, stop: Stop, count: int, reason: StopReason = StopReason.TERMINATED) -> None:
+        self._stop, self._left, self._reason = stop, count, reason
+
+    def notify(self, event: Any) -> None:
+        self._left -= isinstance(event, Submitted)
+        if self._left == 0:
+            self._stop.ask(self._reason, "enough")
+
+
+async def leave_open(desk: Any, box: Any, listed: Any, count: int) -> None:
+    """Submit all *count* jobs of *listed* and leave while their tasks are open."""
+    stop = Stop()
+    summary = await desk.run(box, listed, stop=stop, observers=[StopAfter(stop, count)])
+    assert summary.exit_code is ExitCode.TERMINATED
+    assert desk.states() == {"Open": count}
+    assert desk.rows == []
+
+
+def former(desk: Any) -> list[Any]:
+    """List the videos of former versions."""
+    root = desk.root / ".kling-batch/former"
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+async def test_a_soft_stop_leaves_open_tasks_to_the_next_run(desk: Any) -> None:
+    """No rows, nothing forgotten, nothing paid again."""
+    async with desk.sandbox(median_s=0.4) as box:
+        await leave_open(desk, box, 5, 5)
+        assert desk.plan(box, 5) == {"resume": 5}
+        summary = await desk.run(box, 5)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 5
+        assert desk.statuses == {"succeeded": 5}
+        assert [row["attempts"] for row in desk.rows] == [1] * 5
+
+
+async def test_a_job_changed_while_its_task_is_open_keeps_both_videos(desk: Any) -> None:
+    """The old task is collected as a former version, the new one is made, neither takes the other's place."""
+    old = [{"id": "a", "prompt": "an old fox"}, {"id": "b", "prompt": "same"}]
+    new = [{"id": "a", "prompt": "a new fox"}, {"id": "b", "prompt": "same"}]
+    async with desk.sandbox(median_s=0.4, clip="prompt") as box:
+        await leave_open(desk, box, old, 2)
+        assert desk.plan(box, new) == {"changed": 1, "resume": 1}
+        summary = await desk.run(box, new)
+        assert summary.exit_code is ExitCode.OK
+        assert summary.superseded == 1
+        assert box.stats.created == 3
+        by_prompt = {task.prompt: box.clip(task) for task in box.tasks}
+        fresh, stale = by_prompt["a new fox"], by_prompt["an old fox"]
+        assert desk.videos["a.mp4"].read_bytes() == b"".join(fresh.chunks(0, fresh.size))
+        assert [p.read_bytes() for p in former(desk)] == [b"".join(stale.chunks(0, stale.size))]
+        assert desk.last["a"]["prompt"] == "a new fox", "the last line of a job is its state"
+        assert desk.plan(box, new) == {"unchanged": 2}
+        assert (await desk.run(box, new)).exit_code is ExitCode.OK
+        assert box.stats.created == 3
+
+
+async def test_the_last_row_is_the_jobs_state_even_if_the_old_task_ends_last(desk: Any) -> None:
+    """The former version needs longer than the new one: its row must not be the last of the job."""
+    old = [{"id": "a", "prompt": "slow", "duration": 10, "mode": "pro"}]
+    new = [{"id": "a", "prompt": "quick"}]
+    async with desk.sandbox(median_s=0.5, sigma=0.0) as box:
+        await leave_open(desk, box, old, 1)
+        summary = await desk.run(box, new)
+        assert summary.exit_code is ExitCode.OK
+        assert desk.last["a"]["prompt"] == "quick"
+        assert desk.last["a"]["file"] == "videos/a.mp4"
+
+
+async def test_a_job_removed_while_its_task_is_open_is_collected(desk: Any) -> None:
+    """It is an orphan, but it is paid for."""
+    async with desk.sandbox(median_s=0.4) as box:
+        await leave_open(desk, box, 2, 2)
+        assert desk.plan(box, 1) == {"resume": 1, "orphaned": 1}
+        summary = await desk.run(box, 1)
+        assert summary.exit_code is ExitCode.OK
+        assert summary.superseded == 1
+        assert len(former(desk)) == 1
+        assert set(desk.videos) == {"job-00.mp4"}
+        assert box.stats.created == 2
+
+
+async def test_a_job_removed_and_brought_back_is_not_paid_again(desk: Any) -> None:
+    """Collected as an orphan; when it is listed again, the video takes its place without paying."""
+    async with desk.sandbox(median_s=0.3) as box:
+        await leave_open(desk, box, 2, 2)
+        await desk.run(box, 1)
+        summary = await desk.run(box, 2)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 2
+        assert set(desk.videos) == {"job-00.mp4", "job-01.mp4"}
+
+
+async def test_a_changed_job_keeps_its_former_video(desk: Any) -> None:
+    """What was paid for is never destroyed; changing back costs nothing."""
+    a, b = [{"id": "a", "prompt": "first"}], [{"id": "a", "prompt": "second"}]
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, a)
+        first = desk.videos["a.mp4"].read_bytes()
+        assert desk.plan(box, b) == {"changed": 1}
+        await desk.run(box, b)
+        second = desk.videos["a.mp4"].read_bytes()
+        assert second != first
+        assert [path.read_bytes() for path in former(desk)] == [first]
+        summary = await desk.run(box, a)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 2, "the first version was paid for already"
+        assert desk.videos["a.mp4"].read_bytes() == first
+        assert second in [path.read_bytes() for path in former(desk)]
+        assert (await desk.run(box, a)).planned == {"unchanged": 1}
+
+
+async def test_a_renamed_manifest_order_or_tag_changes_nothing(desk: Any) -> None:
+    """Only what would be sent counts."""
+    listed = desk.jobs(3)
+    async with desk.sandbox() as box:
+        await desk.run(box, listed)
+        shuffled = [{**job, "tags": ["x"]} for job in reversed(listed)]
+        assert desk.plan(box, shuffled) == {"unchanged": 3}
+
+
+async def test_forcing_makes_anew_and_keeps_the_former_video(desk: Any) -> None:
+    """`--force` pays once more, once."""
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, 2)
+        first = desk.videos["job-00.mp4"].read_bytes()
+        summary = await desk.run(box, 2, force=True, select=("job-00",))
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 3
+        assert desk.videos["job-00.mp4"].read_bytes() != first
+        assert [path.read_bytes() for path in former(desk)] == [first]
+        assert desk.last["job-00"]["attempts"] == 2
+        assert desk.plan(box, 2) == {"unchanged": 2}
+
+
+async def test_selected_jobs_only(desk: Any) -> None:
+    """Globs over ids and tags; exit code 0 says that the selected ones are done."""
+    listed = [*desk.jobs(3), {"id": "x/owl", "prompt": "owl", "tags": ["night"]}]
+    async with desk.sandbox() as box:
+        summary = await desk.run(box, listed, select=("tag:night", "*-01"))
+        assert summary.exit_code is ExitCode.OK
+        assert set(desk.last) == {"x/owl", "job-01"}
+        assert box.stats.created == 2
+        assert (await desk.run(box, listed)).tasks_created == 2
+
+
+async def test_a_budget_stops_the_run_before_it_is_exceeded(desk: Any) -> None:
+    """0.21 each, 1.00 in all: four tasks, exit code 3; the next run goes on."""
+    desk.extra = {"prices": {"kling-v2-6": 0.21}}
+    async with desk.sandbox() as box:
+        summary = await desk.run(box, 10, limits={"budget": 1.00})
+        assert summary.exit_code is ExitCode.LIMIT
+        assert box.stats.created == 4
+        assert summary.cost_usd == 0.84
+        assert summary.left == 6
+        assert desk.statuses == {"succeeded": 4}
+        assert "budget" in (summary.stopped or "")
+        again = await desk.run(box, 10, limits={"budget": 1.00})
+        assert again.exit_code is ExitCode.LIMIT
+        assert box.stats.created == 8
+        assert (await desk.run(box, 10)).exit_code is ExitCode.OK
+        assert box.stats.created == 10
+
+
+async def test_a_budget_that_just_suffices_does_not_stop(desk: Any) -> None:
+    """Exactly enough is enough."""
+    desk.extra = {"prices": {"kling-v2-6": 0.1}}
+    async with desk.sandbox() as box:
+        summary = await desk.run(box, 3, limits={"budget": 0.3})
+        assert summary.exit_code is ExitCode.OK
+
+
+async def test_refused_requests_do_not_use_up_the_budget(desk: Any) -> None:
+    """What created nothing costs nothing."""
+    desk.extra = {"prices": {"kling-v2-6": 0.1}}
+    async with desk.sandbox("submit:1301:first=3") as box:
+        summary = await desk.run(box, 6, limits={"budget": 0.3, "max_in_flight": 1})
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert desk.statuses == {"failed": 3, "succeeded": 3}
+
+
+async def test_a_deadline_leaves_open_tasks_to_the_next_run(desk: Any) -> None:
+    """Exit code 3 in time, nothing lost, nothing paid twice."""
+    async with desk.sandbox(median_s=0.6) as box:
+        summary = await desk.run(box, 10, limits={"deadline": "200ms", "max_in_flight": 4})
+        assert summary.exit_code is ExitCode.LIMIT
+        assert summary.seconds < 0.6
+        assert box.stats.created == 4
+        assert summary.left == 10
+        assert desk.states() == {"Open": 4}
+        assert desk.plan(box, 10) == {"resume": 4, "new": 6}
+        summary = await desk.run(box, 10)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 10
+
+
+async def test_a_deadline_during_a_look_up_leaves_the_job_lost(desk: Any) -> None:
+    """Stopped while nobody knows: the next run goes on looking, and finds."""
+    async with desk.sandbox("submit:drop-after", "lookup:500") as box:
+        summary = await desk.run(box, 3, limits={"deadline": "200ms"})
+        assert summary.exit_code is ExitCode.LIMIT
+        assert desk.states() == {"Lost": 3}
+        assert desk.rows == []
+        box.set_faults(FaultPlan())
+        summary = await desk.run(box, 3)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == box.stats.posts == 3
+
+
+async def test_a_deadline_during_downloads_leaves_them_to_the_next_run(desk: Any) -> None:
+    """A video server that is down must not hold the run beyond its deadline."""
+    async with desk.sandbox("download:503") as box:
+        stop = Stop()
+        summary = await desk.run(
+            box, 3, stop=stop, observers=[StopAfter(stop, 3, StopReason.INTERRUPTED)]
+        )
+        assert summary.exit_code is ExitCode.INTERRUPTED
+        box.set_faults(FaultPlan())
+        assert (await desk.run(box, 3)).exit_code is ExitCode.OK
+        assert box.stats.created == 3
+
+
+async def test_the_plan_touches_nothing(desk: Any) -> None:
+    """Neither files nor the provider."""
+    async with desk.sandbox() as box:
+        assert desk.plan(box) == {"new": 20}
+        assert not desk.root.exists()
+        assert sum(box.stats.counts().values()) == 0
+
+
+async def test_what_is_learned_is_kept(desk: Any) -> None:
+    """Generation times and the proof of look-up are in the state for the next night."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 5)
+        assert len(desk.sql("SELECT * FROM generation_times")) == 5
+        assert desk.sql("SELECT base_url FROM lookup_proofs") == [(box.base_url,)]
+        lookups = box.stats.lookups
+        await desk.run(box, 10)
+        assert box.stats.lookups == lookups, "proved already"

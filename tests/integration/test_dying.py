@@ -1,0 +1,219 @@
+"""Real processes that really die: kill -9 at every step and at random, SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.sandbox import FaultPlan
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
+
+REPOSITORY = Path(__file__).parents[2]
+MORTALS = Path(__file__).with_name("mortals.py")
+LIMITS = {
+    "submit_rate": "1000/s",
+    "poll_interval": "30ms",
+    "settle_time": "60ms",
+    "request_timeout": "1s",
+}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return what a process of ours gets to see."""
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **more}
+
+
+async def mortals(desk: Any, box: Any, mode: str, count: int, limits: Any, *rest: str) -> list[Any]:
+    """Let runs die, and return what they told."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(MORTALS), mode, box.base_url, str(desk.tmp_path), str(count)),
+        *(json.dumps({**LIMITS, **limits}), *rest),
+        stdout=asyncio.subprocess.PIPE,
+        env=environment(),
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def check_night(box: Any, night: dict[str, Any], count: int) -> None:
+    """One task per job, one file per job, one state per job."""
+    account = hashlib.sha256(night["key"].encode()).hexdigest()[:16]
+    created = [task for task in box.tasks if task.account == account]
+    per_job = Counter(task.prompt for task in created)
+    told = f"{night['key']}: {night['codes']}, see {night['out']}.log"
+    assert max(per_job.values()) == 1, f"paid twice: {told}"
+    assert len(created) == count, told
+    assert night["codes"][-1] == 0, told
+    last = {row["job_id"]: row for row in night["rows"]}
+    assert [row["status"] for row in last.values()] == ["succeeded"] * count, told
+    for row in last.values():
+        data = (Path(night["out"]) / row["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == row["sha256"], told
+    assert {row["task_id"] for row in last.values()} == {task.task_id for task in created}
+    assert not list((Path(night["out"]) / ".kling-batch").glob("parts/*")), told
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [(), ("submit:drop-after:per_task=1", "download:cut:per_task=1")],
+    ids=["clean", "answers-lost"],
+)
+async def test_killed_at_every_step_nothing_is_paid_twice_or_lost(
+    desk: Any, faults: tuple[str, ...]
+) -> None:
+    """Three jobs, one after the other; the n-th night dies at its n-th step, then runs again."""
+    # The runner alone sees to it: this provider would take the same external id twice.
+    options = {"median_s": 0.02, "sigma": 0.0, "unique_external_ids": False}
+    async with desk.sandbox(*faults, **options) as box:
+        nights = await mortals(desk, box, "steps", 3, {"max_in_flight": 1})
+        assert len(nights) > 25, "there are more steps than that"
+        assert sum(night["codes"][0] == -signal.SIGKILL for night in nights) > 25
+        for night in nights:
+            check_night(box, night, 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_killed_at_random_on_a_bad_night_nothing_is_paid_twice_or_lost(
+    desk: Any, seed: int
+) -> None:
+    """Answers, polls and downloads fail as well, and the process dies again and again."""
+    faults = ("submit:drop-after:0.2", "query:500:0.2", "download:cut:0.2")
+    async with desk.sandbox(*faults, median_s=0.15, unique_external_ids=False) as box:
+        nights = await mortals(desk, box, "random", 8, {"max_in_flight": 3}, str(seed))
+        assert nights[0]["codes"].count(-signal.SIGKILL) >= 1
+        check_night(box, nights[0], 8)
+
+
+# -- signals ---------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def running(desk: Any, box: Any, count: int, **limits: Any) -> AsyncIterator[Any]:
+    """Start the command over *count* jobs."""
+    desk.manifest(count, **{"request_timeout": "20s", **limits})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "batch", "run", str(desk.tmp_path / "night.yaml")),
+        *("--base-url", box.base_url, "--output-dir", str(desk.root)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(COMETAPI_KEY="sk-verysecretkey0123456789"),
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def until(what: Any) -> None:
+    """Wait for something to become true."""
+    async with asyncio.timeout(10):
+        while not what():  # noqa: ASYNC110 - it happens in another process
+            await asyncio.sleep(0.01)
+
+
+async def end(process: Any) -> tuple[float, int, str, str]:
+    """Wait for the end; return how long that took, the code, and what was printed."""
+    begun = time.monotonic()
+    out, err = await process.communicate()
+    return time.monotonic() - begun, process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_ends_the_run_at_once_and_loses_nothing(
+    desk: Any, number: signal.Signals, code: int
+) -> None:
+    """Tasks take minutes; the run ends within seconds, submits nothing more, and the next collects."""
+    later = 0.0
+    async with desk.sandbox(median_s=300.0, now=lambda: time.time() + later) as box:
+        async with running(desk, box, 6, max_in_flight=3) as process:
+            await until(lambda: len(desk_states(desk)) == 3)
+            process.send_signal(number)
+            took_s, returned, out, err = await end(process)
+        assert returned == code
+        assert took_s < 3
+        assert box.stats.posts == 3
+        assert "night" in out
+        assert "next run" in err
+        assert desk.rows == []
+        assert desk.plan(box, 6) == {"resume": 3, "new": 3}
+        later = 3600.0
+        box_limits = {"max_in_flight": 3}
+        resumed = asyncio.create_task(desk.run(box, 3, limits=box_limits))
+        summary = await resumed
+        assert summary.outcomes == {"succeeded": 3}
+        assert box.stats.created == 3
+
+
+def desk_states(desk: Any) -> list[str]:
+    """Return the states of all open attempts as they are on disk."""
+    try:
+        return [s for (s,) in desk.sql("SELECT state FROM attempts WHERE state = 'Open'")]
+    except Exception:  # noqa: BLE001 - not made yet
+        return []
+
+
+async def test_a_download_under_way_finishes_after_the_first_signal(desk: Any) -> None:
+    """One more second, and it is home: exit code 143 with the row written."""
+    async with desk.sandbox("download:slow:bytes_per_s=300000", video_bytes=200_000) as box:
+        async with running(desk, box, 1) as process:
+            await until(lambda: box.stats.downloads == 1)
+            process.send_signal(signal.SIGTERM)
+            _took_s, returned, _out, _err = await end(process)
+        assert returned == 143
+        assert desk.statuses == {"succeeded": 1}
+        desk.check()
+
+
+async def test_the_second_signal_leaves_at_once(desk: Any) -> None:
+    """A download that would take an hour: the first signal waits for it, the second does not."""
+    async with desk.sandbox("download:slow:bytes_per_s=2000", video_bytes=2_000_000) as box:
+        async with running(desk, box, 2) as process:
+            await until(lambda: box.stats.downloads == 2)
+            process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.3)
+            assert process.returncode is None
+            process.send_signal(signal.SIGTERM)
+            took_s, returned, _out, _err = await end(process)
+        assert returned == 143
+        assert took_s < 3
+        assert desk.videos == {}
+        box.set_faults(FaultPlan())
+        assert desk.plan(box, 2) == {"fetch": 2}
+        summary = await desk.run(box, 2)
+        assert summary.outcomes == {"succeeded": 2}
+        assert box.stats.created == 2
+
+
+async def test_the_second_signal_leaves_a_post_that_hangs(desk: Any) -> None:
+    """The POST went out, its answer does not come: left as intended, adopted by the next run."""
+    async with desk.sandbox("submit:hang-after:seconds=20") as box:
+        async with running(desk, box, 1) as process:
+            await until(lambda: box.stats.created == 1)
+            process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            took_s, returned, _out, _err = await end(process)
+        assert returned == 130
+        assert took_s < 3
+        box.set_faults(FaultPlan())
+        summary = await desk.run(box, 1)
+        assert summary.outcomes == {"succeeded": 1}
+        assert summary.adopted == 1
+        assert box.stats.created == 1

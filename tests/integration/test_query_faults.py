@@ -1,0 +1,211 @@
+"""Whatever becomes of a question: it is asked again, and is never a verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from batch.errors import ExitCode
+from batch.sandbox import FaultPlan
+
+READ_FAULTS = [
+    *("500", "502", "502-html", "503", "504", "524", "5000", "5001", "5002", "500-invalid"),
+    *("429", "1302", "1303", "new-api-1303", "429:retry-after=0.1", "waf", "404-html", "301"),
+    *(
+        "empty-2xx",
+        "garbled-2xx",
+        "html-2xx",
+        "truncated",
+        "drop",
+        "hang:seconds=9",
+        "slow:seconds=9",
+    ),
+    *("404", "1203", "task_not_exist", "1200", "1201", "1300", "401", "1004", "1102", "quota"),
+    *("unknown-status", "backwards"),
+]
+
+
+def rule(where: str, fault: str, when: str) -> str:
+    """Write a rule; options go behind what the fault has already."""
+    return f"{where}:{fault}{',' if ':' in fault else ':'}{when}"
+
+
+@pytest.mark.parametrize("fault", [*READ_FAULTS, "no-url"])
+async def test_a_look_that_fails_is_repeated(desk: Any, fault: str) -> None:
+    """The first two looks at each task go wrong: twenty videos, twenty tasks, one attempt each."""
+    async with desk.sandbox(rule("query", fault, "per_task=2")) as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        assert desk.statuses == {"succeeded": 20}
+        assert box.stats.created == box.stats.posts == 20
+        assert sum(box.faults_fired.values()) >= 20
+
+
+@pytest.mark.parametrize("fault", READ_FAULTS)
+async def test_a_look_up_that_fails_is_repeated(desk: Any, fault: str) -> None:
+    """All answers to submissions are lost, and the first look-ups fail as well: all are adopted."""
+    faults = ["submit:drop-after", rule("lookup", fault, "per_task=2")]
+    async with desk.sandbox(*faults) as box:
+        summary = await desk.run(box, limits={"settle_time": "2s"})
+        assert summary.exit_code is ExitCode.OK
+        assert desk.statuses == {"succeeded": 20}
+        assert box.stats.created == box.stats.posts == 20
+
+
+async def test_a_look_up_that_says_failed_is_believed_only_by_the_poll(desk: Any) -> None:
+    """What is adopted is polled by its task id; that is what counts."""
+    async with desk.sandbox("submit:drop-after", "lookup:failed") as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 20
+
+
+async def test_a_key_that_is_refused_for_good_leaves_the_tasks_open(desk: Any) -> None:
+    """No look is answered any more: exit code 4, no verdict, and the next run collects."""
+    async with desk.sandbox("query:401", "lookup:401") as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.ACCOUNT
+        assert desk.rows == []
+        created = box.stats.created
+        assert desk.states() == {"Open": created}
+        box.set_faults(FaultPlan())
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 20
+        assert desk.statuses == {"succeeded": 20}
+
+
+async def test_success_without_a_link_is_asked_for_again(desk: Any) -> None:
+    """The link never comes: kind download, the task is kept, and the next night it is fetched."""
+    async with desk.sandbox("query:no-url", "lookup:no-url") as box:
+        summary = await desk.run(box, 4)
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert desk.statuses == {"failed": 4}
+        assert desk.kinds == {"download": 4}
+        box.set_faults(FaultPlan())
+        assert desk.plan(box, 4) == {"fetch": 4}
+        assert (await desk.run(box, 4)).exit_code is ExitCode.OK
+        assert box.stats.created == 4
+
+
+async def test_a_failed_generation_gets_a_new_attempt(desk: Any) -> None:
+    """One task fails at the provider: a second one is made for that job, with an id of its own."""
+    async with desk.sandbox("outcome:generation:first=1") as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 21
+        assert sorted(row["attempts"] for row in desk.rows) == [1] * 19 + [2]
+        assert len(desk.rows) == 20
+        assert len({task.external_task_id for task in box.tasks}) == 21
+
+
+@pytest.mark.parametrize("outcome", ["generation", "empty-failure"])
+async def test_never_more_tasks_than_max_attempts(desk: Any, outcome: str) -> None:
+    """Every task fails: `max_attempts` tasks per job are paid for, in all nights together."""
+    async with desk.sandbox(f"outcome:{outcome}") as box:
+        summary = await desk.run(box, 4, limits={"max_attempts": 2})
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert box.stats.created == 8
+        assert desk.kinds == {"generation": 4}
+        assert [row["attempts"] for row in desk.rows] == [2] * 4
+        assert all(row["task_id"] for row in desk.rows)
+        again = await desk.run(box, 4, limits={"max_attempts": 2})
+        assert again.exit_code is ExitCode.JOBS_FAILED
+        assert again.planned == {"resting": 4}
+        asked = await desk.run(box, 4, limits={"max_attempts": 2}, retry_failed=True)
+        assert asked.exit_code is ExitCode.JOBS_FAILED
+        assert box.stats.created == 8, "max_attempts is the most ever paid for"
+        # The person raises the limit, and the provider is well again.
+        box.set_faults(FaultPlan())
+        healed = await desk.run(box, 4, limits={"max_attempts": 3})
+        assert healed.exit_code is ExitCode.OK
+        assert box.stats.created == 12
+        assert {row["attempts"] for row in desk.last.values()} == {3}
+
+
+async def test_moderation_rests_until_the_person_says_so(desk: Any) -> None:
+    """A prompt that the risk control refuses is paid for once."""
+    listed = [{"id": "bad", "prompt": "sandbox:moderation please"}, {"id": "good", "prompt": "fox"}]
+    async with desk.sandbox() as box:
+        summary = await desk.run(box, listed)
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert desk.kinds == {"moderation": 1}
+        assert "risk control" in desk.last["bad"]["error"]["message"]
+        assert (await desk.run(box, listed)).planned == {"resting": 1, "unchanged": 1}
+        assert box.stats.created == 2
+        assert (await desk.run(box, listed, retry_failed=True)).tasks_created == 1
+        assert box.stats.created == 3
+        # Another prompt is another job.
+        listed[0]["prompt"] = "a friendlier one"
+        assert desk.plan(box, listed) == {"changed": 1, "unchanged": 1}
+        assert (await desk.run(box, listed)).exit_code is ExitCode.OK
+
+
+async def test_a_task_that_takes_too_long_is_left_and_collected_later(desk: Any) -> None:
+    """`task_timeout` is no verdict: timed_out, then polled on in the next run, without paying."""
+    async with desk.sandbox(median_s=1.0, sigma=0.0) as box:
+        summary = await desk.run(box, 3, limits={"task_timeout": "200ms"})
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert desk.statuses == {"timed_out": 3}
+        assert desk.kinds == {"timeout": 3}
+        assert all(row["task_id"] and row["attempts"] == 1 for row in desk.rows)
+        assert desk.plan(box, 3) == {"resume": 3}
+        summary = await desk.run(box, 3)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == box.stats.posts == 3
+        assert [row["attempts"] for row in desk.last.values()] == [1] * 3
+
+
+async def test_a_stuck_task_times_out_every_night_and_is_never_paid_again(desk: Any) -> None:
+    """It stays open for ever; so it stays ours to ask for, and nobody makes another."""
+    listed = [{"id": "stuck", "prompt": "sandbox:stuck"}]
+    async with desk.sandbox() as box:
+        for night in range(1, 3):
+            summary = await desk.run(box, listed, limits={"task_timeout": "150ms"})
+            assert summary.exit_code is ExitCode.JOBS_FAILED
+            assert desk.statuses == {"timed_out": 1}
+            assert len(desk.rows) == night
+        assert box.stats.created == 1
+
+
+PEERS = {
+    "clean": ((), {}),
+    "every answer dropped after creation": (("submit:drop-after",), {}),
+    "account cap 5": ((), {"max_parallel": 5}),
+    "20 % of the looks answer 500": (("query:500:0.2",), {}),
+    "first five submissions 429 with Retry-After": (("submit:429:first=5,retry-after=1",), {}),
+}
+
+
+@pytest.mark.parametrize("scenario", PEERS)
+async def test_the_table_that_the_peers_were_measured_by(desk: Any, scenario: str) -> None:
+    """Twenty prompts at once: twenty videos, twenty paid tasks, few polls, in every row."""
+    faults, options = PEERS[scenario]
+    async with desk.sandbox(*faults, median_s=0.3, **options) as box:
+        summary = await desk.run(box, limits={"poll_interval": "150ms"})
+        assert summary.exit_code is ExitCode.OK
+        assert desk.statuses == {"succeeded": 20}
+        assert box.stats.created == 20
+        polls = sum(box.stats.queries_per_task.values()) + box.stats.lookups
+        assert polls / 20 <= 5
+        if not options and "429" not in scenario:
+            assert box.stats.posts == 20
+
+
+async def test_a_cap_of_the_account_is_learned(desk: Any) -> None:
+    """1303 lowers what is in flight: far fewer refused submissions than one per try."""
+    async with desk.sandbox(max_parallel=5, median_s=0.2) as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 20
+        assert box.stats.posts <= 45
+        assert box.stats.most_in_flight <= 5
+
+
+async def test_an_account_that_others_fill_frees_a_slot_in_the_end(desk: Any) -> None:
+    """Every submission is 1303 although nothing of ours is open: waited for, then made."""
+    async with desk.sandbox("submit:1303:first=6") as box:
+        summary = await desk.run(box, 2)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 2

@@ -1,0 +1,260 @@
+"""The output folder: what is derived is mended, what is damaged is told, what is secret stays so."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch import lock
+from batch.errors import ExitCode, LockedError, StateError, UsageError
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    """Read every file of a folder."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def tear(text: bytes) -> bytes:
+    """Cut the last line in its middle."""
+    return text[:-40]
+
+
+def lose_one(text: bytes) -> bytes:
+    """Take the second line out."""
+    lines = text.splitlines(keepends=True)
+    return b"".join([lines[0], *lines[2:]])
+
+
+def lose_end(text: bytes) -> bytes:
+    """Take the last two lines."""
+    return b"".join(text.splitlines(keepends=True)[:-2])
+
+
+def lose_newline(text: bytes) -> bytes:
+    """Take the last byte."""
+    return text[:-1]
+
+
+def lose_all(_text: bytes) -> bytes:
+    """Take everything."""
+    return b""
+
+
+@pytest.mark.parametrize("damage", [tear, lose_one, lose_end, lose_newline, lose_all])
+async def test_results_are_mended_at_the_next_start(desk: Any, damage: Any) -> None:
+    """The rows are derived: what is torn or missing is there again, each line once."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 5)
+        path = desk.root / "results.jsonl"
+        good = path.read_bytes()
+        path.write_bytes(damage(good))
+        posts = box.stats.posts
+        summary = await desk.run(box, 5, is_checked=False)
+        assert summary.exit_code is ExitCode.OK
+        desk.check()
+        assert sorted(path.read_bytes().splitlines()) == sorted(good.splitlines())
+        assert box.stats.posts == posts
+
+
+async def test_deleted_results_come_back(desk: Any) -> None:
+    """The whole file is gone."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 5)
+        good = (desk.root / "results.jsonl").read_bytes()
+        (desk.root / "results.jsonl").unlink()
+        summary = await desk.run(box, 5, is_checked=False)
+        assert summary.exit_code is ExitCode.OK
+        desk.check()
+        assert (desk.root / "results.jsonl").read_bytes() == good
+
+
+async def test_a_line_that_somebody_appended_is_left_alone(desk: Any) -> None:
+    """It is not ours to take away; our rows are all there."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 3)
+        path = desk.root / "results.jsonl"
+        good = path.read_bytes()
+        path.write_bytes(good + b'{"a note": "of mine"}\n')
+        await desk.run(box, 4, is_checked=False)
+        lines = path.read_bytes().splitlines()
+        assert lines[:4] == [*good.splitlines(), b'{"a note": "of mine"}']
+        assert json.loads(lines[4])["job_id"] == "job-03"
+        assert len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"no database at all, but long enough to be one" * 99, b"short"]
+)
+async def test_a_damaged_state_is_told_and_nothing_is_sent(desk: Any, garbage: bytes) -> None:
+    """Starting without it would pay again: a clear sentence, no request, the folder as it was."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 2)
+        state = desk.root / ".kling-batch/state.db"
+        state.write_bytes(garbage)
+        before, requests = snapshot(desk.root / "videos"), box.stats.counts()
+        with pytest.raises(StateError, match=r"state\.db is damaged.*nothing was sent"):
+            await desk.run(box, 3)
+        assert state.read_bytes() == garbage
+        assert snapshot(desk.root / "videos") == before
+        assert box.stats.counts() == requests
+        with pytest.raises(StateError):
+            desk.plan(box, 3)
+
+
+async def test_a_state_with_a_damaged_page_is_told(desk: Any) -> None:
+    """The header is fine, the middle is not."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 20)
+        state = desk.root / ".kling-batch/state.db"
+        data = bytearray(state.read_bytes())
+        data[4096:] = os.urandom(len(data) - 4096)
+        state.write_bytes(data)
+        posts = box.stats.posts
+        with pytest.raises(StateError, match="damaged"):
+            await desk.run(box, 21)
+        assert box.stats.posts == posts
+
+
+async def test_an_emptied_state_does_not_pass_for_a_new_folder(desk: Any) -> None:
+    """A state file of no bytes beside results: who goes on would pay for everything again."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 3)
+        (desk.root / ".kling-batch/state.db").write_bytes(b"")
+        posts = box.stats.posts
+        with pytest.raises((StateError, UsageError)):
+            await desk.run(box, 3)
+        assert box.stats.posts == posts
+
+
+async def test_a_run_that_died_while_making_its_state_leaves_a_usable_folder(desk: Any) -> None:
+    """Killed before the first table was there: plan and run take the folder for what it is, new."""
+    state = desk.root / ".kling-batch/state.db"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"")
+    async with desk.sandbox() as box:
+        assert desk.plan(box, 2) == {"new": 2}
+        assert (await desk.run(box, 2)).exit_code is ExitCode.OK
+
+
+async def test_a_state_of_a_newer_release_is_told(desk: Any) -> None:
+    """It says to install the newer one, and changes nothing."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 2)
+        desk.sql("PRAGMA user_version = 99")
+        posts = box.stats.posts
+        with pytest.raises(StateError, match="newer release"):
+            await desk.run(box, 3)
+        assert box.stats.posts == posts
+
+
+async def test_another_run_holds_the_folder(desk: Any) -> None:
+    """Told with the holder's pid; nothing is sent."""
+    async with desk.sandbox() as box:
+        with (
+            lock.hold(desk.root / ".kling-batch/lock"),
+            pytest.raises(LockedError, match=f"process {os.getpid()} on .* since") as caught,
+        ):
+            await desk.run(box, 2)
+        assert caught.value.exit_code is ExitCode.LOCKED
+        assert box.stats.posts == 0
+        assert (await desk.run(box, 2)).exit_code is ExitCode.OK
+
+
+async def test_a_lock_file_of_a_dead_run_holds_nobody_up(desk: Any) -> None:
+    """The lock is the operating system's; the file only says who."""
+    path = desk.root / ".kling-batch/lock"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"pid": 1, "host": "elsewhere", "since": "2020-01-01"}', encoding="utf-8")
+    async with desk.sandbox() as box:
+        assert (await desk.run(box, 2)).exit_code is ExitCode.OK
+
+
+async def test_videos_of_the_sandbox_never_pass_for_real_ones(desk: Any) -> None:
+    """A folder belongs to the sandbox or to the real API, not to both."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 2)
+        with pytest.raises(UsageError, match="real API"):
+            await desk.run(box, 2, sandbox=True)
+
+
+async def test_an_attempt_is_on_disk_before_its_request_goes_out(desk: Any) -> None:
+    """Rule 1: at the moment of the POST, the intent with that external id is committed."""
+    missing: list[str] = []
+
+    async with desk.sandbox() as box:
+        count = box._world.engine.create
+
+        def create(account: str, order: Any, *rest: Any) -> Any:
+            # Another connection sees only what is committed.
+            found = desk.sql(
+                "SELECT state FROM attempts WHERE external_task_id = ?", order.external_task_id
+            )
+            if found != [("Intended",)]:
+                missing.append(order.external_task_id)
+            return count(account, order, *rest)
+
+        box._world.engine.create = create
+        await desk.run(box)
+        assert box.stats.created == 20
+    assert missing == []
+
+
+async def test_no_secret_is_written_anywhere(desk: Any) -> None:
+    """A night of faults that quote keys and links; the desk greps all files and all logs."""
+    faults = [
+        "submit:drop-after:0.2",
+        "query:500:0.2",
+        "download:cut:per_task=1",
+        "download:403:0.2",
+        "download:redirect:0.2",
+        "outcome:moderation:first=1",
+    ]
+    async with desk.sandbox(*faults, clip="prompt") as box:
+        listed = [*desk.jobs(15), {"id": "quote", "prompt": "sandbox:unsafe"}]
+        await desk.run(box, listed)
+        assert box.stats.downloads > 15
+    assert desk.log.getvalue().count("\n") > 60
+
+
+async def test_an_answer_that_quotes_the_key_is_masked(desk: Any) -> None:
+    """Some gateways quote the key when they refuse it."""
+    from aiohttp import web  # noqa: PLC0415
+
+    async def refuse(request: web.BaseRequest) -> web.Response:
+        key = request.headers["Authorization"].removeprefix("Bearer ")
+        return web.json_response(
+            {"error": {"message": f"invalid token {key}", "code": "invalid_api_key"}}, status=401
+        )
+
+    runner = web.ServerRunner(web.Server(refuse))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        summary = await desk.run(f"http://127.0.0.1:{runner.addresses[0][1]}", 2)
+    finally:
+        await runner.cleanup()
+    assert summary.exit_code is ExitCode.ACCOUNT
+    assert "verysecret" not in json.dumps(summary.to_json())
+    assert "verysecret" not in repr(summary)
+
+
+async def test_the_state_is_usable_while_a_run_goes_on(desk: Any) -> None:
+    """`status` reads beside the run."""
+    seen: list[int] = []
+
+    class Reader:
+        def notify(self, _event: Any) -> None:
+            connection = sqlite3.connect(
+                f"file:{desk.root}/.kling-batch/state.db?mode=ro", uri=True
+            )
+            seen.append(connection.execute("SELECT count(*) FROM attempts").fetchone()[0])
+            connection.close()
+
+    async with desk.sandbox() as box:
+        await desk.run(box, 5, observers=[Reader()])
+    assert max(seen) == 5

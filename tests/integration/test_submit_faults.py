@@ -1,0 +1,313 @@
+"""Whatever becomes of a submission: twenty jobs, twenty videos, twenty tasks, wherever that can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from batch.errors import ExitCode
+from batch.events import Adopted
+
+# The task was created, and the answer does not say so: it is found by its external id.
+CREATED_AND_LOST = [
+    *("drop-after", "hang-after:seconds=9", "truncated", "truncated:at=0.97", "slow:seconds=9"),
+    *("empty-2xx", "garbled-2xx", "garbled-2xx:at=0.99", "html-2xx", "html-2xx-after"),
+    *("500-after", "502-after", "502-html-after", "503-after", "504-after", "524-after"),
+    *("5000-after", "5001-after", "5002-after", "404-html-after"),
+]
+# Nothing was created, and the answer does not say so: absence is proved, the same id goes again.
+ABSENT_AND_LOST = [
+    *("drop", "drop-before", "hang:seconds=9", "truncated-before", "empty-2xx-before"),
+    *("garbled-2xx-before", "html-2xx-before", "500", "502", "502-html", "503", "504", "524"),
+    *("5000", "5001", "5002", "404-html", "slow-before:seconds=9"),
+]
+# Surely nothing was created; it may go out again.
+NOT_NOW = ["1302", "429", "1303", "new-api-1303", "429:retry-after=0.2", "1303:retry-after=0.1"]
+ACCOUNT = [
+    *("401", "1000", "1001", "1002", "1003", "1004", "1100", "1101", "1102", "1103", "1304"),
+    *("quota", "insufficient_user_quota", "waf", "301"),
+]
+INVALID = ["1200", "1201", "1203", "404", "500-invalid"]
+MODERATION = ["1300", "1301"]
+DRESSES = [*(f"shape:{n}" for n in range(6)), "numeric-ids"]
+
+
+async def all_home(desk: Any, box: Any) -> None:
+    """Check that every job is done, and that each has cost one task."""
+    assert desk.statuses == {"succeeded": 20}
+    assert box.stats.created == 20
+    assert len(desk.videos) == 20
+    assert all(row["attempts"] == 1 for row in desk.last.values())
+    posts = box.stats.posts
+    summary = await desk.run(box)
+    assert summary.exit_code is ExitCode.OK
+    assert box.stats.posts == posts
+
+
+@pytest.mark.parametrize("fault", CREATED_AND_LOST)
+async def test_a_task_whose_answer_was_lost_is_adopted(desk: Any, fault: str) -> None:
+    """Every answer is lost after creation: not one POST is repeated."""
+    seen = desk.witness()
+    async with desk.sandbox(f"submit:{fault}") as box:
+        summary = await desk.run(box, observers=[seen])
+        assert summary.exit_code is ExitCode.OK
+        assert len(seen.of(Adopted)) == 20
+        assert box.stats.posts == 20
+        await all_home(desk, box)
+
+
+@pytest.mark.parametrize("fault", ABSENT_AND_LOST)
+async def test_what_is_surely_absent_goes_out_again_under_the_same_id(
+    desk: Any, fault: str
+) -> None:
+    """Look-up has proved itself by the other tasks, so "not found" is believed."""
+    sep = "," if ":" in fault else ":"
+    async with desk.sandbox(f"submit:{fault}{sep}first=5") as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        lost = sum(box.faults_fired.values())
+        assert lost >= 1
+        assert box.stats.posts == 20 + lost
+        # One attempt per job: the id is the one that the lost request had.
+        assert len(desk.sql("SELECT * FROM attempts")) == 20
+        await all_home(desk, box)
+
+
+@pytest.mark.parametrize("fault", NOT_NOW)
+async def test_what_is_refused_for_now_goes_out_later(desk: Any, fault: str) -> None:
+    """The first five submissions are told to wait."""
+    sep = "," if ":" in fault else ":"
+    async with desk.sandbox(f"submit:{fault}{sep}first=5") as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.posts == 25
+        await all_home(desk, box)
+
+
+@pytest.mark.parametrize("fault", DRESSES)
+async def test_every_shape_of_answer_is_understood(desk: Any, fault: str) -> None:
+    """The five envelopes, mixed ones, and ids that are numbers, from creation to the link."""
+    async with desk.sandbox(
+        *(f"{where}:{fault}" for where in ("submit", "query", "lookup"))
+    ) as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        created = {task.task_id for task in box.tasks}
+        assert {row["task_id"] for row in desk.rows} == created
+        await all_home(desk, box)
+
+
+@pytest.mark.parametrize("fault", ACCOUNT)
+async def test_a_refused_account_stops_submission_and_collects_what_is_open(
+    desk: Any, fault: str
+) -> None:
+    """After ten tasks the account is refused: ten videos, ten jobs as if never begun, exit code 4."""
+    async with desk.sandbox(f"submit:{fault}:after=10", median_s=0.2) as box:
+        summary = await desk.run(box, limits={"max_in_flight": 4})
+        assert summary.exit_code is ExitCode.ACCOUNT
+        assert summary.outcomes == {"succeeded": 10}
+        assert summary.left == 10
+        assert box.stats.created == 10
+        assert box.stats.posts <= 14, "it went on submitting"
+        assert len(desk.rows) == 10
+        assert desk.states() == {"Landed": 10}
+        assert desk.plan(box) == {"unchanged": 10, "new": 10}
+        assert "account" in desk.log.getvalue()
+
+
+async def test_once_the_account_is_mended_the_rest_is_made(desk: Any) -> None:
+    """The next run pays for what was left, and for nothing else."""
+    async with desk.sandbox("submit:quota:after=10") as box:
+        assert (await desk.run(box)).exit_code is ExitCode.ACCOUNT
+        made = box.stats.created
+        box.set_faults(type(box.config.faults)())
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        assert summary.tasks_created == 20 - made
+        await all_home(desk, box)
+
+
+async def test_a_wrong_key_sends_nothing_more_than_one_question_per_slot(desk: Any) -> None:
+    """Every POST is refused with 401: exit code 4, no rows, nothing known."""
+    async with desk.sandbox(api_key="another") as box:
+        summary = await desk.run(box, limits={"max_in_flight": 3})
+        assert summary.exit_code is ExitCode.ACCOUNT
+        assert box.stats.posts <= 3
+        assert desk.rows == []
+        assert desk.plan(box) == {"new": 20}
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [*((fault, "invalid_request") for fault in INVALID), *((f, "moderation") for f in MODERATION)],
+)
+async def test_a_refused_request_fails_its_job_only_and_rests(
+    desk: Any, fault: str, kind: str
+) -> None:
+    """Three are refused for good: 17 videos, exit code 1, and no further try on the next nights."""
+    async with desk.sandbox(f"submit:{fault}:first=3") as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert desk.statuses == {"succeeded": 17, "failed": 3}
+        assert desk.kinds == {kind: 3}
+        assert box.stats.created == 17
+        assert box.stats.posts == 20
+        failed = [row for row in desk.rows if row["status"] == "failed"]
+        assert all(row["task_id"] is None and row["attempts"] == 0 for row in failed)
+        assert all(row["cost_usd"] is None and row["error"]["http_status"] for row in failed)
+        before = desk.results()
+        again = await desk.run(box)
+        assert again.exit_code is ExitCode.JOBS_FAILED
+        assert again.planned == {"unchanged": 17, "resting": 3}
+        assert box.stats.posts == 20
+        assert desk.results() == before
+        asked = await desk.run(box, retry_failed=True)
+        assert asked.exit_code is ExitCode.OK
+        assert asked.tasks_created == 3
+        await all_home(desk, box)
+
+
+async def test_duplicates_say_that_the_task_exists(desk: Any) -> None:
+    """A proxy repeats the POST and answers with the second's 1201: the task is looked up."""
+    # After creation, the answer of every submission is 1201 "already exists".
+    async with desk.sandbox("submit:1201-after") as box:
+        summary = await desk.run(box, 3)
+        # The sandbox's canned 1201 does not say why. It is a refusal of a value as far as one can
+        # tell, and no second task is made of it.
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert box.stats.created == box.stats.posts == 3
+
+
+async def test_a_resent_request_that_is_called_a_duplicate_is_looked_up(desk: Any) -> None:
+    """Not found for longer than the settle time, sent again, 1201: then it is found after all."""
+    async with desk.sandbox(
+        "submit:drop-after:until=3", "lookup:1203:until=3,per_task=4", invisible_s=0.0
+    ) as box:
+        summary = await desk.run(box, 10, limits={"settle_time": "60ms"})
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 10
+        assert desk.statuses == {"succeeded": 10}
+
+
+async def test_a_task_may_be_invisible_for_a_while(desk: Any) -> None:
+    """Every answer is lost and tasks are invisible for a moment: looked for until they show."""
+    async with desk.sandbox("submit:drop-after", invisible_s=0.3, median_s=0.5) as box:
+        summary = await desk.run(box, limits={"settle_time": "900ms"})
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.posts == box.stats.created == 20
+
+
+async def test_a_task_invisible_for_longer_than_the_settle_time_is_not_paid_twice(
+    desk: Any,
+) -> None:
+    """The request goes out again under the same id, is called a duplicate, and is found."""
+    async with desk.sandbox("submit:drop-after:until=4", invisible_s=0.5) as box:
+        first = await desk.run(box, limits={"settle_time": "100ms"})
+        assert box.stats.created == 20
+        if first.exit_code is not ExitCode.OK:
+            assert set(desk.kinds) == {"unconfirmed"}
+            second = await desk.run(box, limits={"settle_time": "1s"})
+            assert second.exit_code is ExitCode.OK
+        assert box.stats.created == 20
+        assert desk.statuses == {"succeeded": 20}
+
+
+async def test_all_answers_lost_and_nothing_created_is_unconfirmed(desk: Any) -> None:
+    """Nothing has proved that look-up works: reported, kept, and not sent again."""
+    async with desk.sandbox("submit:drop-before") as box:
+        summary = await desk.run(box, 5)
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert desk.statuses == {"unconfirmed": 5}
+        assert desk.kinds == {"unconfirmed": 5}
+        assert box.stats.posts == 5
+        assert box.stats.created == 0
+        # Next night the network is well, but what was lost may still exist: looked for, not sent.
+        box.set_faults(type(box.config.faults)())
+        again = await desk.run(box, 5)
+        assert again.exit_code is ExitCode.JOBS_FAILED
+        assert desk.statuses == {"unconfirmed": 5}
+        assert box.stats.posts == 5
+        assert box.stats.lookups >= 10
+        asked = await desk.run(box, 5, resubmit_unconfirmed=True)
+        assert asked.exit_code is ExitCode.OK
+        assert desk.statuses == {"succeeded": 5}
+        assert box.stats.created == 5
+
+
+async def test_a_later_proof_settles_what_was_unconfirmed(desk: Any) -> None:
+    """A new job proves look-up; then "not found" is believed, and the lost ones are sent."""
+    async with desk.sandbox("submit:drop-before") as box:
+        await desk.run(box, 5)
+        assert desk.statuses == {"unconfirmed": 5}
+        box.set_faults(type(box.config.faults)())
+        summary = await desk.run(box, 6)
+        assert summary.exit_code is ExitCode.OK
+        assert desk.statuses == {"succeeded": 6}
+        assert box.stats.created == 6
+
+
+@pytest.mark.parametrize("not_found", ["kling", "new-api"])
+async def test_without_look_up_a_lost_answer_stays_unconfirmed(desk: Any, not_found: str) -> None:
+    """The provider serves no look-up: nothing is guessed, whichever way it says "not found"."""
+    async with desk.sandbox("submit:drop-after:until=5", lookup=False, not_found=not_found) as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        unsure = desk.statuses["unconfirmed"]
+        assert unsure >= 5 - 4
+        assert desk.statuses["succeeded"] == 20 - unsure
+        assert box.stats.posts == box.stats.created == 20
+        lookups = box.stats.lookups
+        again = await desk.run(box)
+        assert again.exit_code is ExitCode.JOBS_FAILED
+        assert box.stats.lookups > lookups, "the next run looks again"
+        assert box.stats.posts == 20
+        assert desk.plan(box) == {"unchanged": 20 - unsure, "resume": unsure}
+        row = next(row for row in desk.last.values() if row["status"] == "unconfirmed")
+        assert row["task_id"] is None
+        assert row["external_task_id"].startswith("kb-")
+
+
+async def test_resubmitting_without_look_up_finds_that_the_task_exists(desk: Any) -> None:
+    """The person insists; the provider says "duplicate", so there is a task: never a second one."""
+    async with desk.sandbox("submit:drop-after:first=3", lookup=False) as box:
+        await desk.run(box, 6)
+        assert desk.statuses == {"unconfirmed": 3, "succeeded": 3}
+        summary = await desk.run(box, 6, resubmit_unconfirmed=True)
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert box.stats.created == 6
+        assert desk.statuses == {"unconfirmed": 3, "succeeded": 3}
+        row = next(row for row in desk.last.values() if row["status"] == "unconfirmed")
+        assert "exists" in row["error"]["message"]
+
+
+async def test_look_up_that_works_later_brings_unconfirmed_tasks_home(desk: Any) -> None:
+    """Unconfirmed tonight, found tomorrow, paid once."""
+    async with desk.sandbox("submit:drop-after", "lookup:500") as box:
+        first = await desk.run(box, 4, limits={"task_timeout": "300ms", "settle_time": "50ms"})
+        assert first.exit_code is ExitCode.JOBS_FAILED
+        assert desk.statuses == {"unconfirmed": 4}
+        box.set_faults(type(box.config.faults)())
+        summary = await desk.run(box, 4)
+        assert summary.exit_code is ExitCode.OK
+        assert summary.adopted == 4
+        assert box.stats.created == box.stats.posts == 4
+
+
+async def test_a_server_that_cannot_be_reached_fails_the_jobs_for_tonight(desk: Any) -> None:
+    """Nothing was sent: kind network, and planned again on the next night."""
+    summary = await desk.run("http://127.0.0.1:9", 2, limits={"task_timeout": "200ms"})
+    assert summary.exit_code is ExitCode.JOBS_FAILED
+    assert desk.statuses == {"failed": 2}
+    assert desk.kinds == {"network": 2}
+    assert desk.plan("http://127.0.0.1:9", 2) == {"retry": 2}
+
+
+async def test_external_ids_that_the_provider_does_not_keep_unique_are_still_paid_once(
+    desk: Any,
+) -> None:
+    """CometAPI may not enforce uniqueness: nothing relies on the 1201."""
+    async with desk.sandbox("submit:drop-after:0.5", unique_external_ids=False) as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == 20

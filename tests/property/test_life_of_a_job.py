@@ -1,0 +1,405 @@
+"""The life of a job as a state machine: job, store and plan against a provider, step by step.
+
+Each rule is one transition of one attempt: what is decided, what the provider does with it, what is
+committed; after any of them the process may be dead, before or after the commit. Hypothesis chooses
+the order, and shrinks what breaks a rule of money to the shortest story. The look-up is the
+package's own, on virtual time; `tests/simulation` plays whole runs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from batch.job import (
+    Attempt,
+    Failed,
+    Failure,
+    FailureKind,
+    Generated,
+    Intended,
+    Job,
+    Landed,
+    Lost,
+    Open,
+    TimedOut,
+    Unconfirmed,
+    Video,
+    canonical_request,
+    fingerprint,
+)
+from batch.lookup import LookUp
+from batch.plan import PAYING, Decision, Policy, make_plan
+from batch.results import make_row, to_line
+from batch.stop import Stop
+from batch.store import Change, Proof, Put, ResultsFile, Row, Store, Withdraw
+from batch.wire import Found, NotFound, QueryAnswer, Task, TaskStatus
+
+from virtual_time import EPOCH, VirtualClock, VirtualLoop
+
+URL = "https://model.example"
+MAX_ATTEMPTS = 3
+JOBS = ("a", "b")
+LOST_ANSWER = Failure(FailureKind.NETWORK, "the connection was reset")
+TOLD_FAILED = Failure(FailureKind.GENERATION, "generation error")
+REFUSED = Failure(FailureKind.MODERATION, "policy")
+AGAIN = Failure(FailureKind.NETWORK, "asked again")
+fates = st.sampled_from(
+    ["created"] * 3 + ["fails", "fails", "lost before", "lost after", "refused", "too fast"]
+)
+rarely = st.sampled_from([False, False, False, True])
+ends = st.sampled_from(["lives", "lives", "lives", "dies before", "dies after"])
+
+
+@dataclass
+class Paid:
+    """A task as the provider has it."""
+
+    task_id: str
+    external_task_id: str
+    request: str
+    status: TaskStatus = TaskStatus.PROCESSING
+
+
+class _Index:
+    """The provider's look-up, as `LookUp` asks it."""
+
+    def __init__(self, tasks: list[Paid], *, works: bool) -> None:
+        self._tasks, self._works = tasks, works
+
+    async def query(self, identifier: str) -> QueryAnswer:
+        for task in self._tasks:
+            if self._works and identifier == task.external_task_id:
+                return Found(Task(task.task_id, task.status))
+        return NotFound(Failure(FailureKind.PROVIDER, "task not exist", "1203", 404))
+
+
+class _Journal:
+    """Commits as the journal does, at once."""
+
+    def __init__(self, machine: LifeOfAJob) -> None:
+        self._machine = machine
+
+    async def commit(self, *changes: Change) -> None:
+        self._machine.store.write(changes)
+
+
+class LifeOfAJob(RuleBasedStateMachine):
+    """One output folder, one provider, a process that comes and goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        where = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory, if there is
+        self.root = Path(tempfile.mkdtemp(prefix="life-", dir=where))
+        self.tasks: list[Paid] = []
+        self.versions = dict.fromkeys(JOBS, 1)
+        self.files: dict[str, str] = {}  # final name → task id of its content
+        self.index_works = True
+        self.ids = self.ticks = 0
+        self._start()
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.root)
+
+    # -- a process begins and ends
+
+    def _start(self) -> None:
+        self.store = Store.open(self.root / "state.db")
+        self.store._db.execute("PRAGMA synchronous=OFF")
+        self.results = ResultsFile(self.root / "results.jsonl")
+        self.results.mend(self.store)
+        self.mine: dict[str, Attempt] = {}  # what this process holds in memory
+        self.may_go_out: set[str] = set()  # intents of this very process
+        self.doubted: set[str] = set()  # looked for by this process; once is enough
+
+    @rule(
+        what=st.sampled_from(["crash", "edit", "tear", "delete"]),
+        job_id=st.sampled_from(JOBS),
+        number=st.integers(1, 400),
+    )
+    def meanwhile(self, what: str, job_id: str, number: int) -> None:
+        """The process dies, and before the next one begins something may happen.
+
+        An edit: the person changes a prompt, perhaps back to what it was. A tear: a line of the
+        results was half written when the machine went down. A video may be deleted.
+        """
+        self.store.close()
+        results = self.root / "results.jsonl"
+        if what == "edit":
+            self.versions[job_id] = 1 + number % 2
+        elif what == "tear" and results.exists():
+            data = results.read_bytes()
+            results.write_bytes(data[: max(0, len(data) - number)])
+        elif what == "delete":
+            self.files.pop(f"videos/{job_id}.mp4", None)
+        self._start()
+
+    def _die(self) -> None:
+        self.store.close()
+        self._start()
+
+    def _commit(self, attempt: Attempt, end: str, *more: Change) -> bool:
+        """Commit the new state; False when the process died at it."""
+        if end == "dies before":
+            self._die()
+            return False
+        self.store.write([Put(attempt), *more])
+        rows = [change.line for change in more if isinstance(change, Row)]
+        if end == "dies after":
+            self._die()
+            return False
+        self.results.append(rows)
+        self.mine[attempt.external_task_id] = attempt
+        return True
+
+    # -- what is to be done
+
+    def _job(self, job_id: str) -> Job:
+        request = canonical_request({"prompt": f"{job_id} {self.versions[job_id]}"})
+        return Job(job_id, request, fingerprint(request, None))
+
+    def _decision(self, job_id: str) -> Decision | None:
+        plan = make_plan(
+            [self._job(job_id)],
+            self.store.known(),
+            policy=Policy(max_attempts=MAX_ATTEMPTS),
+            is_present=lambda file, _size: file in self.files,
+            price=lambda _job: (0.1, True),
+        )
+        return next((d for d in plan.decisions if d.job_id == job_id), None)
+
+    def _next(self, job_id: str) -> Attempt | Decision | None:
+        """Return what the plan says is to go on, former versions first; or what is to be paid."""
+        decision = self._decision(job_id)
+        if decision is None:
+            return None
+        for external_task_id in (*decision.former, decision.attempt):
+            if external_task_id is not None:
+                stored = self.store.attempt(external_task_id)
+                return self.mine.setdefault(external_task_id, stored)
+        return decision if decision.action in PAYING else None
+
+    # A single rule for all steps: of many rules Hypothesis switches half off in each example, and
+    # no story would reach its end.
+    @rule(job_id=st.sampled_from(JOBS), fate=fates, is_slow=rarely, end=ends)
+    def step(self, job_id: str, fate: str, is_slow: bool, end: str) -> None:
+        """A job goes a step further in its life; *fate* is what the provider makes of it."""
+        attempt = self._next(job_id)
+        match attempt:
+            case None:
+                return
+            case Decision():
+                self._intend(attempt, end)
+                return
+        name = attempt.external_task_id
+        match attempt.state:
+            case Intended() if name in self.may_go_out:
+                self._send(attempt, fate, end)
+            case Intended() | Unconfirmed():
+                if name not in self.doubted:
+                    self._doubt(attempt, end)
+            case Lost():
+                self._look_up(attempt, end)
+            case Open() | TimedOut() if is_slow:
+                self._time_out(attempt, end)
+            case Open() | TimedOut():
+                self._poll(attempt, end, fails=fate == "fails")
+            case Generated():
+                self._land(attempt, end)
+            case Landed():
+                self._miss_the_file(attempt, end)
+
+    def _intend(self, decision: Decision, end: str) -> None:
+        """A paying decision puts its intent on disk."""
+        self.ids += 1
+        job = self._job(decision.job_id)
+        name, number = f"kb-{self.ids}", decision.number
+        attempt = Attempt(name, job.id, job.fingerprint, number, job.request, Intended(1.0))
+        if self._commit(attempt, end):
+            self.may_go_out.add(name)
+
+    def _send(self, attempt: Attempt, fate: str, end: str) -> None:
+        """The request goes out for an intent of this very process, and something comes of it."""
+        external_task_id = attempt.external_task_id
+        self.may_go_out.discard(external_task_id)
+        task_id = str(8_000_000 + len(self.tasks))
+        if fate in {"created", "fails", "lost after"}:
+            self.tasks.append(Paid(task_id, external_task_id, attempt.request))
+        match fate:
+            case "created" | "fails":
+                self._commit(attempt.to(Open(task_id, 1.0)), end)
+            case "lost before" | "lost after":
+                self._commit(attempt.to(Lost(1.0, LOST_ANSWER)), end)
+            case "refused":
+                self._conclude(attempt.to(Failed(REFUSED, 1.0)), end)
+            case "too fast":
+                self.store.write([Withdraw(external_task_id)])
+                self.mine.pop(external_task_id)
+
+    # -- look up
+
+    @initialize(works=st.booleans())
+    def the_provider_has_an_index_or_not(self, works: bool) -> None:
+        """Look-up by external id is supported, or it is not."""
+        self.index_works = works
+
+    def _doubt(self, attempt: Attempt, end: str) -> None:
+        """An intent of an earlier process, or what was unconfirmed, counts as lost."""
+        self.doubted.add(attempt.external_task_id)
+        self._commit(attempt.to(Lost(1.0, AGAIN)), end)
+
+    def _look_up(self, attempt: Attempt, end: str) -> None:
+        """The package's own look-up decides what is lost."""
+        found = self._find(attempt)
+        match found.state:
+            case Open():
+                self.mine[found.external_task_id] = found
+            case Intended():  # surely absent: the same request, the same id
+                if self._commit(found, end):
+                    self.may_go_out.add(found.external_task_id)
+            case Unconfirmed():
+                self._conclude(found, end)
+
+    def _find(self, attempt: Attempt) -> Attempt:
+        loop = VirtualLoop()
+        clock = VirtualClock(loop)
+        lookup = LookUp(
+            api=_Index(self.tasks, works=self.index_works),  # type: ignore[arg-type]
+            journal=_Journal(self),  # type: ignore[arg-type]
+            stop=Stop(),
+            clock=clock,
+            base_url=URL,
+            proved_at=self.store.proved_at(URL),
+            owner_of=self.store.owner_of,
+            settle_time_s=10.0,
+            patience_s=60.0,
+        )
+        try:
+            return loop.run_until_complete(lookup.find(attempt))
+        finally:
+            loop.close()
+
+    # -- poll, land
+
+    def _poll(self, attempt: Attempt, end: str, *, fails: bool) -> None:
+        """The provider has decided; and the task is found by its external id, where that works."""
+        if self.index_works:
+            self.store.write([Proof(URL, EPOCH)])
+        state = attempt.state
+        assert isinstance(state, Open | TimedOut)
+        task = next(task for task in self.tasks if task.task_id == state.task_id)
+        if task.status is TaskStatus.PROCESSING:
+            task.status = TaskStatus.FAILED if fails else TaskStatus.SUCCEEDED
+        if task.status is TaskStatus.FAILED:
+            self._conclude(attempt.to(Failed(TOLD_FAILED, 2.0, state.task_id, 1.0)), end)
+        else:
+            self._commit(attempt.to(Generated(state.task_id, 1.0, 2.0)), end)
+
+    def _time_out(self, attempt: Attempt, end: str) -> None:
+        """We have stopped waiting; that is no verdict."""
+        assert attempt.task_id is not None
+        self._conclude(attempt.to(TimedOut(attempt.task_id, 1.0, 3.0)), end)
+
+    def _land(self, attempt: Attempt, end: str) -> None:
+        """The file is there before the state says so."""
+        state, job = attempt.state, self._job(attempt.job_id)
+        assert isinstance(state, Generated)
+        is_current = attempt.fingerprint == job.fingerprint
+        file = job.video_path if is_current else f"former/{attempt.external_task_id}"
+        moved = []
+        for holder in self.store.landed_at(job.id, file):
+            if holder.external_task_id != attempt.external_task_id:
+                kept = f"former/{holder.external_task_id}"
+                assert isinstance(holder.state, Landed)
+                if file in self.files:
+                    self.files[kept] = self.files[file]
+                moved.append(Put(holder.to(replace(holder.state, file=kept))))
+        # The former video's new home is on record before the new one takes its place.
+        self.store.write(moved)
+        self.files[file] = state.task_id
+        landed = Landed(state.task_id, 1.0, 2.0, 3.0, file, 9, "00", Video(5.0, 16, 9))
+        self._conclude(attempt.to(landed), end)
+
+    def _miss_the_file(self, attempt: Attempt, end: str) -> None:
+        """The plan says that a landed video has to be fetched again."""
+        assert attempt.task_id is not None
+        self._commit(attempt.to(Generated(attempt.task_id, 1.0, 2.0)), end)
+
+    def _conclude(self, attempt: Attempt, end: str) -> None:
+        self.ticks += 1
+        row = make_row(attempt, run_id=f"r{self.ticks}", tasks=1, now=1.0)
+        self._commit(attempt, end, Row(to_line(row)))
+
+    # -- what must hold
+
+    @invariant()
+    def nothing_is_paid_twice(self) -> None:
+        by_request: dict[str, list[Paid]] = defaultdict(list)
+        for task in self.tasks:
+            by_request[task.request].append(task)
+        for request, tasks in by_request.items():
+            for earlier in tasks[:-1]:
+                assert earlier.status is TaskStatus.FAILED, f"{request} was paid for twice"
+            failed = [task for task in tasks if task.status is TaskStatus.FAILED]
+            assert len(failed) <= MAX_ATTEMPTS
+        externals = [task.external_task_id for task in self.tasks]
+        assert len(externals) == len(set(externals)), "one external id was sent twice"
+
+    @invariant()
+    def no_task_is_forgotten(self) -> None:
+        for task in self.tasks:
+            attempt = self.store.attempt(task.external_task_id)
+            is_doubtful = isinstance(attempt.state, Intended | Lost | Unconfirmed)
+            assert is_doubtful or attempt.task_id == task.task_id
+
+    @invariant()
+    def a_job_has_at_most_one_open_attempt_of_a_version(self) -> None:
+        for items in self.store.known().values():
+            for wanted in {item.fingerprint for item in items}:
+                of_version = [item for item in items if item.fingerprint == wanted]
+                unfinished = [i for i in of_version if i.state not in {"Landed", "Failed"}]
+                assert len(unfinished) <= 1
+                assert not unfinished or unfinished[0] is of_version[-1]
+
+    @invariant()
+    def no_row_is_without_its_file(self) -> None:
+        for attempt in self.store.attempts():
+            if isinstance(attempt.state, Landed) and attempt.state.file in self.files:
+                assert self.files[attempt.state.file] == attempt.state.task_id
+
+    @invariant()
+    def the_results_are_what_the_state_says(self) -> None:
+        path = self.root / "results.jsonl"
+        written = path.read_text().splitlines() if path.exists() else []
+        assert written == list(self.store.result_lines())
+        for line in written:
+            json.loads(line)
+
+    @precondition(lambda self: self.tasks)
+    @invariant()
+    def the_plan_never_pays_beside_an_open_task(self) -> None:
+        for job_id in JOBS:
+            decision, request = self._decision(job_id), self._job(job_id).request
+            if decision is not None and decision.action in PAYING:
+                mine = [task for task in self.tasks if task.request == request]
+                assert all(task.status is TaskStatus.FAILED for task in mine)
+
+
+LifeOfAJob.TestCase.settings = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestLifeOfAJob = LifeOfAJob.TestCase

@@ -1,0 +1,210 @@
+"""A process that can die at any step, as by SIGKILL: nothing it does afterwards has an effect.
+
+`Life.point` stands at every step that touches the disk or the network. At the chosen one the process
+is dead: coroutines stay where they are for ever, and whatever a `finally` would still do to a file
+is refused by the same `point`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from batch.errors import StateError
+from batch.store import Change, Journal, ResultsFile, Row, Store, _Entry
+
+T = TypeVar("T")
+
+
+class Died(BaseException):  # noqa: N818 - no error: the end
+    """The process is no more."""
+
+
+class Life:
+    """Counts the steps of a process; the one of number *dies_at* is never done."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.dies_at = dies_at
+        self.steps: Counter[str] = Counter()
+        self.count = 0
+        self.died_of: str | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        return self.died_of is not None
+
+    def point(self, name: str) -> None:
+        """Pass a step, or die here.
+
+        Raises:
+            Died: now, or before.
+        """
+        if not self.is_dead:
+            self.count += 1
+            self.steps[name] += 1
+            if self.count != self.dies_at:
+                return
+            self.died_of = name
+            if self.loop is not None:
+                self.loop.stop()
+        raise Died(self.died_of)
+
+    async def reach(self, name: str) -> None:
+        """As `point`, for coroutines: a dead one stays here and never ends."""
+        try:
+            self.point(name)
+        except Died:
+            await asyncio.get_running_loop().create_future()
+
+
+class _TornFile(io.RawIOBase):
+    """A file opened to append. Each write may be short, and may be the last."""
+
+    def __init__(self, file: Any, life: Life, rng: random.Random) -> None:
+        super().__init__()
+        self._file, self._life, self._rng = file, life, rng
+
+    def write(self, data: Any) -> int:
+        self._life.point("append: before")
+        size = len(data) if self._rng.random() < 0.8 else self._rng.randint(1, len(data))
+        written = int(self._file.write(bytes(data[:size])))
+        self._life.point("append: after")
+        return written
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def mortal_path(root: Path, life: Life, rng: random.Random) -> Path:
+    """Return *root* as a path on which, and below which, every step may be the last."""
+
+    class MortalPath(type(root)):  # type: ignore[misc]
+        def __fspath__(self) -> str:
+            life.point(f"path: {self.suffix or self.name}")
+            return str(self)
+
+        def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            file = io.open(self, mode, *args, **kwargs)  # noqa: UP020, SIM115, PTH123 - the base's
+            return _TornFile(file, life, rng) if mode == "ab" else file
+
+    made: Path = MortalPath(str(root))
+    return made
+
+
+class MortalDisk(Executor):
+    """Does blocking work on the loop, a little later; may refuse it as a full disk does."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, life: Life, rng: random.Random, fault_rate: float
+    ) -> None:
+        self._loop, self._life, self._rng, self._fault_rate = loop, life, rng, fault_rate
+        self._begun: list[Callable[[], None]] = []
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        is_running = self._rng.random() < 0.5
+        if is_running:
+            future.set_running_or_notify_cancel()
+
+        def work() -> None:
+            if work not in self._begun:
+                return
+            self._begun.remove(work)
+            if not is_running and not future.set_running_or_notify_cancel():
+                return
+            self._work(future, fn, args, kwargs)
+
+        self._begun.append(work)
+        self._loop.call_later(self._rng.choice((0.0, 0.001, 0.05, 0.4)), work)
+        return future
+
+    def _work(self, future: Future[T], fn: Callable[..., T], args: Any, kwargs: Any) -> None:
+        try:
+            self._life.point("disk: before")
+            if self._rng.random() < self._fault_rate:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            result = fn(*args, **kwargs)
+            self._life.point("disk: after")
+        except Died:
+            return
+        except Exception as error:  # noqa: BLE001 - handed on, as a pool does
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Finish what has begun, as a pool of threads does."""
+        for work in list(self._begun):
+            work()
+
+
+class InlineJournal(Journal):
+    """The journal without its thread: what comes within the gap shares a transaction."""
+
+    def __init__(
+        self,
+        store: Store,
+        results: ResultsFile,
+        *,
+        life: Life,
+        rng: random.Random,
+        fault_rate: float,
+    ) -> None:
+        super().__init__(store, results)
+        self._life, self._rng, self._fault_rate = life, rng, fault_rate
+        self._pending: list[_Entry] = []
+
+    def __enter__(self) -> InlineJournal:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if not self._life.is_dead:
+            self._flush()
+
+    async def commit(self, *changes: Change) -> None:
+        await self._life.reach("commit: before")
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        self._pending.append(_Entry(changes, done, loop))
+        if len(self._pending) == 1:
+            loop.call_later(self._rng.choice((0.0, 0.001, 0.02)), self._flush)
+        await done
+        await self._life.reach("commit: after")
+
+    def _flush(self) -> None:
+        entries, self._pending = self._pending, []
+        try:
+            failure = self._attempt(entries)
+        except Died:
+            return
+        for entry in entries:
+            if entry.done.done() or entry.loop.is_closed():
+                continue
+            if failure is None:
+                entry.done.set_result(None)
+            else:
+                entry.done.set_exception(failure)
+
+    def _attempt(self, entries: list[_Entry]) -> Exception | None:
+        if not entries:
+            return None
+        self._life.point("store: before")
+        if self._rng.random() < self._fault_rate:
+            return StateError("the state cannot be written (a fault of the simulation)")
+        failure = self._write(entries)
+        self._life.point("store: after")
+        return failure
+
+
+def rows_in(changes: Iterable[Change]) -> list[str]:
+    """Return the lines among *changes*."""
+    return [change.line for change in changes if isinstance(change, Row)]

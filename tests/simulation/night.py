@@ -1,0 +1,549 @@
+"""One seed: a handful of nights on one output folder, with everything that can happen to it.
+
+A scenario is drawn (manifest, limits, a provider's ways, how often what fails), then runs follow one
+another on the same folder: some die at a random step, some are stopped, and between them somebody
+edits the manifest or deletes a file. In the end the weather calms down, and everything has to
+settle. The rules that must hold are in `rules`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import math
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batch.config import Settings
+from batch.bootstrap import Lessons
+from batch.download import Downloader
+from batch.errors import ExitCode, StateError
+from batch.events import Event
+from batch.files import OutputFolder
+from batch.job import Job, canonical_request, fingerprint
+from batch.lookup import LookUp
+from batch.manifest import Manifest
+from batch.pacing import Pacer, Slots
+from batch.plan import Action
+from batch.poll import Poller
+from batch.runner import Runner, RunPolicy
+from batch.schema import Limits, Rate
+from batch.session import Session, close_session, open_session, price_of, quiet_night
+from batch.stop import Stop, StopReason
+from batch.store import Store
+from batch.submit import Submitter
+
+import rules
+from fake_provider import (
+    ABSENT,
+    FAILS,
+    FORBIDDEN,
+    INVALID,
+    MODERATED,
+    RELAY,
+    SILENT,
+    WORKS,
+    FakeApi,
+    Provider,
+    Rates,
+    Ways,
+)
+from mortal import Died, InlineJournal, Life, MortalDisk, mortal_path
+from virtual_time import DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
+
+BASE_URL = "https://simulated.example"
+CALM_RUNS = 8  # within so many quiet runs everything has to be settled
+LONGEST_RUN_S = 5 * 86_400.0
+TRAITS = ("", "", "", "", "", f"{FAILS} 1)", f"{FAILS} 2)", f"{FAILS} 9)", MODERATED, INVALID, FORBIDDEN)
+
+
+@dataclass
+class RunPlan:
+    """What happens in one run."""
+
+    number: int
+    is_calm: bool = False
+    force: bool = False
+    retry_failed: bool = False
+    resubmit: bool = False
+    dies_at: int | None = None
+    interrupt_after_s: float | None = None
+    insist_after_s: float | None = None
+    no_credit_after_s: float | None = None
+    offline: tuple[float, float] = (0.0, 0.0)
+    naps: list[tuple[float, float]] = field(default_factory=list)
+    clock_jump: tuple[float, float] | None = None
+
+
+@dataclass
+class Report:
+    """What came of a seed."""
+
+    seed: int
+    runs: int = 0
+    died_at: Counter[str] = field(default_factory=Counter)
+    steps: Counter[str] = field(default_factory=Counter)
+    tasks: int = 0
+    posts: int = 0
+    jobs: int = 0
+    exits: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+    known: Counter[str] = field(default_factory=Counter)
+    trace: list[str] = field(default_factory=list)
+
+
+class Night:
+    """A seed being played."""
+
+    def __init__(self, seed: int, root: Path, *, tell: Callable[[str], None] | None = None) -> None:
+        self.rng = rng = random.Random(seed)
+        self.root, self._tell = root, tell
+        self.report = Report(seed)
+        self.limits = Limits(
+            submit_rate=rng.choice([Rate(1, 1.0), Rate(30, 60.0), Rate(60, 60.0), Rate(20, 1.0)]),
+            max_in_flight=rng.choice([1, 2, 3, 5, 10, 30]),
+            max_downloads=rng.randint(1, 4),
+            poll_interval_s=rng.choice([1.0, 5.0, 10.0]),
+            request_timeout_s=rng.choice([5.0, 30.0]),
+            task_timeout_s=rng.choice([120.0, 600.0, 1800.0]),
+            max_attempts=rng.randint(1, 4),
+            settle_time_s=rng.choice([10.0, 30.0, 60.0]),
+            deadline_s=rng.choice([None, None, None, 120.0, 3600.0]),
+            budget_usd=rng.choice([None, None, None, 1.0, 3.0]),
+        )
+        self.ways = Ways(
+            look_up=rng.choice([WORKS, WORKS, WORKS, WORKS, SILENT, ABSENT, RELAY]),
+            refuses_duplicates=rng.random() < 0.7,
+            checks_duplicates_first=rng.random() < 0.5,
+            tells_external_id=rng.random() < 0.5,
+            cap=rng.choice([1, 2, 5, 1000, 1000]),
+            invisible_s=rng.choice([0.0, 0.5]) * self.limits.settle_time_s,
+            generation_s=rng.choice([10.0, 60.0, 200.0, 900.0]),
+            link_lasts_s=rng.choice([20.0, 600.0]),
+            resumes=rng.random() < 0.8,
+        )
+        if self.ways.look_up == RELAY:
+            self.ways.tells_external_id = True
+        levels = (0.0, 0.0, 0.05, 0.3)
+        self.rates = Rates(
+            submit=rng.choice(levels),
+            query=rng.choice(levels),
+            fetch=rng.choice((*levels, 0.6)),
+            throttle=rng.choice(levels),
+            disk=rng.choice((0.0, 0.0, 0.02)),
+            store=rng.choice((0.0, 0.0, 0.002)),
+        )
+        self.is_mortal = rng.random() < 0.75
+        self.provider = Provider(self.ways, random.Random(rng.random()))
+        self.count = rng.choice((3, 3, 5, 8, 12, 20, 30))
+        self.versions = dict.fromkeys((f"j{n}" for n in range(self.count)), 1)
+        self.traits: dict[tuple[str, int], str] = {}
+        self.has_traits = rng.random() < 0.6
+        self.now = 1000.0
+        self.offset = 0.0
+        self.forced: Counter[str] = Counter()  # prompts that were asked for anew, and how often
+        self.retried: Counter[str] = Counter()
+        self.resubmitted: Counter[str] = Counter()
+        self.tampered: set[str] = set()  # files (relative) that somebody broke
+        self.tampered_ids: set[str] = set()  # and whose videos those were
+        self._graves: list[tuple[VirtualLoop, Store | None]] = []
+
+    # -- the story
+
+    def play(self) -> Report:
+        """Play all runs; the report says what was broken, if anything."""
+        try:
+            for number in range(1, self.rng.choice((1, 2, 3, 4, 6)) + 1):
+                self._edit(number)
+                self._run(self._draw(number))
+                self.now += self.rng.choice((1.0, 5.0, 60.0, 3600.0, 20_000.0, 700_000.0))
+                if self.report.violations:
+                    return self.report
+            self._settle(number)
+        finally:
+            self._bury()
+            self.report.tasks = len(self.provider.tasks)
+            self.report.posts = len(self.provider.posts)
+            self.report.jobs = self.count
+        return self.report
+
+    def _settle(self, number: int) -> None:
+        """No more faults: within a few runs, nothing may be left to do."""
+        self.limits = self.limits.with_given(deadline_s=None, budget_usd=None)
+        self.ways.look_up, self.ways.cap = WORKS, 1000
+        for calm in range(1, CALM_RUNS + 1):
+            run = RunPlan(number + calm, is_calm=True, resubmit=calm > CALM_RUNS // 2)
+            exit_code = self._run(run)
+            self.now += 3600.0
+            if self.report.violations:
+                return
+            if exit_code is not None and self._is_settled():
+                self._violate(rules.at_the_end(self))
+                return
+        self._violate([f"not settled after {CALM_RUNS} quiet runs: {self._open_states()}"])
+
+    def _draw(self, number: int) -> RunPlan:
+        rng = self.rng
+        run = RunPlan(number)
+        if self.is_mortal and rng.random() < 0.7:
+            run.dies_at = int(math.exp(rng.random() * math.log(150 * self.count))) + 1
+        if rng.random() < 0.15:
+            run.interrupt_after_s = rng.expovariate(1 / 60)
+            if rng.random() < 0.5:
+                run.insist_after_s = run.interrupt_after_s + rng.choice((0.0, 0.1, 5.0))
+        if rng.random() < 0.08:
+            run.no_credit_after_s = rng.expovariate(1 / 30)
+        if rng.random() < 0.1:
+            begin = self.now + rng.expovariate(1 / 60)
+            run.offline = (begin, begin + 600.0)
+        if rng.random() < 0.1:
+            run.naps = [(self.now + rng.expovariate(1 / 60), 3600.0)]
+        if rng.random() < 0.15:
+            run.clock_jump = (rng.expovariate(1 / 60), rng.choice((-3600.0, 3600.0)))
+        if number > 1:
+            run.force = rng.random() < 0.05
+            run.retry_failed = rng.random() < 0.1
+            run.resubmit = rng.random() < 0.1
+        return run
+
+    def _edit(self, number: int) -> None:
+        """Somebody works on the manifest and in the folder between two runs."""
+        rng = self.rng
+        if number == 1:
+            return
+        for job_id in [f"j{n}" for n in range(self.count)]:
+            luck = rng.random()
+            if luck < 0.05:
+                self.versions[job_id] = rng.randint(1, 3)
+            elif luck < 0.07:
+                self.versions.pop(job_id, None)
+            file = self.root / f"videos/{job_id}.mp4"
+            if rng.random() < 0.05 and file.exists():
+                self._note_tampering(job_id, f"videos/{job_id}.mp4")
+                if rng.random() < 0.5:
+                    file.unlink()
+                else:
+                    file.write_bytes(file.read_bytes()[:100])
+
+    def _note_tampering(self, job_id: str, file: str) -> None:
+        self.tampered.add(file)
+        with Store.open_to_read(self.root / ".kling-batch/state.db") as store:
+            self.tampered_ids |= {a.external_task_id for a in store.landed_at(job_id, file)}
+
+    def jobs(self) -> tuple[Job, ...]:
+        """Return what the manifest asks for now."""
+        return tuple(self._job(job_id, version) for job_id, version in self.versions.items())
+
+    def _job(self, job_id: str, version: int) -> Job:
+        key = (job_id, version)
+        if key not in self.traits:
+            trait = self.rng.choice(TRAITS) if self.has_traits else ""
+            self.traits[key] = trait
+            if trait.startswith(FAILS):
+                self.provider.failures_left[self.prompt(*key)] = int(trait[len(FAILS) : -1])
+        body = {
+            "prompt": self.prompt(*key),
+            "model_name": "kling-v2-6",
+            "mode": "std",
+            "duration": "5",
+            "aspect_ratio": "1:1",
+        }
+        request = canonical_request(body)
+        return Job(job_id, request, fingerprint(request, None))
+
+    def prompt(self, job_id: str, version: int) -> str:
+        """Return the prompt of a version of a job; it tells all that the rules need to know."""
+        return f"{job_id} v{version} {self.traits.get((job_id, version), '')}"
+
+    # -- one run
+
+    def _run(self, run: RunPlan) -> ExitCode | None:
+        """Run once; None when the process died or could not write its state."""
+        self.report.runs += 1
+        jobs = self.jobs()
+        for job in jobs:
+            prompt = job.body()["prompt"]
+            self.forced[prompt] += run.force
+            self.retried[prompt] += run.retry_failed
+            self.resubmitted[prompt] += run.resubmit
+        life = Life(run.dies_at)
+        loop = VirtualLoop(self.now)
+        loop.naps = list(run.naps)
+        clock = VirtualClock(loop, offset=self.offset, boot=self.rng.random() * 1e6)
+        settings = Settings(
+            output_dir=mortal_path(self.root, life, random.Random(self.rng.random())),
+            base_url=BASE_URL,
+            sandbox=False,
+            limits=self.limits,
+            force=run.force,
+            retry_failed=run.retry_failed,
+            resubmit_unconfirmed=run.resubmit,
+        )
+        manifest = Manifest(Path("night.yaml"), "night", jobs, self.limits)
+        self._say(loop, f"run {run}")
+        exit_code = self._guarded(run, manifest, settings, loop, clock, life)
+        self.provider.no_credit = False
+        self.now, self.offset = loop.time(), clock.offset
+        self.report.steps += life.steps
+        if life.is_dead:
+            self.report.died_at[life.died_of or ""] += 1
+        how = f"died: {life.died_of}" if life.is_dead else str(exit_code)
+        self.report.exits[how.split(":")[0]] += 1
+        self._say(loop, f"end of run {run.number}: {how}, {life.count} steps")
+        if not self.report.violations:
+            self._violate(rules.after_a_run(self, run, is_whole=exit_code is not None))
+        return exit_code
+
+    def _guarded(
+        self,
+        run: RunPlan,
+        manifest: Manifest,
+        settings: Settings,
+        loop: VirtualLoop,
+        clock: VirtualClock,
+        life: Life,
+    ) -> ExitCode | None:
+        asyncio.set_event_loop(loop)
+        try:
+            with open_session(manifest, settings, clock) as session:
+                session.store._db.execute("PRAGMA synchronous=OFF")
+                if not session.plan.decisions:
+                    return quiet_night(session, clock).exit_code
+                life.loop = loop
+                return loop.run_until_complete(self._execute(run, session, loop, clock, life))
+        except Died:
+            return None
+        except StateError as error:
+            self._say(loop, f"StateError: {error}")
+            return None
+        except DeadlockError:
+            if not life.is_dead:
+                self._violate(["the run waits for ever"])
+            return None
+        except RuntimeError:
+            if not life.is_dead:
+                raise
+            return None
+        finally:
+            asyncio.set_event_loop(None)
+            self._graves.append((loop, None))
+
+    async def _execute(
+        self, run: RunPlan, session: Session, loop: VirtualLoop, clock: VirtualClock, life: Life
+    ) -> ExitCode:
+        """Assemble as `batch.bootstrap` does, with the fakes in their places."""
+        limits, rng = session.settings.limits, random.Random(self.rng.random())
+        rates = Rates() if run.is_calm else self.rates
+        stop, main = Stop(), asyncio.current_task()
+        assert main is not None
+        ids = random.Random(rng.random())
+
+        def notify(event: Event) -> None:
+            self._say(loop, str(event))
+
+        with ExitStack() as exits:
+            api = FakeApi(
+                self.provider,
+                run=run.number,
+                loop=loop,
+                clock=clock,
+                life=life,
+                rates=rates,
+                rng=random.Random(rng.random()),
+                request_timeout_s=limits.request_timeout_s,
+                late_s=limits.settle_time_s * 0.3,
+                offline=run.offline,
+            )
+            disk = MortalDisk(loop, life, random.Random(rng.random()), rates.disk)
+            folder = exits.enter_context(OutputFolder(session.settings.output_dir, pool=disk))
+            journal = exits.enter_context(
+                InlineJournal(
+                    session.store,
+                    session.results,
+                    life=life,
+                    rng=random.Random(rng.random()),
+                    fault_rate=rates.store,
+                )
+            )
+            reader = exits.enter_context(Store.open_to_read(session.store.path))
+            self._graves.append((loop, reader))
+            rate = limits.submit_rate
+            guard = VirtualWindow(clock, rate.count, rate.per_second)
+            pacer = Pacer(rate, clock=clock, guard=guard)
+            slots = Slots(limits.max_in_flight, clock=clock)
+            lookup = LookUp(
+                api=api,
+                journal=journal,
+                stop=stop,
+                clock=clock,
+                base_url=BASE_URL,
+                proved_at=reader.proved_at(BASE_URL),
+                owner_of=reader.owner_of,
+                settle_time_s=limits.settle_time_s,
+                patience_s=limits.task_timeout_s,
+            )
+            submitter = Submitter(
+                api=api,
+                journal=journal,
+                pacer=pacer,
+                slots=slots,
+                lookup=lookup,
+                stop=stop,
+                clock=clock,
+                rng=rng,
+                notify=notify,
+                patience_s=limits.task_timeout_s,
+                callback_url=lambda _external_task_id: None,
+            )
+            lessons = Lessons(reader.generation_times(), limits.poll_interval_s, rng)
+            poller = Poller(
+                api=api,
+                journal=journal,
+                lookup=lookup,
+                stop=stop,
+                clock=clock,
+                notify=notify,
+                next_look=lessons.next_look,
+                learn=lessons.learn,
+                poll_interval_s=limits.poll_interval_s,
+                task_timeout_s=limits.task_timeout_s,
+            )
+            downloader = Downloader(
+                api=api, folder=folder, stop=stop, clock=clock, rng=rng, notify=notify
+            )
+            runner = Runner(
+                run_id=session.run_id,
+                submitter=submitter,
+                poller=poller,
+                downloader=downloader,
+                lookup=lookup,
+                store=reader,
+                journal=journal,
+                pacer=pacer,
+                slots=slots,
+                max_in_flight=limits.max_in_flight,
+                stop=stop,
+                clock=clock,
+                notify=notify,
+                price=price_of(session.manifest),
+                new_id=lambda: f"kb-{ids.randbytes(6).hex()}",
+                policy=RunPolicy(
+                    max_downloads=limits.max_downloads,
+                    max_attempts=limits.max_attempts,
+                    deadline_s=limits.deadline_s,
+                    budget_usd=limits.budget_usd,
+                    resubmit_unconfirmed=session.settings.resubmit_unconfirmed,
+                    base_url=BASE_URL,
+                ),
+            )
+            api.on_post = lambda: self._violate(rules.at_a_post(self, reader, loop.time()))
+            self._schedule(run, loop, clock, stop, main)
+            try:
+                await runner.run(session.plan)
+                exit_code = runner.exit_code(session.plan)
+            except asyncio.CancelledError:
+                if stop.reason is not StopReason.INTERRUPTED:
+                    self._violate(["told twice to stop, after another reason to stop"])
+                exit_code = runner.exit_code(session.plan)
+            self._violate([f"a bug: {bug}" for bug in runner.tally.bugs])
+            self._violate(rules.of_the_pace(self, api.calls, loop.napped))
+            self._violate(rules.of_the_budget(self, run, session))
+        close_session(session, exit_code, clock)
+        return exit_code
+
+    def _schedule(
+        self,
+        run: RunPlan,
+        loop: VirtualLoop,
+        clock: VirtualClock,
+        stop: Stop,
+        main: asyncio.Task[object],
+    ) -> None:
+        """Have happen what happens in this run."""
+        if run.interrupt_after_s is not None:
+            loop.call_later(run.interrupt_after_s, stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
+        if run.insist_after_s is not None:
+            loop.call_later(run.insist_after_s, main.cancel)
+        if run.no_credit_after_s is not None:
+            loop.call_later(run.no_credit_after_s, setattr, self.provider, "no_credit", True)
+        if run.clock_jump is not None:
+            after_s, by_s = run.clock_jump
+            loop.call_later(after_s, setattr, clock, "offset", clock.offset + by_s)
+        loop.call_later(LONGEST_RUN_S, self._violate, ["the run does not end"])
+        loop.call_later(LONGEST_RUN_S, main.cancel)
+
+    # -- odds and ends
+
+    def _is_settled(self) -> bool:
+        """Nothing is to be done, but to look for what nobody can prove to be absent."""
+        with Store.open_to_read(self.root / ".kling-batch/state.db") as store:
+            plan = rules.plan_of(self, store)
+        return set(plan.counts) <= {Action.UNCHANGED, Action.RESTING, Action.ORPHANED} and not any(
+            external_task_id in self.provider.by_external
+            for decision in plan.decisions
+            for external_task_id in decision.former
+        )
+
+    def _open_states(self) -> str:
+        with Store.open_to_read(self.root / ".kling-batch/state.db") as store:
+            plan = rules.plan_of(self, store)
+        return "; ".join(f"{d.job_id}: {d.action}, {d.reason}" for d in plan.decisions)
+
+    def _violate(self, broken: list[str]) -> None:
+        for sentence in broken:
+            known = next((name for name, mark in rules.KNOWN.items() if mark in sentence), None)
+            if known is not None:
+                self.report.known[known] += 1
+            elif sentence not in self.report.violations:
+                self.report.violations.append(sentence)
+                if self._tell is not None:
+                    self._tell(f"*** {sentence}")
+
+    def _say(self, loop: VirtualLoop, text: str) -> None:
+        line = f"{loop.time():12.3f} {text}"
+        self.report.trace.append(line)
+        if self._tell is not None:
+            self._tell(line)
+
+    def _bury(self) -> None:
+        """End the coroutines of the dead, now that it makes no difference any more."""
+        for loop, reader in self._graves:
+            if reader is not None:
+                reader.close()
+            for task in asyncio.all_tasks(loop):
+                task._log_destroy_pending = False
+                coroutine = task.get_coro()
+                for _ in range(50):
+                    try:
+                        coroutine.close()  # type: ignore[union-attr]
+                        break
+                    except (RuntimeError, Died):
+                        continue
+            loop.set_exception_handler(lambda *_: None)
+            if not loop.is_closed():
+                loop.close()
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    where = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory, if there is
+    root = Path(tempfile.mkdtemp(prefix="night-", dir=where))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def play(seed: int, *, tell: Callable[[str], None] | None = None) -> Report:
+    """Play the seed in a folder of its own."""
+    with _folder() as root:
+        report = Night(seed, root, tell=tell).play()
+    gc.collect(0)
+    return report

@@ -1,0 +1,88 @@
+"""Play seeds of the simulation: one aloud, or many with a summary.
+
+    python tests/simulation/nights.py --seed 123 --verbose
+    python tests/simulation/nights.py --seeds 0:20000
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from collections import Counter
+from multiprocessing import Pool
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2]))  # works in a checkout, installed or not
+
+from night import Report, play
+
+
+def main() -> int:
+    """Play what is asked for; exit 1 if a rule was broken."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, help="play this one, and tell what happened")
+    parser.add_argument("--seeds", default="0:1000", help="FROM:TO, TO excluded")
+    parser.add_argument("--verbose", action="store_true", help="every event of --seed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    options = parser.parse_args()
+    if options.seed is not None:
+        report = play(options.seed, tell=print if options.verbose else None)
+        _tell(report)
+        return 1 if report.violations else 0
+    first, _, last = options.seeds.partition(":")
+    return _play_many(range(int(first), int(last)), options.jobs)
+
+
+def _play_many(seeds: range, jobs: int) -> int:
+    begun = time.perf_counter()
+    total = Report(-1)
+    broken: list[Report] = []
+    with Pool(jobs) as pool:
+        for report in pool.imap_unordered(_play_quietly, seeds, chunksize=8):
+            total.runs += report.runs
+            total.tasks += report.tasks
+            total.posts += report.posts
+            total.jobs += report.jobs
+            total.died_at += report.died_at
+            total.exits += report.exits
+            total.known += report.known
+            if report.violations:
+                broken.append(report)
+    deaths = sum(total.died_at.values())
+    print(
+        f"{len(seeds)} seeds, {total.runs} runs, {deaths} deaths at {len(total.died_at)} kinds of"
+        f" step, {total.jobs} jobs, {total.posts} requests, {total.tasks} tasks created,"
+        f" {len(broken)} seeds with violations, {time.perf_counter() - begun:.0f} s"
+    )
+    print("ends:", dict(total.exits.most_common()))
+    print("deaths:", dict(total.died_at.most_common()))
+    print("known:", dict(total.known))
+    kinds = Counter("".join(c for c in r.violations[0] if not c.isdigit())[:60] for r in broken)
+    for kind, count in kinds.most_common():
+        print(f"{count:6} x {kind}")
+    for report in sorted(broken, key=lambda report: report.seed)[:20]:
+        _tell(report)
+    return 1 if broken else 0
+
+
+def _play_quietly(seed: int) -> Report:
+    try:
+        report = play(seed)
+    except Exception as error:  # noqa: BLE001 - told with its seed
+        report = Report(seed, violations=[f"the simulation itself broke: {error!r}"])
+    report.trace.clear()
+    return report
+
+
+def _tell(report: Report) -> None:
+    digest = hashlib.sha256("\n".join(report.trace).encode()).hexdigest()[:12]
+    print(f"seed {report.seed}: {report.runs} runs, {report.tasks} tasks, trace {digest}")
+    for sentence in report.violations[:5]:
+        print(f"    {sentence}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""What must hold, whatever happened. Each function returns the sentences that are broken."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batch.job import Attempt, Failed, FailureKind, Intended, Landed, Lost, Unconfirmed
+from batch.plan import Plan, Policy, make_plan
+from batch.results import status_of
+from batch.session import Session
+from batch.store import Store
+
+from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, ProviderTask
+
+if TYPE_CHECKING:
+    from night import Night, RunPlan
+
+# Broken in a way that somebody knows of: counted, and not in the way of what is new.
+KNOWN = {
+    "links asked for too often": "is asked for its link after",
+    "Ctrl-C twice after a deadline": "told twice to stop, after another reason",
+}
+PRICE_USD = 0.21
+SLACK_S = 0.05  # what lies between a turn at the door and the request: the intent's way to disk
+UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
+
+
+def plan_of(night: Night, store: Store) -> Plan:
+    """Return what a run would do now."""
+    return make_plan(
+        night.jobs(),
+        store.known(),
+        policy=Policy(max_attempts=night.limits.max_attempts),
+        is_present=lambda file, size: _size(night.root / file) == size,
+        price=lambda _job: (PRICE_USD, True),
+    )
+
+
+def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
+    """Check everything that has to hold also after a death."""
+    path = night.root / ".kling-batch/state.db"
+    if not path.exists():
+        return ["tasks without a state"] if night.provider.tasks else []
+    night.provider.catch_up(night.now + night.limits.settle_time_s)
+    with Store.open_to_read(path) as store:
+        attempts = {attempt.external_task_id: attempt for attempt in store.attempts()}
+        lines = list(store.result_lines())
+    broken = _money(night) + _memory(night, attempts) + _looks(night, run)
+    broken += _files(night, attempts)
+    if is_whole:
+        broken += _rows(night, lines)
+    return broken
+
+
+def at_the_end(night: Night) -> list[str]:
+    """Check that everything came home."""
+    with Store.open_to_read(night.root / ".kling-batch/state.db") as store:
+        attempts = list(store.attempts())
+        lines = [json.loads(line) for line in store.result_lines()]
+    broken: list[str] = []
+    current = {job.id: job for job in night.jobs()}
+    by_prompt: dict[str, list[ProviderTask]] = defaultdict(list)
+    for task in night.provider.tasks.values():
+        by_prompt[task.prompt].append(task)
+    for job in current.values():
+        mine = [a for a in attempts if a.job_id == job.id and a.fingerprint == job.fingerprint]
+        broken += _outcome(night, job.id, job.body()["prompt"], mine, by_prompt)
+    homes = {a.task_id: a for a in attempts if isinstance(a.state, Landed)}
+    for task in night.provider.tasks.values():
+        if task.fails is None and task.task_id not in homes:
+            if not night.resubmitted[task.prompt]:
+                broken.append(f"task {task.task_id} ({task.prompt}) was paid for and never landed")
+    for attempt in homes.values():
+        assert isinstance(attempt.state, Landed)
+        task = night.provider.tasks[attempt.state.task_id]
+        if attempt.external_task_id in night.tampered_ids:
+            continue
+        if _bytes(night.root / attempt.state.file) != task.content:
+            broken.append(f"{attempt.external_task_id} is not in {attempt.state.file}")
+    return broken + _last_lines(current, attempts, lines)
+
+
+def _outcome(
+    night: Night,
+    job_id: str,
+    prompt: str,
+    mine: list[Attempt],
+    by_prompt: dict[str, list[ProviderTask]],
+) -> list[str]:
+    if not mine:
+        return [f"{job_id} has no attempt at the end"]
+    latest, tasks = mine[-1], by_prompt[prompt]
+    failed = [task for task in tasks if task.fails]
+    match latest.state:
+        case Landed(file=file, task_id=task_id):
+            if _bytes(night.root / f"videos/{job_id}.mp4") != night.provider.tasks[task_id].content:
+                return [f"{job_id}: videos/{job_id}.mp4 is not the video of {task_id}"]
+            if night.provider.tasks[task_id].prompt != prompt:
+                return [f"{job_id}: the video in {file} is of another prompt"]
+            extra = night.forced[prompt] + night.resubmitted[prompt]
+            if len(tasks) > len(failed) + 1 + extra:
+                return [f"{job_id}: {len(tasks)} tasks, {len(failed)} of them failed"]
+        case Failed(failure=failure):
+            reasons = {
+                INVALID: FailureKind.INVALID_REQUEST,
+                FORBIDDEN: FailureKind.MODERATION,
+                MODERATED: FailureKind.MODERATION,
+                FAILS: FailureKind.GENERATION,
+            }
+            if not any(mark in prompt and failure.kind is kind for mark, kind in reasons.items()):
+                return [f"{job_id} failed without the provider's doing: {failure}"]
+            if failure.kind is FailureKind.GENERATION and len(failed) < night.limits.max_attempts:
+                return [f"{job_id} rests after {len(failed)} failures"]
+        case state:
+            return [f"{job_id} ends as {type(state).__name__}"]
+    return []
+
+
+def _last_lines(
+    current: dict[str, Any], attempts: list[Attempt], lines: list[dict[str, Any]]
+) -> list[str]:
+    """The last line of a job is its state (what was superseded aside)."""
+    broken = []
+    # Of the wanted version: who goes back to an earlier one finds it unchanged, which makes no line.
+    last = {(row["job_id"], row["fingerprint"]): row for row in lines if not _is_superseded(row)}
+    for job_id, job in current.items():
+        mine = [a for a in attempts if a.job_id == job_id and a.fingerprint == job.fingerprint]
+        row = last.get((job_id, job.fingerprint))
+        if mine and isinstance(mine[-1].state, Failed):
+            continue  # an earlier version is wanted again, and rests: that makes no line
+        if row is None:
+            broken.append(f"{job_id} has no line")
+        elif mine and row["status"] != status_of(mine[-1]):
+            broken.append(f"{job_id}: its last line says {row['status']}")
+    return broken
+
+
+def _is_superseded(row: dict[str, Any]) -> bool:
+    return any(warning.startswith("superseded") for warning in row["warnings"])
+
+
+# -- money
+
+
+def _money(night: Night) -> list[str]:
+    """A task is paid for only where every earlier one of this prompt had failed."""
+    broken = []
+    by_prompt: dict[str, list[ProviderTask]] = defaultdict(list)
+    for task in night.provider.tasks.values():
+        by_prompt[task.prompt].append(task)
+    for prompt, tasks in by_prompt.items():
+        extra = sum(
+            any(not earlier.fails or earlier.ends > task.created for earlier in tasks[:i])
+            for i, task in enumerate(tasks)
+        )
+        if extra > night.forced[prompt] + night.resubmitted[prompt]:
+            ids = [task.task_id for task in tasks]
+            broken.append(f"{prompt!r} was paid for {len(tasks)} times: {ids}")
+        in_a_row = longest = 0
+        for task in tasks:
+            in_a_row = in_a_row + 1 if task.fails else 0
+            longest = max(longest, in_a_row)
+        if longest > night.limits.max_attempts + night.resubmitted[prompt]:
+            broken.append(f"{prompt!r}: {longest} failures in a row")
+        if MODERATED in prompt and len(tasks) > 1 + night.retried[prompt] + extra:
+            broken.append(f"{prompt!r} was tried {len(tasks)} times in spite of moderation")
+    return broken
+
+
+def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:
+    """No task is forgotten."""
+    broken = []
+    for external_task_id, task in night.provider.by_external.items():
+        attempt = attempts.get(external_task_id)
+        if attempt is None:
+            broken.append(f"{external_task_id} ({task.prompt}) is forgotten, and was paid for")
+        elif attempt.task_id not in {task.task_id, None}:
+            if external_task_id not in night.provider.duplicates_paid:
+                broken.append(f"{external_task_id} holds {attempt.task_id}, not {task.task_id}")
+        elif attempt.task_id is None and not isinstance(attempt.state, UNKNOWN_FATE):
+            broken.append(
+                f"{external_task_id} is {type(attempt.state).__name__}, but {task.task_id} exists"
+            )
+    return broken
+
+
+def at_a_post(night: Night, reader: Store, now: float) -> list[str]:
+    """No more tasks are open than max_in_flight, as far as anybody can know."""
+    known = {
+        item.external_task_id
+        for items in reader.known().values()
+        for item in items
+        if item.state == "Open"
+    }
+    young = [
+        task
+        for task in night.provider.tasks.values()
+        if task.ends > now and now - task.created < night.limits.task_timeout_s
+    ]
+    in_flight = sum(task.external_task_id in known for task in young)
+    if in_flight >= night.limits.max_in_flight:
+        return [f"a request goes out while {in_flight} tasks are open at {now:.3f}"]
+    return []
+
+
+def of_the_pace(night: Night, calls: list[float], napped: list[float]) -> list[str]:
+    """No window of time sees more submissions than the rate allows."""
+    rate = night.limits.submit_rate
+    count = max(1, int(rate.count))
+    window = count / rate.per_second - SLACK_S
+    for first, last in zip(calls, calls[count:], strict=False):
+        if last - first < window and not any(first <= nap <= last for nap in napped):
+            return [f"{count + 1} submissions within {last - first:.3f} s at {first:.3f}"]
+    return []
+
+
+def of_the_budget(night: Night, run: RunPlan, session: Session) -> list[str]:
+    """What is created in one run stays within its budget."""
+    budget = session.settings.limits.budget_usd
+    made = sum(post.run == run.number and post.task_id is not None for post in night.provider.posts)
+    if budget is not None and made * PRICE_USD > budget + 1e-6:
+        return [f"{made} tasks for {made * PRICE_USD:.2f} with a budget of {budget}"]
+    return []
+
+
+def _looks(night: Night, run: RunPlan) -> list[str]:
+    """No task is asked for more often than poll_interval."""
+    broken = []
+    for identifier, looks in night.provider.looks.items():
+        if not identifier.isdigit():
+            continue
+        times = [at for number, at in looks if number == run.number]
+        for before, after in zip(times, times[1:], strict=False):
+            if after - before < night.limits.poll_interval_s - 1e-6:
+                said = identifier in night.provider.said_success
+                what = "asked for its link" if said else "polled"
+                broken.append(f"{identifier} is {what} after {after - before:.3f} s")
+                break
+    return broken
+
+
+# -- disk
+
+
+def _files(night: Night, attempts: dict[str, Attempt]) -> list[str]:
+    """What is at a final name is whole, and of that job; what has landed is there."""
+    broken = []
+    contents = {task.content: task for task in night.provider.tasks.values() if task.content}
+    for file in sorted(night.root.glob("videos/**/*")):
+        name = str(file.relative_to(night.root))
+        task = contents.get(file.read_bytes())
+        if task is None:
+            if name not in night.tampered:
+                broken.append(f"{name} is no whole video")
+        elif task.prompt.split()[0] != file.stem:
+            broken.append(f"{name} is the video of {task.prompt!r}")
+        else:
+            night.tampered.discard(name)
+    for attempt in attempts.values():
+        is_excused = attempt.external_task_id in night.tampered_ids
+        if not isinstance(attempt.state, Landed) or is_excused:
+            continue
+        if _size(night.root / attempt.state.file) != attempt.state.bytes:
+            broken.append(f"{attempt.external_task_id} has landed, {attempt.state.file} has not")
+    return broken
+
+
+def _rows(night: Night, lines: list[str]) -> list[str]:
+    """results.jsonl holds the rows of the state, in their order."""
+    path = night.root / "results.jsonl"
+    written = path.read_text().splitlines() if path.exists() else []
+    for line in written:
+        json.loads(line)
+    if written != lines:
+        return [f"results.jsonl has {len(written)} lines, the state {len(lines)}"]
+    return []
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

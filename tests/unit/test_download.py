@@ -1,0 +1,164 @@
+"""Download: whatever the file server does, a video lands whole or the task waits for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.api import BrokenFetchError, ExpiredLinkError, UselessPartError
+from batch.job import Failed, FailureKind, Generated, Landed
+from batch.stop import StopReason
+from batch.wire import Found, Task, TaskStatus
+
+from fake_provider import video
+from scripted import NO_ANSWER, NOT_FOUND, SAID, Body, Raises, Stages, attempt, found, generated, play
+
+VIDEO = video("8", 6000)
+SIZE = len(VIDEO)
+LINK = found(TaskStatus.SUCCEEDED, url="https://cdn/fresh")
+FILE, KEPT = "videos/a.mp4", ".kling-batch/former/a.kb-0.mp4"
+
+
+def whole(**how: Any) -> Body:
+    return Body([VIDEO[:2000], VIDEO[2000:]], total=SIZE, **how)
+
+
+def downloaded(root: Path, fetches: list[Any], queries: list[Any] | None = None) -> Any:
+    async def story(stages: Stages) -> Any:
+        stages.api.fetches = list(fetches)
+        stages.api.queries = list(queries or [LINK])
+        reached = await stages.downloader.download(
+            attempt(generated()), "https://cdn/first", file=FILE, keep_as=KEPT
+        )
+        return reached, stages
+
+    return play(root, story)
+
+
+def test_a_whole_video_lands_with_its_size_and_hash(tmp_path: Path) -> None:
+    reached, _ = downloaded(tmp_path, [whole()])
+    assert (tmp_path / FILE).read_bytes() == VIDEO
+    assert isinstance(reached.state, Landed)
+    assert (reached.state.bytes, reached.state.sha256) == (SIZE, hashlib.sha256(VIDEO).hexdigest())
+    assert not (tmp_path / KEPT).exists()
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    torn = Body([VIDEO[:2500]], total=SIZE, breaks=True)
+    rest = Body([VIDEO[2500:]], total=SIZE, start=2500)
+    reached, stages = downloaded(tmp_path, [torn, rest])
+    assert isinstance(reached.state, Landed)
+    assert (tmp_path / FILE).read_bytes() == VIDEO
+    asked = [what for _, kind, what in stages.api.calls if kind == "fetch"]
+    assert asked == ["https://cdn/first 0 None", 'https://cdn/first 2500 "v"']
+
+
+TROUBLES = {
+    "ends early without a word": Body([VIDEO[:3000]], total=SIZE),
+    "ends early, without a length": Body([VIDEO[:3000]], validator=None),
+    "empty": Body([], total=None),
+    "longer than announced": Body([VIDEO, b"<html>"], total=SIZE),
+    "a page instead of a video": Body([b"<html>" * 500]),
+    "zeros from the middle on": Body([VIDEO[:1500] + bytes(SIZE - 1500)], total=SIZE),
+    "refused": Raises(BrokenFetchError(SAID)),
+    "expired": Raises(ExpiredLinkError(SAID)),
+    "another file under the same link": Body([VIDEO[:100]], total=SIZE, validator='"w"', breaks=True),
+    "416": Raises(UselessPartError(SAID)),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES.keys())
+def test_every_trouble_is_got_over(tmp_path: Path, trouble: Any) -> None:
+    """One trouble, met in the middle of a download, costs a try and nothing else."""
+    if isinstance(trouble, Body):
+        trouble = Body(list(trouble.pieces), trouble.total, 0, trouble.validator, trouble.breaks)
+    torn = Body([VIDEO[:1000]], total=SIZE, breaks=True)
+    reached, _ = downloaded(tmp_path, [torn, trouble, whole()])
+    assert isinstance(reached.state, Landed)
+    assert (tmp_path / FILE).read_bytes() == VIDEO
+
+
+def test_what_fails_for_good_leaves_no_file_and_keeps_the_task(tmp_path: Path) -> None:
+    """Nothing at the final name, no part file; the next run fetches it without paying."""
+    reached, _ = downloaded(tmp_path, [Raises(BrokenFetchError(SAID))])
+    assert isinstance(reached.state, Generated)
+    assert reached.state.trouble == SAID
+    assert reached.task_id == "8"
+    assert not (tmp_path / FILE).exists()
+    assert list((tmp_path / ".kling-batch/parts").iterdir()) == []
+
+
+def test_an_expired_link_is_asked_for_afresh(tmp_path: Path) -> None:
+    _, stages = downloaded(tmp_path, [Raises(ExpiredLinkError(SAID)), whole()])
+    asked = [what for _, kind, what in stages.api.calls if kind == "fetch"]
+    assert asked[-1].startswith("https://cdn/fresh ")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [NO_ANSWER, NOT_FOUND, LINK],
+        [found(TaskStatus.SUCCEEDED), LINK],
+        [found(TaskStatus.PROCESSING), LINK],
+        [Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/foreign")), LINK],
+    ],
+    ids=["trouble", "no link", "a step backwards", "another task"],
+)
+def test_a_link_is_asked_for_until_it_comes(tmp_path: Path, answers: list[Any]) -> None:
+    """Success without a URL, or with that of another task, is no reason to give up."""
+    expired = Raises(ExpiredLinkError(SAID))
+    reached, stages = downloaded(tmp_path, [expired, whole()], answers)
+    assert isinstance(reached.state, Landed)
+    asked = [what for _, kind, what in stages.api.calls if kind == "fetch"]
+    assert asked[-1].startswith("https://cdn/fresh ")
+
+
+def test_a_link_is_not_asked_for_more_often_than_poll_interval(tmp_path: Path) -> None:
+    """`poll_interval` is a promise about every look at a task, for its link too (5 s here)."""
+    expired = Raises(ExpiredLinkError(SAID))
+    _, stages = downloaded(tmp_path, [expired, whole()], [NO_ANSWER, NO_ANSWER, LINK])
+    assert all(after - before >= 5.0 for before, after in pairwise(stages.api.times("query")))
+
+
+def test_a_video_that_the_provider_cleared_is_a_failure_without_a_new_task(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> Any:
+        stages.api.queries, stages.api.fetches = [NOT_FOUND], [Raises(ExpiredLinkError(SAID))]
+        stages.clock.offset = 31 * 86_400.0
+        return await stages.downloader.download(
+            attempt(generated()), None, file=FILE, keep_as=KEPT
+        )
+
+    reached = play(tmp_path, story)
+    assert isinstance(reached.state, Failed)
+    assert reached.state.failure.kind is FailureKind.DOWNLOAD
+    assert reached.task_id == "8"
+
+
+def test_a_full_disk_is_told_and_the_task_kept(tmp_path: Path) -> None:
+    (tmp_path / "videos").write_text("no folder")
+    reached, _ = downloaded(tmp_path, [whole()])
+    assert isinstance(reached.state, Generated)
+    assert reached.state.trouble.kind is FailureKind.DISK
+
+
+def test_a_former_video_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / FILE).write_bytes(b"what was paid for before")
+    downloaded(tmp_path, [whole()])
+    assert (tmp_path / KEPT).read_bytes() == b"what was paid for before"
+    assert (tmp_path / FILE).read_bytes() == VIDEO
+
+
+def test_leaving_ends_the_tries(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> Any:
+        stages.api.queries, stages.api.fetches = [LINK], [Raises(BrokenFetchError(SAID))]
+        stages.loop.call_later(1.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
+        return await stages.downloader.download(
+            attempt(generated()), "https://cdn/first", file=FILE, keep_as=KEPT
+        )
+
+    assert play(tmp_path, story) is None

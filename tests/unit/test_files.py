@@ -1,0 +1,145 @@
+"""The output folder: at every step of a landing, what is at the final name is whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch import files
+from batch.files import OutputFolder
+
+from virtual_time import InlineExecutor, VirtualLoop, run
+
+FINAL, KEPT = "videos/deep/er/a.mp4", ".kling-batch/former/a.mp4"
+STEPS = ("_make_folder", "_link", "_flush_folder", "_move")
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def land(root: Path, data: bytes = b"new") -> None:
+    async def main(loop: VirtualLoop) -> None:
+        with OutputFolder(root, pool=InlineExecutor()) as folder:
+            async with folder.part("kb-1") as part:
+                await part.write(data)
+                found = await folder.land(part, FINAL, keep_as=KEPT, check=Path.read_bytes)
+                assert found == data, "what was checked is what has landed"
+
+    run(main)
+
+
+def test_a_video_appears_under_its_name_and_leaves_no_part(tmp_path: Path) -> None:
+    land(tmp_path)
+    assert (tmp_path / FINAL).read_bytes() == b"new"
+    assert not (tmp_path / ".kling-batch/parts").exists()
+
+
+def test_the_same_video_again_displaces_nothing(tmp_path: Path) -> None:
+    land(tmp_path)
+    land(tmp_path)
+    assert not (tmp_path / KEPT).exists()
+
+
+def test_another_video_keeps_the_former(tmp_path: Path) -> None:
+    land(tmp_path, b"old")
+    land(tmp_path, b"new")
+    assert (tmp_path / KEPT).read_bytes() == b"old"
+    assert (tmp_path / FINAL).read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", range(1, 12))
+def test_killed_at_any_step_the_final_name_holds_a_whole_video(
+    tmp_path: Path, number: int, is_after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one or the new one, never none and never a part; and the old one is not lost."""
+    land(tmp_path, b"old")
+    count = 0
+
+    def dying(work: Any) -> Any:
+        def step(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number and not is_after:
+                raise Killed
+            result = work(*arguments)
+            if count == number and is_after:
+                raise Killed
+            return result
+
+        return step
+
+    for name in STEPS:
+        monkeypatch.setattr(files, name, dying(getattr(files, name)))
+    try:
+        land(tmp_path, b"new")
+    except Killed:
+        assert (tmp_path / FINAL).read_bytes() in {b"old", b"new"}
+        if (tmp_path / FINAL).read_bytes() == b"new":
+            assert (tmp_path / KEPT).read_bytes() == b"old"
+    monkeypatch.undo()
+    land(tmp_path, b"new")
+    assert (tmp_path / FINAL).read_bytes() == b"new"
+    assert (tmp_path / KEPT).read_bytes() == b"old"
+
+
+def test_what_fails_its_check_does_not_land(tmp_path: Path) -> None:
+    def refuse(_path: Path) -> None:
+        raise ValueError("no video")
+
+    async def main(loop: VirtualLoop) -> None:
+        with OutputFolder(tmp_path, pool=InlineExecutor()) as folder:
+            async with folder.part("kb-1") as part:
+                await part.write(b"rubbish")
+                await folder.land(part, FINAL, keep_as=KEPT, check=refuse)
+
+    with pytest.raises(ValueError, match="no video"):
+        run(main)
+    assert not (tmp_path / FINAL).exists()
+
+
+def test_a_file_system_without_links_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_paths: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    land(tmp_path, b"old")
+    monkeypatch.setattr(os, "link", refuse)
+    land(tmp_path, b"new")
+    assert (tmp_path / KEPT).read_bytes() == b"old"
+
+
+def test_leftovers_of_a_dead_run_are_swept(tmp_path: Path) -> None:
+    part = tmp_path / ".kling-batch/parts/kb-9.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    with OutputFolder(tmp_path, pool=InlineExecutor()):
+        assert not part.exists()
+
+
+def test_presence_is_a_matter_of_size(tmp_path: Path) -> None:
+    land(tmp_path, b"four")
+    with OutputFolder(tmp_path, pool=InlineExecutor()) as folder:
+        assert folder.is_present(FINAL, 4)
+        assert not folder.is_present(FINAL, 5)
+        assert not folder.is_present("videos/none.mp4", 4)
+
+
+def test_a_part_begins_anew_without_a_trace_of_before(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> tuple[int, str]:
+        with OutputFolder(tmp_path, pool=InlineExecutor()) as folder:
+            async with folder.part("kb-1") as part:
+                await part.write(bytes(3 * 1024 * 1024))
+                await part.restart()
+                await part.write(b"short")
+                await folder.land(part, FINAL, keep_as=KEPT, check=Path.read_bytes)
+                return part.size, part.sha256
+
+    size, _ = run(main)
+    assert size == 5
+    assert (tmp_path / FINAL).read_bytes() == b"short"
+
+

@@ -1,0 +1,78 @@
+"""One run per folder: the second is told who holds it, and a dead holder does not block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batch.errors import LockedError, StateError
+from batch.lock import hold, holder
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from batch.lock import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / ".kling-batch/lock"
+    with hold(path):
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on "):
+            hold(path).__enter__()
+        assert f"process {os.getpid()}" in (holder(path) or "")
+    assert holder(path) is None
+
+
+def test_it_is_free_when_it_was_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold(path):
+        pass
+    with hold(path):
+        pass
+
+
+def test_nobody_holds_what_is_not_there(tmp_path: Path) -> None:
+    assert holder(tmp_path / "lock") is None
+
+
+def test_a_killed_holder_does_not_block(tmp_path: Path) -> None:
+    """The lock is the system's; what the dead has written into the file is only text."""
+    path = tmp_path / "lock"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(LockedError, match=f"process {process.pid}"):
+            hold(path).__enter__()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with hold(path):
+            pass
+
+
+def test_a_garbled_lock_file_is_still_a_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold(path):
+        path.write_bytes(b"\xff\x00 no json")
+        with pytest.raises(LockedError, match="has not said who it is"):
+            hold(path).__enter__()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StateError, match="cannot be written"):
+        hold(tmp_path / "file/lock").__enter__()

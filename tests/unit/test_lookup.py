@@ -1,0 +1,117 @@
+"""Look-up by our own id: what "found" and "not found" are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.job import Attempt, Intended, Lost, Open, Unconfirmed
+from batch.lookup import PROOF_LASTS_S, PROOF_TRIES
+from batch.store import Put
+from batch.wire import Found, Task, TaskStatus
+
+from scripted import NO_ANSWER, NOT_FOUND, SAID, URL, Stages, attempt, found, opened, play
+from virtual_time import EPOCH
+
+
+def looked_up(root: Path, answers: list[Any], *, exists: bool = False, **how: Any) -> Any:
+    async def story(stages: Stages) -> tuple[Attempt, Stages]:
+        stages.api.queries = list(answers)
+        reached = await stages.lookup.find(attempt(Lost(1.0, SAID, exists=exists)))
+        stages.proof = stages.store.proved_at(URL)  # type: ignore[attr-defined]
+        return reached, stages
+
+    return play(root, story, **how)
+
+
+def test_a_task_that_appears_late_is_adopted(tmp_path: Path) -> None:
+    """A fresh task may be invisible for some seconds."""
+    reached, stages = looked_up(tmp_path, [NOT_FOUND, NOT_FOUND, NO_ANSWER, found()])
+    assert isinstance(reached.state, Open)
+    assert reached.task_id == "8"
+    assert stages.loop.time() < 30.0
+
+
+@pytest.mark.parametrize(
+    ("proved_at", "exists", "expected"),
+    [
+        (None, False, Unconfirmed),
+        (EPOCH, False, Intended),
+        (EPOCH, True, Unconfirmed),
+        (EPOCH - PROOF_LASTS_S - 1, False, Unconfirmed),
+    ],
+    ids=["unproved", "proved", "said to exist", "proof too old"],
+)
+def test_absence_is_believed_only_where_look_up_was_proved(
+    tmp_path: Path, proved_at: float | None, exists: bool, expected: type
+) -> None:
+    reached, stages = looked_up(tmp_path, [NOT_FOUND], exists=exists, proved_at=proved_at)
+    assert isinstance(reached.state, expected)
+    assert stages.loop.time() >= 30.0, "the settle time was waited for"
+
+
+def test_silence_is_no_absence(tmp_path: Path) -> None:
+    """Nobody answers, though look-up was proved: that says nothing about the task."""
+    reached, _ = looked_up(tmp_path, [NO_ANSWER], proved_at=EPOCH)
+    assert isinstance(reached.state, Unconfirmed)
+
+
+def test_a_last_minute_silence_does_not_turn_into_absence(tmp_path: Path) -> None:
+    """Absence takes an answer that says so after the settle time, not one from before it."""
+    reached, _ = looked_up(tmp_path, [NOT_FOUND] * 3 + [NO_ANSWER], proved_at=EPOCH)
+    assert isinstance(reached.state, Unconfirmed)
+
+
+def test_a_task_of_another_attempt_is_not_adopted(tmp_path: Path) -> None:
+    """A relay that answers any question with the same task must not hand out somebody's video."""
+
+    async def story(stages: Stages) -> Any:
+        await stages.journal.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
+        stages.api.queries = [found()]
+        return await stages.lookup.find(attempt(Lost(1.0, SAID)))
+
+    assert isinstance(play(tmp_path, story, proved_at=EPOCH).state, Unconfirmed)
+
+
+def test_a_task_that_names_another_id_is_not_adopted(tmp_path: Path) -> None:
+    answer = Found(Task("8", TaskStatus.PROCESSING, external_task_id="kb-somebody"))
+    reached, _ = looked_up(tmp_path, [answer], proved_at=EPOCH)
+    assert isinstance(reached.state, Unconfirmed)
+
+
+def test_an_adopted_task_that_names_our_id_is_a_proof(tmp_path: Path) -> None:
+    answer = Found(Task("8", TaskStatus.PROCESSING, external_task_id="kb-1"))
+    _, stages = looked_up(tmp_path, [answer])
+    assert stages.lookup.is_proved
+    assert stages.proof is not None
+
+
+def test_an_adopted_task_without_our_id_is_none(tmp_path: Path) -> None:
+    _, stages = looked_up(tmp_path, [found()])
+    assert not stages.lookup.is_proved
+
+
+@pytest.mark.parametrize(("task_id", "is_proof"), [("8", True), ("9", False)])
+def test_only_the_right_task_proves_look_up(tmp_path: Path, task_id: str, is_proof: bool) -> None:
+    async def story(stages: Stages) -> tuple[bool, float | None]:
+        stages.api.queries = [found(task_id=task_id)]
+        await stages.lookup.prove(attempt(opened("8")))
+        return stages.lookup.is_proved, stages.store.proved_at(URL)
+
+    proved, remembered = play(tmp_path, story)
+    assert proved is is_proof
+    assert (remembered is not None) is is_proof
+
+
+def test_proof_is_tried_a_few_times_only(tmp_path: Path) -> None:
+    """Where look-up is not supported, every run pays a handful of GETs and no more."""
+
+    async def story(stages: Stages) -> int:
+        stages.api.queries = [NOT_FOUND]
+        while stages.lookup.wants_proof:
+            await stages.lookup.prove(attempt(opened("8")))
+        return stages.api.count("query")
+
+    assert play(tmp_path, story) == PROOF_TRIES

@@ -1,0 +1,105 @@
+"""Poll: nothing that happens to a look is a verdict, except the provider's own word."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.job import Failed, FailureKind, Generated, TimedOut
+from batch.stop import StopReason
+from batch.wire import AccountRefused, Found, Task, TaskStatus, Unavailable
+
+from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, attempt, found, opened, play
+from virtual_time import EPOCH
+
+DONE = found(TaskStatus.SUCCEEDED, url="https://cdn/8")
+LOCKED_OUT = AccountRefused(SAID)
+
+
+def polled(root: Path, answers: list[Any], **how: Any) -> tuple[Any, str | None, Stages]:
+    async def story(stages: Stages) -> Any:
+        stages.api.queries = list(answers)
+        return (*await stages.poll(attempt(opened())), stages)
+
+    how.setdefault("proved_at", EPOCH)
+    result: tuple[Any, str | None, Stages] = play(root, story, **how)
+    return result
+
+
+def test_a_task_is_watched_through_every_kind_of_trouble(tmp_path: Path) -> None:
+    """A 5xx, an unknown task, a step backwards, an unknown word, one refused key."""
+    troubles = [
+        found(),
+        NO_ANSWER,
+        NOT_FOUND,
+        found(TaskStatus.SUBMITTED),
+        found(TaskStatus.UNKNOWN),
+        LOCKED_OUT,
+        Unavailable(SAID, 20.0),
+        DONE,
+    ]
+    reached, link, stages = polled(tmp_path, troubles)
+    assert isinstance(reached.state, Generated)
+    assert link == "https://cdn/8"
+    assert reached.polls == 8
+
+
+def test_looks_keep_their_distance(tmp_path: Path) -> None:
+    _, _, stages = polled(tmp_path, [found(), NO_ANSWER, found(), DONE])
+    assert all(after - before >= 5.0 for before, after in pairwise(stages.api.times("query")))
+
+
+def test_a_wish_for_patience_is_kept(tmp_path: Path) -> None:
+    _, _, stages = polled(tmp_path, [Unavailable(SAID, 60.0), DONE])
+    first, second = stages.api.times("query")
+    assert second - first >= 60.0
+
+
+def test_the_providers_failure_is_one(tmp_path: Path) -> None:
+    answer = Found(Task("8", TaskStatus.FAILED, message="generation error"))
+    reached, _, _ = polled(tmp_path, [answer])
+    assert isinstance(reached.state, Failed)
+    assert reached.state.failure.kind is FailureKind.GENERATION
+    assert reached.task_id == "8", "it was paid for"
+
+
+def test_the_deadline_is_no_verdict(tmp_path: Path) -> None:
+    reached, _, stages = polled(tmp_path, [found()], task_timeout_s=120.0)
+    assert isinstance(reached.state, TimedOut)
+    assert 120.0 <= stages.loop.time() < 130.0
+
+
+def test_silence_up_to_the_deadline_gets_a_few_looks_more(tmp_path: Path) -> None:
+    """A machine that slept past the deadline has no network in its first seconds."""
+
+    async def story(stages: Stages) -> Any:
+        stages.loop.naps = [(30.0, 3600.0)]
+        stages.api.queries = [found(), found(), found(), found(), found(), NO_ANSWER, NO_ANSWER, DONE]
+        return await stages.poll(attempt(opened()))
+
+    reached, _ = play(tmp_path, story, task_timeout_s=600.0, proved_at=EPOCH)
+    assert isinstance(reached.state, Generated)
+
+
+def test_a_key_that_is_refused_again_and_again_stops_the_run(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> Any:
+        stages.api.queries = [LOCKED_OUT]
+        await stages.poll(attempt(opened()))
+        return stages.stop.reason
+
+    assert play(tmp_path, story, proved_at=EPOCH) is StopReason.ACCOUNT
+
+
+@pytest.mark.parametrize("status", [TaskStatus.SUCCEEDED, TaskStatus.FAILED])
+def test_an_answer_about_another_task_is_none(tmp_path: Path, status: TaskStatus) -> None:
+    """A provider may answer with another task than the one that was asked for.
+
+    Its video is not ours, and its failure must not lead to a new payment.
+    """
+    foreign = Found(Task("9", status, "https://cdn/9", message="generation error"))
+    reached, link, _ = polled(tmp_path, [foreign, DONE])
+    assert isinstance(reached.state, Generated)
+    assert link == "https://cdn/8"

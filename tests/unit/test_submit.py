@@ -1,0 +1,148 @@
+"""Submit: what each answer to the request that costs money leads to, in memory and on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.api import Stale, Unsent
+from batch.job import Attempt, Failed, Failure, FailureKind, Lost, Open, Unconfirmed
+from batch.stop import StopReason
+from batch.store import Put
+from batch.wire import AccountRefused, Ambiguous, Created, Exists, Refused, Saturated, Task, TaskStatus
+
+from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, play
+from virtual_time import EPOCH
+
+CREATED = Created(Task("8", TaskStatus.SUBMITTED))
+CREDIT = AccountRefused(Failure(FailureKind.ACCOUNT, "no credit", "1102", 429))
+
+
+def submitted(root: Path, answers: list[Any], queries: list[Any], **how: Any) -> tuple[Any, Stages]:
+    async def story(stages: Stages) -> tuple[Attempt | None, Stages]:
+        stages.api.submits, stages.api.queries = list(answers), list(queries)
+        stages.slots.occupy()
+        reached = await stages.submitter.submit(attempt(), order=0)
+        stages.on_disk = stages.state_of()  # type: ignore[attr-defined]
+        return reached, stages
+
+    return play(root, story, **how)
+
+
+def test_the_intent_is_on_disk_before_the_request_goes_out(tmp_path: Path) -> None:
+    """Whoever dies between the two leaves a trace of what may have been paid for."""
+    seen: list[str | None] = []
+
+    async def story(stages: Stages) -> None:
+        async def look() -> None:
+            seen.append(stages.state_of())
+
+        stages.api.submits, stages.api.queries = [CREATED], [NOT_FOUND]
+        stages.api.on_submit = look
+        stages.slots.occupy()
+        await stages.submitter.submit(attempt(), order=0)
+
+    play(tmp_path, story)
+    assert seen == ["Intended"]
+
+
+def test_a_created_task_is_on_disk_before_anything_else(tmp_path: Path) -> None:
+    reached, stages = submitted(tmp_path, [CREATED], [NOT_FOUND])
+    assert isinstance(reached.state, Open)
+    assert stages.on_disk == "Open"
+
+
+@pytest.mark.parametrize("answer", [Ambiguous(SAID), Stale(SAID)], ids=["ambiguous", "stale"])
+def test_what_nobody_knows_is_looked_up_and_adopted(tmp_path: Path, answer: Any) -> None:
+    """A request whose answer is lost is never simply repeated."""
+    reached, stages = submitted(tmp_path, [answer], [NOT_FOUND, found()])
+    assert isinstance(reached.state, Open)
+    assert stages.api.count("submit") == 1
+    assert stages.on_disk == "Open"
+
+
+def test_not_found_without_proof_leads_to_unconfirmed(tmp_path: Path) -> None:
+    """Look-up that was never seen to work proves nothing: nothing is sent again."""
+    reached, stages = submitted(tmp_path, [Ambiguous(SAID)], [NOT_FOUND])
+    assert isinstance(reached.state, Unconfirmed)
+    assert stages.api.count("submit") == 1
+    assert stages.on_disk == "Lost"
+
+
+def test_not_found_with_proof_sends_the_same_id_again(tmp_path: Path) -> None:
+    reached, stages = submitted(
+        tmp_path, [Ambiguous(SAID), CREATED], [NOT_FOUND], proved_at=EPOCH
+    )
+    assert isinstance(reached.state, Open)
+    assert [what for _, kind, what in stages.api.calls if kind == "submit"] == ["kb-1", "kb-1"]
+    first, second = stages.api.times("submit")
+    assert second - first >= 30.0, "a fresh task may be invisible for the settle time"
+
+
+def test_an_id_that_exists_is_never_sent_again(tmp_path: Path) -> None:
+    """Even where look-up is proved and finds nothing: the provider has said that it is there."""
+    reached, stages = submitted(tmp_path, [Exists(SAID), CREATED], [NOT_FOUND], proved_at=EPOCH)
+    assert reached.state.exists
+    assert stages.api.count("submit") == 1
+
+
+@pytest.mark.parametrize("answer", [TOO_FAST, Saturated(SAID), Unsent(SAID)])
+def test_what_surely_created_nothing_goes_out_again_under_its_id(tmp_path: Path, answer: Any) -> None:
+    reached, stages = submitted(tmp_path, [answer, answer, CREATED], [NOT_FOUND])
+    assert isinstance(reached.state, Open)
+    assert stages.api.count("submit") == 3
+
+
+def test_patience_ends(tmp_path: Path) -> None:
+    """A provider that only ever says "too fast" fails the job, unpaid; the next run tries again."""
+    reached, stages = submitted(tmp_path, [TOO_FAST], [NOT_FOUND], task_timeout_s=300.0)
+    assert isinstance(reached.state, Failed)
+    assert reached.task_id is None
+    assert stages.on_disk is None
+
+
+def test_a_refusal_is_the_jobs_own(tmp_path: Path) -> None:
+    reached, stages = submitted(tmp_path, [Refused(SAID)], [NOT_FOUND])
+    assert isinstance(reached.state, Failed)
+    assert not stages.stop.feeding.is_set()
+
+
+def test_a_refused_account_stops_the_feeding_and_leaves_no_trace(tmp_path: Path) -> None:
+    reached, stages = submitted(tmp_path, [CREDIT], [NOT_FOUND])
+    assert reached is None
+    assert stages.on_disk is None
+    assert stages.stop.reason is StopReason.ACCOUNT
+    assert not stages.stop.leaving.is_set(), "open tasks are still collected"
+
+
+def test_a_stop_during_the_look_up_leaves_the_attempt_lost(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> Any:
+        stages.api.submits, stages.api.queries = [Ambiguous(SAID)], [NOT_FOUND]
+        stages.slots.occupy()
+        stages.loop.call_later(3.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
+        return await stages.submitter.submit(attempt(), order=0), stages.state_of()
+
+    reached, on_disk = play(tmp_path, story)
+    assert isinstance(reached.state, Lost)
+    assert on_disk == "Lost"
+
+
+@pytest.mark.parametrize("answer", [TOO_FAST, Unsent(SAID), CREDIT], ids=["429", "unsent", "credit"])
+def test_a_doubt_outlives_a_refusal_of_its_resubmission(tmp_path: Path, answer: Any) -> None:
+    """`--resubmit-unconfirmed` sends what may exist already; a refusal now says nothing about then.
+
+    Were the attempt withdrawn, a task that was paid for would be forgotten.
+    """
+
+    async def story(stages: Stages) -> str | None:
+        doubtful = attempt(Unconfirmed(1.0, SAID))
+        await stages.journal.commit(Put(doubtful))
+        stages.api.submits, stages.api.queries = [answer], [NOT_FOUND]
+        stages.slots.occupy()
+        stages.loop.call_later(5.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
+        await stages.submitter.submit(doubtful, order=0, resent=True, unsure=unsure)
+        return stages.state_of()
+
+    assert play(tmp_path, story) in {"Unconfirmed", "Lost", "Intended"}
