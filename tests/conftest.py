@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# pytest-asyncio asks for "the current loop" before its first test, which makes one that nobody ever
+# closes; said to be none, none is made.
+asyncio.set_event_loop(None)
 
 FOREIGN = ("COMETAPI_", "KLING_BATCH_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 

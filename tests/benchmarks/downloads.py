@@ -74,7 +74,7 @@ def measure(*, quick: bool = False) -> figures.Report:
                 told += _rates(f"{parallel} at once, over a link", found, parallel * link_size)
     notes = [
         f"{rounds} rounds, in turn; MB/s: more is better",
-        f"over a link: one round, {link_size / 1e6:g} MB each, {LINK_BYTES_PER_S / 1e6:.1f} MB/s per stream",
+        f"over a link: one round of {link_size / 1e6:g} MB, {LINK_BYTES_PER_S / 1e6:.1f} MB/s each",
         *(f"{name} is not here" for name in ("curl", "aria2c") if shutil.which(name) is None),
     ]
     return figures.report("downloads", f"videos of {size / 1e6:g} MB", told, notes=notes)

@@ -38,12 +38,13 @@ def measure(*, quick: bool = False) -> figures.Report:
         run_figures, run_rows = _runs(folder, [jobs // shrink for jobs in IN_FLIGHT], shrink)
     return figures.report(
         "growth",
-        f"plans of up to {PLANS[-1] // shrink:,} jobs, up to {IN_FLIGHT[-1] // shrink:,} tasks in flight",
+        f"plans of up to {PLANS[-1] // shrink:,} jobs,"
+        f" up to {IN_FLIGHT[-1] // shrink:,} tasks in flight",
         plan_figures + run_figures,
         rows=plan_rows + run_rows,
         notes=[
-            "CPU per job is what one more job costs: the smallest run, or a plan of one job, is taken off",
-            f"in flight: {GENERATION_S / shrink:g} s of generation, polled every {POLL_S / shrink:g} s",
+            "CPU per job: of one more job; the smallest run, or a plan of one job, is taken off",
+            f"runs: {GENERATION_S / shrink:g} s of generation, polled every {POLL_S / shrink:g} s",
         ],
     )
 
@@ -126,7 +127,7 @@ def _exponent(seconds: dict[int, float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A run of so many tasks at once. *idle_cpu*: of one core, while nothing but polling is done."""
+    """A run of so many tasks at once. *idle_cpu*: of a core, while nothing but polling is done."""
 
     jobs: int
     used: Used

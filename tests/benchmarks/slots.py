@@ -1,4 +1,4 @@
-"""A provider that takes 5 tasks at once, and a ceiling of 50: how full the 5 are, how often it refuses.
+"""A provider that takes 5 tasks at once under a ceiling of 50: how full they are, what it refuses.
 
 python tests/benchmarks/slots.py [--quick] [--json] [--check]
 """
@@ -23,7 +23,7 @@ HOURS = 8
 
 def measure(*, quick: bool = False) -> figures.Report:
     """Measure the share of the provider's slots that is used, and its refusals."""
-    jobs = 25 if quick else 80
+    jobs = 25 if quick else 60
     options = ("--median", f"{GENERATION_S:g}", "--sigma", f"{SPREAD:g}", "--seed", "1")
     with (
         children.folder() as folder,
@@ -82,7 +82,7 @@ def measure(*, quick: bool = False) -> figures.Report:
         f"{jobs} jobs, {CAP} slots at the provider, max_in_flight {MAX_IN_FLIGHT}",
         found,
         notes=[
-            f"{GENERATION_S:g} s of generation with a spread of {SPREAD:g}, poll_interval {POLL_S:g} s",
+            f"{GENERATION_S:g} s of generation, spread {SPREAD:g}, poll_interval {POLL_S:g} s",
             "virtual time: 60 s of generation, 60 submissions a minute, the real slots",
         ],
     )

@@ -416,7 +416,13 @@ class Night:
                 task_timeout_s=limits.task_timeout_s,
             )
             downloader = Downloader(
-                api=api, folder=folder, stop=stop, clock=clock, rng=rng, notify=notify
+                api=api,
+                folder=folder,
+                stop=stop,
+                clock=clock,
+                rng=rng,
+                poll_interval_s=limits.poll_interval_s,
+                notify=notify,
             )
             runner = Runner(
                 run_id=session.run_id,

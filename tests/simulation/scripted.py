@@ -230,6 +230,7 @@ class Stages:
             stop=self.stop,
             clock=self.clock,
             rng=rng,
+            poll_interval_s=poll_interval_s,
             notify=self.events.append,
         )
 

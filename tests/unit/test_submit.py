@@ -137,7 +137,8 @@ def test_a_doubt_outlives_a_refusal_of_its_resubmission(tmp_path: Path, answer: 
     """
 
     async def story(stages: Stages) -> str | None:
-        doubtful = attempt(Unconfirmed(1.0, SAID))
+        unsure = Unconfirmed(1.0, SAID)
+        doubtful = attempt(unsure)
         await stages.journal.commit(Put(doubtful))
         stages.api.submits, stages.api.queries = [answer], [NOT_FOUND]
         stages.slots.occupy()
