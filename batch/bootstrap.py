@@ -37,6 +37,7 @@ __all__ = ["execute", "first_of"]
 SANDBOX_NAME = "sandbox"  # stands for its address, which is another one at every start
 SANDBOX_SPEED = 20.0  # a minute of generation passes in three seconds
 SANDBOX_KEY = "sk-sandbox"
+URGENT_LOOK_COST = 0.012  # while jobs wait for a slot, a task that ended unseen costs throughput
 
 
 async def execute(
@@ -147,7 +148,12 @@ async def _assembled(
             patience_s=limits.task_timeout_s,
             callback_url=await _callbacks(settings, hints, exits),
         )
-        lessons = Lessons(reader.generation_times(), limits.poll_interval_s, rng)
+        lessons = Lessons(
+            reader.generation_times(),
+            limits.poll_interval_s,
+            rng,
+            is_urgent=lambda: slots.is_waited_for,
+        )
         poller = Poller(
             api=api,
             journal=journal,
@@ -237,11 +243,17 @@ class Lessons:
     """What past tasks teach about when to look at the next one."""
 
     def __init__(
-        self, times: dict[str, list[float]], poll_interval_s: float, rng: random.Random
+        self,
+        times: dict[str, list[float]],
+        poll_interval_s: float,
+        rng: random.Random,
+        *,
+        is_urgent: Callable[[], bool] = lambda: False,
     ) -> None:
         self._histories = {kind: schedule.History(seconds) for kind, seconds in times.items()}
         self._poll_interval_s = poll_interval_s
         self._rng = rng
+        self._is_urgent = is_urgent
 
     def next_look(self, attempt: Attempt, age_s: float) -> float:
         """Return seconds until the next look at a task of this age."""
@@ -250,6 +262,7 @@ class Lessons:
             poll_interval_s=self._poll_interval_s,
             history=self._histories.get(_kind(attempt.request)),
             rng=self._rng,
+            look_cost=URGENT_LOOK_COST if self._is_urgent() else schedule.LOOK_COST,
         )
 
     def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:

@@ -15,7 +15,7 @@ import filecmp
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
@@ -26,7 +26,6 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 STATE_FOLDER = ".kling-batch"
 CHUNK_BYTES = 2 * 1024 * 1024  # one thread hop for so much; 64 KiB costs 2.5 times the wall time
-HASH_INLINE_BYTES = 256 * 1024  # a fraction of a millisecond: less than the hop would cost
 T = TypeVar("T")
 
 
@@ -125,20 +124,14 @@ class Part:
             await self._flush()
 
     async def _flush(self) -> None:
-        data = self._take_waiting()
         loop = asyncio.get_running_loop()
         if self._file is None:
             # The descriptor stays ours, so that the last hop can flush and close it by itself.
             self._descriptor = await loop.run_in_executor(self._pool, _create, self.path)
-            raw = FileIO(self._descriptor, "wb", closefd=False)
+            raw = _HashedFile(self._descriptor, self._hash)
             self._file = aiofiles.threadpool.wrap(raw, loop=loop, executor=self._pool)
-        if len(data) > HASH_INLINE_BYTES:
-            await loop.run_in_executor(self._pool, self._hash.update, data)
-        else:
-            self._hash.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[await self._file.write(view) :]
+        chunks, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        await self._file.writelines(chunks)
 
     def _take_waiting(self) -> bytes:
         data = b"".join(self._waiting)
@@ -173,6 +166,22 @@ class Part:
         if self._descriptor is not None:
             descriptor, self._descriptor, self._file = self._descriptor, None, None
             os.close(descriptor)
+
+
+class _HashedFile(FileIO):
+    """A file that hashes what it writes, so that one hop to a thread does both."""
+
+    def __init__(self, descriptor: int, sha256: hashlib._Hash) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._sha256 = sha256
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """Write and hash all of *lines*."""
+        data = b"".join(lines)
+        self._sha256.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[self.write(view) or 0 :]
 
 
 def _create(path: Path) -> int:

@@ -109,6 +109,11 @@ class Slots:
         """How many may be taken now."""
         return self._limit
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody could use a slot, had one been free."""
+        return bool(self._waiting)
+
     def occupy(self) -> None:
         """Take a slot for a task that is open already, whatever the limit says."""
         self._in_use += 1
@@ -144,12 +149,6 @@ class Slots:
         self._raise_at = self._clock.monotonic() + self._quiet_s
         self._watch()
 
-    def accepted(self) -> None:
-        """The provider has taken a task: a limit that was being tried out has held."""
-        if self._probing and self._in_use >= self._limit:
-            self._probing = False
-            self._quiet_s = self.QUIET_S
-
     def _has_room(self) -> bool:
         return self._in_use < self._limit
 
@@ -172,6 +171,8 @@ class Slots:
         used = self._in_use >= self._limit and bool(self._waiting)
         if not due or not used or self._limit >= self._ceiling:
             return
+        if self._probing:  # the last rise was used for a whole quiet while, and not refused
+            self._quiet_s = self.QUIET_S
         self._limit += 1
         self._probing = True
         self._raise_at = self._clock.monotonic() + self._quiet_s

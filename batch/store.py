@@ -65,7 +65,7 @@ MIGRATIONS: tuple[str, ...] = (
 _END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 GENERATION_TIMES_KEPT = 400  # per kind of task; more would teach nothing new
 BUSY_TIMEOUT_S = 10.0
-GROUPING_S = 0.02
+GROUPING_S = 0.05
 
 
 class Known(NamedTuple):

@@ -168,7 +168,6 @@ class Submitter:
         attempt = attempt.to(Open(task.task_id, self._clock.now(), task.request_id))
         await self._journal.commit(Put(attempt))
         self._refusals = 0
-        self._slots.accepted()
         self._notify(
             events.Submitted(attempt.job_id, task.task_id, attempt.external_task_id, attempt.number)
         )

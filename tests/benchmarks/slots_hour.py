@@ -76,7 +76,6 @@ class _Night:
             self.slots.saturated()
             self.slots.release()
             await self.slots.acquire(order)
-        self.slots.accepted()
         await asyncio.sleep(took_s * (1 + LATENESS))
         self.slots.release()
 

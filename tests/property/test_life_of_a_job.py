@@ -18,6 +18,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from virtual_time import EPOCH, VirtualClock, VirtualLoop
 
 from batch.job import (
     Attempt,
@@ -42,8 +43,6 @@ from batch.results import make_row, to_line
 from batch.stop import Stop
 from batch.store import Change, Proof, Put, ResultsFile, Row, Store, Withdraw
 from batch.wire import Found, NotFound, QueryAnswer, Task, TaskStatus
-
-from virtual_time import EPOCH, VirtualClock, VirtualLoop
 
 URL = "https://model.example"
 MAX_ATTEMPTS = 3
@@ -97,7 +96,7 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        where = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory, if there is
+        where = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.root = Path(tempfile.mkdtemp(prefix="life-", dir=where))
         self.tasks: list[Paid] = []
         self.versions = dict.fromkeys(JOBS, 1)

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from mortal import Life
+from virtual_time import EPOCH, VirtualLoop
+
 from batch.api import (
     BrokenFetchError,
     ExpiredLinkError,
@@ -41,9 +44,6 @@ from batch.wire import (
     Throttled,
     Unavailable,
 )
-
-from mortal import Life
-from virtual_time import EPOCH, VirtualLoop
 
 WORKS, SILENT, ABSENT, RELAY = "works", "silent", "absent", "relay"
 """What a look-up by external id comes to: the task; no usable answer; "not found", always; another
@@ -111,7 +111,7 @@ def _template() -> bytes:
 
 def video(task_id: str, size: int) -> bytes:
     """Make a whole video of *size* bytes that differs from every other task's."""
-    filler = random.Random(task_id).randbytes(max(size - len(_template()) - 8, 32))  # noqa: S311
+    filler = random.Random(task_id).randbytes(max(size - len(_template()) - 8, 32))
     return _template() + free_header(len(filler)) + filler
 
 

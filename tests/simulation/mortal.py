@@ -23,7 +23,7 @@ from batch.store import Change, Journal, ResultsFile, Row, Store, _Entry
 T = TypeVar("T")
 
 
-class Died(BaseException):  # noqa: N818 - no error: the end
+class Died(BaseException):
     """The process is no more."""
 
 
@@ -93,7 +93,7 @@ def mortal_path(root: Path, life: Life, rng: random.Random) -> Path:
             return str(self)
 
         def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-            file = io.open(self, mode, *args, **kwargs)  # noqa: UP020, SIM115, PTH123 - the base's
+            file = io.open(self, mode, *args, **kwargs)  # noqa: UP020, SIM115 - the base's
             return _TornFile(file, life, rng) if mode == "ab" else file
 
     made: Path = MortalPath(str(root))

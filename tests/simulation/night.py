@@ -21,25 +21,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batch.config import Settings
-from batch.bootstrap import Lessons
-from batch.download import Downloader
-from batch.errors import ExitCode, StateError
-from batch.events import Event
-from batch.files import OutputFolder
-from batch.job import Job, canonical_request, fingerprint
-from batch.lookup import LookUp
-from batch.manifest import Manifest
-from batch.pacing import Pacer, Slots
-from batch.plan import Action
-from batch.poll import Poller
-from batch.runner import Runner, RunPolicy
-from batch.schema import Limits, Rate
-from batch.session import Session, close_session, open_session, price_of, quiet_night
-from batch.stop import Stop, StopReason
-from batch.store import Store
-from batch.submit import Submitter
-
 import rules
 from fake_provider import (
     ABSENT,
@@ -58,10 +39,41 @@ from fake_provider import (
 from mortal import Died, InlineJournal, Life, MortalDisk, mortal_path
 from virtual_time import DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
+from batch.bootstrap import Lessons
+from batch.config import Settings
+from batch.download import Downloader
+from batch.errors import ExitCode, StateError
+from batch.events import Event
+from batch.files import OutputFolder
+from batch.job import Job, canonical_request, fingerprint
+from batch.lookup import LookUp
+from batch.manifest import Manifest
+from batch.pacing import Pacer, Slots
+from batch.plan import Action
+from batch.poll import Poller
+from batch.runner import Runner, RunPolicy
+from batch.schema import Limits, Rate
+from batch.session import Session, close_session, open_session, price_of, quiet_night
+from batch.stop import Stop, StopReason
+from batch.store import Store
+from batch.submit import Submitter
+
 BASE_URL = "https://simulated.example"
 CALM_RUNS = 8  # within so many quiet runs everything has to be settled
 LONGEST_RUN_S = 5 * 86_400.0
-TRAITS = ("", "", "", "", "", f"{FAILS} 1)", f"{FAILS} 2)", f"{FAILS} 9)", MODERATED, INVALID, FORBIDDEN)
+TRAITS = (
+    "",
+    "",
+    "",
+    "",
+    "",
+    f"{FAILS} 1)",
+    f"{FAILS} 2)",
+    f"{FAILS} 9)",
+    MODERATED,
+    INVALID,
+    FORBIDDEN,
+)
 
 
 @dataclass
@@ -141,6 +153,7 @@ class Night:
             store=rng.choice((0.0, 0.0, 0.002)),
         )
         self.is_mortal = rng.random() < 0.75
+        self.fickle = rng.choice((0.05, 0.05, 0.05, 0.4))  # how much of the manifest is edited
         self.provider = Provider(self.ways, random.Random(rng.random()))
         self.count = rng.choice((3, 3, 5, 8, 12, 20, 30))
         self.versions = dict.fromkeys((f"j{n}" for n in range(self.count)), 1)
@@ -220,9 +233,9 @@ class Night:
             return
         for job_id in [f"j{n}" for n in range(self.count)]:
             luck = rng.random()
-            if luck < 0.05:
+            if luck < self.fickle:
                 self.versions[job_id] = rng.randint(1, 3)
-            elif luck < 0.07:
+            elif luck < self.fickle + 0.02:
                 self.versions.pop(job_id, None)
             file = self.root / f"videos/{job_id}.mp4"
             if rng.random() < 0.05 and file.exists():
@@ -539,7 +552,7 @@ class Night:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    where = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory, if there is
+    where = "/dev/shm" if Path("/dev/shm").is_dir() else None
     root = Path(tempfile.mkdtemp(prefix="night-", dir=where))
     try:
         yield root

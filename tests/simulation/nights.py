@@ -1,7 +1,7 @@
 """Play seeds of the simulation: one aloud, or many with a summary.
 
-    python tests/simulation/nights.py --seed 123 --verbose
-    python tests/simulation/nights.py --seeds 0:20000
+python tests/simulation/nights.py --seed 123 --verbose
+python tests/simulation/nights.py --seeds 0:20000
 """
 
 from __future__ import annotations

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, ProviderTask
 
 from batch.job import Attempt, Failed, FailureKind, Intended, Landed, Lost, Unconfirmed
 from batch.plan import Plan, Policy, make_plan
 from batch.results import status_of
 from batch.session import Session
 from batch.store import Store
-
-from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, ProviderTask
 
 if TYPE_CHECKING:
     from night import Night, RunPlan
@@ -69,9 +70,9 @@ def at_the_end(night: Night) -> list[str]:
         broken += _outcome(night, job.id, job.body()["prompt"], mine, by_prompt)
     homes = {a.task_id: a for a in attempts if isinstance(a.state, Landed)}
     for task in night.provider.tasks.values():
-        if task.fails is None and task.task_id not in homes:
-            if not night.resubmitted[task.prompt]:
-                broken.append(f"task {task.task_id} ({task.prompt}) was paid for and never landed")
+        is_home = task.fails is not None or task.task_id in homes
+        if not is_home and not night.resubmitted[task.prompt]:
+            broken.append(f"task {task.task_id} ({task.prompt}) was paid for and never landed")
     for attempt in homes.values():
         assert isinstance(attempt.state, Landed)
         task = night.provider.tasks[attempt.state.task_id]
@@ -232,7 +233,7 @@ def _looks(night: Night, run: RunPlan) -> list[str]:
         if not identifier.isdigit():
             continue
         times = [at for number, at in looks if number == run.number]
-        for before, after in zip(times, times[1:], strict=False):
+        for before, after in itertools.pairwise(times):
             if after - before < night.limits.poll_interval_s - 1e-6:
                 said = identifier in night.provider.said_success
                 what = "asked for its link" if said else "polled"

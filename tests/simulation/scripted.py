@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from mortal import InlineJournal, Life
+from virtual_time import InlineExecutor, VirtualClock, VirtualLoop, run
 
 from batch.api import BrokenFetchError
 from batch.download import Downloader
@@ -29,14 +33,12 @@ from batch.job import (
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots
 from batch.poll import Poller
+from batch.runner import Runner, RunPolicy
 from batch.schema import Rate
 from batch.stop import Stop
 from batch.store import ResultsFile, Store
 from batch.submit import Submitter
 from batch.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
-
-from mortal import InlineJournal, Life
-from virtual_time import InlineExecutor, VirtualClock, VirtualLoop, run
 
 T = TypeVar("T")
 URL = "https://scripted.example"
@@ -170,7 +172,7 @@ class Stages:
         task_timeout_s: float = 600.0,
         settle_time_s: float = 30.0,
     ) -> None:
-        self.root, self.loop = root, loop
+        self.root, self.loop, self.max_in_flight = root, loop, max_in_flight
         self.clock, self.stop = VirtualClock(loop), Stop()
         self.events: list[Event] = []
         self.api = ScriptedApi(loop)
@@ -240,6 +242,28 @@ class Stages:
             return type(self.store.attempt(name).state).__name__
         except KeyError:
             return None
+
+    def runner(self, **policy: Any) -> Runner:
+        """Return a runner over these stages."""
+        numbers = itertools.count(100)
+        return Runner(
+            run_id="r",
+            submitter=self.submitter,
+            poller=self.poller,
+            downloader=self.downloader,
+            lookup=self.lookup,
+            store=self.store,
+            journal=self.journal,
+            pacer=self.pacer,
+            slots=self.slots,
+            max_in_flight=self.max_in_flight,
+            stop=self.stop,
+            clock=self.clock,
+            notify=self.events.append,
+            price=lambda _job: (0.21, True),
+            new_id=lambda: f"kb-{next(numbers)}",
+            policy=RunPolicy(base_url=URL, **policy),
+        )
 
     async def poll(self, watched: Attempt, *, is_fresh: bool = True) -> Any:
         """Watch a task."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-
 from night import play
 from virtual_time import DeadlockError, VirtualLoop, run
 

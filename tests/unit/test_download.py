@@ -8,14 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_provider import video
+from scripted import (
+    NO_ANSWER,
+    NOT_FOUND,
+    SAID,
+    Body,
+    Raises,
+    Stages,
+    attempt,
+    found,
+    generated,
+    play,
+)
 
 from batch.api import BrokenFetchError, ExpiredLinkError, UselessPartError
 from batch.job import Failed, FailureKind, Generated, Landed
 from batch.stop import StopReason
 from batch.wire import Found, Task, TaskStatus
-
-from fake_provider import video
-from scripted import NO_ANSWER, NOT_FOUND, SAID, Body, Raises, Stages, attempt, found, generated, play
 
 VIDEO = video("8", 6000)
 SIZE = len(VIDEO)
@@ -66,7 +76,9 @@ TROUBLES = {
     "zeros from the middle on": Body([VIDEO[:1500] + bytes(SIZE - 1500)], total=SIZE),
     "refused": Raises(BrokenFetchError(SAID)),
     "expired": Raises(ExpiredLinkError(SAID)),
-    "another file under the same link": Body([VIDEO[:100]], total=SIZE, validator='"w"', breaks=True),
+    "another file under the same link": Body(
+        [VIDEO[:100]], total=SIZE, validator='"w"', breaks=True
+    ),
     "416": Raises(UselessPartError(SAID)),
 }
 
@@ -128,9 +140,7 @@ def test_a_video_that_the_provider_cleared_is_a_failure_without_a_new_task(tmp_p
     async def story(stages: Stages) -> Any:
         stages.api.queries, stages.api.fetches = [NOT_FOUND], [Raises(ExpiredLinkError(SAID))]
         stages.clock.offset = 31 * 86_400.0
-        return await stages.downloader.download(
-            attempt(generated()), None, file=FILE, keep_as=KEPT
-        )
+        return await stages.downloader.download(attempt(generated()), None, file=FILE, keep_as=KEPT)
 
     reached = play(tmp_path, story)
     assert isinstance(reached.state, Failed)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from virtual_time import InlineExecutor, VirtualLoop, run
 
 from batch import files
 from batch.files import OutputFolder
-
-from virtual_time import InlineExecutor, VirtualLoop, run
 
 FINAL, KEPT = "videos/deep/er/a.mp4", ".kling-batch/former/a.mp4"
 STEPS = ("_make_folder", "_link", "_flush_folder", "_move")
@@ -102,7 +101,9 @@ def test_what_fails_its_check_does_not_land(tmp_path: Path) -> None:
     assert not (tmp_path / FINAL).exists()
 
 
-def test_a_file_system_without_links_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_links_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_paths: Any) -> None:
         raise OSError(95, "Operation not supported")
 
@@ -141,5 +142,3 @@ def test_a_part_begins_anew_without_a_trace_of_before(tmp_path: Path) -> None:
     size, _ = run(main)
     assert size == 5
     assert (tmp_path / FINAL).read_bytes() == b"short"
-
-

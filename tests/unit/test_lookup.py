@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import NO_ANSWER, NOT_FOUND, SAID, URL, Stages, attempt, found, opened, play
+from virtual_time import EPOCH
 
 from batch.job import Attempt, Intended, Lost, Open, Unconfirmed
 from batch.lookup import PROOF_LASTS_S, PROOF_TRIES
 from batch.store import Put
 from batch.wire import Found, Task, TaskStatus
-
-from scripted import NO_ANSWER, NOT_FOUND, SAID, URL, Stages, attempt, found, opened, play
-from virtual_time import EPOCH
 
 
 def looked_up(root: Path, answers: list[Any], *, exists: bool = False, **how: Any) -> Any:

@@ -8,12 +8,11 @@ import random
 from typing import Any
 
 import pytest
+from virtual_time import VirtualClock, VirtualLoop, VirtualWindow, run
 
 from batch.clock import Waker
 from batch.pacing import Pacer, Slots, window_guard
 from batch.schema import Rate
-
-from virtual_time import VirtualClock, VirtualLoop, VirtualWindow, run
 
 HOUR_S = 3600.0
 
@@ -222,7 +221,6 @@ class _Provider:
             slots.saturated()
             slots.release()
             await slots.acquire(order)
-        slots.accepted()
         self.open += 1
         took_s = 60.0 * self.dice.lognormvariate(0.0, 0.3)
         await asyncio.sleep(took_s)

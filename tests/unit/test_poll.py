@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, attempt, found, opened, play
+from virtual_time import EPOCH
 
 from batch.job import Failed, FailureKind, Generated, TimedOut
 from batch.stop import StopReason
 from batch.wire import AccountRefused, Found, Task, TaskStatus, Unavailable
-
-from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, attempt, found, opened, play
-from virtual_time import EPOCH
 
 DONE = found(TaskStatus.SUCCEEDED, url="https://cdn/8")
 LOCKED_OUT = AccountRefused(SAID)
@@ -77,7 +76,16 @@ def test_silence_up_to_the_deadline_gets_a_few_looks_more(tmp_path: Path) -> Non
 
     async def story(stages: Stages) -> Any:
         stages.loop.naps = [(30.0, 3600.0)]
-        stages.api.queries = [found(), found(), found(), found(), found(), NO_ANSWER, NO_ANSWER, DONE]
+        stages.api.queries = [
+            found(),
+            found(),
+            found(),
+            found(),
+            found(),
+            NO_ANSWER,
+            NO_ANSWER,
+            DONE,
+        ]
         return await stages.poll(attempt(opened()))
 
     reached, _ = play(tmp_path, story, task_timeout_s=600.0, proved_at=EPOCH)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from scripted import attempt, landed
 
 from batch.job import Failed, Failure, FailureKind, Generated, State, TimedOut, Unconfirmed
 from batch.results import make_row, status_of, to_line
-
-from scripted import attempt, landed
 
 FIELDS = {
     "schema",
@@ -38,7 +37,11 @@ FIELDS = {
 POLICY = Failure(FailureKind.MODERATION, "policy", "1301", 400, "r-7")
 OUTCOMES: dict[str, list[State]] = {
     "succeeded": [landed("8", "videos/a.mp4", 9)],
-    "failed": [Failed(POLICY, 2.0), Failed(POLICY, 2.0, "8", 1.0), Generated("8", 1.0, 2.0, None, POLICY)],
+    "failed": [
+        Failed(POLICY, 2.0),
+        Failed(POLICY, 2.0, "8", 1.0),
+        Generated("8", 1.0, 2.0, None, POLICY),
+    ],
     "timed_out": [TimedOut("8", 1.0, 2.0)],
     "unconfirmed": [Unconfirmed(1.0, Failure(FailureKind.UNCONFIRMED, "nobody knows"))],
 }

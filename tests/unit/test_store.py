@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from scripted import SAID, attempt, landed, opened
 
 from batch import store as store_module
 from batch.errors import StateError
@@ -39,8 +40,6 @@ from batch.store import (
     Store,
     Withdraw,
 )
-
-from scripted import SAID, attempt, landed, opened
 
 FAILURE = Failure(FailureKind.MODERATION, "policy — ünïcode", "1301", 400, "r-1")
 EVERY_STATE: list[State] = [

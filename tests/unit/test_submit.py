@@ -6,15 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, play
+from virtual_time import EPOCH
 
 from batch.api import Stale, Unsent
 from batch.job import Attempt, Failed, Failure, FailureKind, Lost, Open, Unconfirmed
 from batch.stop import StopReason
 from batch.store import Put
-from batch.wire import AccountRefused, Ambiguous, Created, Exists, Refused, Saturated, Task, TaskStatus
-
-from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, play
-from virtual_time import EPOCH
+from batch.wire import (
+    AccountRefused,
+    Ambiguous,
+    Created,
+    Exists,
+    Refused,
+    Saturated,
+    Task,
+    TaskStatus,
+)
 
 CREATED = Created(Task("8", TaskStatus.SUBMITTED))
 CREDIT = AccountRefused(Failure(FailureKind.ACCOUNT, "no credit", "1102", 429))
@@ -72,9 +80,7 @@ def test_not_found_without_proof_leads_to_unconfirmed(tmp_path: Path) -> None:
 
 
 def test_not_found_with_proof_sends_the_same_id_again(tmp_path: Path) -> None:
-    reached, stages = submitted(
-        tmp_path, [Ambiguous(SAID), CREATED], [NOT_FOUND], proved_at=EPOCH
-    )
+    reached, stages = submitted(tmp_path, [Ambiguous(SAID), CREATED], [NOT_FOUND], proved_at=EPOCH)
     assert isinstance(reached.state, Open)
     assert [what for _, kind, what in stages.api.calls if kind == "submit"] == ["kb-1", "kb-1"]
     first, second = stages.api.times("submit")
@@ -89,7 +95,9 @@ def test_an_id_that_exists_is_never_sent_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [TOO_FAST, Saturated(SAID), Unsent(SAID)])
-def test_what_surely_created_nothing_goes_out_again_under_its_id(tmp_path: Path, answer: Any) -> None:
+def test_what_surely_created_nothing_goes_out_again_under_its_id(
+    tmp_path: Path, answer: Any
+) -> None:
     reached, stages = submitted(tmp_path, [answer, answer, CREATED], [NOT_FOUND])
     assert isinstance(reached.state, Open)
     assert stages.api.count("submit") == 3
@@ -129,7 +137,9 @@ def test_a_stop_during_the_look_up_leaves_the_attempt_lost(tmp_path: Path) -> No
     assert on_disk == "Lost"
 
 
-@pytest.mark.parametrize("answer", [TOO_FAST, Unsent(SAID), CREDIT], ids=["429", "unsent", "credit"])
+@pytest.mark.parametrize(
+    "answer", [TOO_FAST, Unsent(SAID), CREDIT], ids=["429", "unsent", "credit"]
+)
 def test_a_doubt_outlives_a_refusal_of_its_resubmission(tmp_path: Path, answer: Any) -> None:
     """`--resubmit-unconfirmed` sends what may exist already; a refusal now says nothing about then.
 
