@@ -18,6 +18,7 @@ from batch.client import Client
 from batch.clock import Clock
 from batch.config import Settings, require_key
 from batch.download import Downloader
+from batch.errors import ExitCode
 from batch.events import Event, Observer
 from batch.files import OutputFolder
 from batch.hints import Hints, hash_token, new_token
@@ -25,10 +26,10 @@ from batch.job import Attempt
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots, window_guard
 from batch.poll import Poller
-from batch.runner import Runner, RunPolicy, first_of
-from batch.session import STATE_FOLDER, Session, Summary, close_session, price_of
+from batch.runner import Runner, RunPolicy, Tally, first_of
+from batch.session import STATE_FOLDER, Session, Summary, begin, close_session, price_of
 from batch.signals import on_stop
-from batch.stop import Stop, StopReason
+from batch.stop import EXIT_CODES, Stop, StopReason
 from batch.store import GenerationTime, Journal, Store
 from batch.submit import Submitter
 
@@ -56,6 +57,7 @@ async def execute(
         UsageError: a real run without a key. Nothing was sent.
         StateError: the state could not be written any more.
     """
+    begin(session)
     stop = stop or Stop()
     begun = clock.monotonic()
 
@@ -63,26 +65,21 @@ async def execute(
         for observer in observers:
             observer.notify(event)
 
-    async with AsyncExitStack() as exits:
-        if handle_signals:
-            exits.enter_context(_stop_on_signals(stop, notify))
-        runner = await exits.enter_async_context(_assembled(session, stop, notify, clock))
-        planned = {action.value: count for action, count in session.plan.counts.items()}
-        notify(
-            events.RunStarted(
-                session.run_id,
-                str(session.settings.output_dir),
-                planned,
-                session.plan.cost_usd,
-            )
-        )
-        try:
-            tally = await runner.run(session.plan)
+    tally, exit_code = Tally(), EXIT_CODES[StopReason.INTERRUPTED]
+    insisted: list[signal.Signals] = []
+    try:
+        async with AsyncExitStack() as exits:
+            if handle_signals:
+                exits.enter_context(_stop_on_signals(stop, notify, insisted))
+            runner = await exits.enter_async_context(_assembled(session, stop, notify, clock))
+            tally = runner.tally
+            _tell_plan(session, notify)
+            await runner.run(session.plan)
             exit_code = runner.exit_code(session.plan)
-        except asyncio.CancelledError:
-            if stop.reason not in {StopReason.INTERRUPTED, StopReason.TERMINATED}:
-                raise
-            tally, exit_code = runner.tally, runner.exit_code(session.plan)
+    except asyncio.CancelledError:
+        if not insisted:
+            raise
+        exit_code = ExitCode.TERMINATED if insisted[0] is signal.SIGTERM else ExitCode.INTERRUPTED
     close_session(session, exit_code, clock)
     return session.summary(
         exit_code,
@@ -97,6 +94,12 @@ async def execute(
         troubles=tuple(tally.troubles),
         bugs=tuple(tally.bugs),
     )
+
+
+def _tell_plan(session: Session, notify: Callable[[Event], None]) -> None:
+    planned = {action.value: count for action, count in session.plan.counts.items()}
+    folder = str(session.settings.output_dir)
+    notify(events.RunStarted(session.run_id, folder, planned, session.plan.cost_usd))
 
 
 @asynccontextmanager
@@ -120,7 +123,7 @@ async def _assembled(
             OutputFolder(settings.output_dir, workers=limits.max_downloads + 2)
         )
         journal = exits.enter_context(Journal(session.store, session.results))
-        reader = exits.enter_context(Store.open_to_read(session.store.path))
+        reader = exits.enter_context(Store.open_to_read(session.store.path, beside_writer=True))
         pacer = Pacer(limits.submit_rate, clock=clock, guard=window_guard(limits.submit_rate))
         slots = Slots(limits.max_in_flight, clock=clock)
         hints = Hints()
@@ -278,7 +281,9 @@ def _kind(request: str) -> str:
     return "/".join(str(body.get(name, "")) for name in ("model_name", "mode", "duration"))
 
 
-def _stop_on_signals(stop: Stop, notify: Callable[[Event], None]) -> AbstractContextManager[None]:
+def _stop_on_signals(
+    stop: Stop, notify: Callable[[Event], None], insisted: list[signal.Signals]
+) -> AbstractContextManager[None]:
     main = asyncio.current_task()
 
     def ask(number: signal.Signals) -> None:
@@ -290,7 +295,8 @@ def _stop_on_signals(stop: Stop, notify: Callable[[Event], None]) -> AbstractCon
         if stop.ask(reason, sentence):
             notify(events.Stopping(sentence))
 
-    def insist() -> None:
+    def insist(number: signal.Signals) -> None:
+        insisted.append(number)
         if main is not None:
             main.cancel()
 

@@ -131,7 +131,7 @@ class Client:
             return Stale(Failure(FailureKind.NETWORK, "too much time passed before sending"))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Unsent(_failure(error))
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
             return Unsent(_failure(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return Ambiguous(_failure(error))
@@ -144,7 +144,7 @@ class Client:
             ) as response:
                 raw = self._without_key(await _bounded(response))
                 return read_query(response.status, response.headers, raw, now=self._clock.now())
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
             return Unavailable(_failure(error), None)
 
     def _without_key(self, raw: bytes) -> bytes:
@@ -173,7 +173,7 @@ class Client:
         if start and validator:
             headers = {"Range": f"bytes={start}-", "If-Range": validator}
         for _ in range(MAX_REDIRECTS + 1):
-            if urlsplit(url).scheme not in {"http", "https"}:
+            if not _is_http(url):
                 raise ExpiredLinkError(
                     _broken("the link leads to something that is no http address")
                 )
@@ -232,6 +232,14 @@ def _read_head(response: aiohttp.ClientResponse, asked: int) -> _Body:
     return _Body(asked, total, validator, response)
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _validator(etag: str | None, last_modified: str | None) -> str | None:
     """If-Range takes a strong ETag or a date (RFC 9110, 13.1.5)."""
     if etag is not None:
@@ -244,7 +252,7 @@ async def _mapped() -> AsyncIterator[None]:
     """Translate aiohttp's errors once, at the edge."""
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+    except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:
         raise BrokenFetchError(
             _failure(error, FailureKind.DOWNLOAD)
         ) from None  # holds the signed link

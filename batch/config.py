@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,6 @@ from batch.manifest import Limits, Manifest, Rate
 
 KEY_VARIABLE = "COMETAPI_KEY"
 DEFAULT_BASE_URL = "https://api.cometapi.com"
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Secret:
@@ -164,7 +164,7 @@ def check_base_url(base_url: str) -> str:
         raise UsageError("--base-url takes an address without a user name, a query or a fragment")
     if parts.scheme not in {"http", "https"} or not host:
         raise UsageError(f"--base-url {base_url!r} must begin with https:// and name a host")
-    if parts.scheme == "http" and host not in LOOPBACK and not host.startswith("127."):
+    if parts.scheme == "http" and not _is_loopback(host):
         raise UsageError(
             f"--base-url {base_url!r} would send the API key unencrypted; use https://"
             " (http:// is for this machine only)"
@@ -183,6 +183,13 @@ def _check_callback(url: str, listen: str) -> None:
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise UsageError(f"--callback-listen {listen!r} must be HOST:PORT, like 127.0.0.1:8090")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _read_env_file(path: Path) -> dict[str, str]:

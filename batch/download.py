@@ -136,8 +136,7 @@ class Downloader:
             try:
                 resumable = part.size if validator else 0
                 async with self._api.fetch(link, start=resumable, validator=validator) as stream:
-                    if stream.start != part.size or stream.validator != validator:
-                        await part.restart()
+                    await _align(part, stream, validator)
                     validator = stream.validator
                     await _copy(stream, part)
                 return attempt, await land()
@@ -206,9 +205,17 @@ class Downloader:
             raise _Abandoned
 
 
+async def _align(part: Part, stream: Stream, validator: str | None) -> None:
+    """Make the part end where the body begins."""
+    if stream.start == 0:
+        await part.restart()
+    elif stream.start != part.size or stream.validator != validator:
+        raise UselessPartError(_broken("the server continues another file"))
+
+
 async def _copy(stream: Stream, part: Part) -> None:
     """Write the body to the part file, and check that it was all of it."""
-    limit = MAX_VIDEO_BYTES if stream.total is None else stream.total
+    limit = min(MAX_VIDEO_BYTES, stream.total or MAX_VIDEO_BYTES)
     received = part.size
     async for chunk in stream.chunks():
         received += len(chunk)

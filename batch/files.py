@@ -9,12 +9,13 @@ there that the state does not know, which the next run fetches again, free of ch
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import filecmp
 import hashlib
+import itertools
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from io import FileIO
@@ -23,6 +24,8 @@ from typing import Any, Self, TypeVar
 
 import aiofiles.threadpool
 from aiofiles.threadpool.binary import AsyncFileIO
+
+from batch.errors import StateError
 
 STATE_FOLDER = ".kling-batch"
 CHUNK_BYTES = 2 * 1024 * 1024  # one thread hop for so much; 64 KiB costs 2.5 times the wall time
@@ -42,7 +45,10 @@ class OutputFolder:
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.parts, ignore_errors=True)
-        self.parts.mkdir(parents=True, exist_ok=True)
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateError(f"{self.parts} cannot be made: {error.strerror or error}") from error
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -94,6 +100,11 @@ class Part:
         self._pool = pool
         self._hash = hashlib.sha256()
         self._descriptor: int | None = None
+        self._raw: FileIO | None = None
+        self._is_over = False
+        self._using = (
+            threading.Lock()
+        )  # a cancelled download must not close what a thread writes to
         self._file: AsyncFileIO | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -102,6 +113,7 @@ class Part:
         return self
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._is_over = True
         self.close()
         if error is not None:
             self.path.unlink(missing_ok=True)
@@ -128,8 +140,8 @@ class Part:
         if self._file is None:
             # The descriptor stays ours, so that the last hop can flush and close it by itself.
             self._descriptor = await loop.run_in_executor(self._pool, _create, self.path)
-            raw = _HashedFile(self._descriptor, self._hash)
-            self._file = aiofiles.threadpool.wrap(raw, loop=loop, executor=self._pool)
+            self._raw = _HashedFile(self._descriptor, self._hash, self._using)
+            self._file = aiofiles.threadpool.wrap(self._raw, loop=loop, executor=self._pool)
         chunks, self._waiting, self._waiting_bytes = self._waiting, [], 0
         await self._file.writelines(chunks)
 
@@ -150,38 +162,48 @@ class Part:
         """Write what still waits. Blocks: for a thread, in the hop that lands the file."""
         data = self._take_waiting()
         self._hash.update(data)
-        if self._descriptor is None:
-            self._descriptor = _create(self.path)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        with self._using:
+            if self._is_over:
+                raise ValueError("the download was given up")
+            if self._descriptor is None:
+                self._descriptor = _create(self.path)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
 
     def sync(self) -> None:
         """Bring what was written through the operating system's cache. Blocks."""
-        assert self._descriptor is not None
-        os.fsync(self._descriptor)
+        with self._using:
+            assert self._descriptor is not None
+            os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file."""
-        if self._descriptor is not None:
-            descriptor, self._descriptor, self._file = self._descriptor, None, None
-            os.close(descriptor)
+        """Close the file; waits for a write under way, and lets none begin after."""
+        with self._using:
+            if self._raw is not None:
+                self._raw.close()
+                self._raw = None
+            if self._descriptor is not None:
+                descriptor, self._descriptor, self._file = self._descriptor, None, None
+                os.close(descriptor)
 
 
 class _HashedFile(FileIO):
     """A file that hashes what it writes, so that one hop to a thread does both."""
 
-    def __init__(self, descriptor: int, sha256: hashlib._Hash) -> None:
+    def __init__(self, descriptor: int, sha256: hashlib._Hash, using: threading.Lock) -> None:
         super().__init__(descriptor, "wb", closefd=False)
         self._sha256 = sha256
+        self._using = using
 
     def writelines(self, lines: Iterable[Any]) -> None:
         """Write and hash all of *lines*."""
         data = b"".join(lines)
         self._sha256.update(data)
         view = memoryview(data)
-        while view:
-            view = view[self.write(view) or 0 :]
+        with self._using:
+            while view:
+                view = view[self.write(view) or 0 :]
 
 
 def _create(path: Path) -> int:
@@ -196,12 +218,22 @@ def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) ->
     _make_folder(final.parent)
     if final.exists() and not filecmp.cmp(part.path, final, shallow=False):
         _make_folder(keep_as.parent)
-        with contextlib.suppress(FileExistsError):
-            _link(final, keep_as)
-            _flush_folder(keep_as.parent)
+        _keep(final, keep_as)
     _move(part.path, final)
     _flush_folder(final.parent)
     return found
+
+
+def _keep(final: Path, keep_as: Path) -> None:
+    """Give a former video its name; another one, if that name holds something else already."""
+    for number in itertools.count(1):
+        name = keep_as if number == 1 else keep_as.with_suffix(f".{number}.mp4")
+        if not name.exists():
+            _link(final, name)
+            _flush_folder(name.parent)
+            return
+        if filecmp.cmp(name, final, shallow=False):
+            return  # kept by a run that died right after
 
 
 def _make_folder(folder: Path) -> None:

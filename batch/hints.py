@@ -16,34 +16,50 @@ from contextlib import contextmanager
 from batch.clock import Waker
 
 STRETCH = 4.0  # how much rarer to poll while callbacks keep coming
+PROVED_BY = 3  # ends in a row that callbacks have announced; one missed, and it begins anew
+KEY_CHARS = 16  # of a hash, to find it by; all of it is then compared in constant time
 
 
 class Hint:
     """What may arrive for one attempt while it is in flight.
 
-    *task_id* is what a callback has named: a guess to be confirmed, for a lost answer. *has_come*
-    tells that one has said the task has ended.
+    *task_id* is what a callback has named: a guess to be confirmed, for a lost answer; *names_us*
+    tells whether it named our external id as well. *has_come* tells that one has said the task has
+    ended, *woke_at* when one last had the task looked at (`Clock.monotonic`).
     """
 
     def __init__(self) -> None:
         self.named = Waker()  # set by any callback: there is a task, and this is its id
         self.ended = Waker()  # set by a callback that says that the task has ended
         self.task_id: str | None = None
+        self.names_us = False
         self.has_come = False
+        self.woke_at = float("-inf")
         self._updated_at = float("-inf")
 
-    def come(self, task_id: str, updated_at: float | None, *, has_ended: bool) -> bool:
+    def come(
+        self, task_id: str, updated_at: float | None, *, has_ended: bool, names_us: bool = False
+    ) -> bool:
         """Take a callback in; False if it is older than what is known, and changes nothing."""
         if updated_at is not None:
             if updated_at < self._updated_at:
                 return False
             self._updated_at = updated_at
-        self.task_id = task_id
+        self.task_id, self.names_us = task_id, names_us
         self.named.set()
         if has_ended:
             self.has_come = True
             self.ended.set()
         return True
+
+    def know(self, updated_at: float | None) -> None:
+        """Take in what the API has answered of a task that goes on: what said otherwise was wrong.
+
+        From here on "older" means older than this: a forged date of the future is forgotten.
+        """
+        self.has_come = False
+        if updated_at is not None:
+            self._updated_at = updated_at
 
 
 class Hints:
@@ -51,15 +67,16 @@ class Hints:
 
     def __init__(self) -> None:
         self._by_attempt: dict[str, Hint] = {}
-        self._by_hash: dict[str, str] = {}
-        self._trusted = False
+        self._owners: dict[str, tuple[str, str]] = {}  # start of a token's hash: the hash, whose
+        self._announced = 0  # ends in a row
+        self.doubted = Waker()  # wakes those who wait longer than usual when the trust has ended
 
     @contextmanager
     def expect(self, external_task_id: str, token_hash: str | None) -> Iterator[Hint]:
         """Receive hints for an attempt while the block runs."""
         hint = self._by_attempt[external_task_id] = Hint()
         if token_hash is not None:
-            self._by_hash[token_hash] = external_task_id
+            self.renew(external_task_id, token_hash)
         try:
             yield hint
         finally:
@@ -67,30 +84,42 @@ class Hints:
 
     def renew(self, external_task_id: str, token_hash: str) -> None:
         """Accept another token for an attempt that is expected already."""
-        self._by_hash[token_hash] = external_task_id
+        self._owners[token_hash[:KEY_CHARS]] = (token_hash, external_task_id)
 
     def owner(self, token: str) -> str | None:
         """Return whose token this is, in the same time for a right and a wrong one."""
         hashed = hash_token(token)
-        owner = self._by_hash.get(hashed)
-        # The look-up goes by a hash, which tells an attacker's clock nothing about the token.
-        return owner if hmac.compare_digest(hashed, hashed if owner else "0" * 64) else None
+        known, owner = self._owners.get(hashed[:KEY_CHARS], ("0" * len(hashed), None))
+        return owner if hmac.compare_digest(hashed, known) else None
 
     def come(
-        self, external_task_id: str, task_id: str, updated_at: float | None, *, has_ended: bool
+        self,
+        external_task_id: str,
+        task_id: str,
+        updated_at: float | None,
+        *,
+        has_ended: bool,
+        names_us: bool = False,
     ) -> bool:
         """Take a callback in; False if nobody waits for it or it is older than what is known."""
         hint = self._by_attempt.get(external_task_id)
-        return hint is not None and hint.come(task_id, updated_at, has_ended=has_ended)
+        return hint is not None and hint.come(
+            task_id, updated_at, has_ended=has_ended, names_us=names_us
+        )
 
     @property
     def stretch(self) -> float:
         """How many times longer than usual to wait for the next look."""
-        return STRETCH if self._trusted else 1.0
+        return STRETCH if self._announced >= PROVED_BY else 1.0
 
     def ended(self, hint: Hint) -> None:
         """A task was seen to have ended: by a callback, or without one, which ends the trust."""
-        self._trusted = hint.has_come
+        if hint.has_come:
+            self._announced += 1
+            return
+        self._announced = 0
+        self.doubted.set()  # for those who sleep now
+        self.doubted.clear()
 
 
 def new_token() -> str:
@@ -100,4 +129,4 @@ def new_token() -> str:
 
 def hash_token(token: str) -> str:
     """Return what is stored of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ else:
     import fcntl
 
 HOLDER_MAX_BYTES = 4096
+PATIENCE_S = 0.05
+PATIENCE_TRIES = 10
 
 
 @contextlib.contextmanager
@@ -39,13 +42,17 @@ def hold(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        if not _try_lock(file.fileno()):
+        if not _try_long(file.fileno()):
             raise LockedError(f"another run holds {path.parent.parent}: {_holder(path)}")
-        file.truncate(0)
-        file.write(_me())
+        try:
+            file.truncate(0)
+            file.write(_me())
+        except OSError as error:
+            raise StateError(f"{path} cannot be written: {error.strerror or error}") from error
         yield
-        file.seek(0)
-        file.truncate(0)
+        with contextlib.suppress(OSError):  # it only says who held it
+            file.seek(0)
+            file.truncate(0)
 
 
 def holder(path: Path) -> str | None:
@@ -56,6 +63,15 @@ def holder(path: Path) -> str | None:
         return None
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
         return None if _try_lock(file.fileno()) else _holder(path)
+
+
+def _try_long(descriptor: int) -> bool:
+    """Try for a moment: `status` takes the lock for an instant to see whether anybody holds it."""
+    for _ in range(PATIENCE_TRIES):
+        if _try_lock(descriptor):
+            return True
+        time.sleep(PATIENCE_S)
+    return _try_lock(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool:

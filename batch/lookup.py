@@ -18,7 +18,7 @@ from batch.store import Journal, Proof, Put
 from batch.wire import Found, NotFound, QueryAnswer, Task
 
 PROOF_LASTS_S = 7 * 24 * 3600.0
-PROOF_TRIES = 8  # per run; a fresh task may be invisible for some seconds
+PROOF_TRIES = 3  # per run; a fresh task may be invisible for some seconds
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
 
@@ -56,6 +56,10 @@ class LookUp:
         """Whether "not found" is to be believed on this base URL."""
         return self._is_proved
 
+    def is_at_home(self, attempt: Attempt) -> bool:
+        """Whether an attempt was sent to the address that is talked to now."""
+        return attempt.base_url == self._base_url
+
     @property
     def wants_proof(self) -> bool:
         """Whether an open task should be asked for by its external id, to see if that works."""
@@ -83,7 +87,8 @@ class LookUp:
         while True:
             answer = await self._ask(attempt, hint)
             if isinstance(answer, Found) and self._is_ours(answer.task, attempt):
-                return await self._adopt(attempt, answer.task)
+                named = None if hint is None else hint.task_id
+                return await self._adopt(attempt, answer.task, was_named=named is not None)
             elapsed = self._clock.monotonic() - begun
             # Whether the task is there is asked until the settle time is over; whether anybody
             # answers at all, as long as we would wait for a task.
@@ -99,11 +104,16 @@ class LookUp:
 
     async def _ask(self, attempt: Attempt, hint: Hint | None) -> QueryAnswer:
         """Ask by our id; or by the one that a callback has named, and believe only the answer."""
-        if hint is not None and hint.named.is_set() and hint.task_id is not None:
+        if hint is not None and hint.task_id is not None:
             hint.named.clear()
-            answer = await self._api.query(hint.task_id)
-            if isinstance(answer, Found) and self._is_ours(answer.task, attempt):
-                return answer
+            named, names_us = hint.task_id, hint.names_us
+            answer = await self._api.query(named)
+            if isinstance(answer, Found):
+                says = answer.task.external_task_id
+                if (says is not None or names_us) and self._is_ours(answer.task, attempt):
+                    return answer
+                if hint.task_id == named:
+                    hint.task_id = None  # somebody else's; one that is not found yet is kept
         return await self._api.query(attempt.external_task_id)
 
     def _is_ours(self, task: Task, attempt: Attempt) -> bool:
@@ -113,9 +123,12 @@ class LookUp:
         return self._owner_of(task.task_id) in {None, attempt.external_task_id}
 
     def _give_up(self, attempt: Attempt, state: Lost, answer: QueryAnswer) -> Attempt:
-        if isinstance(answer, NotFound) and self._is_proved and not state.exists:
+        is_here = self.is_at_home(attempt)
+        if isinstance(answer, NotFound) and self._is_proved and is_here and not state.exists:
             return attempt.to(Intended(since=self._clock.now()))
-        if state.exists:
+        if not is_here:
+            why = f"it was submitted to another address ({attempt.base_url}), which alone can tell"
+        elif state.exists:
             why = "the provider says that the task exists, but does not find it by its external id"
         elif isinstance(answer, NotFound):
             why = (
@@ -134,12 +147,14 @@ class LookUp:
         )
         return attempt.to(Unconfirmed(self._clock.now(), failure, exists=state.exists))
 
-    async def _adopt(self, attempt: Attempt, task: Task) -> Attempt:
+    async def _adopt(self, attempt: Attempt, task: Task, *, was_named: bool) -> Attempt:
         submitted_at = task.created_at or self._clock.now()
         adopted = attempt.to(Open(task.task_id, submitted_at, task.request_id))
         await self._journal.commit(Put(adopted))
-        if task.external_task_id == attempt.external_task_id:
-            await self._remember()  # it was found, and it says itself whose it is
+        if task.external_task_id == attempt.external_task_id and not was_named:
+            # It was found, and it says itself whose it is. What a callback has named may have been
+            # found by its task id, which proves nothing about looking up by ours.
+            await self._remember()
         return adopted
 
     async def _remember(self) -> None:

@@ -39,6 +39,7 @@ from batch.wire import (
 RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 LAST_LOOKS_S = 60.0  # how long a task of an earlier run is watched at least
 OVERTIME_LOOKS = 5
+GONE_LOOKS = 3  # in a row, of a task of an earlier run: one may be a lag, and clocks may jump
 ACCOUNT_REFUSALS = 3  # in a row; one may be a hiccup of a gateway
 
 NextLook = Callable[[Attempt, float], float]
@@ -92,20 +93,20 @@ class Poller:
         patience_s = max(
             self._task_timeout_s - age_at_start, min(LAST_LOOKS_S, self._task_timeout_s)
         )
-        wait_s = self._next_look(attempt, 0.0) * self._hints.stretch if is_fresh else 0.0
-        refusals = overtime = 0
+        wait_s = min(self._next_look(attempt, 0.0), patience_s) if is_fresh else 0.0
+        most_s = patience_s
+        refusals = overtime = not_found = 0
         while True:
-            if wait_s > 0 and await self._wait(wait_s, hint):
+            if wait_s > 0 and await self._wait(wait_s, most_s, hint):
                 return None, None
             answer = await self._look(attempt)
             attempt = attempt.polled()
             age_s = self._clock.monotonic() - begun + age_at_start
             left_s = patience_s - (self._clock.monotonic() - begun)
-            wait_s = max(
-                min(self._next_look(attempt, age_s) * self._hints.stretch, left_s),
-                self._poll_interval_s,
-            )
+            wait_s = max(min(self._next_look(attempt, age_s), left_s), self._poll_interval_s)
+            most_s = max(wait_s, left_s)
             refusals = refusals + 1 if isinstance(answer, AccountRefused) else 0
+            not_found = not_found + 1 if isinstance(answer, NotFound) and not is_fresh else 0
             match answer:
                 case Found(task):
                     self._note(attempt, task, hint)
@@ -113,10 +114,10 @@ class Poller:
                         return await self._generated(attempt, task, age_s, is_fresh=is_fresh)
                     if task.status is TaskStatus.FAILED:
                         return self._failed(attempt, task), None
-                case NotFound(failure) if self._is_gone(state):
+                case NotFound(failure) if not_found >= GONE_LOOKS and self._is_gone(attempt):
                     return self._expired(attempt, failure), None
                 case Unavailable(_, retry_after_s):
-                    wait_s = max(wait_s, retry_after_s or 0.0)
+                    wait_s = most_s = max(wait_s, retry_after_s or 0.0)
                 case AccountRefused(failure) if refusals >= ACCOUNT_REFUSALS:
                     self._stop_for_account(failure)
                     return None, None
@@ -135,10 +136,27 @@ class Poller:
         self._notify(events.Polled(attempt.job_id, task.task_id, task.status))
         if task.status in {TaskStatus.SUCCEEDED, TaskStatus.FAILED}:
             self._hints.ended(hint)
+        else:
+            hint.know(task.updated_at)
 
-    async def _wait(self, seconds: float, hint: Hint) -> bool:
-        """Wait for the next look; True if the run is being left."""
-        await sleep(seconds, self._stop.leaving, hint.ended)
+    async def _wait(self, usual_s: float, most_s: float, hint: Hint) -> bool:
+        """Wait for the next look; True if the run is being left.
+
+        As long as usual; or longer, up to *most_s*, while callbacks are trusted; or until one says
+        that the task has ended. Whoever posts those again and again wakes once per poll_interval.
+        """
+        begun = self._clock.monotonic()
+        while not hint.ended.is_set() and not self._stop.leaving.is_set():
+            planned_s = min(usual_s * self._hints.stretch, most_s)
+            left_s = begun + planned_s - self._clock.monotonic()
+            if left_s <= 0:
+                break
+            await sleep(left_s, self._stop.leaving, hint.ended, self._hints.doubted)
+        else:
+            again_s = hint.woke_at + self._poll_interval_s - self._clock.monotonic()
+            if again_s > 0:
+                await sleep(again_s, self._stop.leaving)
+            hint.woke_at = self._clock.monotonic()
         hint.ended.clear()
         return self._stop.leaving.is_set()
 
@@ -148,6 +166,7 @@ class Poller:
             answer = await self._lookup.prove(attempt)
             if isinstance(answer, Found) and answer.task.task_id == attempt.task_id:
                 return answer
+            return Unavailable(Failure(FailureKind.PROVIDER, "not found by its external id"))
         assert attempt.task_id is not None
         answer = await self._api.query(attempt.task_id)
         if isinstance(answer, Found) and not attempt.owns(
@@ -179,8 +198,11 @@ class Poller:
             Failed(task_failure(task), self._clock.now(), state.task_id, state.submitted_at)
         )
 
-    def _is_gone(self, state: Open | TimedOut) -> bool:
-        return self._clock.now() - state.submitted_at > RETENTION_S
+    def _is_gone(self, attempt: Attempt) -> bool:
+        state = attempt.state
+        assert isinstance(state, Open | TimedOut)
+        is_old = self._clock.now() - state.submitted_at > RETENTION_S
+        return is_old and self._lookup.is_at_home(attempt)
 
     def _expired(self, attempt: Attempt, failure: Failure) -> Attempt:
         state = attempt.state

@@ -1,17 +1,22 @@
 """The receiver of callbacks: a small server beside the run, which believes nothing it is told.
 
-Answers: 204 at once; 404 for a wrong token; 405 for anything but POST; 413 above 64 KiB; 400 for no
-JSON. The token is the last part of the path, so that a reverse proxy may put any prefix before it,
-or take one away.
+Answers: 204 at once; 405 for anything but POST; 404 for a wrong token; 413 above 64 KiB; 400 for no
+JSON; 408 for a body that does not come. The token is the last part of the path, so that a reverse
+proxy may put any prefix before it, or take one away.
+
+Each connection is for one request and lives for seconds; beyond so many the oldest makes room, so
+that those who only hold a door open keep nobody out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 from aiohttp import web
 
 from batch.errors import UsageError
@@ -19,9 +24,16 @@ from batch.hints import Hints
 from batch.wire import TaskStatus, read_callback
 
 MAX_BODY_BYTES = 64 * 1024
-READ_TIMEOUT_S = 10.0
-MAX_CONNECTIONS = 200  # at once; whoever comes beyond is turned away, not queued
+READ_TIMEOUT_S = 5.0
+CONNECTION_LASTS_S = 10.0
+MAX_CONNECTIONS = 200  # at once
+LINGER_S = 1.0  # what else is sent is read for so long, so that the sender sees its answer
 TOKEN_CHARS = 100
+
+# What strangers send is no trouble of the run's, and a path may hold a token: nothing is logged.
+_silent = logging.getLogger("batch.receiver.http")
+_silent.setLevel(logging.CRITICAL + 1)
+_silent.propagate = False
 
 
 class Receiver:
@@ -29,35 +41,42 @@ class Receiver:
 
     def __init__(self, hints: Hints) -> None:
         self._hints = hints
-        self._open = 0
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        if self._open >= MAX_CONNECTIONS:
-            return web.Response(status=503, headers={"Connection": "close"})
-        self._open += 1
-        try:
-            return await self._handle(request)
-        finally:
-            self._open -= 1
+        response = web.Response(status=await self._take(request))
+        if response.status == 405:
+            response.headers["Allow"] = "POST"
+        response.force_close()
+        return response
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        token = request.path.rsplit("/", 1)[-1][:TOKEN_CHARS]
-        owner = self._hints.owner(token)
-        if owner is None:
-            return web.Response(status=404)
+    async def _take(self, request: web.BaseRequest) -> int:
+        """Take a callback in; returns the HTTP status to answer with."""
         if request.method != "POST":
-            return web.Response(status=405, headers={"Allow": "POST"})
-        body = await _read(request)
+            return 405
+        owner = self._hints.owner(request.path.rsplit("/", 1)[-1][:TOKEN_CHARS])
+        if owner is None:
+            return 404
+        try:
+            body = await _read(request)
+        except TimeoutError:
+            return 408
+        except (aiohttp.ClientError, aiohttp.http.HttpProcessingError, ConnectionError):
+            return 400  # it broke off, or its chunks are none
         if body is None:
-            return web.Response(status=413)
+            return 413
         if not _is_json(body):
-            return web.Response(status=400)
+            return 400
         task = read_callback(body)
         if task is not None and task.external_task_id in {None, owner}:
-            has_ended = task.status not in {TaskStatus.SUBMITTED, TaskStatus.PROCESSING}
-            self._hints.come(owner, task.task_id, task.updated_at, has_ended=has_ended)
-        return web.Response(status=204)
+            self._hints.come(
+                owner,
+                task.task_id,
+                task.updated_at,
+                has_ended=task.status in {TaskStatus.SUCCEEDED, TaskStatus.FAILED},
+                names_us=task.external_task_id is not None,
+            )
+        return 204
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:
@@ -81,6 +100,41 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
+class _Door(web.Server):
+    """Bounds how many connections there are, and how long each lasts."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        # Unpacking would let few bytes become many; no callback comes packed.
+        super().__init__(
+            receiver.handle,
+            access_log=None,
+            logger=_silent,
+            auto_decompress=False,
+            lingering_time=LINGER_S,
+        )
+        self._open: dict[web.RequestHandler, tuple[asyncio.Transport, asyncio.TimerHandle]] = {}
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._open) >= MAX_CONNECTIONS:
+            self._forget(next(iter(self._open)), abort=True)
+        timer = asyncio.get_running_loop().call_later(CONNECTION_LASTS_S, transport.abort)
+        self._open[handler] = (transport, timer)
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        self._forget(handler, abort=False)
+        super().connection_lost(handler, exc)
+
+    def _forget(self, handler: web.RequestHandler, *, abort: bool) -> None:
+        transport, timer = self._open.pop(handler, (None, None))
+        if timer is not None:
+            timer.cancel()
+        if transport is not None and abort:
+            transport.abort()
+
+
 @asynccontextmanager
 async def listen(address: str, hints: Hints) -> AsyncIterator[str]:
     """Receive callbacks at *address* (HOST:PORT) while the block lasts; yields where, really.
@@ -89,16 +143,19 @@ async def listen(address: str, hints: Hints) -> AsyncIterator[str]:
         UsageError: nobody can listen there.
     """
     host, _, port = address.rpartition(":")
-    server = web.Server(Receiver(hints).handle, access_log=None)
-    runner = web.ServerRunner(server, shutdown_timeout=0.5)
+    runner = web.ServerRunner(_Door(Receiver(hints)), shutdown_timeout=0.5)
     await runner.setup()
     site = web.TCPSite(runner, host.strip("[]") or "127.0.0.1", int(port))
     try:
         try:
             await site.start()
-        except (OSError, OverflowError) as error:
-            raise UsageError(f"cannot listen for callbacks on {address}: {error}") from None
-        name = runner.addresses[0]
-        yield f"{name[0]}:{name[1]}"
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise UsageError(
+                f"cannot listen for callbacks on {address} (--callback-listen): {reason};"
+                " nothing was sent"
+            ) from None
+        name, number, *_ = runner.addresses[0]
+        yield f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
     finally:
         await runner.cleanup()

@@ -121,6 +121,7 @@ class Runner:
         self._downloads = asyncio.Semaphore(policy.max_downloads)
         self._parked: list[tuple[int, Decision, Attempt]] = []
         self._hints = hints or Hints()
+        self._reserved: set[str] = set()  # attempts whose estimate this run has set aside
         self.tally = Tally()
 
     async def run(self, plan: Plan) -> Tally:
@@ -149,8 +150,10 @@ class Runner:
         """Say how the run ended."""
         if self.tally.bugs:
             return ExitCode.BUG
-        if self._stop.reason is not None:
-            return EXIT_CODES[self._stop.reason]
+        reason = self._stop.reason
+        is_limit = reason in {StopReason.DEADLINE, StopReason.BUDGET}
+        if reason is not None and (self.tally.left or not is_limit):
+            return EXIT_CODES[reason]
         if plan.resting or any(status != "succeeded" for status in self.tally.outcomes):
             return ExitCode.JOBS_FAILED
         return ExitCode.OK
@@ -220,21 +223,24 @@ class Runner:
 
     async def _job(self, order: int, decision: Decision, *, is_admitted: bool) -> None:
         """Collect what earlier versions have paid for, then make this one."""
+        # The last line of a job is its state: where none of its own will follow, the former
+        # version's must not become that.
+        has_line = decision.action not in {Action.UNCHANGED, Action.RESTING}
         for former in decision.former:
-            await self._collect(order, self._store.attempt(former))
+            await self._collect(order, self._store.attempt(former), has_line=has_line)
         if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
             await self._make(order, decision, decision.job, is_admitted=is_admitted)
 
     async def _make(self, order: int, decision: Decision, job: Job, *, is_admitted: bool) -> None:
         """Bring one video home, in as many attempts as that takes and may take, and tell of it."""
-        number, tasks, failures = decision.number, decision.paid, decision.failed_paid
+        tasks, failures = decision.paid, decision.failed_paid
         if decision.attempt is not None:
             attempt = self._store.attempt(decision.attempt)
         else:
             if not is_admitted and not self._reserve(decision.cost_usd):
                 self.tally.left.append(job.id)
                 return
-            attempt = self._new_attempt(job, number, decision.cost_usd)
+            attempt = self._new_attempt(job, decision.number, decision.cost_usd)
         is_new = decision.attempt is None
         while True:
             had_task = attempt.task_id is not None
@@ -254,19 +260,21 @@ class Runner:
                 attempt = landed
             if self._is_worth_another(attempt, failures):
                 failures += 1
-                number += 1
                 await self._journal.commit(Put(attempt))
-                attempt = self._new_attempt(job, number, attempt.cost_usd)
+                attempt = self._new_attempt(job, attempt.number + 1, attempt.cost_usd)
                 is_new, is_admitted = True, False
                 continue
             if self._is_to_be_parked(attempt):
                 await self._journal.commit(Put(attempt))
-                self._parked.append((order, replace(decision, paid=tasks), attempt))
+                self._reserved.add(attempt.external_task_id)
+                self._parked.append(
+                    (order, replace(decision, paid=tasks, failed_paid=failures), attempt)
+                )
                 return
             await self._conclude(attempt, tasks=tasks)
             return
 
-    async def _collect(self, order: int, attempt: Attempt) -> None:
+    async def _collect(self, order: int, attempt: Attempt, *, has_line: bool) -> None:
         """Bring home what was paid for a former version; it never takes the job's own file."""
         events_of = attempt.job_id
         reached, link = await self._at_provider(order, attempt, is_new=False, is_superseded=True)
@@ -283,7 +291,8 @@ class Runner:
         row = make_row(
             reached, run_id=self._run_id, tasks=1, now=self._clock.now(), warnings=(note,)
         )
-        await self._journal.commit(Put(reached), Row(to_line(row)))
+        rows = [Row(to_line(row))] if has_line else []
+        await self._journal.commit(Put(reached), *rows)
         self._notify(events.JobEnded(reached.job_id, row, superseded=True))
 
     async def _at_provider(
@@ -360,7 +369,8 @@ class Runner:
         if is_superseded:
             await self._journal.commit(Withdraw(attempt.external_task_id))
             return None
-        if not self._reserve(attempt.cost_usd):
+        is_reserved = attempt.external_task_id in self._reserved
+        if not is_reserved and not self._reserve(attempt.cost_usd):
             return None
         # Until now the slot was taken whatever the limit says, for a task that may have been there.
         self._slots.release()

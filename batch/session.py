@@ -113,8 +113,12 @@ def open_session(manifest: Manifest, settings: Settings, clock: Clock) -> Iterat
         run_id = _new_run_id(clock)
         started_at = clock.now()
         plan = _plan(manifest, settings, store.known())
-        store.write([RunStarted(run_id, started_at)])
         yield Session(manifest, settings, run_id, store, results, plan, started_at)
+
+
+def begin(session: Session) -> None:
+    """Note that the run has begun."""
+    session.store.write([RunStarted(session.run_id, session.started_at)])
 
 
 def close_session(session: Session, exit_code: ExitCode, clock: Clock) -> None:
@@ -206,5 +210,10 @@ def _new_run_id(clock: Clock) -> str:
 def quiet_night(session: Session, clock: Clock) -> Summary:
     """End a session in which nothing is to be done."""
     exit_code = ExitCode.JOBS_FAILED if session.plan.resting else ExitCode.OK
-    close_session(session, exit_code, clock)
+    session.store.write(
+        [
+            RunStarted(session.run_id, session.started_at),
+            RunEnded(session.run_id, clock.now(), int(exit_code)),
+        ]
+    )
     return session.summary(exit_code)

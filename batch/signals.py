@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def on_stop(ask: Callable[[signal.Signals], None], insist: Callable[[], None]) -> Iterator[None]:
+def on_stop(
+    ask: Callable[[signal.Signals], None], insist: Callable[[signal.Signals], None]
+) -> Iterator[None]:
     """Call *ask* at the first SIGINT or SIGTERM, *insist* at every further one.
 
     The handlers are the event loop's: they run between two steps of a coroutine, never within
@@ -22,7 +24,7 @@ def on_stop(ask: Callable[[signal.Signals], None], insist: Callable[[], None]) -
     def handle(number: signal.Signals) -> None:
         nonlocal asked
         if asked:
-            insist()
+            insist(number)
         else:
             asked = True
             ask(number)

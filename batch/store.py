@@ -188,7 +188,7 @@ class Store:
         return bool(count == 0)
 
     @classmethod
-    def open_to_read(cls, path: Path) -> Self:
+    def open_to_read(cls, path: Path, *, beside_writer: bool = False) -> Self:
         """Open an existing state without the means to change it, also beside a running run.
 
         Raises:
@@ -196,7 +196,8 @@ class Store:
         """
         with _told(path):
             # Without a log beside it nobody writes, and then reading leaves no trace at all.
-            is_at_rest = not path.with_name(f"{path.name}-wal").exists()
+            has_log = path.with_name(f"{path.name}-wal").exists()
+            is_at_rest = not beside_writer and not has_log
             mode = "mode=ro&immutable=1" if is_at_rest else "mode=ro"
             uri = f"{path.absolute().as_uri()}?{mode}"
             connection = sqlite3.connect(
@@ -386,6 +387,7 @@ class ResultsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._is_torn = False
 
     def mend(self, store: Store) -> int:
         """Cut a torn last line, append the rows that are missing; return how many were."""
@@ -393,19 +395,27 @@ class ResultsFile:
         if size == store.result_bytes():
             return 0
         present = self._cut_torn_line() if size else set()
-        missing = [line for line in store.result_lines() if _digest(line) not in present]
-        self.append(missing)
+        lines = list(store.result_lines())
+        is_missing = [_digest(line) not in present for line in lines]
+        if not any(is_missing):
+            return 0
+        missing = [line for line, is_gone in zip(lines, is_missing, strict=True) if is_gone]
+        self.append([*missing, *_newest_again(lines, missing)])
         return len(missing)
 
     def append(self, lines: list[str]) -> None:
         """Append *lines* in one write."""
         if not lines:
             return
+        if self._is_torn:
+            raise StateError(f"{self._path} ends in half a line; the next run mends it")
         data = "".join(f"{line}\n" for line in lines).encode()
+        self._is_torn = True  # until all of it is there: nothing may ever follow half a line
         with _told(self._path), self._path.open("ab", buffering=0) as file:
             view = memoryview(data)
             while view:
                 view = view[file.write(view) :]
+        self._is_torn = False
 
     def _cut_torn_line(self) -> set[bytes]:
         present: set[bytes] = set()
@@ -418,6 +428,17 @@ class ResultsFile:
                 end += len(line)
                 present.add(_digest(line[:-1]))
         return present
+
+
+def _newest_again(lines: list[str], missing: list[str]) -> list[str]:
+    """Return the newest line of each job of which an older one is about to be appended after it."""
+    newest = {_job_of(line): line for line in lines}
+    last_appended = {_job_of(line): line for line in missing}
+    return [newest[job] for job, line in last_appended.items() if newest[job] != line]
+
+
+def _job_of(line: str) -> object:
+    return json.loads(line).get("job_id")
 
 
 class Journal:

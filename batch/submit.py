@@ -14,10 +14,10 @@ from typing import Any
 
 from batch import events
 from batch.api import Stale, Unsent, VideoApi
-from batch.clock import Clock, sleep
+from batch.clock import Clock
 from batch.events import Event
 from batch.hints import Hint
-from batch.job import Attempt, Failed, Failure, Intended, Lost, Open, Unconfirmed
+from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots
 from batch.retry import delay
@@ -35,6 +35,7 @@ from batch.wire import (
 )
 
 SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, not sent
+WALLS = 3
 REFUSAL_BASE_S = 1.0
 REFUSAL_CAP_S = 60.0
 
@@ -68,6 +69,7 @@ class Submitter:
         self._notify = notify
         self._patience_s = patience_s
         self._callback_url = callback_url
+        self._walls = 0
         self._refusals = 0  # in a row, of the whole run: they say how the account is
 
     async def submit(
@@ -108,6 +110,10 @@ class Submitter:
                 case Refused(failure):
                     # What is wrong with this request was wrong with it before, too.
                     return attempt.to(Failed(failure, self._clock.now()))
+                case AccountRefused(failure) if self._is_one_wall(failure) and unsure is None:
+                    return attempt.to(
+                        Failed(replace(failure, kind=FailureKind.PROVIDER), self._clock.now())
+                    )
                 case AccountRefused(failure):
                     await self._take_back(attempt, unsure)
                     self._stop_for_account(failure)
@@ -125,6 +131,13 @@ class Submitter:
         if unsure is None:
             return attempt.to(Failed(failure, now))
         return attempt.to(Unconfirmed(now, unsure.failure, unsure.exists))
+
+    def _is_one_wall(self, failure: Failure) -> bool:
+        """A firewall's page (403 without a code) may be about this prompt; a few in a row are not."""
+        if failure.http_status != 403 or failure.code is not None:
+            return False
+        self._walls += 1
+        return self._walls < WALLS
 
     async def _take_back(self, attempt: Attempt, unsure: Unconfirmed | None) -> Attempt:
         """Undo the intent on disk: this request surely created nothing."""
@@ -167,7 +180,7 @@ class Submitter:
     async def _open(self, attempt: Attempt, task: Task) -> Attempt:
         attempt = attempt.to(Open(task.task_id, self._clock.now(), task.request_id))
         await self._journal.commit(Put(attempt))
-        self._refusals = 0
+        self._refusals = self._walls = 0
         self._notify(
             events.Submitted(attempt.job_id, task.task_id, attempt.external_task_id, attempt.number)
         )
@@ -198,11 +211,14 @@ class Submitter:
                 self._refusals += 1
             self._pacer.pause(wait_s)
             return
+        if not self._pacer.is_paused:
+            self._refusals += 1
+            # Refused again and nothing taken in between: others fill the account, and no end of a
+            # task of ours will free a slot.
+            if self._refusals > 1:
+                self._pacer.pause(wait_s)
         if asked_s is not None:
             self._pacer.pause(asked_s)
         self._slots.saturated()
         self._slots.release()
-        if self._slots.in_use == 0:  # others fill the account: no end of ours will free a slot
-            self._refusals += 1
-            await sleep(wait_s, self._stop.feeding)
         await self._slots.acquire(order)

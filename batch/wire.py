@@ -150,8 +150,9 @@ _PARALLEL = re.compile(r"(?i)parallel task|concurren")
 _ROUTE = re.compile(r"(?i)invalid url|unsupported relay mode|no route|cannot (post|get)\b")
 _SAFETY = re.compile(
     r"(?i)risk control|content (security|policy)|sensitive (word|content|information)"
-    r"|moderation|platform policy|敏感|风控|违规"
+    r"|moderation|polic(y|ies)\b|violat|prohibit|nsfw|inappropriate|unsafe|flagged|敏感|风控|违规"
 )
+_INVALID = re.compile(r"(?i)\binvalid\b|unsupported|not supported|exceeds?\b|must be\b")
 _TAKEN = re.compile(
     r"(?i)duplicat|already (exist|been used|used)|\bexists\b|\bunique\b|已存在|重复"
 )
@@ -219,7 +220,8 @@ def _says_exists(reading: Reading, *, resent: bool) -> bool:
     is_1201 = reading.code == "1201"
     if is_1201 and resent:
         return True
-    names_id = is_1201 or _EXTERNAL.search(reading.message) is not None
+    # An id that may have been sent before needs no name to be the one that is taken.
+    names_id = is_1201 or resent or _EXTERNAL.search(reading.message) is not None
     is_taken = _TAKEN.search(reading.message) is not None
     return names_id and is_taken and "not exist" not in reading.message.lower()
 
@@ -292,9 +294,11 @@ def read_callback(body: bytes) -> Task | None:
 
 
 def task_failure(task: Task) -> Failure:
-    """Say whose the failure of a failed task is: the moderation's, or the generation's."""
+    """Say whose the failure of a failed task is: moderation's, the input's, or the generation's."""
     is_safety = _SAFETY.search(task.message) is not None
-    kind = FailureKind.MODERATION if is_safety else FailureKind.GENERATION
+    is_invalid = _INVALID.search(task.message) is not None
+    kind = FailureKind.INVALID_REQUEST if is_invalid else FailureKind.GENERATION
+    kind = FailureKind.MODERATION if is_safety else kind
     message = task.message or "The provider gave no reason."
     return Failure(kind, message, http_status=200, request_id=task.request_id)
 

@@ -22,6 +22,7 @@ import figures
 import growth
 import makespan
 import peers
+import push
 import quiet_night
 import slots
 from figures import Figure, Report
@@ -84,6 +85,7 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
     "downloads": downloads.measure,
     "slots": slots.measure,
     "peers": peers.measure,
+    "push": push.measure,
     "polling": polling,
 }
 

@@ -124,7 +124,7 @@ async def running(desk: Any, box: Any, count: int, **limits: Any) -> AsyncIterat
 async def until(what: Any) -> None:
     """Wait for something to become true."""
     async with asyncio.timeout(10):
-        while not what():  # noqa: ASYNC110 - it happens in another process
+        while not what():
             await asyncio.sleep(0.01)
 
 

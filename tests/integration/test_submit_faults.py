@@ -26,7 +26,7 @@ ABSENT_AND_LOST = [
 NOT_NOW = ["1302", "429", "1303", "new-api-1303", "429:retry-after=0.2", "1303:retry-after=0.1"]
 ACCOUNT = [
     *("401", "1000", "1001", "1002", "1003", "1004", "1100", "1101", "1102", "1103", "1304"),
-    *("quota", "insufficient_user_quota", "waf", "301"),
+    *("quota", "insufficient_user_quota", "301"),
 ]
 INVALID = ["1200", "1201", "1203", "404", "500-invalid"]
 MODERATION = ["1300", "1301"]
@@ -114,6 +114,18 @@ async def test_a_refused_account_stops_submission_and_collects_what_is_open(
         assert desk.states() == {"Landed": 10}
         assert desk.plan(box) == {"unchanged": 10, "new": 10}
         assert "account" in desk.log.getvalue()
+
+
+async def test_a_firewall_that_dislikes_one_prompt_stops_nobody_else(desk: Any) -> None:
+    """A 403 page without a code is that job's; three in a row are the account's."""
+    async with desk.sandbox("submit:waf:match=fox number 3") as box:
+        summary = await desk.run(box)
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert summary.outcomes == {"succeeded": 19, "failed": 1}
+    async with desk.sandbox("submit:waf") as box:
+        summary = await desk.run(box, 30, limits={"max_in_flight": 1})
+        assert summary.exit_code is ExitCode.ACCOUNT
+        assert box.stats.posts == 3
 
 
 async def test_once_the_account_is_mended_the_rest_is_made(desk: Any) -> None:

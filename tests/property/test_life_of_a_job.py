@@ -222,7 +222,8 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.ids += 1
         job = self._job(decision.job_id)
         name, number = f"kb-{self.ids}", decision.number
-        attempt = Attempt(name, job.id, job.fingerprint, number, job.request, Intended(1.0))
+        intended = Attempt(name, job.id, job.fingerprint, number, job.request, Intended(1.0))
+        attempt = replace(intended, base_url=URL)
         if self._commit(attempt, end):
             self.may_go_out.add(name)
 

@@ -393,10 +393,12 @@ class FakeApi:
             case 7:  # a file whose end was never written
                 content = content[: len(content) // 4] + bytes(len(content) - len(content) // 4)
             case 8:
-                content, total = content[: self.rng.randrange(len(content))], None
+                # Within the video: without the `free` box behind it, it is a whole one too.
+                content, total = content[: self.rng.randrange(len(_template()))], None
             case 9:
                 content += b"<html>and more</html>"
-        cut = self.rng.randrange(len(content)) if fault in {6, 10, 11} else None
+        most = min(len(content), len(_template()))
+        cut = self.rng.randrange(most) if fault in {6, 10, 11} else None
         return _Stream(self, start, total, etag, content[start:], cut, silent=fault == 11)
 
     # -- the weather

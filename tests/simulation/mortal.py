@@ -89,7 +89,8 @@ def mortal_path(root: Path, life: Life, rng: random.Random) -> Path:
 
     class MortalPath(type(root)):  # type: ignore[misc]
         def __fspath__(self) -> str:
-            life.point(f"path: {self.suffix or self.name}")
+            name = "folder" if str(self) == str(root) else self.suffix or self.name
+            life.point(f"path: {name}")
             return str(self)
 
         def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> Any:

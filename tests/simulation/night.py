@@ -59,7 +59,7 @@ from batch.store import Store
 from batch.submit import Submitter
 
 BASE_URL = "https://simulated.example"
-CALM_RUNS = 8  # within so many quiet runs everything has to be settled
+CALM_RUNS = 16  # within so many quiet runs everything has to be settled
 LONGEST_RUN_S = 5 * 86_400.0
 TRAITS = (
     "",
@@ -192,7 +192,7 @@ class Night:
         self.limits = self.limits.with_given(deadline_s=None, budget_usd=None)
         self.ways.look_up, self.ways.cap = WORKS, 1000
         for calm in range(1, CALM_RUNS + 1):
-            run = RunPlan(number + calm, is_calm=True, resubmit=calm > CALM_RUNS // 2)
+            run = RunPlan(number + calm, is_calm=True, resubmit=calm > 4)
             exit_code = self._run(run)
             self.now += 3600.0
             if self.report.violations:
@@ -206,7 +206,10 @@ class Night:
         rng = self.rng
         run = RunPlan(number)
         if self.is_mortal and rng.random() < 0.7:
-            run.dies_at = int(math.exp(rng.random() * math.log(150 * self.count))) + 1
+            # Mostly anywhere; at times among the first steps, where a run opens its folder.
+            most = 100 * self.count
+            early = int(math.exp(rng.random() * math.log(most)))
+            run.dies_at = 1 + (early if rng.random() < 0.3 else rng.randrange(most))
         if rng.random() < 0.15:
             run.interrupt_after_s = rng.expovariate(1 / 60)
             if rng.random() < 0.5:

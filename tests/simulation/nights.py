@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -40,20 +41,20 @@ def _play_many(seeds: range, jobs: int) -> int:
     begun = time.perf_counter()
     total = Report(-1)
     broken: list[Report] = []
-    with Pool(jobs) as pool:
-        for report in pool.imap_unordered(_play_quietly, seeds, chunksize=8):
-            total.runs += report.runs
-            total.tasks += report.tasks
-            total.posts += report.posts
-            total.jobs += report.jobs
-            total.died_at += report.died_at
-            total.exits += report.exits
-            total.known += report.known
-            if report.violations:
-                broken.append(report)
+    played = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with Pool(jobs, initializer=_leave_signals_to_the_parent) as pool:
+        try:
+            for report in pool.imap_unordered(_play_quietly, seeds, chunksize=8):
+                played += 1
+                _add(total, report)
+                if report.violations:
+                    broken.append(report)
+        except KeyboardInterrupt:
+            print("interrupted; so far:")
     deaths = sum(total.died_at.values())
     print(
-        f"{len(seeds)} seeds, {total.runs} runs, {deaths} deaths at {len(total.died_at)} kinds of"
+        f"{played} seeds, {total.runs} runs, {deaths} deaths at {len(total.died_at)} kinds of"
         f" step, {total.jobs} jobs, {total.posts} requests, {total.tasks} tasks created,"
         f" {len(broken)} seeds with violations, {time.perf_counter() - begun:.0f} s"
     )
@@ -66,6 +67,21 @@ def _play_many(seeds: range, jobs: int) -> int:
     for report in sorted(broken, key=lambda report: report.seed)[:20]:
         _tell(report)
     return 1 if broken else 0
+
+
+def _add(total: Report, report: Report) -> None:
+    total.runs += report.runs
+    total.tasks += report.tasks
+    total.posts += report.posts
+    total.jobs += report.jobs
+    total.died_at += report.died_at
+    total.exits += report.exits
+    total.known += report.known
+
+
+def _leave_signals_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _play_quietly(seed: int) -> Report:

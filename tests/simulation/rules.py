@@ -165,7 +165,8 @@ def _money(night: Night) -> list[str]:
             longest = max(longest, in_a_row)
         if longest > night.limits.max_attempts + night.resubmitted[prompt]:
             broken.append(f"{prompt!r}: {longest} failures in a row")
-        if MODERATED in prompt and len(tasks) > 1 + night.retried[prompt] + extra:
+        asked_for = night.retried[prompt] + night.resubmitted[prompt] + extra
+        if MODERATED in prompt and len(tasks) > 1 + asked_for:
             broken.append(f"{prompt!r} was tried {len(tasks)} times in spite of moderation")
     return broken
 

@@ -51,7 +51,15 @@ TOO_FAST = Throttled(Failure(FailureKind.RATE_LIMITED, "slow down", "1302", 429)
 def attempt(state: State | None = None, *, name: str = "kb-1", job_id: str = "a") -> Attempt:
     """Return an attempt, *Intended* if nothing else is said."""
     request = canonical_request({"prompt": "a cat", "duration": "5", "aspect_ratio": "1:1"})
-    return Attempt(name, job_id, fingerprint(request, None), 1, request, state or Intended(1.0))
+    return Attempt(
+        name,
+        job_id,
+        fingerprint(request, None),
+        1,
+        request,
+        state or Intended(1.0),
+        base_url=URL,
+    )
 
 
 def opened(task_id: str = "8") -> Open:

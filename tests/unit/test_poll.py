@@ -111,3 +111,15 @@ def test_an_answer_about_another_task_is_none(tmp_path: Path, status: TaskStatus
     reached, link, _ = polled(tmp_path, [foreign, DONE])
     assert isinstance(reached.state, Generated)
     assert link == "https://cdn/8"
+
+
+def test_a_late_first_look_does_not_outlast_the_deadline(tmp_path: Path) -> None:
+    """Past tasks may teach to look late; `task_timeout` is the most that is waited all the same."""
+
+    async def story(stages: Stages) -> float:
+        stages.api.queries = [found()]
+        stages.poller._next_look = lambda _attempt, _age: 900.0
+        await stages.poll(attempt(opened()))
+        return stages.loop.time()
+
+    assert play(tmp_path, story, task_timeout_s=120.0, proved_at=EPOCH) < 130.0

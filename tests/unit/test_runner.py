@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_provider import video
+from scripted import NOT_FOUND, SAID, URL, Body, Stages, generated, landed, opened, play
+from virtual_time import EPOCH
 
-from batch.errors import ExitCode, StateError
+from batch.errors import ExitCode
 from batch.job import (
     Attempt,
     Failed,
@@ -25,10 +28,6 @@ from batch.plan import Action, Plan, Policy, make_plan
 from batch.store import Put
 from batch.wire import Created, Found, Refused, Task, TaskStatus
 
-from fake_provider import video
-from scripted import NOT_FOUND, SAID, Body, Stages, generated, landed, opened, play
-from virtual_time import EPOCH
-
 VIDEO = video("8", 5000)
 DONE = Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8"))
 
@@ -39,7 +38,7 @@ def job(job_id: str = "a", prompt: str = "a cat") -> Job:
 
 
 def tried(state: Any, of: Job, name: str, number: int = 1) -> Attempt:
-    return Attempt(name, of.id, of.fingerprint, number, of.request, state)
+    return Attempt(name, of.id, of.fingerprint, number, of.request, state, base_url=URL)
 
 
 def planned(stages: Stages, jobs: list[Job], **policy: Any) -> Plan:
@@ -234,45 +233,6 @@ def test_a_former_video_is_on_record_where_it_was_moved(tmp_path: Path) -> None:
     assert (tmp_path / current).read_bytes() == video("9", 5000)
 
 
-def test_a_landing_that_died_before_its_commit_does_not_pass_for_the_former_video(
-    tmp_path: Path,
-) -> None:
-    """The new video is in place, the state does not know it yet, and the person goes back.
-
-    Both have the same size. What is at the final name is not what the manifest asks for now.
-    """
-
-    async def story(stages: Stages) -> None:
-        before, now = job(prompt="a dog"), job()
-        fresh = video("9", len(VIDEO))
-        assert len(fresh) == len(VIDEO)
-        put_video(tmp_path, "videos/a.mp4")
-        made = landed("8", "videos/a.mp4", len(VIDEO))
-        await stages.journal.commit(Put(tried(made, before, "kb-0")))
-        await stages.journal.commit(Put(tried(generated("9"), now, "kb-1", 2)))
-        stages.api.queries = [Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/9"))]
-        stages.api.fetches = [Body([fresh], total=len(fresh))]
-        plan, runner = planned(stages, [now]), stages.runner()
-        stages.journal._attempt = lambda _entries: StateError("the end")  # type: ignore[method-assign]
-        with pytest.raises(StateError):
-            await runner.run(plan)
-        assert (tmp_path / "videos/a.mp4").read_bytes() == fresh, "it had landed"
-
-    async def next_night(stages: Stages) -> None:
-        before = job(prompt="a dog")
-        stages.api.queries = [
-            Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/9")),
-            Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8")),
-        ]
-        fresh = video("9", len(VIDEO))
-        stages.api.fetches = [Body([fresh], total=len(fresh)), Body([VIDEO], total=len(VIDEO))]
-        await stages.runner().run(planned(stages, [before]))
-
-    play(tmp_path, story)
-    play(tmp_path, next_night)
-    assert (tmp_path / "videos/a.mp4").read_bytes() == VIDEO
-
-
 REFUSED_NOW = Failed(Failure(FailureKind.INVALID_REQUEST, "bad value", "1200", 400), EPOCH)
 
 
@@ -284,3 +244,19 @@ def test_a_resting_job_is_left_alone(tmp_path: Path) -> None:
         return len(stages.api.calls), runner.exit_code(plan)
 
     assert play(tmp_path, story) == (0, ExitCode.JOBS_FAILED)
+
+
+def test_attempts_are_numbered_without_gaps(tmp_path: Path) -> None:
+    """Also when the one that failed was begun by an earlier run."""
+
+    async def story(stages: Stages) -> list[int]:
+        await stages.journal.commit(Put(tried(opened("8"), job(), "kb-0")))
+        stages.api.queries = [
+            Found(Task("8", TaskStatus.FAILED, message="generation error")),
+            Found(Task("9", TaskStatus.FAILED, message="generation error")),
+        ]
+        stages.api.submits = [Created(Task("9", TaskStatus.SUBMITTED))]
+        await stages.runner(max_attempts=2).run(planned(stages, [job()]))
+        return [found.number for found in stages.store.attempts()]
+
+    assert play(tmp_path, story, proved_at=EPOCH) == [1, 2]

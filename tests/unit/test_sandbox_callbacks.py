@@ -114,7 +114,7 @@ async def test_a_listener_that_is_not_there_is_only_counted() -> None:
         it.url = "http://127.0.0.1:9/"
         await it.order()
         async with asyncio.timeout(2):
-            while it.sandbox.stats.failed_callbacks < 3:  # noqa: ASYNC110 - nobody tells
+            while it.sandbox.stats.failed_callbacks < 3:
                 await asyncio.sleep(0.005)
 
     assert it.told == []

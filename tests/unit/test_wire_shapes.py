@@ -78,7 +78,7 @@ def test_a_failure_under_code_0_keeps_its_reason() -> None:
     """The envelope says SUCCEED; the reason is in task_status_msg."""
     task = found(payload("failed.json"))
     assert task.message == "Image pixel is invalid"
-    assert task_failure(task).kind is FailureKind.GENERATION
+    assert task_failure(task).kind is FailureKind.INVALID_REQUEST
 
 
 def test_a_task_that_the_risk_control_failed_is_moderation() -> None:

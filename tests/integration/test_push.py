@@ -1,0 +1,452 @@
+"""Callbacks end to end: a hint moves the next poll, and nothing else, whatever is done to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from batch.errors import ExitCode, UsageError
+from batch.events import Adopted
+from batch.hints import PROVED_BY, hash_token
+from batch.sandbox import FaultPlan
+from batch.sandbox.engine import Task
+
+REPOSITORY = Path(__file__).parents[2]
+LONG = "5s"  # a poll interval that no test here lives to see
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        taken.bind((host, 0))
+        number: int = taken.getsockname()[1]
+        return number
+
+
+def push(prefix: str = "", host: str = "127.0.0.1") -> dict[str, str]:
+    """Return the two options of a run with callbacks."""
+    name = f"[{host}]" if ":" in host else host
+    place = f"{name}:{free_port(host)}"
+    return {"callback_url": f"http://{place}{prefix}", "callback_listen": place}
+
+
+def url_of(task: Task) -> str:
+    """Return where a task's callbacks go."""
+    url = task.body["callback_url"]
+    assert isinstance(url, str)
+    return url
+
+
+def told(task: Task, status: str = "succeed", **more: Any) -> dict[str, Any]:
+    """Return a callback for a task, as of now."""
+    return {
+        "task_id": task.task_id,
+        "task_status": status,
+        "updated_at": round(time.time() * 1000),
+        "task_info": {"external_task_id": task.external_task_id},
+        **more,
+    }
+
+
+async def post(url: str, body: Any) -> int:
+    """Send a callback; returns the status of the answer, 0 if there is none."""
+    try:
+        async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+            return answer.status
+    except aiohttp.ClientError:
+        return 0
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(5):
+        while not is_so():
+            await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def running(desk: Any, box: Any, count: int, **how: Any) -> AsyncIterator[Any]:
+    """Let a run go on beside the block, and end after it."""
+    run = asyncio.create_task(desk.run(box, count, **how))
+    try:
+        await until(lambda: run.done() or len(box.tasks) == count)
+        yield run
+        await run
+    finally:
+        run.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await run
+
+
+def check_no_token(desk: Any, box: Any) -> None:
+    """Search the output folder and the log, at every level, for tokens and callback URLs."""
+    tokens = {url_of(task).rpartition("/")[2] for task in box.tasks}
+    assert len(tokens) == len(box.tasks), "each task has a token of its own"
+    assert all(re.fullmatch(r"[\w-]{43,}", token) for token in tokens)
+    files = {str(p): p.read_bytes() for p in desk.root.rglob("*") if p.is_file()}
+    files["log"] = desk.log.getvalue().encode()
+    for name, data in files.items():
+        assert not [token for token in tokens if token.encode() in data], name
+    hashes = {row[0] for row in desk.sql("SELECT token_hash FROM attempts")}
+    assert {hash_token(token) for token in tokens} <= hashes
+
+
+def outcome(desk: Any) -> list[tuple[Any, ...]]:
+    """What must be the same with callbacks and without."""
+    names = ("status", "attempts", "file", "sha256", "cost_usd")
+    return sorted((job_id, *(row[n] for n in names)) for job_id, row in desk.last.items())
+
+
+BAD = [
+    *("late:seconds=0.1", "late:0.5,seconds=0.3", "twice", "out-of-order", "forged"),
+    *("wrong-path", "never", "never:0.5", "late:seconds=60"),
+]
+
+
+@pytest.mark.parametrize("fault", ["", *BAD])
+async def test_a_run_ends_with_callbacks_as_it_ends_without(desk: Any, fault: str) -> None:
+    """Good ones, late, repeated, out of order, forged, misdirected and lost ones."""
+    faults = [f"callback:{fault}"] if fault else []
+    async with desk.sandbox(*faults) as box:
+        summary = await desk.run(box, **push())
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == box.stats.posts == 20
+        check_no_token(desk, box)
+    pushed = outcome(desk)
+    desk.root = desk.tmp_path / "without"
+    async with desk.sandbox() as box:
+        await desk.run(box)
+    assert outcome(desk) == pushed
+
+
+@pytest.mark.parametrize("fault", ["", "twice", "forged", "out-of-order"])
+async def test_an_end_is_noticed_at_once(desk: Any, fault: str) -> None:
+    """The poll interval is long; the run ends soon after the generation."""
+    faults = [f"callback:{fault}"] if fault else []
+    async with desk.sandbox(*faults, median_s=0.3) as box:
+        begun = time.perf_counter()
+        # A forged end wakes as a true one does; the next may do so only after poll_interval.
+        interval = "600ms" if fault == "forged" else LONG
+        summary = await desk.run(box, 5, limits={"poll_interval": interval}, **push())
+        assert summary.exit_code is ExitCode.OK
+        assert time.perf_counter() - begun < 2.5
+        assert box.stats.callbacks >= 10
+        if not fault:
+            assert max(box.stats.queries_per_task.values()) == 1
+
+
+@pytest.mark.parametrize("shape", ["bare", "enveloped", "newer"])
+async def test_every_shape_wakes(desk: Any, shape: str) -> None:
+    """Whatever the relay makes of it."""
+    async with desk.sandbox("callback:never", median_s=0.2, sigma=0.0) as box:
+        begun = time.perf_counter()
+        async with running(desk, box, 1, limits={"poll_interval": LONG}, **push()):
+            [task] = box.tasks
+            await asyncio.sleep(0.25)
+            bare = told(task)
+            body = {
+                "bare": bare,
+                "enveloped": {"code": 0, "message": "ok", "data": bare},
+                "newer": {
+                    "id": task.task_id,
+                    "status": "succeeded",
+                    "update_time": bare["updated_at"],
+                },
+            }[shape]
+            assert await post(url_of(task), body) == 204
+        assert time.perf_counter() - begun < 2.5
+
+
+async def test_what_is_no_end_wakes_nobody_and_lies_only_ask(desk: Any) -> None:
+    """Submitted and processing are no reason to ask; a forged end is asked about once."""
+    async with desk.sandbox("callback:never", median_s=0.6, sigma=0.0) as box:
+        async with running(desk, box, 1, limits={"poll_interval": "300ms"}, **push()) as run:
+            [task] = box.tasks
+            for status in ("submitted", "processing", "odd"):
+                assert await post(url_of(task), told(task, status)) == 204
+            await asyncio.sleep(0.02)
+            asked = box.stats.queries
+            for n in range(20):
+                assert await post(url_of(task), told(task, updated_at=10**15 + n)) == 204
+            await asyncio.sleep(0.05)
+            assert asked == 0
+            assert box.stats.queries + box.stats.lookups <= 2, "twenty forgeries, one look"
+            assert not run.done()
+        assert desk.statuses == {"succeeded": 1}
+        assert desk.last["job-00"]["generated_at"] >= desk.last["job-00"]["submitted_at"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda task, _other: {"task_id": "unknown-1", "task_status": "succeed"},
+        lambda task, _other: told(task, "failed", task_status_msg="forged"),
+        lambda task, other: told(other),
+        lambda task, other: told(task, task_id=other.task_id),
+        lambda task, other: {**told(other), "task_info": {}},
+        lambda task, _other: told(task, task_info={"external_task_id": "kb-nobody"}),
+        lambda task, _other: told(task, updated_at=1),
+        lambda task, _other: [told(task)],
+    ],
+    ids=[
+        *("unknown-id", "forged-failure", "anothers", "anothers-task-id", "anothers-unnamed"),
+        *("unknown-external-id", "ages-old", "list"),
+    ],
+)
+async def test_what_a_callback_claims_is_not_believed(desk: Any, make: Any) -> None:
+    """Right token, wrong content: each job ends with its own task, and its own video."""
+    async with desk.sandbox("callback:never", median_s=0.3) as box:
+        async with running(desk, box, 2, **push()):
+            one, other = box.tasks
+            for _ in range(3):
+                assert await post(url_of(one), make(one, other)) == 204
+                await asyncio.sleep(0.03)
+        assert desk.statuses == {"succeeded": 2}
+        mine = {task.prompt: task.task_id for task in box.tasks}
+        assert {row["prompt"]: row["task_id"] for row in desk.last.values()} == mine
+        assert box.stats.created == 2
+
+
+async def test_a_callback_for_a_finished_job_changes_nothing(desk: Any) -> None:
+    """It is taken while the run goes on, and nobody asks."""
+    async with desk.sandbox("outcome:stuck:match=*number 1", "callback:never") as box:
+        limits = {"task_timeout": "1s"}
+        async with running(desk, box, 2, limits=limits, **push()):
+            await until(lambda: len(desk.rows) == 1)
+            [done] = [task for task in box.tasks if task.outcome == "succeed"]
+            asked, rows = box.stats.queries_per_task[done.task_id], desk.rows
+            for status in ("succeed", "failed", "processing"):
+                assert await post(url_of(done), told(done, status)) == 204
+            await asyncio.sleep(0.1)
+            assert box.stats.queries_per_task[done.task_id] == asked
+            assert desk.rows == rows
+        assert desk.statuses == {"succeeded": 1, "timed_out": 1}
+
+
+# -- trust -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fault", "is_rarer"), [(None, True), ("never", False)])
+async def test_polling_is_rarer_only_while_callbacks_come(
+    desk: Any, fault: str | None, is_rarer: bool
+) -> None:
+    """The first ones end and are announced, or are not; a long one is polled accordingly."""
+    faults = ["outcome:stuck:match=*number 0", *([f"callback:{fault}"] if fault else [])]
+    async with desk.sandbox(*faults, median_s=0.05, sigma=0.0) as box:
+        limits = {"poll_interval": "100ms", "task_timeout": "2s"}
+        await desk.run(box, PROVED_BY + 1, limits=limits, **push())
+        [stuck] = [task for task in box.tasks if task.prompt.endswith("number 0")]
+        asked = box.stats.queries_per_task[stuck.task_id]
+    desk.root = desk.tmp_path / "without"
+    async with desk.sandbox(faults[0], median_s=0.05, sigma=0.0) as box:
+        await desk.run(box, PROVED_BY + 1, limits=limits)
+        [stuck] = [task for task in box.tasks if task.prompt.endswith("number 0")]
+        usual = box.stats.queries_per_task[stuck.task_id]
+    assert (asked < usual * 0.7) is is_rarer, (asked, usual)
+
+
+# -- lost answers ----------------------------------------------------------------------------
+
+
+async def test_a_lost_answer_comes_home_by_a_callback_that_names_its_task(desk: Any) -> None:
+    """Look-up does not work here; the callback's id is confirmed by a GET."""
+    seen = desk.witness()
+    async with desk.sandbox("submit:drop-after", lookup=False) as box:
+        summary = await desk.run(box, 5, observers=[seen], **push())
+        assert summary.exit_code is ExitCode.OK
+        assert len(seen.of(Adopted)) == 5
+        assert box.stats.posts == box.stats.created == 5
+        assert desk.statuses == {"succeeded": 5}
+        assert desk.sql("SELECT count(*) FROM lookup_proofs") == [(0,)], (
+            "no proof of look-up by our id"
+        )
+
+
+async def test_a_forged_name_brings_nothing_home(desk: Any) -> None:
+    """The right token, somebody else's task: the GET says whose it is."""
+    async with desk.sandbox(
+        "submit:drop-after:match=*number 1", "callback:never", lookup=False, median_s=0.2
+    ) as box:
+        async with running(desk, box, 2, limits={"settle_time": "300ms"}, **push()):
+            by_number = {task.prompt[-1]: task for task in box.tasks}
+            lost, other = by_number["1"], by_number["0"]
+            forged = told(lost, "processing", task_id=other.task_id)
+            assert await post(url_of(lost), forged) == 204
+            unknown = told(lost, "processing", task_id="8888")
+            assert await post(url_of(lost), unknown) == 204
+        assert desk.last["job-00"]["status"] == "succeeded"
+        assert desk.last["job-01"]["status"] == "unconfirmed"
+        assert desk.last["job-01"]["task_id"] is None
+        assert box.stats.posts == 2
+
+
+# -- dying -----------------------------------------------------------------------------------
+
+
+def command(desk: Any, *options: str, **environ: str) -> Any:
+    """Start the real command over the desk's manifest."""
+    return asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "batch", "run", str(desk.tmp_path / "night.yaml")),
+        *("--output-dir", str(desk.root), "--verbose", *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(REPOSITORY),
+            "COMETAPI_KEY": "sk-verysecretkey0123456789",
+            **environ,
+        },
+    )
+
+
+async def test_a_run_that_was_killed_receives_the_callbacks_of_its_tasks(desk: Any) -> None:
+    """Same port, same tokens: what was submitted before the kill is announced after it."""
+    options = push("/kling")
+    async with desk.sandbox("callback:never", median_s=1.5, sigma=0.0) as box:
+        # At its start a run asks for each task once; then only a callback ends the wait.
+        desk.manifest(3, poll_interval="20s", task_timeout="60s")
+        flags = (
+            *("--base-url", box.base_url, "--callback-url", options["callback_url"]),
+            *("--callback-listen", options["callback_listen"]),
+        )
+        first = await command(desk, *flags)
+        await until(lambda: len(box.tasks) == 3)
+        await until(lambda: desk.states()["Open"] == 3)
+        first.send_signal(signal.SIGKILL)
+        await first.wait()
+        second = await command(desk, *flags)
+        await until(lambda: len(box.stats.query_times) == 3)
+        finished_at = max(task.finished_at or 0.0 for task in box.tasks)
+        await asyncio.sleep(max(finished_at - time.time(), 0.0) + 0.05)
+        assert [await post(url_of(task), told(task)) for task in box.tasks] == [204] * 3
+        async with asyncio.timeout(8):
+            out, _ = await second.communicate()
+        assert second.returncode == 0, out.decode()
+        assert desk.statuses == {"succeeded": 3}
+        assert box.stats.created == 3
+        desk.log.write(out.decode())
+        check_no_token(desk, box)
+
+
+# -- hostile company -------------------------------------------------------------------------
+
+
+async def test_connections_that_are_held_open_do_not_hold_the_run_up(desk: Any) -> None:
+    """300 that send nothing, and bodies that trickle: valid callbacks get through, the run ends."""
+    options = push()
+    host, _, port = options["callback_listen"].rpartition(":")
+    async with desk.sandbox(median_s=0.5) as box:
+        begun = time.perf_counter()
+        async with running(desk, box, 10, limits={"poll_interval": LONG}, **options):
+            held = [await asyncio.open_connection(host, int(port)) for _ in range(300)]
+            path = url_of(box.tasks[0]).rpartition("/")[2]
+            for _ in range(10):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                head = f"POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n ["
+                writer.write(head.encode())
+                held.append((reader, writer))
+        assert time.perf_counter() - begun < 4.0
+        assert desk.statuses == {"succeeded": 10}
+        for _, writer in held:
+            writer.close()
+
+
+# -- options ---------------------------------------------------------------------------------
+
+
+async def test_a_taken_port_is_said_before_anything_is_sent(desk: Any) -> None:
+    """Exit code 2, one sentence."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with desk.sandbox() as box:
+            desk.manifest(3)
+            flags = ("--callback-url", "https://x.example/", "--callback-listen", place)
+            process = await command(desk, "--base-url", box.base_url, *flags)
+            out, _ = await process.communicate()
+            assert process.returncode == 2, out.decode()
+            assert f"cannot listen for callbacks on {place}" in " ".join(out.decode().split())
+            assert "Traceback" not in out.decode()
+            assert box.stats.posts == box.stats.queries == box.stats.lookups == 0
+            assert (await desk.run(box, 3)).exit_code is ExitCode.OK, "the folder is as it was"
+
+
+@pytest.mark.parametrize("name", ["callback_url", "callback_listen"])
+def test_one_option_without_the_other_is_refused(desk: Any, name: str) -> None:
+    with pytest.raises(UsageError, match=r"--callback-url.*--callback-listen"):
+        desk.settings("http://127.0.0.1:1", desk.manifest(1), **{name: push()[name]})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"callback_url": "studio.example/kling"},
+        {"callback_url": "ftp://studio.example"},
+        {"callback_listen": "8090"},
+        {"callback_listen": "127.0.0.1:http"},
+        {"callback_listen": "127.0.0.1:99999"},
+        {"callback_listen": ":8090"},
+    ],
+)
+def test_options_that_cannot_be_are_refused(desk: Any, wrong: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="--callback-"):
+        desk.settings("http://127.0.0.1:1", desk.manifest(1), **{**push(), **wrong})
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "/kling", "/a/b/", "/kling?from=night"])
+async def test_the_manifest_may_say_it_and_a_prefix_may_stand_before_the_token(
+    desk: Any, prefix: str
+) -> None:
+    """`callback:` with url and listen, as the options."""
+    options = push(prefix)
+    desk.extra["callback"] = {
+        "url": options["callback_url"],
+        "listen": options["callback_listen"],
+    }
+    async with desk.sandbox(median_s=0.1) as box:
+        begun = time.perf_counter()
+        summary = await desk.run(box, 3, limits={"poll_interval": LONG})
+        assert summary.exit_code is ExitCode.OK
+        assert time.perf_counter() - begun < 2.5
+        assert box.stats.failed_callbacks == 0
+
+
+async def test_ipv6_is_listened_on(desk: Any) -> None:
+    """With the brackets that an address has."""
+    try:
+        options = push(host="::1")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    async with desk.sandbox(median_s=0.1) as box:
+        begun = time.perf_counter()
+        await desk.run(box, 3, limits={"poll_interval": LONG}, **options)
+        assert time.perf_counter() - begun < 2.5
+
+
+async def test_each_attempt_has_a_token_of_its_own(desk: Any) -> None:
+    """A task that failed and is tried anew is another one; so is a request that goes out again."""
+    async with desk.sandbox("outcome:generation:until=3", "submit:502:first=2") as box:
+        assert (await desk.run(box, 5, **push())).exit_code is ExitCode.OK
+        assert box.stats.created == 8
+        check_no_token(desk, box)
+        assert (
+            json.loads(desk.results().splitlines()[0])["options"]
+            .keys()
+            .isdisjoint({"callback_url"})
+        )
+        box.set_faults(FaultPlan())
