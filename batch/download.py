@@ -6,6 +6,7 @@ a connection that breaks goes on where it stopped, if the server can prove that 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 from collections.abc import Awaitable, Callable
@@ -117,6 +118,27 @@ class Downloader:
         except OSError as error:
             trouble = Failure(FailureKind.DISK, _disk_sentence(error))
             return attempt.to(replace(state, trouble=trouble))
+
+    async def keep(self, file: str, keep_as: str) -> None:
+        """Give the video at *file*, if there is one, a second name; a full disk is told later."""
+        with contextlib.suppress(OSError):
+            await self._folder.keep(file, keep_as)
+
+    async def restore(self, attempt: Attempt, *, file: str, keep_as: str) -> Attempt | None:
+        """Bring a former version that is still here, and whole, back to *file* without asking anybody."""
+        state = attempt.state
+        assert isinstance(state, Landed)
+        if not self._folder.is_present(state.file, state.bytes):
+            return None
+        try:
+            async with self._folder.part(attempt.external_task_id) as part:
+                await self._folder.run(part.copy_from, self._folder.root / state.file)
+                if part.sha256 != state.sha256:
+                    return None
+                await self._folder.land(part, file, keep_as=keep_as, check=inspect)
+        except (OSError, MediaError):
+            return None  # it is fetched then, as if it were not here
+        return attempt.to(replace(state, file=file, landed_at=self._clock.now()))
 
     async def _fetch(
         self,

@@ -75,6 +75,14 @@ class OutputFolder:
         """Do blocking *work* beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
+    async def keep(self, file: str, keep_as: str) -> None:
+        """Give the video at *file*, if there is one, a second name.
+
+        Raises:
+            OSError: the disk or the permissions.
+        """
+        await self.run(_keep_if_there, self.root / file, self.root / keep_as)
+
     async def land(self, part: Part, file: str, *, keep_as: str, check: Callable[[Path], T]) -> T:
         """Check a complete *part* and move it to *file*: one hop to a thread for all of it.
 
@@ -158,6 +166,14 @@ class Part:
         self._hash = hashlib.sha256()
         self.size = 0
 
+    def copy_from(self, source: Path) -> None:
+        """Fill the part with a file that is here already. Blocks."""
+        with source.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                self.size += len(chunk)
+                self._waiting.append(chunk)
+                self.finish()
+
     def finish(self) -> None:
         """Write what still waits. Blocks: for a thread, in the hop that lands the file."""
         data = self._take_waiting()
@@ -217,15 +233,20 @@ def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) ->
     part.close()
     _make_folder(final.parent)
     if final.exists() and not filecmp.cmp(part.path, final, shallow=False):
-        _make_folder(keep_as.parent)
         _keep(final, keep_as)
     _move(part.path, final)
     _flush_folder(final.parent)
     return found
 
 
+def _keep_if_there(final: Path, keep_as: Path) -> None:
+    if final.is_file():
+        _keep(final, keep_as)
+
+
 def _keep(final: Path, keep_as: Path) -> None:
     """Give a former video its name; another one, if that name holds something else already."""
+    _make_folder(keep_as.parent)
     for number in itertools.count(1):
         name = keep_as if number == 1 else keep_as.with_suffix(f".{number}.mp4")
         if not name.exists():

@@ -242,6 +242,10 @@ class Runner:
                 return
             attempt = self._new_attempt(job, decision.number, decision.cost_usd)
         is_new = decision.attempt is None
+        restored = await self._restore(attempt, file=job.video_path)
+        if restored is not None:
+            await self._conclude(restored, tasks=tasks)
+            return
         while True:
             had_task = attempt.task_id is not None
             reached, link = await self._at_provider(
@@ -407,39 +411,41 @@ class Runner:
         async with self._downloads:
             if self._stop.leaving.is_set():
                 return None
-            holders = self._holders(attempt, file)
-            owner = (
-                holders[-1].external_task_id if holders else f"before-{attempt.external_task_id}"
-            )
-            keep_as = _former_file(attempt.job_id, owner)
+            keep_as = await self._make_way(attempt, file)
             return await self._downloader.download(attempt, link, file=file, keep_as=keep_as)
 
-    def _holders(self, attempt: Attempt, file: str) -> list[Attempt]:
-        """Return the former attempts whose video is recorded to be where *attempt*'s will be."""
-        return [
+    async def _restore(self, attempt: Attempt, *, file: str) -> Attempt | None:
+        """Bring back a video that is kept as a former version; None if it is not here."""
+        state = attempt.state
+        if not isinstance(state, Landed) or state.file == file:
+            return None
+        async with self._downloads:
+            keep_as = await self._make_way(attempt, file)
+            return await self._downloader.restore(attempt, file=file, keep_as=keep_as)
+
+    async def _make_way(self, attempt: Attempt, file: str) -> str:
+        """Keep the video that *attempt*'s will take the place of, and record where; return that.
+
+        Committed before the place is taken: at no moment does the state call one the other.
+        """
+        holders = [
             holder
             for holder in self._store.landed_at(attempt.job_id, file)
             if holder.external_task_id != attempt.external_task_id
         ]
-
-    def _moved(self, attempt: Attempt) -> list[Put]:
-        """Record where the former videos are that *attempt*'s has taken the place of."""
-        if not isinstance(attempt.state, Landed):
-            return []
-        moved = []
-        for holder in self._holders(attempt, attempt.state.file):
-            state = holder.state
-            assert isinstance(state, Landed)
-            file = _former_file(holder.job_id, holder.external_task_id)
-            moved.append(Put(holder.to(replace(state, file=file))))
-        return moved
+        if not holders:
+            return _former_file(attempt.job_id, f"before-{attempt.external_task_id}")
+        keep_as = _former_file(attempt.job_id, holders[-1].external_task_id)
+        await self._downloader.keep(file, keep_as)
+        await self._journal.commit(*(_moved(holder) for holder in holders))
+        return keep_as
 
     # -- what it comes to
 
     async def _conclude(self, attempt: Attempt, *, tasks: int) -> None:
         """Commit an outcome together with its line."""
         row = make_row(attempt, run_id=self._run_id, tasks=tasks, now=self._clock.now())
-        await self._journal.commit(Put(attempt), *self._moved(attempt), Row(to_line(row)))
+        await self._journal.commit(Put(attempt), Row(to_line(row)))
         self.tally.outcomes[row["status"]] += 1
         if row["status"] != "succeeded":
             self.tally.troubles.append(row)
@@ -505,6 +511,13 @@ class Runner:
 
 def _former_file(job_id: str, owner: str) -> str:
     return f"{STATE_FOLDER}/former/{job_id}.{owner}.mp4"
+
+
+def _moved(holder: Attempt) -> Put:
+    state = holder.state
+    assert isinstance(state, Landed)
+    file = _former_file(holder.job_id, holder.external_task_id)
+    return Put(holder.to(replace(state, file=file)))
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
