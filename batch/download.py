@@ -6,7 +6,6 @@ a connection that breaks goes on where it stopped, if the server can prove that 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import random
 from collections.abc import Awaitable, Callable
@@ -119,10 +118,13 @@ class Downloader:
             trouble = Failure(FailureKind.DISK, _disk_sentence(error))
             return attempt.to(replace(state, trouble=trouble))
 
-    async def keep(self, file: str, keep_as: str) -> None:
-        """Give the video at *file*, if there is one, a second name; a full disk is told later."""
-        with contextlib.suppress(OSError):
+    async def keep(self, file: str, keep_as: str) -> Failure | None:
+        """Give the video at *file*, if there is one, a second name; say what was in the way."""
+        try:
             await self._folder.keep(file, keep_as)
+        except OSError as error:
+            return Failure(FailureKind.DISK, _disk_sentence(error))
+        return None
 
     async def restore(self, attempt: Attempt, *, file: str, keep_as: str) -> Attempt | None:
         """Bring a former version that is still here, and whole, back to *file* without asking anybody."""

@@ -412,6 +412,10 @@ class Runner:
             if self._stop.leaving.is_set():
                 return None
             keep_as = await self._make_way(attempt, file)
+            if isinstance(keep_as, Failure):
+                state = attempt.state
+                assert isinstance(state, Generated)
+                return attempt.to(replace(state, trouble=keep_as))
             return await self._downloader.download(attempt, link, file=file, keep_as=keep_as)
 
     async def _restore(self, attempt: Attempt, *, file: str) -> Attempt | None:
@@ -421,10 +425,14 @@ class Runner:
             return None
         async with self._downloads:
             keep_as = await self._make_way(attempt, file)
+            if isinstance(keep_as, Failure):
+                return None
             return await self._downloader.restore(attempt, file=file, keep_as=keep_as)
 
-    async def _make_way(self, attempt: Attempt, file: str) -> str:
+    async def _make_way(self, attempt: Attempt, file: str) -> str | Failure:
         """Keep the video that *attempt*'s will take the place of, and record where; return that.
+
+        A failure instead, when the disk does not let it be kept: then nothing may take its place.
 
         Committed before the place is taken: at no moment does the state call one the other.
         """
@@ -436,7 +444,9 @@ class Runner:
         if not holders:
             return _former_file(attempt.job_id, f"before-{attempt.external_task_id}")
         keep_as = _former_file(attempt.job_id, holders[-1].external_task_id)
-        await self._downloader.keep(file, keep_as)
+        failure = await self._downloader.keep(file, keep_as)
+        if failure is not None:
+            return failure
         await self._journal.commit(*(_moved(holder) for holder in holders))
         return keep_as
 

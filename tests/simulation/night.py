@@ -45,7 +45,7 @@ from batch.download import Downloader
 from batch.errors import ExitCode, StateError
 from batch.events import Event
 from batch.files import OutputFolder
-from batch.job import Job, canonical_request, fingerprint
+from batch.job import Attempt, Job, Landed, canonical_request, fingerprint
 from batch.lookup import LookUp
 from batch.manifest import Manifest
 from batch.pacing import Pacer, Slots
@@ -251,7 +251,19 @@ class Night:
     def _note_tampering(self, job_id: str, file: str) -> None:
         self.tampered.add(file)
         with Store.open_to_read(self.root / ".kling-batch/state.db") as store:
-            self.tampered_ids |= {a.external_task_id for a in store.landed_at(job_id, file)}
+            self.tampered_ids |= {
+                attempt.external_task_id
+                for attempt in store.attempts()
+                if attempt.job_id == job_id and self._is_same_file(attempt, file)
+            }
+
+    def _is_same_file(self, attempt: Attempt, file: str) -> bool:
+        """A former video may still have its old name too, until the new one takes that."""
+        recorded = attempt.state.file if isinstance(attempt.state, Landed) else None
+        if recorded is None or recorded == file:
+            return recorded == file
+        home = self.root / recorded
+        return home.exists() and home.samefile(self.root / file)
 
     def jobs(self) -> tuple[Job, ...]:
         """Return what the manifest asks for now."""

@@ -51,6 +51,7 @@ def _play_many(seeds: range, jobs: int) -> int:
                 if report.violations:
                     broken.append(report)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come twice
             print("interrupted; so far:")
     deaths = sum(total.died_at.values())
     print(
