@@ -35,6 +35,7 @@ from batch.wire import (
 
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_REDIRECTS = 5
+SHORTEST_KEY = 8
 CONNECT_TIMEOUT_S = 15.0
 EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$")
@@ -148,8 +149,12 @@ class Client:
             return Unavailable(_failure(error), None)
 
     def _without_key(self, raw: bytes) -> bytes:
-        """Some gateways quote the key when they refuse it; it ends here."""
-        return raw.replace(self._key.encode(), b"(the key)") if self._key else raw
+        """Some gateways quote the key when they refuse it; it ends here.
+
+        A key so short that it may stand in an answer by chance is none that anybody was given.
+        """
+        is_key = len(self._key) >= SHORTEST_KEY
+        return raw.replace(self._key.encode(), b"(the key)") if is_key else raw
 
     async def _check_intent(
         self, _session: aiohttp.ClientSession, context: SimpleNamespace, _params: object
