@@ -189,8 +189,8 @@ class Downloader:
         """Ask the task for a fresh link, no more often than a task may be polled."""
         state = attempt.state
         assert isinstance(state, Generated)
-        since_poll_s = self._clock.now() - state.generated_at
-        if 0 <= since_poll_s < self._poll_interval_s:
+        since_poll_s = max(self._clock.now() - state.generated_at, 0.0)
+        if since_poll_s < self._poll_interval_s:
             await self._wait(self._poll_interval_s - since_poll_s)
         failure = Failure(FailureKind.DOWNLOAD, "the task has succeeded, but names no video")
         for number in range(1, LINK_TRIES + 1):

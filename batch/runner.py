@@ -270,7 +270,6 @@ class Runner:
                 continue
             if self._is_to_be_parked(attempt):
                 await self._journal.commit(Put(attempt))
-                self._reserved.add(attempt.external_task_id)
                 self._parked.append(
                     (order, replace(decision, paid=tasks, failed_paid=failures), attempt)
                 )
@@ -376,6 +375,7 @@ class Runner:
         is_reserved = attempt.external_task_id in self._reserved
         if not is_reserved and not self._reserve(attempt.cost_usd):
             return None
+        self._reserved.add(attempt.external_task_id)
         # Until now the slot was taken whatever the limit says, for a task that may have been there.
         self._slots.release()
         await self._slots.acquire(order)
@@ -481,8 +481,10 @@ class Runner:
                 return False
 
     def _new_attempt(self, job: Job, number: int, cost_usd: float | None) -> Attempt:
+        external_task_id = self._new_id()
+        self._reserved.add(external_task_id)  # its estimate was set aside before this was called
         return Attempt(
-            external_task_id=self._new_id(),
+            external_task_id=external_task_id,
             job_id=job.id,
             fingerprint=job.fingerprint,
             number=number,

@@ -249,7 +249,8 @@ async def test_a_body_that_trickles_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
         writer.write(f"POST /{TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode())
         trickle = asyncio.create_task(_trickle(writer))
         assert await it.post(ENDED) == 204
-        answer = await asyncio.wait_for(reader.read(), 3)
+        # The status line alone: what still trickles in after it may end in a reset.
+        answer = await asyncio.wait_for(reader.readline(), 3)
         assert answer.split()[1] == b"408"
         trickle.cancel()
         writer.close()

@@ -10,7 +10,7 @@ from fake_provider import video
 from scripted import NOT_FOUND, SAID, URL, Body, Stages, generated, landed, opened, play
 from virtual_time import EPOCH
 
-from batch.errors import ExitCode
+from batch.errors import ExitCode, StateError
 from batch.job import (
     Attempt,
     Failed,
@@ -25,7 +25,7 @@ from batch.job import (
     fingerprint,
 )
 from batch.plan import Action, Plan, Policy, make_plan
-from batch.store import Put
+from batch.store import Put, Row
 from batch.wire import Created, Found, Refused, Task, TaskStatus
 
 VIDEO = video("8", 5000)
@@ -231,6 +231,51 @@ def test_a_former_video_is_on_record_where_it_was_moved(tmp_path: Path) -> None:
     assert current == "videos/a.mp4"
     assert (tmp_path / former).read_bytes() == VIDEO
     assert (tmp_path / current).read_bytes() == video("9", 5000)
+
+
+def test_a_landing_that_died_before_its_commit_does_not_pass_for_the_former_video(
+    tmp_path: Path,
+) -> None:
+    """The new video is in place, the state does not know it yet, and the person goes back.
+
+    Both have the same size. What is at the final name is not what the manifest asks for now.
+    """
+
+    async def story(stages: Stages) -> None:
+        before, now = job(prompt="a dog"), job()
+        fresh = video("9", len(VIDEO))
+        assert len(fresh) == len(VIDEO)
+        put_video(tmp_path, "videos/a.mp4")
+        made = landed("8", "videos/a.mp4", len(VIDEO))
+        await stages.journal.commit(Put(tried(made, before, "kb-0")))
+        await stages.journal.commit(Put(tried(generated("9"), now, "kb-1", 2)))
+        stages.api.queries = [Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/9"))]
+        stages.api.fetches = [Body([fresh], total=len(fresh))]
+        plan, runner = planned(stages, [now]), stages.runner()
+        write = stages.journal._attempt
+
+        def dies_with_the_row(entries: list[Any]) -> Exception | None:
+            has_row = any(isinstance(item, Row) for entry in entries for item in entry.changes)
+            return StateError("the end") if has_row else write(entries)
+
+        stages.journal._attempt = dies_with_the_row  # type: ignore[method-assign]
+        with pytest.raises(StateError):
+            await runner.run(plan)
+        assert (tmp_path / "videos/a.mp4").read_bytes() == fresh, "it had landed"
+
+    async def next_night(stages: Stages) -> None:
+        before = job(prompt="a dog")
+        stages.api.queries = [
+            Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/9")),
+            Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8")),
+        ]
+        fresh = video("9", len(VIDEO))
+        stages.api.fetches = [Body([fresh], total=len(fresh)), Body([VIDEO], total=len(VIDEO))]
+        await stages.runner().run(planned(stages, [before]))
+
+    play(tmp_path, story)
+    play(tmp_path, next_night)
+    assert (tmp_path / "videos/a.mp4").read_bytes() == VIDEO
 
 
 REFUSED_NOW = Failed(Failure(FailureKind.INVALID_REQUEST, "bad value", "1200", 400), EPOCH)
