@@ -117,9 +117,13 @@ class Hints:
         if hint.has_come:
             self._announced += 1
             return
+        was_trusted = self._announced >= PROVED_BY
         self._announced = 0
-        self.doubted.set()  # for those who sleep now
-        self.doubted.clear()
+        if was_trusted:
+            # Those who sleep longer now for it. Without trust nobody does, and to wake all for
+            # nothing would make each end cost as much as there are tasks.
+            self.doubted.set()
+            self.doubted.clear()
 
 
 def new_token() -> str:
