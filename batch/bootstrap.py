@@ -22,12 +22,12 @@ from batch.errors import ExitCode
 from batch.events import Event, Observer
 from batch.files import OutputFolder
 from batch.hints import Hints, hash_token, new_token
-from batch.job import Attempt
+from batch.job import STATE_FOLDER, Attempt
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots, window_guard
 from batch.poll import Poller
 from batch.runner import Runner, RunPolicy, Tally, first_of
-from batch.session import STATE_FOLDER, Session, Summary, begin, close_session, price_of
+from batch.session import Session, Summary, begin, close_session, price_of
 from batch.signals import on_stop
 from batch.stop import EXIT_CODES, Stop, StopReason
 from batch.store import GenerationTime, Journal, Store

@@ -26,7 +26,7 @@ from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, 
 from batch.media import MediaError, compare, inspect
 from batch.retry import backoff
 from batch.stop import Stop
-from batch.wire import Found, NotFound, TaskStatus
+from batch.wire import RETENTION_S, Found, NotFound, TaskStatus
 
 TRIES = 6  # in a row without a new byte
 TRIES_IN_ALL = 40
@@ -34,7 +34,6 @@ LINK_TRIES = 6
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 20.0
 MAX_VIDEO_BYTES = 8 * 1024**3
-RETENTION_S = 30 * 24 * 3600.0
 
 
 class _Abandoned(Exception):  # noqa: N818 - no error: the run is being left

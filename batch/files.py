@@ -26,8 +26,8 @@ import aiofiles.threadpool
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from batch.errors import StateError
+from batch.job import STATE_FOLDER
 
-STATE_FOLDER = ".kling-batch"
 CHUNK_BYTES = 2 * 1024 * 1024  # one thread hop for so much; 64 KiB costs 2.5 times the wall time
 T = TypeVar("T")
 
@@ -66,10 +66,6 @@ class OutputFolder:
     def part(self, name: str) -> Part:
         """Return the part file of this name, empty and not yet open."""
         return Part(self.parts / f"{name}.part", self._pool)
-
-    def has(self, file: str) -> bool:
-        """Tell whether anything is at *file* (relative to the folder)."""
-        return os.path.lexists(f"{self.root}/{file}")
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do blocking *work* beside the event loop."""

@@ -25,6 +25,7 @@ from typing import Any
 from batch.errors import TransitionError
 
 FINGERPRINT_VERSION = "v1"
+STATE_FOLDER = ".kling-batch"  # in the output folder; everything in it is ours
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

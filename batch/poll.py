@@ -26,6 +26,7 @@ from batch.lookup import LookUp
 from batch.stop import Stop, StopReason
 from batch.store import GenerationTime, Journal, Put
 from batch.wire import (
+    RETENTION_S,
     AccountRefused,
     Found,
     NotFound,
@@ -36,7 +37,6 @@ from batch.wire import (
     task_failure,
 )
 
-RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 LAST_LOOKS_S = 60.0  # how long a task of an earlier run is watched at least
 OVERTIME_LOOKS = 5
 GONE_LOOKS = 3  # in a row, of a task of an earlier run: one may be a lag, and clocks may jump

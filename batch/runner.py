@@ -19,9 +19,9 @@ from batch.clock import Clock
 from batch.download import Downloader
 from batch.errors import ExitCode, StateError
 from batch.events import Event
-from batch.files import STATE_FOLDER
 from batch.hints import Hint, Hints
 from batch.job import (
+    STATE_FOLDER,
     Attempt,
     Failed,
     Failure,
@@ -279,10 +279,9 @@ class Runner:
 
     async def _collect(self, order: int, attempt: Attempt, *, has_line: bool) -> None:
         """Bring home what was paid for a former version; it never takes the job's own file."""
-        events_of = attempt.job_id
         reached, link = await self._at_provider(order, attempt, is_new=False, is_superseded=True)
         if reached is not None and isinstance(reached.state, Generated):
-            file = _former_file(events_of, attempt.external_task_id)
+            file = _former_file(attempt.job_id, attempt.external_task_id)
             reached = await self._land(reached, link, file=file)
         if reached is None:
             return

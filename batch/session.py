@@ -18,13 +18,12 @@ from batch import lock
 from batch.clock import Clock
 from batch.config import Settings
 from batch.errors import ExitCode, StateError, UsageError
-from batch.job import Job
+from batch.job import STATE_FOLDER, Job
 from batch.manifest import Manifest
 from batch.plan import Plan, Policy, make_plan
 from batch.prices import estimate
 from batch.store import Fact, Known, ResultsFile, RunEnded, RunStarted, Store
 
-STATE_FOLDER = ".kling-batch"
 SUMMARY_SCHEMA = 1
 TROUBLES_SHOWN = 1000
 ORIGIN = "origin"  # the fact that tells whose videos a folder holds

@@ -24,6 +24,7 @@ from batch.shapes import Reading, Task, TaskStatus, read_answer
 from batch.text import clean
 
 __all__ = [
+    "RETENTION_S",
     "SUBMIT_PATH",
     "AccountRefused",
     "Ambiguous",
@@ -46,6 +47,7 @@ __all__ = [
     "task_path",
 ]
 
+RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 SUBMIT_PATH = "/kling/v1/videos/text2video"
 
 

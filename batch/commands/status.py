@@ -12,7 +12,7 @@ import click
 
 from batch import lock
 from batch.errors import ExitCode, UsageError
-from batch.session import STATE_FOLDER
+from batch.job import STATE_FOLDER
 from batch.store import Known, Store
 
 WORDS = {
