@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from batch import events, schedule
+from batch.changes import GenerationTime
 from batch.client import Client
 from batch.clock import Clock
 from batch.config import Settings, require_key
@@ -23,6 +24,7 @@ from batch.events import Event, Observer
 from batch.files import OutputFolder
 from batch.hints import Hints, hash_token, new_token
 from batch.job import STATE_FOLDER, Attempt
+from batch.journal import Journal
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots, window_guard
 from batch.poll import Poller
@@ -30,7 +32,7 @@ from batch.runner import Runner, RunPolicy, Tally, first_of
 from batch.session import Session, Summary, begin, close_session, price_of
 from batch.signals import on_stop
 from batch.stop import EXIT_CODES, Stop, StopReason
-from batch.store import GenerationTime, Journal, Store
+from batch.store import Store
 from batch.submit import Submitter
 
 __all__ = ["execute", "first_of"]

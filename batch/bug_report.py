@@ -20,17 +20,25 @@ def print_error(message: str, stream: IO[str] | None = None) -> None:
 
 
 def write_bug_report(text: str) -> str:
-    """Write a report that can be pasted into an issue, without secrets; return its path."""
+    """Write a report that can be pasted into an issue, without secrets; say where it is.
+
+    Where no file can be written, a full disk may be why we are here, it goes to stderr.
+    """
     secrets: list[str] = [value for name, value in os.environ.items() if _is_secret(name) and value]
     for secret in secrets:
         text = text.replace(secret, "(secret)")
     text = re.sub(r"(https?://[^\s'\"?#]*)[?#][^\s'\"]*", r"\1?…", text)
     text = re.sub(r"sk-[\w-]{6,}", "sk-…", text)
     about = f"kling-batch {__version__}, Python {platform.python_version()}, {platform.platform()}"
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="kling-batch-bug-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(f"{about}\n\n{text}\n")
+    report = f"{about}\n\n{text}\n"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="kling-batch-bug-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(report)
+    except OSError:
+        click.echo(report, file=sys.stderr)
+        return "the lines above"
     return file.name
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from batch.api import VideoApi
+from batch.changes import Proof, Put
 from batch.clock import Clock, sleep
 from batch.hints import Hint
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
+from batch.journal import Journal
 from batch.stop import Stop
-from batch.store import Journal, Proof, Put
 from batch.wire import Found, NotFound, QueryAnswer, Task
 
 PROOF_LASTS_S = 7 * 24 * 3600.0

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from batch import events
 from batch.api import VideoApi
+from batch.changes import GenerationTime, Put
 from batch.clock import Clock, sleep
 from batch.events import Event
 from batch.hints import Hint, Hints
@@ -22,9 +23,9 @@ from batch.job import (
     Open,
     TimedOut,
 )
+from batch.journal import Journal
 from batch.lookup import LookUp
 from batch.stop import Stop, StopReason
-from batch.store import GenerationTime, Journal, Put
 from batch.wire import (
     RETENTION_S,
     AccountRefused,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch import events
+from batch.changes import Put, Row, Withdraw
 from batch.clock import Clock
 from batch.download import Downloader
 from batch.errors import ExitCode, StateError
@@ -35,13 +36,14 @@ from batch.job import (
     TimedOut,
     Unconfirmed,
 )
+from batch.journal import Journal
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots
 from batch.plan import HEALS_BY_ITSELF, PAYING, Action, Decision, Plan
 from batch.poll import Poller
 from batch.results import make_row, to_line
 from batch.stop import EXIT_CODES, Stop, StopReason
-from batch.store import Journal, Put, Row, Store, Withdraw
+from batch.store import Store
 from batch.submit import Submitter
 
 LANDING_BACKLOG = 1000  # jobs that may wait for their download before the feeder waits for them

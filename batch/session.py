@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batch import lock
+from batch.changes import Fact, RunEnded, RunStarted
 from batch.clock import Clock
 from batch.config import Settings
 from batch.errors import ExitCode, StateError, UsageError
@@ -22,7 +23,8 @@ from batch.job import STATE_FOLDER, Job
 from batch.manifest import Manifest
 from batch.plan import Plan, Policy, make_plan
 from batch.prices import estimate
-from batch.store import Fact, Known, ResultsFile, RunEnded, RunStarted, Store
+from batch.results_file import ResultsFile
+from batch.store import Known, Store
 
 SUMMARY_SCHEMA = 1
 TROUBLES_SHOWN = 1000

@@ -11,18 +11,23 @@ mended when the folder is opened the next time.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
-import queue
 import sqlite3
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from batch.changes import (
+    Change,
+    Fact,
+    GenerationTime,
+    Proof,
+    Put,
+    Row,
+    RunEnded,
+    RunStarted,
+    Withdraw,
+)
 from batch.errors import StateError
 from batch.job import STATES, Attempt, Failure, FailureKind, State, Video
 
@@ -65,7 +70,6 @@ MIGRATIONS: tuple[str, ...] = (
 _END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 GENERATION_TIMES_KEPT = 400  # per kind of task; more would teach nothing new
 BUSY_TIMEOUT_S = 10.0
-GROUPING_S = 0.05
 
 
 class Known(NamedTuple):
@@ -81,74 +85,6 @@ class Known(NamedTuple):
     file: str | None
     bytes: int | None
     cost_usd: float | None
-
-
-# -- changes: what can be committed ------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """An attempt is now in this state."""
-
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """The attempt is as if it had never been meant. Only for what was surely not sent."""
-
-    external_task_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of results.jsonl, without its newline."""
-
-    line: str
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """A task of ours was found by its external id on this base URL."""
-
-    base_url: str
-    proved_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationTime:
-    """How long the provider took for a task of this kind (model, mode, duration)."""
-
-    kind: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunStarted:
-    """A run began."""
-
-    run_id: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnded:
-    """A run ended with this exit code."""
-
-    run_id: str
-    at: float
-    exit_code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A named fact about the folder, for example whose videos it holds."""
-
-    name: str
-    value: str
-
-
-Change = Put | Withdraw | Row | Proof | GenerationTime | RunStarted | RunEnded | Fact
 
 
 class Store:
@@ -380,156 +316,6 @@ class Store:
                 )
             case Fact(name, value):
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-
-
-class ResultsFile:
-    """results.jsonl: appended to, never rewritten, mended from the store."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._is_torn = False
-
-    def mend(self, store: Store) -> int:
-        """Cut a torn last line, append the rows that are missing; return how many were."""
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size == store.result_bytes():
-            return 0
-        present = self._cut_torn_line() if size else set()
-        lines = list(store.result_lines())
-        is_missing = [_digest(line) not in present for line in lines]
-        if not any(is_missing):
-            return 0
-        missing = [line for line, is_gone in zip(lines, is_missing, strict=True) if is_gone]
-        self.append([*missing, *_newest_again(lines, missing)])
-        return len(missing)
-
-    def append(self, lines: list[str]) -> None:
-        """Append *lines* in one write."""
-        if not lines:
-            return
-        if self._is_torn:
-            raise StateError(f"{self._path} ends in half a line; the next run mends it")
-        data = "".join(f"{line}\n" for line in lines).encode()
-        self._is_torn = True  # until all of it is there: nothing may ever follow half a line
-        with _told(self._path), self._path.open("ab", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-        self._is_torn = False
-
-    def _cut_torn_line(self) -> set[bytes]:
-        present: set[bytes] = set()
-        with self._path.open("rb+") as file:
-            end = 0
-            for line in file:
-                if not line.endswith(b"\n"):
-                    file.truncate(end)
-                    break
-                end += len(line)
-                present.add(_digest(line[:-1]))
-        return present
-
-
-def _newest_again(lines: list[str], missing: list[str]) -> list[str]:
-    """Return the newest line of each job of which an older one is about to be appended after it."""
-    newest = {_job_of(line): line for line in lines}
-    last_appended = {_job_of(line): line for line in missing}
-    return [newest[job] for job, line in last_appended.items() if newest[job] != line]
-
-
-def _job_of(line: str) -> object:
-    return json.loads(line).get("job_id")
-
-
-class Journal:
-    """Commits changes for the event loop: one writer thread, one flush for all that waits.
-
-    Use as a context manager; leaving it commits what is queued and ends the thread.
-    """
-
-    def __init__(self, store: Store, results: ResultsFile) -> None:
-        self._store = store
-        self._results = results
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._last_write = 0.0
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-
-    async def commit(self, *changes: Change) -> None:
-        """Return when *changes* are on disk. They get there also if the caller is cancelled.
-
-        Raises:
-            StateError: the state cannot be written; nothing of the changes was.
-        """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        self._queue.put(_Entry(changes, done, loop))
-        await done
-
-    def _work(self) -> None:
-        open_for_more = True
-        while open_for_more:
-            entries, open_for_more = self._take()
-            if entries:
-                failure = self._write(entries)
-                loops = {entry.loop for entry in entries}
-                for loop in loops:
-                    mine = [entry.done for entry in entries if entry.loop is loop]
-                    if not loop.is_closed():
-                        loop.call_soon_threadsafe(_settle, mine, failure)
-
-    def _take(self) -> tuple[list[_Entry], bool]:
-        entries: list[_Entry] = []
-        item = self._queue.get()
-        # At once after a silence; in a crowd, whoever comes within the gap shares one flush.
-        gap_s = self._last_write + GROUPING_S - time.monotonic()
-        if item is not None and gap_s > 0:
-            time.sleep(gap_s)
-        self._last_write = time.monotonic()
-        while item is not None:
-            entries.append(item)
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return entries, True
-        return entries, False
-
-    def _write(self, entries: list[_Entry]) -> Exception | None:
-        changes = [change for entry in entries for change in entry.changes]
-        try:
-            self._store.write(changes)
-            self._results.append([change.line for change in changes if isinstance(change, Row)])
-        except Exception as error:  # noqa: BLE001 - handed to those who wait, whatever it is
-            return error
-        return None
-
-
-class _Entry(NamedTuple):
-    changes: tuple[Change, ...]
-    done: asyncio.Future[None]
-    loop: asyncio.AbstractEventLoop
-
-
-def _settle(waiting: list[asyncio.Future[None]], failure: Exception | None) -> None:
-    for done in waiting:
-        if done.done():
-            continue
-        if failure is None:
-            done.set_result(None)
-        else:
-            done.set_exception(failure)
-
-
-def _digest(line: str | bytes) -> bytes:
-    data = line.encode() if isinstance(line, str) else line
-    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 class _told:  # noqa: N801 - reads as a word where it is used

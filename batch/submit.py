@@ -14,15 +14,16 @@ from typing import Any
 
 from batch import events
 from batch.api import Stale, Unsent, VideoApi
+from batch.changes import Put, Withdraw
 from batch.clock import Clock
 from batch.events import Event
 from batch.hints import Hint
 from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
+from batch.journal import Journal
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots
 from batch.retry import delay
 from batch.stop import Stop, StopReason
-from batch.store import Journal, Put, Withdraw
 from batch.wire import (
     AccountRefused,
     Ambiguous,

@@ -14,10 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+from batch.changes import Change, Put, Row, RunEnded, RunStarted
 from batch.job import Attempt, Job, Landed, Video
 from batch.manifest import load
 from batch.results import make_row, to_line
-from batch.store import Change, Put, Row, RunEnded, RunStarted, Store
+from batch.store import Store
 
 RUN = "r-known"
 CONTENT = b"video"

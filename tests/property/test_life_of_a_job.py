@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from virtual_time import EPOCH, VirtualClock, VirtualLoop
 
+from batch.changes import Change, Proof, Put, Row, Withdraw
 from batch.job import (
     Attempt,
     Failed,
@@ -40,8 +41,9 @@ from batch.job import (
 from batch.lookup import LookUp
 from batch.plan import PAYING, Decision, Policy, make_plan
 from batch.results import make_row, to_line
+from batch.results_file import ResultsFile
 from batch.stop import Stop
-from batch.store import Change, Proof, Put, ResultsFile, Row, Store, Withdraw
+from batch.store import Store
 from batch.wire import Found, NotFound, QueryAnswer, Task, TaskStatus
 
 URL = "https://model.example"

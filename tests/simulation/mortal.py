@@ -17,8 +17,11 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from batch.changes import Change, Row
 from batch.errors import StateError
-from batch.store import Change, Journal, ResultsFile, Row, Store, _Entry
+from batch.journal import Journal, _Entry
+from batch.results_file import ResultsFile
+from batch.store import Store
 
 T = TypeVar("T")
 

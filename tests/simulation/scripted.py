@@ -33,10 +33,11 @@ from batch.job import (
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots
 from batch.poll import Poller
+from batch.results_file import ResultsFile
 from batch.runner import Runner, RunPolicy
 from batch.schema import Rate
 from batch.stop import Stop
-from batch.store import ResultsFile, Store
+from batch.store import Store
 from batch.submit import Submitter
 from batch.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 

@@ -9,9 +9,9 @@ import pytest
 from scripted import NO_ANSWER, NOT_FOUND, SAID, URL, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
+from batch.changes import Put
 from batch.job import Attempt, Intended, Lost, Open, Unconfirmed
 from batch.lookup import PROOF_LASTS_S, PROOF_TRIES
-from batch.store import Put
 from batch.wire import Found, Task, TaskStatus
 
 

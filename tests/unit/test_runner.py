@@ -10,6 +10,7 @@ from fake_provider import video
 from scripted import NOT_FOUND, SAID, URL, Body, Stages, generated, landed, opened, play
 from virtual_time import EPOCH
 
+from batch.changes import Put, Row
 from batch.errors import ExitCode, StateError
 from batch.job import (
     Attempt,
@@ -25,7 +26,6 @@ from batch.job import (
     fingerprint,
 )
 from batch.plan import Action, Plan, Policy, make_plan
-from batch.store import Put, Row
 from batch.wire import Created, Found, Refused, Task, TaskStatus
 
 VIDEO = video("8", 5000)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scripted import SAID, attempt, landed, opened
 
 from batch import store as store_module
+from batch.changes import (
+    Fact,
+    GenerationTime,
+    Proof,
+    Put,
+    Row,
+    RunEnded,
+    RunStarted,
+    Withdraw,
+)
 from batch.errors import StateError
 from batch.job import (
     STATES,
@@ -25,21 +33,7 @@ from batch.job import (
     TimedOut,
     Unconfirmed,
 )
-from batch.store import (
-    GENERATION_TIMES_KEPT,
-    Change,
-    Fact,
-    GenerationTime,
-    Journal,
-    Proof,
-    Put,
-    ResultsFile,
-    Row,
-    RunEnded,
-    RunStarted,
-    Store,
-    Withdraw,
-)
+from batch.store import GENERATION_TIMES_KEPT, Store
 
 FAILURE = Failure(FailureKind.MODERATION, "policy — ünïcode", "1301", 400, "r-1")
 EVERY_STATE: list[State] = [
@@ -193,92 +187,6 @@ def test_a_migration_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 # -- results.jsonl
-
-
-def row(number: int) -> str:
-    return json.dumps({"job_id": f"j{number}", "note": "ü" * number})
-
-
-@pytest.mark.parametrize("torn", range(0, 60, 7))
-def test_results_are_mended_from_the_state(tmp_path: Path, store: Store, torn: int) -> None:
-    """Whatever is missing at the end, half a line included, is there again."""
-    results = ResultsFile(tmp_path / "results.jsonl")
-    lines = [row(number) for number in range(3)]
-    store.write([Row(line) for line in lines])
-    results.append(lines)
-    data = (tmp_path / "results.jsonl").read_bytes()
-    (tmp_path / "results.jsonl").write_bytes(data[: len(data) - torn])
-    results.mend(store)
-    assert (tmp_path / "results.jsonl").read_text().splitlines() == lines
-    assert results.mend(store) == 0
-
-
-def test_results_that_are_right_are_not_read(tmp_path: Path, store: Store) -> None:
-    """The size says it: a library of 100,000 rows is not read every night."""
-    line = row(5)
-    store.write([Row(line)])
-    (tmp_path / "results.jsonl").write_bytes(b"\xff" * (len(line.encode()) + 1))
-    assert ResultsFile(tmp_path / "results.jsonl").mend(store) == 0
-
-
-# -- the journal
-
-
-def test_a_commit_returns_when_it_is_on_disk(tmp_path: Path, store: Store) -> None:
-    async def main(journal: Journal) -> None:
-        await journal.commit(Put(attempt()), Row(row(1)))
-        with Store.open_to_read(tmp_path / "state.db") as reader:
-            assert reader.attempt("kb-1") == attempt()
-        assert (tmp_path / "results.jsonl").read_text() == row(1) + "\n"
-
-    with Journal(store, ResultsFile(tmp_path / "results.jsonl")) as journal:
-        asyncio.run(main(journal))
-
-
-def test_a_crowd_shares_its_flushes(tmp_path: Path, store: Store) -> None:
-    """Thousands of jobs do not wait for each other's disk."""
-    writes: list[int] = []
-
-    class Counting(Store):
-        def write(self, changes: Iterable[Change]) -> None:
-            writes.append(1)
-            super().write(changes)
-
-    async def main(journal: Journal) -> None:
-        async with asyncio.TaskGroup() as group:
-            for number in range(500):
-                group.create_task(journal.commit(Put(attempt(name=f"kb-{number}"))))
-
-    counting = Counting(store._db, store.path)
-    with Journal(counting, ResultsFile(tmp_path / "results.jsonl")) as journal:
-        asyncio.run(main(journal))
-    assert len(list(store.attempts())) == 500
-    assert len(writes) <= 10
-
-
-def test_a_cancelled_commit_reaches_the_disk_all_the_same(tmp_path: Path, store: Store) -> None:
-    async def main(journal: Journal) -> None:
-        task = asyncio.create_task(journal.commit(Put(attempt())))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    with Journal(store, ResultsFile(tmp_path / "results.jsonl")) as journal:
-        asyncio.run(main(journal))
-    assert store.attempt("kb-1") == attempt()
-
-
-def test_what_cannot_be_written_is_told_to_who_waits(tmp_path: Path, store: Store) -> None:
-    """Nobody goes on as if his step were on disk."""
-    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    store._db.execute("PRAGMA busy_timeout = 1")
-    with Journal(store, ResultsFile(tmp_path / "results.jsonl")) as journal:
-        with pytest.raises(StateError, match="locked"):
-            asyncio.run(journal.commit(Put(attempt())))
-        other.close()
-        asyncio.run(journal.commit(Put(attempt(name="kb-2"))))
-    assert [found.external_task_id for found in store.attempts()] == ["kb-2"]
 
 
 def _fields(of: object) -> dict[str, object]:

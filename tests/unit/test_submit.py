@@ -10,9 +10,9 @@ from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, play
 from virtual_time import EPOCH
 
 from batch.api import Stale, Unsent
+from batch.changes import Put
 from batch.job import Attempt, Failed, Failure, FailureKind, Lost, Open, Unconfirmed
 from batch.stop import StopReason
-from batch.store import Put
 from batch.wire import (
     AccountRefused,
     Ambiguous,

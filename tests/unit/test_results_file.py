@@ -1,0 +1,72 @@
+"""results.jsonl: what the state knows is in it, once and whole, whatever was missing or torn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.changes import Row
+from batch.errors import StateError
+from batch.results_file import ResultsFile
+from batch.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "state.db") as opened_store:
+        yield opened_store
+
+
+def row(number: int) -> str:
+    return json.dumps({"job_id": f"j{number}", "note": "ü" * number})
+
+
+@pytest.mark.parametrize("torn", range(0, 60, 7))
+def test_results_are_mended_from_the_state(tmp_path: Path, store: Store, torn: int) -> None:
+    """Whatever is missing at the end, half a line included, is there again."""
+    results = ResultsFile(tmp_path / "results.jsonl")
+    lines = [row(number) for number in range(3)]
+    store.write([Row(line) for line in lines])
+    results.append(lines)
+    data = (tmp_path / "results.jsonl").read_bytes()
+    (tmp_path / "results.jsonl").write_bytes(data[: len(data) - torn])
+    results.mend(store)
+    assert (tmp_path / "results.jsonl").read_text().splitlines() == lines
+    assert results.mend(store) == 0
+
+
+def test_results_that_are_right_are_not_read(tmp_path: Path, store: Store) -> None:
+    """The size says it: a library of 100,000 rows is not read every night."""
+    line = row(5)
+    store.write([Row(line)])
+    (tmp_path / "results.jsonl").write_bytes(b"\xff" * (len(line.encode()) + 1))
+    assert ResultsFile(tmp_path / "results.jsonl").mend(store) == 0
+
+
+def test_a_results_file_that_cannot_be_read_or_written_is_told(
+    tmp_path: Path, store: Store
+) -> None:
+    """No traceback: the name, the reason, and that nothing is lost."""
+    path = tmp_path / "results.jsonl"
+    path.mkdir()
+    store.write([Row(row(1))])
+    with pytest.raises(StateError, match=r"results\.jsonl cannot be used .*nothing is lost"):
+        ResultsFile(path).mend(store)
+    with pytest.raises(StateError, match=r"results\.jsonl cannot be used .*nothing is lost"):
+        ResultsFile(path).append([row(1)])
+
+
+def test_nothing_follows_half_a_line(tmp_path: Path) -> None:
+    """After an append that failed in the middle, only a mended file is appended to."""
+    path = tmp_path / "results.jsonl"
+    results = ResultsFile(path)
+    path.mkdir()
+    with pytest.raises(StateError):
+        results.append([row(1)])
+    path.rmdir()
+    with pytest.raises(StateError, match="half a line"):
+        results.append([row(2)])
+    assert not path.exists()
