@@ -9,11 +9,19 @@ import random
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from asyncio_throttle.throttler import Throttler
+
 from batch import events, schedule
+from batch.api import VideoApi
 from batch.changes import GenerationTime
 from batch.client import Client
 from batch.clock import Clock
@@ -108,8 +116,8 @@ def _tell_plan(session: Session, notify: Callable[[Event], None]) -> None:
 async def _assembled(
     session: Session, stop: Stop, notify: Callable[[Event], None], clock: Clock
 ) -> AsyncIterator[Runner]:
+    """Open everything that a run talks to."""
     settings, limits = session.settings, session.settings.limits
-    rng = random.Random()  # noqa: S311 - jitter
     async with AsyncExitStack() as exits:
         base_url, name, key = await _provider(settings, exits)
         api = await exits.enter_async_context(
@@ -126,87 +134,127 @@ async def _assembled(
         )
         journal = exits.enter_context(Journal(session.store, session.results))
         reader = exits.enter_context(Store.open_to_read(session.store.path, beside_writer=True))
-        pacer = Pacer(limits.submit_rate, clock=clock, guard=window_guard(limits.submit_rate))
-        slots = Slots(limits.max_in_flight, clock=clock)
         hints = Hints()
-        lookup = LookUp(
+        yield assemble(
+            session,
             api=api,
-            journal=journal,
-            stop=stop,
-            clock=clock,
             base_url=name,
-            proved_at=reader.proved_at(name),
-            owner_of=reader.owner_of,
-            settle_time_s=limits.settle_time_s,
-            patience_s=limits.task_timeout_s,
-        )
-        submitter = Submitter(
-            api=api,
+            folder=folder,
             journal=journal,
-            pacer=pacer,
-            slots=slots,
-            lookup=lookup,
+            reader=reader,
             stop=stop,
             clock=clock,
-            rng=rng,
             notify=notify,
-            patience_s=limits.task_timeout_s,
+            rng=random.Random(),  # noqa: S311 - jitter
+            guard=window_guard(limits.submit_rate),
+            new_id=lambda: f"kb-{secrets.token_hex(16)}",
+            hints=hints,
             callback_url=await _callbacks(settings, hints, exits),
         )
-        lessons = Lessons(
-            reader.generation_times(),
-            limits.poll_interval_s,
-            rng,
-            is_urgent=lambda: slots.is_waited_for,
-        )
-        poller = Poller(
-            api=api,
-            journal=journal,
-            lookup=lookup,
-            stop=stop,
-            clock=clock,
-            notify=notify,
-            next_look=lessons.next_look,
-            learn=lessons.learn,
-            poll_interval_s=limits.poll_interval_s,
-            task_timeout_s=limits.task_timeout_s,
-            hints=hints,
-        )
-        downloader = Downloader(
-            api=api,
-            folder=folder,
-            stop=stop,
-            clock=clock,
-            rng=rng,
-            poll_interval_s=limits.poll_interval_s,
-            notify=notify,
-        )
-        yield Runner(
-            run_id=session.run_id,
-            submitter=submitter,
-            poller=poller,
-            downloader=downloader,
-            lookup=lookup,
-            store=reader,
-            journal=journal,
-            pacer=pacer,
-            slots=slots,
-            max_in_flight=limits.max_in_flight,
-            stop=stop,
-            clock=clock,
-            notify=notify,
-            price=price_of(session.manifest),
-            new_id=lambda: f"kb-{secrets.token_hex(16)}",
-            policy=RunPolicy(
-                max_downloads=limits.max_downloads,
-                max_attempts=limits.max_attempts,
-                deadline_s=limits.deadline_s,
-                budget_usd=limits.budget_usd,
-                resubmit_unconfirmed=settings.resubmit_unconfirmed,
-                base_url=name,
-            ),
-            hints=hints,
-        )
+
+
+def assemble(
+    session: Session,
+    *,
+    api: VideoApi,
+    base_url: str,
+    folder: OutputFolder,
+    journal: Journal,
+    reader: Store,
+    stop: Stop,
+    clock: Clock,
+    notify: Callable[[Event], None],
+    rng: random.Random,
+    guard: AbstractAsyncContextManager[None] | Throttler,
+    new_id: Callable[[], str],
+    hints: Hints,
+    callback_url: Callable[[str], tuple[str, str] | None],
+) -> Runner:
+    """Put a run together from what comes from outside: network, disk, time and chance.
+
+    *base_url* names the provider in the state. *reader* is a connection of the event loop's own.
+    """
+    limits = session.settings.limits
+    pacer = Pacer(limits.submit_rate, clock=clock, guard=guard)
+    slots = Slots(limits.max_in_flight, clock=clock)
+    lookup = LookUp(
+        api=api,
+        journal=journal,
+        stop=stop,
+        clock=clock,
+        base_url=base_url,
+        proved_at=reader.proved_at(base_url),
+        owner_of=reader.owner_of,
+        settle_time_s=limits.settle_time_s,
+        patience_s=limits.task_timeout_s,
+    )
+    submitter = Submitter(
+        api=api,
+        journal=journal,
+        pacer=pacer,
+        slots=slots,
+        lookup=lookup,
+        stop=stop,
+        clock=clock,
+        rng=rng,
+        notify=notify,
+        patience_s=limits.task_timeout_s,
+        callback_url=callback_url,
+    )
+    lessons = Lessons(
+        reader.generation_times(),
+        limits.poll_interval_s,
+        rng,
+        is_urgent=lambda: slots.is_waited_for,
+    )
+    poller = Poller(
+        api=api,
+        journal=journal,
+        lookup=lookup,
+        stop=stop,
+        clock=clock,
+        notify=notify,
+        next_look=lessons.next_look,
+        learn=lessons.learn,
+        poll_interval_s=limits.poll_interval_s,
+        task_timeout_s=limits.task_timeout_s,
+        hints=hints,
+    )
+    downloader = Downloader(
+        api=api,
+        folder=folder,
+        stop=stop,
+        clock=clock,
+        rng=rng,
+        poll_interval_s=limits.poll_interval_s,
+        notify=notify,
+    )
+    return Runner(
+        run_id=session.run_id,
+        submitter=submitter,
+        poller=poller,
+        downloader=downloader,
+        lookup=lookup,
+        store=reader,
+        journal=journal,
+        pacer=pacer,
+        slots=slots,
+        max_in_flight=limits.max_in_flight,
+        stop=stop,
+        clock=clock,
+        notify=notify,
+        price=price_of(session.manifest),
+        new_id=new_id,
+        policy=RunPolicy(
+            max_downloads=limits.max_downloads,
+            max_attempts=limits.max_attempts,
+            deadline_s=limits.deadline_s,
+            budget_usd=limits.budget_usd,
+            resubmit_unconfirmed=session.settings.resubmit_unconfirmed,
+            base_url=base_url,
+        ),
+        hints=hints,
+    )
 
 
 async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str, str]:

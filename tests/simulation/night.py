@@ -39,24 +39,19 @@ from fake_provider import (
 from mortal import Died, InlineJournal, Life, MortalDisk, mortal_path
 from virtual_time import DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
-from batch.bootstrap import Lessons
+from batch.bootstrap import assemble
 from batch.config import Settings
-from batch.download import Downloader
 from batch.errors import ExitCode, StateError
 from batch.events import Event
 from batch.files import OutputFolder
+from batch.hints import Hints
 from batch.job import Attempt, Job, Landed, canonical_request, fingerprint
-from batch.lookup import LookUp
 from batch.manifest import Manifest
-from batch.pacing import Pacer, Slots
 from batch.plan import Action
-from batch.poll import Poller
-from batch.runner import Runner, RunPolicy
 from batch.schema import Limits, Rate
-from batch.session import Session, close_session, open_session, price_of, quiet_night
+from batch.session import Session, close_session, open_session, quiet_night
 from batch.stop import Stop, StopReason
 from batch.store import Store
-from batch.submit import Submitter
 
 BASE_URL = "https://simulated.example"
 CALM_RUNS = 16  # within so many quiet runs everything has to be settled
@@ -366,7 +361,7 @@ class Night:
     async def _execute(
         self, run: RunPlan, session: Session, loop: VirtualLoop, clock: VirtualClock, life: Life
     ) -> ExitCode:
-        """Assemble as `batch.bootstrap` does, with the fakes in their places."""
+        """Put a run together with the fakes in their places, and let it go."""
         limits, rng = session.settings.limits, random.Random(self.rng.random())
         rates = Rates() if run.is_calm else self.rates
         stop, main = Stop(), asyncio.current_task()
@@ -403,79 +398,21 @@ class Night:
             reader = exits.enter_context(Store.open_to_read(session.store.path))
             self._graves.append((loop, reader))
             rate = limits.submit_rate
-            guard = VirtualWindow(clock, rate.count, rate.per_second)
-            pacer = Pacer(rate, clock=clock, guard=guard)
-            slots = Slots(limits.max_in_flight, clock=clock)
-            lookup = LookUp(
+            runner = assemble(
+                session,
                 api=api,
-                journal=journal,
-                stop=stop,
-                clock=clock,
                 base_url=BASE_URL,
-                proved_at=reader.proved_at(BASE_URL),
-                owner_of=reader.owner_of,
-                settle_time_s=limits.settle_time_s,
-                patience_s=limits.task_timeout_s,
-            )
-            submitter = Submitter(
-                api=api,
-                journal=journal,
-                pacer=pacer,
-                slots=slots,
-                lookup=lookup,
-                stop=stop,
-                clock=clock,
-                rng=rng,
-                notify=notify,
-                patience_s=limits.task_timeout_s,
-                callback_url=lambda _external_task_id: None,
-            )
-            lessons = Lessons(reader.generation_times(), limits.poll_interval_s, rng)
-            poller = Poller(
-                api=api,
-                journal=journal,
-                lookup=lookup,
-                stop=stop,
-                clock=clock,
-                notify=notify,
-                next_look=lessons.next_look,
-                learn=lessons.learn,
-                poll_interval_s=limits.poll_interval_s,
-                task_timeout_s=limits.task_timeout_s,
-            )
-            downloader = Downloader(
-                api=api,
                 folder=folder,
-                stop=stop,
-                clock=clock,
-                rng=rng,
-                poll_interval_s=limits.poll_interval_s,
-                notify=notify,
-            )
-            runner = Runner(
-                run_id=session.run_id,
-                submitter=submitter,
-                poller=poller,
-                downloader=downloader,
-                lookup=lookup,
-                store=reader,
                 journal=journal,
-                pacer=pacer,
-                slots=slots,
-                max_in_flight=limits.max_in_flight,
+                reader=reader,
                 stop=stop,
                 clock=clock,
                 notify=notify,
-                price=price_of(session.manifest),
+                rng=rng,
+                guard=VirtualWindow(clock, rate.count, rate.per_second),
                 new_id=lambda: f"kb-{ids.randbytes(6).hex()}",
-                policy=RunPolicy(
-                    max_downloads=limits.max_downloads,
-                    max_attempts=limits.max_attempts,
-                    deadline_s=limits.deadline_s,
-                    budget_usd=limits.budget_usd,
-                    resubmit_unconfirmed=session.settings.resubmit_unconfirmed,
-                    base_url=BASE_URL,
-                ),
+                hints=Hints(),
+                callback_url=lambda _external_task_id: None,
             )
             api.on_post = lambda: self._violate(rules.at_a_post(self, reader, loop.time()))
             self._schedule(run, loop, clock, stop, main)
