@@ -25,7 +25,7 @@ from batch.api import VideoApi
 from batch.changes import GenerationTime
 from batch.client import Client
 from batch.clock import Clock
-from batch.config import Settings, require_key
+from batch.config import Settings, account_of, require_key
 from batch.download import Downloader
 from batch.errors import ExitCode
 from batch.events import Event, Observer
@@ -120,6 +120,7 @@ async def _assembled(
     settings, limits = session.settings, session.settings.limits
     async with AsyncExitStack() as exits:
         base_url, name, key = await _provider(settings, exits)
+        account = account_of(key)
         api = await exits.enter_async_context(
             Client(
                 base_url=base_url,
@@ -139,6 +140,7 @@ async def _assembled(
             session,
             api=api,
             base_url=name,
+            account=account,
             folder=folder,
             journal=journal,
             reader=reader,
@@ -158,6 +160,7 @@ def assemble(
     *,
     api: VideoApi,
     base_url: str,
+    account: str,
     folder: OutputFolder,
     journal: Journal,
     reader: Store,
@@ -172,7 +175,8 @@ def assemble(
 ) -> Runner:
     """Put a run together from what comes from outside: network, disk, time and chance.
 
-    *base_url* names the provider in the state. *reader* is a connection of the event loop's own.
+    *base_url* and *account* name the provider in the state. *reader* is a connection of the event
+    loop's own.
     """
     limits = session.settings.limits
     pacer = Pacer(limits.submit_rate, clock=clock, guard=guard)
@@ -183,7 +187,8 @@ def assemble(
         stop=stop,
         clock=clock,
         base_url=base_url,
-        proved_at=reader.proved_at(base_url),
+        account=account,
+        proved_at=reader.proved_at(base_url, account),
         owner_of=reader.owner_of,
         settle_time_s=limits.settle_time_s,
         patience_s=limits.task_timeout_s,
@@ -252,6 +257,7 @@ def assemble(
             budget_usd=limits.budget_usd,
             resubmit_unconfirmed=session.settings.resubmit_unconfirmed,
             base_url=base_url,
+            account=account,
         ),
         hints=hints,
     )

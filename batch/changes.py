@@ -30,9 +30,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A task of ours was found by its external id on this base URL."""
+    """A task of ours was found by its external id on this base URL, with this account's key."""
 
     base_url: str
+    account: str
     proved_at: float
 
 

@@ -44,7 +44,8 @@ class Waker:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._sleepers: set[asyncio.Future[None]] = set()
+        # In the order in which they came: the same run wakes them in the same order.
+        self._sleepers: dict[asyncio.Future[None], None] = {}
 
     def is_set(self) -> bool:
         """Tell whether sleeps on this waker end at once."""
@@ -67,11 +68,11 @@ class Waker:
 
     def attach(self, sleeper: asyncio.Future[None]) -> None:
         """Have *sleeper* resolved when this waker is set."""
-        self._sleepers.add(sleeper)
+        self._sleepers[sleeper] = None
 
     def detach(self, sleeper: asyncio.Future[None]) -> None:
         """Forget *sleeper*."""
-        self._sleepers.discard(sleeper)
+        self._sleepers.pop(sleeper, None)
 
 
 async def sleep(seconds: float | None, *wakers: Waker) -> bool:

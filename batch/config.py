@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -170,6 +171,11 @@ def check_base_url(base_url: str) -> str:
             " (http:// is for this machine only)"
         )
     return base_url.rstrip("/")
+
+
+def account_of(key: str) -> str:
+    """Return what the state keeps of a key: enough to see that it is another one, too little to use."""
+    return hashlib.sha256(b"kling-batch account\0" + key.encode()).hexdigest()[:8]
 
 
 def _check_callback(url: str, listen: str) -> None:

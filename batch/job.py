@@ -230,8 +230,9 @@ class Attempt:
     """One request to pay for a job, with an `external_task_id` of its own.
 
     *number* counts a job's attempts from 1; *polls* the status requests for its task;
-    *cost_usd* is the estimate at the time of submission; *token_hash* is what is stored of the
-    token in its callback URL.
+    *cost_usd* is the estimate at the time of submission; *base_url* and *account* say whom it is
+    sent to, and with which key (a short hash of it); *token_hash* is what is stored of the token in
+    its callback URL.
     """
 
     external_task_id: str
@@ -243,6 +244,7 @@ class Attempt:
     polls: int = 0
     cost_usd: float | None = None
     base_url: str = ""
+    account: str = ""
     token_hash: str | None = None
 
     def body(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Asking for a task by our own external id: the way home for a submission whose answer was lost.
 
-"Not found" proves absence only where look-up is known to work (money rule 3): on this base URL, a
-task whose id we knew was found by its external id. The first task that a run sees accepted pays for
-that proof with one GET; it is remembered, and renewed when it is old.
+"Not found" proves absence only where look-up is known to work (money rule 3): on this base URL and
+with this key, a task whose id we knew was found by its external id. The first task that a run sees
+accepted pays for that proof with one GET; it is remembered, and renewed when it is old.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ PROOF_LASTS_S = 7 * 24 * 3600.0
 PROOF_TRIES = 3  # per run; a fresh task may be invisible for some seconds
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
+RARE_WAIT_S = 60.0  # between looks that only a callback can make succeed
 
 
 class LookUp:
@@ -35,6 +36,7 @@ class LookUp:
         stop: Stop,
         clock: Clock,
         base_url: str,
+        account: str,
         proved_at: float | None,
         owner_of: Callable[[str], str | None],
         settle_time_s: float,
@@ -45,6 +47,7 @@ class LookUp:
         self._stop = stop
         self._clock = clock
         self._base_url = base_url
+        self._account = account
         self._owner_of = owner_of
         self._settle_time_s = settle_time_s
         self._patience_s = patience_s
@@ -54,7 +57,7 @@ class LookUp:
 
     @property
     def is_proved(self) -> bool:
-        """Whether "not found" is to be believed on this base URL."""
+        """Whether "not found" is to be believed on this base URL, of what this key has sent."""
         return self._is_proved
 
     def is_at_home(self, attempt: Attempt) -> bool:
@@ -74,26 +77,34 @@ class LookUp:
             await self._remember()
         return answer
 
-    async def find(self, attempt: Attempt, hint: Hint | None = None) -> Attempt:
+    async def find(
+        self, attempt: Attempt, hint: Hint | None = None, *, at_least_s: float = 0.0
+    ) -> Attempt:
         """Look for the task of a `Lost` attempt, several times over the settle time.
 
+        *at_least_s*: for so long "not found" is not believed, however short the settle time is.
         The attempt comes back *Open* (found, committed), *Intended* (surely absent: the same
         request may go out again, nothing committed yet), *Unconfirmed* (nobody knows, not
         committed yet), or as it was when the run is being left. A *hint* may name its task.
         """
         state = attempt.state
         assert isinstance(state, Lost)
+        settle_s = max(self._settle_time_s, at_least_s)
         begun = self._clock.monotonic()
         wait_s = min(FIRST_WAIT_S, self._settle_time_s / 8)
         while True:
             answer = await self._ask(attempt, hint)
-            if isinstance(answer, Found) and self._is_ours(answer.task, attempt):
+            if isinstance(answer, Found) and self.is_of(answer.task, attempt):
                 named = None if hint is None else hint.task_id
                 return await self._adopt(attempt, answer.task, was_named=named is not None)
             elapsed = self._clock.monotonic() - begun
             # Whether the task is there is asked until the settle time is over; whether anybody
             # answers at all, as long as we would wait for a task.
-            limit = self._settle_time_s if isinstance(answer, NotFound) else self._patience_s
+            limit = settle_s if isinstance(answer, NotFound) else self._patience_s
+            longest_wait_s = LONGEST_WAIT_S
+            if limit < self._patience_s and self._may_be_named(attempt, state, hint):
+                limit = self._patience_s
+                longest_wait_s = LONGEST_WAIT_S if elapsed < settle_s else RARE_WAIT_S
             if elapsed >= limit:
                 return self._give_up(attempt, state, answer)
             wait_s = min(wait_s, max(limit - elapsed, 0.01))
@@ -101,7 +112,15 @@ class LookUp:
             await sleep(wait_s, *wakers)
             if self._stop.leaving.is_set():
                 return attempt
-            wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+            wait_s = min(wait_s * 2, longest_wait_s)
+
+    def _may_be_named(self, attempt: Attempt, state: Lost, hint: Hint | None) -> bool:
+        """Whether a callback may still bring home what looking up cannot tell.
+
+        It comes when the task ends, long after the settle time.
+        """
+        can_come = hint is not None and attempt.token_hash is not None
+        return can_come and not self._can_be_absent(attempt, state)
 
     async def _ask(self, attempt: Attempt, hint: Hint | None) -> QueryAnswer:
         """Ask by our id; or by the one that a callback has named, and believe only the answer."""
@@ -111,24 +130,33 @@ class LookUp:
             answer = await self._api.query(named)
             if isinstance(answer, Found):
                 says = answer.task.external_task_id
-                if (says is not None or names_us) and self._is_ours(answer.task, attempt):
+                if (says is not None or names_us) and self.is_of(answer.task, attempt):
                     return answer
                 if hint.task_id == named:
                     hint.task_id = None  # somebody else's; one that is not found yet is kept
         return await self._api.query(attempt.external_task_id)
 
-    def _is_ours(self, task: Task, attempt: Attempt) -> bool:
-        """A relay that ignores the path and answers with any task must not be believed."""
+    def is_of(self, task: Task, attempt: Attempt) -> bool:
+        """Tell whether a task is this attempt's, as far as can be told.
+
+        A relay that ignores what it was asked and answers with any task must not be believed.
+        """
         if task.external_task_id is not None:
             return task.external_task_id == attempt.external_task_id
         return self._owner_of(task.task_id) in {None, attempt.external_task_id}
 
+    def _can_be_absent(self, attempt: Attempt, state: Lost) -> bool:
+        """Whether "not found" proves that there is no task: only to whom would have found it."""
+        is_ours_to_tell = self.is_at_home(attempt) and attempt.account == self._account
+        return self._is_proved and is_ours_to_tell and not state.exists
+
     def _give_up(self, attempt: Attempt, state: Lost, answer: QueryAnswer) -> Attempt:
-        is_here = self.is_at_home(attempt)
-        if isinstance(answer, NotFound) and self._is_proved and is_here and not state.exists:
+        if isinstance(answer, NotFound) and self._can_be_absent(attempt, state):
             return attempt.to(Intended(since=self._clock.now()))
-        if not is_here:
+        if not self.is_at_home(attempt):
             why = f"it was submitted to another address ({attempt.base_url}), which alone can tell"
+        elif attempt.account != self._account:
+            why = "it was submitted with another key, and only that one's account can tell"
         elif state.exists:
             why = "the provider says that the task exists, but does not find it by its external id"
         elif isinstance(answer, NotFound):
@@ -161,4 +189,4 @@ class LookUp:
     async def _remember(self) -> None:
         if not self._is_proved:
             self._is_proved = True
-            await self._journal.commit(Proof(self._base_url, self._clock.now()))
+            await self._journal.commit(Proof(self._base_url, self._account, self._clock.now()))

@@ -44,7 +44,7 @@ from batch.poll import Poller
 from batch.results import make_row, to_line
 from batch.stop import EXIT_CODES, Stop, StopReason
 from batch.store import Store
-from batch.submit import Submitter
+from batch.submit import Submitter, still_on_its_way
 
 LANDING_BACKLOG = 1000  # jobs that may wait for their download before the feeder waits for them
 NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
@@ -64,6 +64,7 @@ class RunPolicy:
     budget_usd: float | None = None
     resubmit_unconfirmed: bool = False
     base_url: str = ""
+    account: str = ""
 
 
 @dataclass(slots=True)
@@ -342,12 +343,16 @@ class Runner:
         state = attempt.state
         self._notify(events.Resumed(attempt.job_id, type(state).__name__))
         match state:
-            case Intended():
-                attempt = await self._submitter.find(attempt, DIED, hint=hint)
+            case Intended(since=since):
+                attempt = await self._submitter.find(
+                    attempt, DIED, hint=hint, at_least_s=still_on_its_way(since, self._clock.now())
+                )
             case Unconfirmed(exists=exists):
                 attempt = await self._submitter.find(attempt, ASKED_AGAIN, exists=exists, hint=hint)
-            case Lost():
-                attempt = await self._lookup.find(attempt, hint)
+            case Lost(since=since):
+                attempt = await self._lookup.find(
+                    attempt, hint, at_least_s=still_on_its_way(since, self._clock.now())
+                )
         if isinstance(attempt.state, Open) and not isinstance(state, Open):
             self.tally.adopted += 1
         if isinstance(attempt.state, Intended):
@@ -493,6 +498,7 @@ class Runner:
             state=Intended(since=self._clock.now()),
             cost_usd=cost_usd if cost_usd is not None else self._price(job)[0],
             base_url=self._policy.base_url,
+            account=self._policy.account,
         )
 
     def _reserve(self, cost_usd: float | None) -> bool:

@@ -65,6 +65,15 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE attempts ADD COLUMN account TEXT NOT NULL DEFAULT '';
+    CREATE INDEX attempts_of_task ON attempts (task_id) WHERE task_id IS NOT NULL;
+    DROP TABLE lookup_proofs;
+    CREATE TABLE lookup_proofs (
+        base_url TEXT NOT NULL, account TEXT NOT NULL, proved_at REAL NOT NULL,
+        PRIMARY KEY (base_url, account)
+    ) WITHOUT ROWID;
+    """,
 )
 
 _END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
@@ -211,11 +220,11 @@ class Store:
             row = self._db.execute(_END_OF_RESULTS).fetchone()
         return 0 if row is None else int(row[0])
 
-    def proved_at(self, base_url: str) -> float | None:
-        """Return when look-up by external id was last seen to work on *base_url*."""
+    def proved_at(self, base_url: str, account: str) -> float | None:
+        """Return when look-up by external id was last seen to work on *base_url* for *account*."""
         with _told(self.path):
-            query = "SELECT proved_at FROM lookup_proofs WHERE base_url = ?"
-            row = self._db.execute(query, (base_url,)).fetchone()
+            query = "SELECT proved_at FROM lookup_proofs WHERE base_url = ? AND account = ?"
+            row = self._db.execute(query, (base_url, account)).fetchone()
         return None if row is None else float(row[0])
 
     def generation_times(self) -> dict[str, list[float]]:
@@ -245,7 +254,7 @@ class Store:
     def _attempts(self, where: str, *values: object) -> Iterator[Attempt]:
         query = (
             "SELECT external_task_id, job_id, number, fingerprint, request, state, detail, polls,"  # noqa: S608
-            f" cost_usd, base_url, token_hash FROM attempts WHERE {where} ORDER BY job_id, number"
+            f" cost_usd, base_url, token_hash, account FROM attempts WHERE {where} ORDER BY job_id, number"
         )
         with _told(self.path):
             for row in self._db.execute(query, values):
@@ -260,6 +269,7 @@ class Store:
                     cost_usd=row[8],
                     base_url=row[9],
                     token_hash=row[10],
+                    account=row[11],
                 )
 
     # -- writing
@@ -286,7 +296,7 @@ class Store:
         match change:
             case Put(attempt):
                 execute(
-                    "INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                    "INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                     _record(attempt),
                 )
             case Withdraw(external_task_id):
@@ -295,8 +305,10 @@ class Store:
                 row = execute(_END_OF_RESULTS).fetchone()
                 ends_at = (0 if row is None else row[0]) + len(line.encode()) + 1
                 execute("INSERT INTO results (line, ends_at) VALUES (?, ?)", (line, ends_at))
-            case Proof(base_url, at):
-                execute("INSERT OR REPLACE INTO lookup_proofs VALUES (?, ?)", (base_url, at))
+            case Proof(base_url, account, at):
+                execute(
+                    "INSERT OR REPLACE INTO lookup_proofs VALUES (?, ?, ?)", (base_url, account, at)
+                )
             case GenerationTime(kind, seconds):
                 execute(
                     "INSERT INTO generation_times (kind, seconds) VALUES (?, ?)", (kind, seconds)
@@ -399,6 +411,7 @@ def _record(attempt: Attempt) -> tuple[object, ...]:
         attempt.cost_usd,
         attempt.base_url,
         attempt.token_hash,
+        attempt.account,
     )
 
 

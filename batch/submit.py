@@ -31,6 +31,7 @@ from batch.wire import (
     Exists,
     Refused,
     Saturated,
+    SubmitAnswer,
     Task,
     Throttled,
 )
@@ -39,6 +40,16 @@ SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, no
 WALLS = 3
 REFUSAL_BASE_S = 1.0
 REFUSAL_CAP_S = 60.0
+ANOTHERS = Failure(FailureKind.PROVIDER, "the answer to its submission was about another task")
+
+
+def still_on_its_way(since: float, now: float) -> float:
+    """Return for how many more seconds a request of that intent may go out (money rule 7).
+
+    Whoever meant to send it may be asleep, not dead. Both are wall-clock times, which may jump:
+    the answer is never more than a request may take to be sent.
+    """
+    return min(max(since + SEND_WITHIN_S - now, 0.0), SEND_WITHIN_S)
 
 
 class Submitter:
@@ -98,7 +109,9 @@ class Submitter:
             not_after = self._clock.monotonic() + SEND_WITHIN_S
             attempt, body = self._request(attempt.to(Intended(since=self._clock.now())))
             await self._journal.commit(Put(attempt))
-            answer = await self._api.submit(body, not_after=not_after, resent=resent)
+            answer = self._as_believed(
+                await self._api.submit(body, not_after=not_after, resent=resent), attempt
+            )
             match answer:
                 case Created(task):
                     return await self._open(attempt, task)
@@ -125,6 +138,14 @@ class Submitter:
                         return self._give_up(attempt, answer.failure, unsure)
                     await self._wait(attempt, answer, order)
         return None
+
+    def _as_believed(
+        self, answer: SubmitAnswer | Unsent | Stale, attempt: Attempt
+    ) -> SubmitAnswer | Unsent | Stale:
+        """A task that is another attempt's says nothing about what became of this one."""
+        if isinstance(answer, Created) and not self._lookup.is_of(answer.task, attempt):
+            return Ambiguous(ANOTHERS)
+        return answer
 
     def _give_up(self, attempt: Attempt, failure: Failure, unsure: Unconfirmed | None) -> Attempt:
         """Nothing went through for too long: a failure, or as unknown as it was before."""
@@ -156,12 +177,13 @@ class Submitter:
         *,
         exists: bool = False,
         hint: Hint | None = None,
+        at_least_s: float = 0.0,
     ) -> Attempt:
         """Treat the attempt as lost, and look for its task; see `LookUp.find`."""
         attempt = attempt.to(Lost(self._clock.now(), failure, exists=exists))
         await self._journal.commit(Put(attempt))
         self._notify(events.AnswerLost(attempt.job_id, attempt.external_task_id, failure))
-        attempt = await self._lookup.find(attempt, hint)
+        attempt = await self._lookup.find(attempt, hint, at_least_s=at_least_s)
         if isinstance(attempt.state, Open):
             self._notify(
                 events.Adopted(attempt.job_id, attempt.state.task_id, attempt.external_task_id)

@@ -47,6 +47,7 @@ from batch.store import Store
 from batch.wire import Found, NotFound, QueryAnswer, Task, TaskStatus
 
 URL = "https://model.example"
+ACCOUNT = "0a1b2c3d"
 MAX_ATTEMPTS = 3
 JOBS = ("a", "b")
 LOST_ANSWER = Failure(FailureKind.NETWORK, "the connection was reset")
@@ -225,7 +226,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         job = self._job(decision.job_id)
         name, number = f"kb-{self.ids}", decision.number
         intended = Attempt(name, job.id, job.fingerprint, number, job.request, Intended(1.0))
-        attempt = replace(intended, base_url=URL)
+        attempt = replace(intended, base_url=URL, account=ACCOUNT)
         if self._commit(attempt, end):
             self.may_go_out.add(name)
 
@@ -280,7 +281,8 @@ class LifeOfAJob(RuleBasedStateMachine):
             stop=Stop(),
             clock=clock,
             base_url=URL,
-            proved_at=self.store.proved_at(URL),
+            account=ACCOUNT,
+            proved_at=self.store.proved_at(URL, ACCOUNT),
             owner_of=self.store.owner_of,
             settle_time_s=10.0,
             patience_s=60.0,
@@ -295,7 +297,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     def _poll(self, attempt: Attempt, end: str, *, fails: bool) -> None:
         """The provider has decided; and the task is found by its external id, where that works."""
         if self.index_works:
-            self.store.write([Proof(URL, EPOCH)])
+            self.store.write([Proof(URL, ACCOUNT, EPOCH)])
         state = attempt.state
         assert isinstance(state, Open | TimedOut)
         task = next(task for task in self.tasks if task.task_id == state.task_id)

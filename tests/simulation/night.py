@@ -402,6 +402,7 @@ class Night:
                 session,
                 api=api,
                 base_url=BASE_URL,
+                account="somebody",
                 folder=folder,
                 journal=journal,
                 reader=reader,

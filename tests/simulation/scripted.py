@@ -43,6 +43,7 @@ from batch.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 
 T = TypeVar("T")
 URL = "https://scripted.example"
+ACCOUNT = "0a1b2c3d"
 SAID = Failure(FailureKind.PROVIDER, "said so")
 NOT_FOUND = NotFound(SAID)
 NO_ANSWER = Unavailable(SAID)
@@ -60,6 +61,7 @@ def attempt(state: State | None = None, *, name: str = "kb-1", job_id: str = "a"
         request,
         state or Intended(1.0),
         base_url=URL,
+        account=ACCOUNT,
     )
 
 
@@ -205,6 +207,7 @@ class Stages:
             stop=self.stop,
             clock=self.clock,
             base_url=URL,
+            account=ACCOUNT,
             proved_at=proved_at,
             owner_of=self.store.owner_of,
             settle_time_s=settle_time_s,
@@ -271,7 +274,7 @@ class Stages:
             notify=self.events.append,
             price=lambda _job: (0.21, True),
             new_id=lambda: f"kb-{next(numbers)}",
-            policy=RunPolicy(base_url=URL, **policy),
+            policy=RunPolicy(base_url=URL, account=ACCOUNT, **policy),
         )
 
     async def poll(self, watched: Attempt, *, is_fresh: bool = True) -> Any:

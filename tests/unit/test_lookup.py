@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import NO_ANSWER, NOT_FOUND, SAID, URL, Stages, attempt, found, opened, play
+from scripted import ACCOUNT, NO_ANSWER, NOT_FOUND, SAID, URL, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
 from batch.changes import Put
+from batch.hints import Hint
 from batch.job import Attempt, Intended, Lost, Open, Unconfirmed
 from batch.lookup import PROOF_LASTS_S, PROOF_TRIES
 from batch.wire import Found, Task, TaskStatus
@@ -19,7 +21,7 @@ def looked_up(root: Path, answers: list[Any], *, exists: bool = False, **how: An
     async def story(stages: Stages) -> tuple[Attempt, Stages]:
         stages.api.queries = list(answers)
         reached = await stages.lookup.find(attempt(Lost(1.0, SAID, exists=exists)))
-        stages.proof = stages.store.proved_at(URL)  # type: ignore[attr-defined]
+        stages.proof = stages.store.proved_at(URL, ACCOUNT)  # type: ignore[attr-defined]
         return reached, stages
 
     return play(root, story, **how)
@@ -49,6 +51,70 @@ def test_absence_is_believed_only_where_look_up_was_proved(
     reached, stages = looked_up(tmp_path, [NOT_FOUND], exists=exists, proved_at=proved_at)
     assert isinstance(reached.state, expected)
     assert stages.loop.time() >= 30.0, "the settle time was waited for"
+
+
+@pytest.mark.parametrize(
+    ("sent_to", "told"),
+    [
+        ({"account": "another"}, "another key"),
+        ({"base_url": "https://elsewhere.example"}, "another address"),
+    ],
+)
+def test_whoever_could_not_have_found_it_does_not_prove_its_absence(
+    tmp_path: Path, sent_to: dict[str, str], told: str
+) -> None:
+    """A new key may be that of another account, which knows nothing of the first one's tasks."""
+
+    async def story(stages: Stages) -> Attempt:
+        stages.api.queries = [NOT_FOUND]
+        return await stages.lookup.find(replace(attempt(Lost(1.0, SAID)), **sent_to))
+
+    reached = play(tmp_path, story, proved_at=EPOCH)
+    assert isinstance(reached.state, Unconfirmed)
+    assert told in reached.state.failure.message
+
+
+def test_absence_is_not_believed_while_the_request_may_still_go_out(tmp_path: Path) -> None:
+    """Whoever meant to send it may have been asleep; a short settle time changes nothing of that."""
+
+    async def story(stages: Stages) -> tuple[Attempt, float]:
+        stages.api.queries = [NOT_FOUND]
+        begun = stages.loop.time()
+        reached = await stages.lookup.find(attempt(Lost(1.0, SAID)), at_least_s=10.0)
+        return reached, stages.loop.time() - begun
+
+    reached, took_s = play(tmp_path, story, proved_at=EPOCH, settle_time_s=1.0)
+    assert isinstance(reached.state, Intended)
+    assert took_s >= 10.0
+
+
+def test_a_callback_long_after_the_settle_time_brings_the_task_home(tmp_path: Path) -> None:
+    """Where look-up proves nothing, the callback at the end of the task is the only way home."""
+
+    async def story(stages: Stages) -> tuple[Attempt, int]:
+        hint = Hint()
+        stages.api.queries = [NOT_FOUND] * 14 + [found()]
+        stages.loop.call_later(300.0, lambda: hint.come("8", None, has_ended=True, names_us=True))
+        lost = replace(attempt(Lost(1.0, SAID)), token_hash="00")
+        reached = await stages.lookup.find(lost, hint)
+        return reached, stages.api.count("query")
+
+    reached, asked = play(tmp_path, story)
+    assert isinstance(reached.state, Open)
+    assert reached.task_id == "8"
+    assert asked == 15, "after the settle time it is asked for once a minute"
+
+
+def test_a_callback_that_never_comes_is_not_waited_for_longer_than_a_task(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> tuple[Attempt, float]:
+        stages.api.queries = [NOT_FOUND]
+        begun = stages.loop.time()
+        lost = replace(attempt(Lost(1.0, SAID)), token_hash="00")
+        return await stages.lookup.find(lost, Hint()), stages.loop.time() - begun
+
+    reached, took_s = play(tmp_path, story, task_timeout_s=600.0)
+    assert isinstance(reached.state, Unconfirmed)
+    assert took_s == pytest.approx(600.0, abs=1.0)
 
 
 def test_silence_is_no_absence(tmp_path: Path) -> None:
@@ -97,7 +163,7 @@ def test_only_the_right_task_proves_look_up(tmp_path: Path, task_id: str, is_pro
     async def story(stages: Stages) -> tuple[bool, float | None]:
         stages.api.queries = [found(task_id=task_id)]
         await stages.lookup.prove(attempt(opened("8")))
-        return stages.lookup.is_proved, stages.store.proved_at(URL)
+        return stages.lookup.is_proved, stages.store.proved_at(URL, ACCOUNT)
 
     proved, remembered = play(tmp_path, story)
     assert proved is is_proof

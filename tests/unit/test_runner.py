@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fake_provider import video
-from scripted import NOT_FOUND, SAID, URL, Body, Stages, generated, landed, opened, play
+from scripted import ACCOUNT, NOT_FOUND, SAID, URL, Body, Stages, generated, landed, opened, play
 from virtual_time import EPOCH
 
 from batch.changes import Put, Row
@@ -38,7 +38,9 @@ def job(job_id: str = "a", prompt: str = "a cat") -> Job:
 
 
 def tried(state: Any, of: Job, name: str, number: int = 1) -> Attempt:
-    return Attempt(name, of.id, of.fingerprint, number, of.request, state, base_url=URL)
+    return Attempt(
+        name, of.id, of.fingerprint, number, of.request, state, base_url=URL, account=ACCOUNT
+    )
 
 
 def planned(stages: Stages, jobs: list[Job], **policy: Any) -> Plan:

@@ -98,10 +98,13 @@ def test_known_attempts_come_by_job_in_their_order(store: Store) -> None:
 
 
 def test_facts_proofs_and_owners_are_remembered(store: Store) -> None:
-    store.write([Fact("origin", "sandbox"), Proof("https://x", 7.0), Put(attempt(opened("8")))])
+    store.write(
+        [Fact("origin", "sandbox"), Proof("https://x", "me", 7.0), Put(attempt(opened("8")))]
+    )
     assert store.fact("origin") == "sandbox"
-    assert store.proved_at("https://x") == 7.0
-    assert store.proved_at("https://y") is None
+    assert store.proved_at("https://x", "me") == 7.0
+    assert store.proved_at("https://y", "me") is None
+    assert store.proved_at("https://x", "another") is None
     assert store.owner_of("8") == "kb-1"
     assert store.owner_of("9") is None
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, play
+from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
 from batch.api import Stale, Unsent
 from batch.changes import Put
 from batch.job import Attempt, Failed, Failure, FailureKind, Lost, Open, Unconfirmed
 from batch.stop import StopReason
+from batch.submit import still_on_its_way
 from batch.wire import (
     AccountRefused,
     Ambiguous,
@@ -69,6 +70,30 @@ def test_what_nobody_knows_is_looked_up_and_adopted(tmp_path: Path, answer: Any)
     assert isinstance(reached.state, Open)
     assert stages.api.count("submit") == 1
     assert stages.on_disk == "Open"
+
+
+def test_an_answer_about_another_attempts_task_is_looked_up(tmp_path: Path) -> None:
+    """A gateway that mixes up its answers must not give two jobs the same video."""
+
+    async def story(stages: Stages) -> tuple[Attempt | None, int]:
+        await stages.journal.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
+        stages.api.submits = [CREATED]
+        stages.api.queries = [NOT_FOUND, found(task_id="9")]
+        stages.slots.occupy()
+        return await stages.submitter.submit(attempt(), order=0), stages.api.count("submit")
+
+    reached, sent = play(tmp_path, story)
+    assert reached is not None
+    assert reached.task_id == "9"
+    assert sent == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "left_s"), [(100.0, 10.0), (104.0, 6.0), (110.0, 0.0), (9e9, 0.0), (50.0, 10.0)]
+)
+def test_a_request_may_go_out_for_a_short_while_after_its_intent(now: float, left_s: float) -> None:
+    """Also a clock that was set back does not make it longer."""
+    assert still_on_its_way(100.0, now) == left_s
 
 
 def test_not_found_without_proof_leads_to_unconfirmed(tmp_path: Path) -> None:
