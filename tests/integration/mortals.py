@@ -27,7 +27,7 @@ from typing import Any
 # Everything that a run imports late is here before the forks.
 import batch.bootstrap
 import batch.commands.run  # noqa: F401
-from batch import cli, client, download, files, store
+from batch import cli, client, download, files, results_file, store
 
 AT_ONCE = 4
 RUNS_TO_HEAL = 4
@@ -59,7 +59,10 @@ def steps(base_url: str, root: Path, manifest: Path) -> None:
             waiting[fork(lambda n=number: night(base_url, root, manifest, n))] = number
         child, status = os.wait()
         died_at = waiting.pop(child)
-        if os.waitstatus_to_exitcode(status) == 99 and alive_at is None:
+        code = os.waitstatus_to_exitcode(status)
+        if code not in {0, 99}:
+            sys.exit(f"night {died_at} could not be held: {code}")
+        if code == 99 and alive_at is None:
             alive_at = died_at
 
 
@@ -71,7 +74,9 @@ def night(base_url: str, root: Path, manifest: Path, number: int) -> int:
     while codes[-1] != 0 and len(codes) <= RUNS_TO_HEAL:
         codes.append(wait(fork(lambda: command(base_url, manifest, out, key))))
     tell(key, out, codes)
-    return 99 if first != -signal.SIGKILL else 0
+    if first not in {0, -signal.SIGKILL}:
+        return first  # neither died nor lived: it is this script that is wrong
+    return 99 if first == 0 else 0
 
 
 def at_random(base_url: str, root: Path, manifest: Path, seed: int) -> None:
@@ -153,7 +158,7 @@ def die_at(number: int) -> int:
         step()
         return answer
 
-    append = store.ResultsFile.append
+    append = results_file.ResultsFile.append
 
     def append_half_and_die(self: Any, lines: list[str]) -> None:
         nonlocal left
@@ -163,7 +168,7 @@ def die_at(number: int) -> int:
         around(append)(self, lines)
 
     client.Client.submit = submit_and_die
-    store.ResultsFile.append = append_half_and_die
+    results_file.ResultsFile.append = append_half_and_die
     store.Store.write = around(store.Store.write)
     files._move = around(files._move)
     return 0
