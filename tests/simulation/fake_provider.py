@@ -6,6 +6,7 @@ with everything that can go wrong on that way.
 
 from __future__ import annotations
 
+import functools
 import random
 from bisect import insort
 from collections import Counter, defaultdict
@@ -25,6 +26,7 @@ from batch.api import (
     UselessPartError,
 )
 from batch.clock import Clock
+from batch.hints import Hints
 from batch.job import Failure, FailureKind
 from batch.sandbox.clips import render
 from batch.sandbox.mp4 import free_header
@@ -77,6 +79,8 @@ class Ways:
     link_lasts_s: float = 600.0
     resumes: bool = True
     clip_bytes: int = 5000
+    knows_other_keys: bool = True  # whether a look-up by external id finds what another key sent
+    calls_back: float | None = None  # how many of its callbacks arrive; None: nobody asked for any
 
 
 @dataclass
@@ -91,6 +95,8 @@ class ProviderTask:
     ends: float
     fails: str | None
     content: bytes = b""
+    account: str = ""
+    callback_url: str | None = None
 
 
 @dataclass
@@ -125,12 +131,15 @@ class Provider:
         self.failures_left: Counter[str] = Counter()
         self.posts: list[Post] = []
         self.looks: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.called_back: dict[str, list[float]] = defaultdict(list)  # when an end was announced
+        self.misnamed: set[str] = set()  # forged callbacks for another attempt have named these
         self.said_success: set[str] = set()
         self.duplicates_paid: list[str] = []
         self.no_credit = False
         self._travelling: list[tuple[float, int, dict[str, Any]]] = []
         self._answers: dict[int, SubmitAnswer] = {}
         self._tickets = 0
+        self.on_created: Callable[[ProviderTask], None] = lambda _task: None
 
     def send(self, body: dict[str, Any], arrives: float) -> int:
         """A request has left; it arrives even if its sender dies."""
@@ -153,11 +162,13 @@ class Provider:
         """Count the tasks that are being made."""
         return sum(task.ends > now for task in self.tasks.values())
 
-    def find(self, external_task_id: str, now: float) -> ProviderTask | None:
+    def find(self, external_task_id: str, account: str) -> ProviderTask | None:
         """Look for a task by our id, as the provider's own index does."""
         match self.ways.look_up:
             case "works":
-                return self.by_external.get(external_task_id)
+                task = self.by_external.get(external_task_id)
+                is_seen = self.ways.knows_other_keys or task is None or task.account == account
+                return task if is_seen else None
             case "relay" if self.tasks:
                 return next(iter(self.tasks.values()))
             case _:
@@ -180,7 +191,10 @@ class Provider:
             return Refused(_failure(FailureKind.INVALID_REQUEST, "bad value", 400, "1200"))
         if FORBIDDEN in prompt:
             return Refused(_failure(FailureKind.MODERATION, "policy", 400, "1301"))
-        return Created(self.told(self._create(external_task_id, prompt, now), TaskStatus.SUBMITTED))
+        task = self._create(external_task_id, prompt, now)
+        task.account, task.callback_url = body["account"], body.get("callback_url")
+        self.on_created(task)
+        return Created(self.told(task, TaskStatus.SUBMITTED))
 
     def _create(self, external_task_id: str, prompt: str, now: float) -> ProviderTask:
         if external_task_id in self.by_external:
@@ -236,7 +250,9 @@ class FakeApi:
         request_timeout_s: float,
         late_s: float,
         offline: tuple[float, float] = (0.0, 0.0),
+        account: str = "",
     ) -> None:
+        self._account = account
         self.provider, self.rates, self.rng = provider, rates, rng
         self._run, self._loop, self._clock, self._life = run, loop, clock, life
         self._request_timeout_s, self._late_s, self._offline = request_timeout_s, late_s, offline
@@ -266,7 +282,7 @@ class FakeApi:
         if fault == "before":
             return await self._no_answer(is_hang=is_hang)
         travel = self.rng.random() * (self._late_s if fault == "late" else 0.5)
-        ticket = self.provider.send(body, self._loop.time() + travel)
+        ticket = self.provider.send({**body, "account": self._account}, self._loop.time() + travel)
         await self._life.reach("submit: sent")
         if fault == "late":
             return await self._no_answer(is_hang=is_hang)
@@ -322,13 +338,49 @@ class FakeApi:
         if by_external:
             if self.provider.ways.look_up == SILENT:
                 return Unavailable(_failure(FailureKind.PROVIDER, "HTTP 404 page", 404))
-            task = self.provider.find(identifier, now)
+            task = self.provider.find(identifier, self._account)
         else:
             task = self.provider.tasks.get(identifier)
         await self._life.reach("query: answered")
         if task is None or task.visible > now:
             return NotFound(_failure(FailureKind.PROVIDER, "task not exist", 404, "1203"))
         return Found(self._as_it_stands(task, now))
+
+    # -- callbacks
+
+    def call_back(self, hints: Hints) -> None:
+        """Have the callbacks of all open tasks, and of those to come, arrive in this process."""
+        for task in self.provider.tasks.values():
+            self._schedule_callbacks(task, hints)
+        self.provider.on_created = lambda task: self._schedule_callbacks(task, hints)
+
+    def _schedule_callbacks(self, task: ProviderTask, hints: Hints) -> None:
+        """Late, lost, twice, out of order and forged ones included."""
+        rate = self.provider.ways.calls_back
+        if rate is None or task.callback_url is None:
+            return
+        lag_s = self.rng.choice((0.1, 0.1, 5.0, 90.0))
+        for at, has_ended in ((task.created, False), (task.ends, True), (task.ends, True)):
+            if at + lag_s < self._loop.time() or self.rng.random() >= rate:
+                continue
+            is_forged = self.rng.random() < 0.1
+            named = self.rng.choice([*self.provider.tasks, "4711"]) if is_forged else task.task_id
+            arrives = max(at + self.rng.random() * lag_s, self._loop.time())
+            if named != task.task_id:
+                self.provider.misnamed.add(named)
+            if has_ended or is_forged:
+                self.provider.called_back[task.task_id].append(arrives)
+            self._loop.call_at(
+                arrives,
+                functools.partial(
+                    hints.come,
+                    task.external_task_id,
+                    named,
+                    EPOCH + at,
+                    has_ended=has_ended or is_forged,
+                    names_us=self.rng.random() < 0.5,
+                ),
+            )
 
     def _query_fault(self, *, by_external: bool) -> QueryAnswer | None:
         if not self._happens(self.rates.query):

@@ -42,7 +42,7 @@ from virtual_time import DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 from batch.bootstrap import assemble
 from batch.config import Settings
 from batch.errors import ExitCode, StateError
-from batch.events import Event
+from batch.events import Adopted, Event, Submitted
 from batch.files import OutputFolder
 from batch.hints import Hints
 from batch.job import Attempt, Job, Landed, canonical_request, fingerprint
@@ -76,6 +76,7 @@ class RunPlan:
     """What happens in one run."""
 
     number: int
+    begins: float
     is_calm: bool = False
     force: bool = False
     retry_failed: bool = False
@@ -87,6 +88,7 @@ class RunPlan:
     offline: tuple[float, float] = (0.0, 0.0)
     naps: list[tuple[float, float]] = field(default_factory=list)
     clock_jump: tuple[float, float] | None = None
+    account: str = "somebody"
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Night:
             request_timeout_s=rng.choice([5.0, 30.0]),
             task_timeout_s=rng.choice([120.0, 600.0, 1800.0]),
             max_attempts=rng.randint(1, 4),
-            settle_time_s=rng.choice([10.0, 30.0, 60.0]),
+            settle_time_s=rng.choice([1.0, 10.0, 30.0, 60.0]),
             deadline_s=rng.choice([None, None, None, 120.0, 3600.0]),
             budget_usd=rng.choice([None, None, None, 1.0, 3.0]),
         )
@@ -135,6 +137,8 @@ class Night:
             generation_s=rng.choice([10.0, 60.0, 200.0, 900.0]),
             link_lasts_s=rng.choice([20.0, 600.0]),
             resumes=rng.random() < 0.8,
+            knows_other_keys=rng.random() < 0.5,
+            calls_back=rng.choice([None, None, 0.0, 0.5, 1.0]),
         )
         if self.ways.look_up == RELAY:
             self.ways.tells_external_id = True
@@ -161,6 +165,7 @@ class Night:
         self.resubmitted: Counter[str] = Counter()
         self.tampered: set[str] = set()  # files (relative) that somebody broke
         self.tampered_ids: set[str] = set()  # and whose videos those were
+        self.opened: dict[tuple[int, str], float] = {}  # by run and task id: since when it is known
         self._graves: list[tuple[VirtualLoop, Store | None]] = []
 
     # -- the story
@@ -186,8 +191,9 @@ class Night:
         """No more faults: within a few runs, nothing may be left to do."""
         self.limits = self.limits.with_given(deadline_s=None, budget_usd=None)
         self.ways.look_up, self.ways.cap = WORKS, 1000
+        self.ways.knows_other_keys = True
         for calm in range(1, CALM_RUNS + 1):
-            run = RunPlan(number + calm, is_calm=True, resubmit=calm > 4)
+            run = RunPlan(number + calm, self.now, is_calm=True, resubmit=calm > 4)
             exit_code = self._run(run)
             self.now += 3600.0
             if self.report.violations:
@@ -199,7 +205,7 @@ class Night:
 
     def _draw(self, number: int) -> RunPlan:
         rng = self.rng
-        run = RunPlan(number)
+        run = RunPlan(number, self.now)
         if self.is_mortal and rng.random() < 0.7:
             # Mostly anywhere; at times among the first steps, where a run opens its folder.
             most = 100 * self.count
@@ -218,6 +224,8 @@ class Night:
             run.naps = [(self.now + rng.expovariate(1 / 60), 3600.0)]
         if rng.random() < 0.15:
             run.clock_jump = (rng.expovariate(1 / 60), rng.choice((-3600.0, 3600.0)))
+        if rng.random() < 0.15:
+            run.account = "somebody else"
         if number > 1:
             run.force = rng.random() < 0.05
             run.retry_failed = rng.random() < 0.1
@@ -370,6 +378,8 @@ class Night:
 
         def notify(event: Event) -> None:
             self._say(loop, str(event))
+            if isinstance(event, Submitted | Adopted):
+                self.opened[run.number, event.task_id] = loop.time()
 
         with ExitStack() as exits:
             api = FakeApi(
@@ -383,6 +393,7 @@ class Night:
                 request_timeout_s=limits.request_timeout_s,
                 late_s=limits.settle_time_s * 0.3,
                 offline=run.offline,
+                account=run.account,
             )
             disk = MortalDisk(loop, life, random.Random(rng.random()), rates.disk)
             folder = exits.enter_context(OutputFolder(session.settings.output_dir, pool=disk))
@@ -397,12 +408,12 @@ class Night:
             )
             reader = exits.enter_context(Store.open_to_read(session.store.path))
             self._graves.append((loop, reader))
-            rate = limits.submit_rate
+            rate, hints = limits.submit_rate, Hints()
             runner = assemble(
                 session,
                 api=api,
                 base_url=BASE_URL,
-                account="somebody",
+                account=run.account,
                 folder=folder,
                 journal=journal,
                 reader=reader,
@@ -412,9 +423,12 @@ class Night:
                 rng=rng,
                 guard=VirtualWindow(clock, rate.count, rate.per_second),
                 new_id=lambda: f"kb-{ids.randbytes(6).hex()}",
-                hints=Hints(),
-                callback_url=lambda _external_task_id: None,
+                hints=hints,
+                callback_url=lambda external_task_id: (
+                    None if self.ways.calls_back is None else (f"cb:{external_task_id}", "00")
+                ),
             )
+            api.call_back(hints)
             api.on_post = lambda: self._violate(rules.at_a_post(self, reader, loop.time()))
             self._schedule(run, loop, clock, stop, main)
             try:
