@@ -183,6 +183,12 @@ class Submitter:
         attempt = attempt.to(Lost(self._clock.now(), failure, exists=exists))
         await self._journal.commit(Put(attempt))
         self._notify(events.AnswerLost(attempt.job_id, attempt.external_task_id, failure))
+        return await self.look_up(attempt, hint, at_least_s=at_least_s)
+
+    async def look_up(
+        self, attempt: Attempt, hint: Hint | None = None, *, at_least_s: float = 0.0
+    ) -> Attempt:
+        """Look for the task of a *Lost* attempt, and tell if it was found; see `LookUp.find`."""
         attempt = await self._lookup.find(attempt, hint, at_least_s=at_least_s)
         if isinstance(attempt.state, Open):
             self._notify(
