@@ -22,6 +22,7 @@ from asyncio_throttle.throttler import Throttler
 
 from batch import events, schedule
 from batch.api import VideoApi
+from batch.budget import Budget
 from batch.changes import GenerationTime
 from batch.client import Client
 from batch.clock import Clock
@@ -33,15 +34,18 @@ from batch.files import OutputFolder
 from batch.hints import Hints, hash_token, new_token
 from batch.job import STATE_FOLDER, Attempt
 from batch.journal import Journal
+from batch.landing import Landing
+from batch.life import Life, Terms
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots, window_guard
 from batch.poll import Poller
-from batch.runner import Runner, RunPolicy, Tally, first_of
+from batch.runner import Runner, first_of
 from batch.session import Session, Summary, begin, close_session, price_of
 from batch.signals import on_stop
 from batch.stop import EXIT_CODES, Stop, StopReason
 from batch.store import Store
 from batch.submit import Submitter
+from batch.tally import Tally
 
 __all__ = ["execute", "first_of"]
 
@@ -234,32 +238,50 @@ def assemble(
         poll_interval_s=limits.poll_interval_s,
         notify=notify,
     )
-    return Runner(
+    tally = Tally()
+    budget = Budget(limits.budget_usd, tally=tally, stop=stop, notify=notify)
+    landing = Landing(
+        downloader=downloader,
+        store=reader,
+        journal=journal,
+        stop=stop,
+        max_downloads=limits.max_downloads,
+    )
+    life = Life(
         run_id=session.run_id,
         submitter=submitter,
         poller=poller,
-        downloader=downloader,
+        landing=landing,
         lookup=lookup,
         store=reader,
         journal=journal,
-        pacer=pacer,
         slots=slots,
-        max_in_flight=limits.max_in_flight,
+        budget=budget,
+        tally=tally,
         stop=stop,
         clock=clock,
         notify=notify,
         price=price_of(session.manifest),
         new_id=new_id,
-        policy=RunPolicy(
-            max_downloads=limits.max_downloads,
-            max_attempts=limits.max_attempts,
-            deadline_s=limits.deadline_s,
-            budget_usd=limits.budget_usd,
-            resubmit_unconfirmed=session.settings.resubmit_unconfirmed,
+        hints=hints,
+        terms=Terms(
             base_url=base_url,
             account=account,
+            max_attempts=limits.max_attempts,
+            resubmit_unconfirmed=session.settings.resubmit_unconfirmed,
         ),
-        hints=hints,
+    )
+    return Runner(
+        life=life,
+        lookup=lookup,
+        pacer=pacer,
+        slots=slots,
+        budget=budget,
+        tally=tally,
+        stop=stop,
+        notify=notify,
+        max_in_flight=limits.max_in_flight,
+        deadline_s=limits.deadline_s,
     )
 
 

@@ -13,10 +13,11 @@ from mortal import InlineJournal, Life
 from virtual_time import InlineExecutor, VirtualClock, VirtualLoop, run
 
 from batch.api import BrokenFetchError
+from batch.budget import Budget
 from batch.download import Downloader
 from batch.events import Event
 from batch.files import OutputFolder
-from batch.hints import Hint
+from batch.hints import Hint, Hints
 from batch.job import (
     Attempt,
     Failure,
@@ -30,15 +31,19 @@ from batch.job import (
     canonical_request,
     fingerprint,
 )
+from batch.landing import Landing
+from batch.life import Life as JobLife
+from batch.life import Terms
 from batch.lookup import LookUp
 from batch.pacing import Pacer, Slots
 from batch.poll import Poller
 from batch.results_file import ResultsFile
-from batch.runner import Runner, RunPolicy
+from batch.runner import Runner
 from batch.schema import Rate
 from batch.stop import Stop
 from batch.store import Store
 from batch.submit import Submitter
+from batch.tally import Tally
 from batch.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 
 T = TypeVar("T")
@@ -255,26 +260,54 @@ class Stages:
         except KeyError:
             return None
 
-    def runner(self, **policy: Any) -> Runner:
+    def runner(
+        self,
+        *,
+        max_downloads: int = 4,
+        budget_usd: float | None = None,
+        deadline_s: float | None = None,
+        **terms: Any,
+    ) -> Runner:
         """Return a runner over these stages."""
-        numbers = itertools.count(100)
-        return Runner(
+        numbers, tally, notify = itertools.count(100), Tally(), self.events.append
+        budget = Budget(budget_usd, tally=tally, stop=self.stop, notify=notify)
+        landing = Landing(
+            downloader=self.downloader,
+            store=self.store,
+            journal=self.journal,
+            stop=self.stop,
+            max_downloads=max_downloads,
+        )
+        life = JobLife(
             run_id="r",
             submitter=self.submitter,
             poller=self.poller,
-            downloader=self.downloader,
+            landing=landing,
             lookup=self.lookup,
             store=self.store,
             journal=self.journal,
-            pacer=self.pacer,
             slots=self.slots,
-            max_in_flight=self.max_in_flight,
+            budget=budget,
+            tally=tally,
             stop=self.stop,
             clock=self.clock,
-            notify=self.events.append,
+            notify=notify,
             price=lambda _job: (0.21, True),
             new_id=lambda: f"kb-{next(numbers)}",
-            policy=RunPolicy(base_url=URL, account=ACCOUNT, **policy),
+            hints=Hints(),
+            terms=Terms(base_url=URL, account=ACCOUNT, **terms),
+        )
+        return Runner(
+            life=life,
+            lookup=self.lookup,
+            pacer=self.pacer,
+            slots=self.slots,
+            budget=budget,
+            tally=tally,
+            stop=self.stop,
+            notify=notify,
+            max_in_flight=self.max_in_flight,
+            deadline_s=deadline_s,
         )
 
     async def poll(self, watched: Attempt, *, is_fresh: bool = True) -> Any:

@@ -7,16 +7,30 @@ from typing import Any
 
 import pytest
 from fake_provider import video
-from scripted import ACCOUNT, NOT_FOUND, SAID, URL, Body, Stages, generated, landed, opened, play
+from scripted import (
+    ACCOUNT,
+    NOT_FOUND,
+    SAID,
+    URL,
+    Body,
+    Stages,
+    found,
+    generated,
+    landed,
+    opened,
+    play,
+)
 from virtual_time import EPOCH
 
 from batch.changes import Put, Row
 from batch.errors import ExitCode, StateError
+from batch.events import Adopted, Event
 from batch.job import (
     Attempt,
     Failed,
     Failure,
     FailureKind,
+    Intended,
     Job,
     Landed,
     Lost,
@@ -307,3 +321,20 @@ def test_attempts_are_numbered_without_gaps(tmp_path: Path) -> None:
         return [found.number for found in stages.store.attempts()]
 
     assert play(tmp_path, story, proved_at=EPOCH) == [1, 2]
+
+
+@pytest.mark.parametrize("state", [Lost(EPOCH, SAID), Intended(EPOCH), Unconfirmed(EPOCH, SAID)])
+def test_a_task_found_for_an_answer_lost_in_an_earlier_run_is_told_of(
+    tmp_path: Path, state: Any
+) -> None:
+    """Whoever watches the run sees where the paid task came from."""
+
+    async def story(stages: Stages) -> list[Event]:
+        lost = job()
+        await stages.journal.commit(Put(tried(state, lost, "kb-0")))
+        stages.api.queries = [found(), DONE]
+        stages.api.fetches = [Body([VIDEO], total=len(VIDEO))]
+        await stages.runner().run(planned(stages, [lost]))
+        return [event for event in stages.events if isinstance(event, Adopted)]
+
+    assert play(tmp_path, story) == [Adopted("a", "8", "kb-0")]
