@@ -232,6 +232,7 @@ def assemble(
     downloader = Downloader(
         api=api,
         folder=folder,
+        lookup=lookup,
         stop=stop,
         clock=clock,
         rng=rng,

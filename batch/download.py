@@ -23,14 +23,16 @@ from batch.clock import Clock, sleep
 from batch.events import Event
 from batch.files import OutputFolder, Part
 from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, Video
+from batch.lookup import LookUp
 from batch.media import MediaError, compare, inspect
 from batch.retry import backoff
 from batch.stop import Stop
-from batch.wire import RETENTION_S, Found, NotFound, TaskStatus
+from batch.wire import Found, NotFound, QueryAnswer, TaskStatus, Unavailable
 
 TRIES = 6  # in a row without a new byte
 TRIES_IN_ALL = 40
 LINK_TRIES = 6
+OUTAGE_S = 1800.0  # for so long nothing is given up while not even the API can be reached
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 20.0
 MAX_VIDEO_BYTES = 8 * 1024**3
@@ -60,6 +62,7 @@ class Downloader:
         *,
         api: VideoApi,
         folder: OutputFolder,
+        lookup: LookUp,
         stop: Stop,
         clock: Clock,
         rng: random.Random,
@@ -68,6 +71,7 @@ class Downloader:
     ) -> None:
         self._api = api
         self._folder = folder
+        self._lookup = lookup
         self._stop = stop
         self._clock = clock
         self._rng = rng
@@ -180,6 +184,8 @@ class Downloader:
             if tries >= TRIES:
                 raise _Failed(failure)
             self._notify(events.DownloadBroke(attempt.job_id, failure))
+            if tries == TRIES // 2:
+                link = None  # another host may serve it; and who cannot even ask has no network
             wait_s = self._backoff(tries)
             await self._wait(wait_s if link else max(wait_s, self._poll_interval_s))
         raise _Failed(failure)
@@ -192,9 +198,14 @@ class Downloader:
         if since_poll_s < self._poll_interval_s:
             await self._wait(self._poll_interval_s - since_poll_s)
         failure = Failure(FailureKind.DOWNLOAD, "the task has succeeded, but names no video")
-        for number in range(1, LINK_TRIES + 1):
+        begun = self._clock.monotonic()
+        tries = asked = not_found = 0
+        while tries < LINK_TRIES:
             answer = await self._api.query(state.task_id)
-            attempt = attempt.polled()
+            attempt, asked = attempt.polled(), asked + 1
+            is_offline = _is_unreachable(answer) and self._clock.monotonic() - begun < OUTAGE_S
+            tries += not is_offline
+            not_found = not_found + 1 if isinstance(answer, NotFound) else 0
             match answer:
                 case Found(task) if not attempt.owns(task.task_id, task.external_task_id):
                     pass
@@ -202,7 +213,7 @@ class Downloader:
                     return attempt, task.url
                 case Found():
                     pass
-                case NotFound(gone) if self._is_expired(attempt):
+                case NotFound(gone) if self._lookup.is_gone(attempt, state.submitted_at, not_found):
                     raise _Gone(
                         replace(
                             gone,
@@ -212,13 +223,8 @@ class Downloader:
                     )
                 case _:
                     failure = replace(answer.failure, kind=FailureKind.DOWNLOAD)
-            await self._wait(max(self._backoff(number), self._poll_interval_s))
+            await self._wait(max(self._backoff(asked), self._poll_interval_s))
         raise _Failed(failure)
-
-    def _is_expired(self, attempt: Attempt) -> bool:
-        state = attempt.state
-        assert isinstance(state, Generated)
-        return self._clock.now() - state.submitted_at > RETENTION_S
 
     def _backoff(self, tries: int) -> float:
         return backoff(tries, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=self._rng)
@@ -226,6 +232,11 @@ class Downloader:
     async def _wait(self, seconds: float) -> None:
         if await sleep(seconds, self._stop.leaving):
             raise _Abandoned
+
+
+def _is_unreachable(answer: QueryAnswer) -> bool:
+    """Whether nobody answered at all: no network, as far as one can tell from here."""
+    return isinstance(answer, Unavailable) and answer.failure.http_status is None
 
 
 async def _align(part: Part, stream: Stream, validator: str | None) -> None:

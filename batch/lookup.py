@@ -16,13 +16,14 @@ from batch.hints import Hint
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.journal import Journal
 from batch.stop import Stop
-from batch.wire import Found, NotFound, QueryAnswer, Task
+from batch.wire import RETENTION_S, Found, NotFound, QueryAnswer, Task
 
 PROOF_LASTS_S = 7 * 24 * 3600.0
 PROOF_TRIES = 3  # per run; a fresh task may be invisible for some seconds
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
 RARE_WAIT_S = 60.0  # between looks that only a callback can make succeed
+GONE_LOOKS = 3  # in a row: one "not found" may be a lag, and clocks may jump
 
 
 class LookUp:
@@ -63,6 +64,14 @@ class LookUp:
     def is_at_home(self, attempt: Attempt) -> bool:
         """Whether an attempt was sent to the address that is talked to now."""
         return attempt.base_url == self._base_url
+
+    def is_gone(self, attempt: Attempt, submitted_at: float, not_found: int) -> bool:
+        """Whether the provider no longer keeps a task that it did not find *not_found* times in a row.
+
+        Only where it was sent, and only after the time for which the provider keeps tasks.
+        """
+        is_old = self._clock.now() - submitted_at > RETENTION_S
+        return not_found >= GONE_LOOKS and is_old and self.is_at_home(attempt)
 
     @property
     def wants_proof(self) -> bool:

@@ -27,7 +27,6 @@ from batch.journal import Journal
 from batch.lookup import LookUp
 from batch.stop import Stop, StopReason
 from batch.wire import (
-    RETENTION_S,
     AccountRefused,
     Found,
     NotFound,
@@ -40,7 +39,6 @@ from batch.wire import (
 
 LAST_LOOKS_S = 60.0  # how long a task of an earlier run is watched at least
 OVERTIME_LOOKS = 5
-GONE_LOOKS = 3  # in a row, of a task of an earlier run: one may be a lag, and clocks may jump
 ACCOUNT_REFUSALS = 3  # in a row; one may be a hiccup of a gateway
 
 NextLook = Callable[[Attempt, float], float]
@@ -115,7 +113,9 @@ class Poller:
                         return await self._generated(attempt, task, age_s, is_fresh=is_fresh)
                     if task.status is TaskStatus.FAILED:
                         return self._failed(attempt, task), None
-                case NotFound(failure) if not_found >= GONE_LOOKS and self._is_gone(attempt):
+                case NotFound(failure) if self._lookup.is_gone(
+                    attempt, state.submitted_at, not_found
+                ):
                     return self._expired(attempt, failure), None
                 case Unavailable(_, retry_after_s):
                     wait_s = most_s = max(wait_s, retry_after_s or 0.0)
@@ -198,12 +198,6 @@ class Poller:
         return attempt.to(
             Failed(task_failure(task), self._clock.now(), state.task_id, state.submitted_at)
         )
-
-    def _is_gone(self, attempt: Attempt) -> bool:
-        state = attempt.state
-        assert isinstance(state, Open | TimedOut)
-        is_old = self._clock.now() - state.submitted_at > RETENTION_S
-        return is_old and self._lookup.is_at_home(attempt)
 
     def _expired(self, attempt: Attempt, failure: Failure) -> Attempt:
         state = attempt.state

@@ -246,6 +246,7 @@ class Stages:
         self.downloader = Downloader(
             api=api,
             folder=self.folder,
+            lookup=self.lookup,
             stop=self.stop,
             clock=self.clock,
             rng=rng,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from scripted import (
     NO_ANSWER,
     NOT_FOUND,
     SAID,
+    URL,
     Body,
     Raises,
     Stages,
@@ -23,6 +25,7 @@ from scripted import (
 )
 
 from batch.api import BrokenFetchError, ExpiredLinkError, UselessPartError
+from batch.download import OUTAGE_S
 from batch.job import Failed, FailureKind, Generated, Landed
 from batch.stop import StopReason
 from batch.wire import Found, Task, TaskStatus
@@ -172,3 +175,57 @@ def test_leaving_ends_the_tries(tmp_path: Path) -> None:
         )
 
     assert play(tmp_path, story) is None
+
+
+def test_a_network_that_is_gone_for_ten_minutes_fails_no_video(tmp_path: Path) -> None:
+    """While not even the API can be reached, nothing is wrong with this video."""
+    gone = Raises(BrokenFetchError(SAID))
+
+    async def story(stages: Stages) -> Any:
+        stages.api.fetches = [gone]
+        stages.api.queries = [NO_ANSWER]
+
+        def come_back() -> None:
+            stages.api.fetches, stages.api.queries = [whole()], [LINK]
+
+        stages.loop.call_later(600.0, come_back)
+        return await stages.downloader.download(
+            attempt(generated()), "https://cdn/first", file=FILE, keep_as=KEPT
+        )
+
+    assert isinstance(play(tmp_path, story).state, Landed)
+
+
+def test_a_network_that_stays_away_leaves_the_video_to_the_next_run(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> Any:
+        begun = stages.loop.time()
+        stages.api.fetches, stages.api.queries = [Raises(BrokenFetchError(SAID))], [NO_ANSWER]
+        reached = await stages.downloader.download(
+            attempt(generated()), "https://cdn/first", file=FILE, keep_as=KEPT
+        )
+        return reached, begun, stages.loop.time()
+
+    reached, begun, ended = play(tmp_path, story)
+    assert isinstance(reached.state, Generated)
+    assert reached.state.trouble is not None
+    assert OUTAGE_S < ended - begun < 2 * OUTAGE_S
+
+
+@pytest.mark.parametrize(
+    ("answers", "base_url"),
+    [([NOT_FOUND, NOT_FOUND, LINK], URL), ([NOT_FOUND], "https://elsewhere.example")],
+    ids=["found at last", "sent to another address"],
+)
+def test_an_old_task_is_given_up_only_where_it_would_be_found(
+    tmp_path: Path, answers: list[Any], base_url: str
+) -> None:
+    """Once or twice not found may be a lag; and another address never knew it."""
+
+    async def story(stages: Stages) -> Any:
+        stages.api.queries, stages.api.fetches = answers, [whole()]
+        stages.clock.offset = 31 * 86_400.0
+        elsewhere = replace(attempt(generated()), base_url=base_url)
+        return await stages.downloader.download(elsewhere, None, file=FILE, keep_as=KEPT)
+
+    reached = play(tmp_path, story)
+    assert isinstance(reached.state, Landed if base_url == URL else Generated)
