@@ -236,6 +236,7 @@ def assemble(
         stop=stop,
         clock=clock,
         rng=rng,
+        stall_timeout_s=limits.stall_timeout_s,
         poll_interval_s=limits.poll_interval_s,
         notify=notify,
     )

@@ -36,10 +36,12 @@ OUTAGE_S = 1800.0  # for so long nothing is given up while not even the API can 
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 20.0
 MAX_VIDEO_BYTES = 8 * 1024**3
+SLOWEST_BYTES_S = 1000.0  # less than that over a whole stall time-out is a stall, too
+FINISH_WITHIN_S = 60.0  # a run that is being left waits so long for downloads under way
 
 
 class _Abandoned(Exception):  # noqa: N818 - no error: the run is being left
-    """The run is being left before the download has begun to flow."""
+    """The run is being left, and the download has not begun to flow or takes too long."""
 
 
 class _Failed(Exception):  # noqa: N818 - carries an outcome to the one place that makes it
@@ -48,6 +50,10 @@ class _Failed(Exception):  # noqa: N818 - carries an outcome to the one place th
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+class _TrickleError(BrokenFetchError):
+    """So few bytes in so long that it is as good as none."""
 
 
 class _Gone(_Failed):
@@ -66,6 +72,7 @@ class Downloader:
         stop: Stop,
         clock: Clock,
         rng: random.Random,
+        stall_timeout_s: float,
         poll_interval_s: float = 0.0,
         notify: Callable[[Event], None],
     ) -> None:
@@ -75,8 +82,10 @@ class Downloader:
         self._stop = stop
         self._clock = clock
         self._rng = rng
+        self._stall_timeout_s = stall_timeout_s
         self._poll_interval_s = poll_interval_s
         self._notify = notify
+        self._left_at: float | None = None  # when a download first saw that the run is being left
 
     async def download(
         self, attempt: Attempt, link: str | None, *, file: str, keep_as: str
@@ -165,12 +174,14 @@ class Downloader:
                 async with self._api.fetch(link, start=resumable, validator=validator) as stream:
                     await _align(part, stream, validator)
                     validator = stream.validator
-                    await _copy(stream, part)
+                    await self._copy(stream, part)
                 return attempt, await land()
             except ExpiredLinkError as error:
                 link, failure = None, error.failure
             except UselessPartError as error:
                 validator, failure = None, error.failure
+            except _TrickleError as error:
+                failure, had = error.failure, part.size
             except BrokenFetchError as error:
                 failure = error.failure
             except MediaError as error:
@@ -189,6 +200,39 @@ class Downloader:
             wait_s = self._backoff(tries)
             await self._wait(wait_s if link else max(wait_s, self._poll_interval_s))
         raise _Failed(failure)
+
+    async def _copy(self, stream: Stream, part: Part) -> None:
+        """Write the body to the part file, and check that it was all of it."""
+        limit = min(MAX_VIDEO_BYTES, stream.total or MAX_VIDEO_BYTES)
+        received = measured = part.size
+        measured_at = self._clock.monotonic()
+        async for chunk in stream.chunks():
+            received += len(chunk)
+            if received > limit:
+                break
+            await part.write(chunk)
+            now = self._clock.monotonic()
+            if now - measured_at >= self._stall_timeout_s:
+                if received - measured < SLOWEST_BYTES_S * (now - measured_at):
+                    raise _TrickleError(_broken("the file server sends next to nothing"))
+                measured, measured_at = received, now
+            self._give_up_if_left(now)
+        if received > limit:
+            await part.restart()
+            raise UselessPartError(_broken("the body is longer than announced"))
+        if stream.total is not None and part.size < stream.total:
+            raise BrokenFetchError(_broken(f"{part.size} of {stream.total} bytes came"))
+        if part.size == 0:
+            raise BrokenFetchError(_broken("the file server sent an empty file"))
+
+    def _give_up_if_left(self, now: float) -> None:
+        """A download under way may finish when the run is being left, but not for ever."""
+        if not self._stop.leaving.is_set():
+            return
+        if self._left_at is None:
+            self._left_at = now
+        if now - self._left_at > FINISH_WITHIN_S:
+            raise _Abandoned
 
     async def _ask_for_link(self, attempt: Attempt) -> tuple[Attempt, str]:
         """Ask the task for a fresh link, no more often than a task may be polled."""
@@ -245,24 +289,6 @@ async def _align(part: Part, stream: Stream, validator: str | None) -> None:
         await part.restart()
     elif stream.start != part.size or stream.validator != validator:
         raise UselessPartError(_broken("the server continues another file"))
-
-
-async def _copy(stream: Stream, part: Part) -> None:
-    """Write the body to the part file, and check that it was all of it."""
-    limit = min(MAX_VIDEO_BYTES, stream.total or MAX_VIDEO_BYTES)
-    received = part.size
-    async for chunk in stream.chunks():
-        received += len(chunk)
-        if received > limit:
-            break
-        await part.write(chunk)
-    if received > limit:
-        await part.restart()
-        raise UselessPartError(_broken("the body is longer than announced"))
-    if stream.total is not None and part.size < stream.total:
-        raise BrokenFetchError(_broken(f"{part.size} of {stream.total} bytes came"))
-    if part.size == 0:
-        raise BrokenFetchError(_broken("the file server sent an empty file"))
 
 
 def _broken(text: str) -> Failure:

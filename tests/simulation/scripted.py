@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -101,6 +102,7 @@ class Body:
     start: int = 0
     validator: str | None = '"v"'
     breaks: bool = False
+    every_s: float = 0.0  # how long each piece takes to come
 
     async def __aenter__(self) -> Body:
         return self
@@ -116,6 +118,8 @@ class Body:
 
     async def __anext__(self) -> bytes:
         if self.pieces:
+            if self.every_s:
+                await asyncio.sleep(self.every_s)
             return self.pieces.pop(0)
         if self.breaks:
             raise BrokenFetchError(SAID)
@@ -243,14 +247,21 @@ class Stages:
             poll_interval_s=poll_interval_s,
             task_timeout_s=task_timeout_s,
         )
-        self.downloader = Downloader(
+        self.poll_interval_s, self.rng = poll_interval_s, rng
+        self.downloader = self.make_downloader()
+
+    def make_downloader(self, *, stall_timeout_s: float = 30.0) -> Downloader:
+        """Return the last stage."""
+        api: Any = self.api
+        return Downloader(
             api=api,
             folder=self.folder,
             lookup=self.lookup,
             stop=self.stop,
             clock=self.clock,
-            rng=rng,
-            poll_interval_s=poll_interval_s,
+            rng=self.rng,
+            stall_timeout_s=stall_timeout_s,
+            poll_interval_s=self.poll_interval_s,
             notify=self.events.append,
         )
 

@@ -25,7 +25,7 @@ from scripted import (
 )
 
 from batch.api import BrokenFetchError, ExpiredLinkError, UselessPartError
-from batch.download import OUTAGE_S
+from batch.download import OUTAGE_S, TRIES
 from batch.job import Failed, FailureKind, Generated, Landed
 from batch.stop import StopReason
 from batch.wire import Found, Task, TaskStatus
@@ -229,3 +229,55 @@ def test_an_old_task_is_given_up_only_where_it_would_be_found(
 
     reached = play(tmp_path, story)
     assert isinstance(reached.state, Landed if base_url == URL else Generated)
+
+
+def drops(**how: Any) -> Body:
+    """Hand out the video byte by byte, each just before it would count as stalled."""
+    return Body([VIDEO[i : i + 1] for i in range(SIZE)], total=SIZE, every_s=29.0, **how)
+
+
+def test_a_server_that_sends_a_byte_now_and_then_holds_nothing_up(tmp_path: Path) -> None:
+    """It is tried a few times, like one that sends nothing, and left to the next run."""
+
+    async def story(stages: Stages) -> Any:
+        begun = stages.loop.time()
+        stages.api.queries, stages.api.fetches = [LINK], [drops() for _ in range(TRIES)]
+        reached = await stages.downloader.download(
+            attempt(generated()), "https://cdn/first", file=FILE, keep_as=KEPT
+        )
+        return reached, stages.loop.time() - begun
+
+    reached, took_s = play(tmp_path, story)
+    assert isinstance(reached.state, Generated)
+    assert reached.state.trouble is not None
+    assert "next to nothing" in reached.state.trouble.message
+    assert took_s < 15 * 60
+
+
+def test_a_trickle_that_becomes_a_stream_is_gone_on_with(tmp_path: Path) -> None:
+    trickle = Body([VIDEO[:1], VIDEO[1:2], VIDEO[2:3]], total=SIZE, every_s=29.0)
+    reached, stages = downloaded(tmp_path, [trickle, Body([VIDEO[2:]], total=SIZE, start=2)])
+    assert isinstance(reached.state, Landed)
+    assert (tmp_path / FILE).read_bytes() == VIDEO
+    assert stages.api.count("fetch") == 2
+
+
+@pytest.mark.parametrize(("every_s", "lands"), [(5.0, True), (12.0, False)])
+def test_a_run_that_is_being_left_waits_a_minute_for_a_download(
+    tmp_path: Path, every_s: float, lands: bool
+) -> None:
+    """What is nearly home comes home; nothing outlives a deadline or a signal by much."""
+    step = SIZE // 9
+    pieces = [VIDEO[i : i + step] for i in range(0, SIZE, step)]
+
+    async def story(stages: Stages) -> Any:
+        stages.downloader = stages.make_downloader(stall_timeout_s=1000.0)
+        stages.api.queries, stages.api.fetches = [LINK], [Body(pieces, SIZE, every_s=every_s)]
+        stages.loop.call_later(1.0, stages.stop.ask, StopReason.DEADLINE, "it is time")
+        return await stages.downloader.download(
+            attempt(generated()), "https://cdn/first", file=FILE, keep_as=KEPT
+        )
+
+    reached = play(tmp_path, story)
+    assert (reached is not None) == lands
+    assert (tmp_path / FILE).exists() == lands
