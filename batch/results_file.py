@@ -33,12 +33,17 @@ class ResultsFile:
         if size == store.result_bytes():
             return 0
         present = self._cut_torn_line() if size else set()
-        lines = list(store.result_lines())
-        is_missing = [_digest(line) not in present for line in lines]
-        if not any(is_missing):
-            return 0
-        missing = [line for line, is_gone in zip(lines, is_missing, strict=True) if is_gone]
-        self.append([*missing, *_newest_again(lines, missing)])
+        missing: list[str] = []
+        newest: dict[object, str] = {}  # of each job; what is older than all that is missing is not
+        for line in store.result_lines():
+            if _digest(line) not in present:
+                missing.append(line)
+            if missing:
+                newest[_job_of(line)] = line
+        # No job's older line may come last: where one is appended behind its newest, that follows.
+        appended = {_job_of(line): line for line in missing}
+        again = [newest[job] for job, line in appended.items() if newest[job] != line]
+        self.append([*missing, *again])
         return len(missing)
 
     def append(self, lines: list[str]) -> None:
@@ -79,13 +84,6 @@ class ResultsFile:
                 end += len(line)
                 present.add(_digest(line[:-1]))
         return present
-
-
-def _newest_again(lines: list[str], missing: list[str]) -> list[str]:
-    """Return the newest line of each job of which an older one is about to be appended after it."""
-    newest = {_job_of(line): line for line in lines}
-    last_appended = {_job_of(line): line for line in missing}
-    return [newest[job] for job, line in last_appended.items() if newest[job] != line]
 
 
 def _job_of(line: str) -> object:

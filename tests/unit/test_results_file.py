@@ -38,6 +38,23 @@ def test_results_are_mended_from_the_state(tmp_path: Path, store: Store, torn: i
     assert results.mend(store) == 0
 
 
+@pytest.mark.parametrize("kept", range(2**5 - 1))
+def test_whatever_is_missing_the_last_line_of_a_job_is_its_newest(
+    tmp_path: Path, store: Store, kept: int
+) -> None:
+    """Any of the lines may be gone; an older one that is appended again does not become the state."""
+    lines = [json.dumps({"job_id": job, "at": at}) for at, job in enumerate("cabab")]
+    store.write([Row(line) for line in lines])
+    path = tmp_path / "results.jsonl"
+    present = [line for at, line in enumerate(lines) if kept >> at & 1]
+    path.write_text("".join(f"{line}\n" for line in present))
+    assert ResultsFile(path).mend(store) == len(lines) - len(present)
+    mended = path.read_text().splitlines()
+    assert set(mended) == set(lines)
+    assert mended[: len(present)] == present
+    assert {line[12]: line for line in mended} == {line[12]: line for line in lines}
+
+
 def test_results_that_are_right_are_not_read(tmp_path: Path, store: Store) -> None:
     """The size says it: a library of 100,000 rows is not read every night."""
     line = row(5)
