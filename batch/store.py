@@ -127,10 +127,10 @@ class Store:
     def is_new(self) -> bool:
         """Whether nothing was ever committed."""
         with _told(self.path):
-            (count,) = self._db.execute(
-                "SELECT (SELECT count(*) FROM facts) + (SELECT count(*) FROM attempts)"
+            (has_any,) = self._db.execute(
+                "SELECT EXISTS (SELECT 1 FROM facts) OR EXISTS (SELECT 1 FROM attempts)"
             ).fetchone()
-        return bool(count == 0)
+        return not has_any
 
     @classmethod
     def open_to_read(cls, path: Path, *, beside_writer: bool = False) -> Self:
