@@ -41,6 +41,7 @@ from batch.store import Store
 from batch.submit import Submitter, still_on_its_way
 from batch.tally import Tally
 
+OUT_OF_PROVIDER = (Generated, Landed, Failed)  # states that take no slot there
 NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
 DIED = Failure(FailureKind.NETWORK, "the run that was about to submit it ended in between")
 ASKED_AGAIN = Failure(
@@ -99,6 +100,7 @@ class Life:
         self._new_id = new_id
         self._hints = hints
         self._terms = terms
+        self._occupied: set[str] = set()  # attempts whose slots were taken ahead of their turn
         self.parked: list[tuple[int, Decision, Attempt]] = []  # to be looked for once more
 
     async def live(self, order: int, decision: Decision, *, is_admitted: bool) -> None:
@@ -110,10 +112,19 @@ class Life:
         # The last line of a job is its state: where none of its own will follow, the former
         # version's must not become that.
         has_line = decision.action not in {Action.UNCHANGED, Action.RESTING}
+        self._occupy_for_later(decision)
         for former in decision.former:
             await self._collect(order, self._store.attempt(former), has_line=has_line)
         if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
             await self._make(order, decision, decision.job, is_admitted=is_admitted)
+
+    def _occupy_for_later(self, decision: Decision) -> None:
+        """One task after the other is collected, but all that are open have their slots at once."""
+        own = (decision.attempt,) if decision.attempt is not None else ()
+        for external_task_id in [*decision.former, *own][1:]:
+            if not isinstance(self._store.attempt(external_task_id).state, OUT_OF_PROVIDER):
+                self._slots.occupy()
+                self._occupied.add(external_task_id)
 
     async def _make(self, order: int, decision: Decision, job: Job, *, is_admitted: bool) -> None:
         """Bring one video home, in as many attempts as that takes and may take, and tell of it."""
@@ -201,8 +212,9 @@ class Life:
             return attempt, None
         if is_new and not has_slot:
             await self._slots.acquire(order)
-        elif not is_new:
+        elif not is_new and attempt.external_task_id not in self._occupied:
             self._slots.occupy()
+        self._occupied.discard(attempt.external_task_id)
         try:
             with self._hints.expect(attempt.external_task_id, attempt.token_hash) as hint:
                 if is_new:

@@ -50,10 +50,11 @@ class LookUp:
         self._base_url = base_url
         self._account = account
         self._owner_of = owner_of
+        self._claimed: dict[str, str] = {}  # tasks about to be committed, and for which attempt
         self._settle_time_s = settle_time_s
         self._patience_s = patience_s
         age = None if proved_at is None else clock.now() - proved_at
-        self._is_proved = age is not None and age < PROOF_LASTS_S
+        self._is_proved = age is not None and 0 <= age < PROOF_LASTS_S  # clocks may be set back
         self._tries_left = PROOF_TRIES
 
     @property
@@ -68,10 +69,11 @@ class LookUp:
     def is_gone(self, attempt: Attempt, submitted_at: float, not_found: int) -> bool:
         """Whether the provider no longer keeps a task that it did not find *not_found* times in a row.
 
-        Only where it was sent, and only after the time for which the provider keeps tasks.
+        Only whom it was sent to, with that key, can tell, and only after the time for which the
+        provider keeps tasks.
         """
         is_old = self._clock.now() - submitted_at > RETENTION_S
-        return not_found >= GONE_LOOKS and is_old and self.is_at_home(attempt)
+        return not_found >= GONE_LOOKS and is_old and self._is_ours_to_tell(attempt)
 
     @property
     def wants_proof(self) -> bool:
@@ -103,7 +105,7 @@ class LookUp:
         wait_s = min(FIRST_WAIT_S, self._settle_time_s / 8)
         while True:
             answer = await self._ask(attempt, hint)
-            if isinstance(answer, Found) and self.is_of(answer.task, attempt):
+            if isinstance(answer, Found) and self.claim(answer.task, attempt):
                 named = None if hint is None else hint.task_id
                 return await self._adopt(attempt, answer.task, was_named=named is not None)
             elapsed = self._clock.monotonic() - begun
@@ -139,25 +141,41 @@ class LookUp:
             answer = await self._api.query(named)
             if isinstance(answer, Found):
                 says = answer.task.external_task_id
-                if (says is not None or names_us) and self.is_of(answer.task, attempt):
+                if (says is not None or names_us) and self._is_of(answer.task, attempt):
                     return answer
                 if hint.task_id == named:
                     hint.task_id = None  # somebody else's; one that is not found yet is kept
         return await self._api.query(attempt.external_task_id)
 
-    def is_of(self, task: Task, attempt: Attempt) -> bool:
-        """Tell whether a task is this attempt's, as far as can be told.
+    def claim(self, task: Task, attempt: Attempt) -> bool:
+        """Take a task for an attempt, if it is the attempt's as far as can be told.
 
-        A relay that ignores what it was asked and answers with any task must not be believed.
+        A relay that ignores what it was asked and answers with any task must not be believed. Nor
+        may two attempts take one task in the moment before the first of them is on disk: whoever
+        claims commits next, and then calls `unclaim`.
         """
-        if task.external_task_id is not None:
-            return task.external_task_id == attempt.external_task_id
-        return self._owner_of(task.task_id) in {None, attempt.external_task_id}
+        if not self._is_of(task, attempt):
+            return False
+        self._claimed[task.task_id] = attempt.external_task_id
+        return True
+
+    def unclaim(self, task: Task) -> None:
+        """From now on the state says whose the task is."""
+        self._claimed.pop(task.task_id, None)
+
+    def _is_of(self, task: Task, attempt: Attempt) -> bool:
+        if task.external_task_id not in {None, attempt.external_task_id}:
+            return False
+        owner = self._claimed.get(task.task_id) or self._owner_of(task.task_id)
+        return owner in {None, attempt.external_task_id}
 
     def _can_be_absent(self, attempt: Attempt, state: Lost) -> bool:
         """Whether "not found" proves that there is no task: only to whom would have found it."""
-        is_ours_to_tell = self.is_at_home(attempt) and attempt.account == self._account
-        return self._is_proved and is_ours_to_tell and not state.exists
+        return self._is_proved and self._is_ours_to_tell(attempt) and not state.exists
+
+    def _is_ours_to_tell(self, attempt: Attempt) -> bool:
+        """Whether it was sent to the address, and with the key, that are used now."""
+        return self.is_at_home(attempt) and attempt.account == self._account
 
     def _give_up(self, attempt: Attempt, state: Lost, answer: QueryAnswer) -> Attempt:
         if isinstance(answer, NotFound) and self._can_be_absent(attempt, state):
@@ -189,6 +207,7 @@ class LookUp:
         submitted_at = task.created_at or self._clock.now()
         adopted = attempt.to(Open(task.task_id, submitted_at, task.request_id))
         await self._journal.commit(Put(adopted))
+        self.unclaim(task)
         if task.external_task_id == attempt.external_task_id and not was_named:
             # It was found, and it says itself whose it is. What a callback has named may have been
             # found by its task id, which proves nothing about looking up by ours.

@@ -18,6 +18,7 @@ from batch.clock import Clock, Waker, sleep
 from batch.schema import Rate
 
 GUARD_RETRY_INTERVAL_S = 0.002
+LATE_S = 0.05  # how late a turn may come, of a busy event loop, without the next being later for it
 
 
 def window_guard(rate: Rate) -> Throttler:
@@ -63,8 +64,9 @@ class Pacer:
                     return False
             async with self._guard:
                 pass
-            # A turn that came a little late does not lower the rate; a long silence saves up none.
-            self._due = max(self._due + self._interval_s, self._clock.monotonic())
+            # A turn that came a little late does not lower the rate; a silence saves up none.
+            late_s = min(self._clock.monotonic() - due, self._interval_s, LATE_S)
+            self._due = self._clock.monotonic() - late_s + self._interval_s
             return not stop.is_set()
 
     @property

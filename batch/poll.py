@@ -118,7 +118,9 @@ class Poller:
                 ):
                     return self._expired(attempt, failure), None
                 case Unavailable(_, retry_after_s):
-                    wait_s = most_s = max(wait_s, retry_after_s or 0.0)
+                    # As long as it wants, but no longer than the task is waited for.
+                    longest_s = max(left_s, self._poll_interval_s)
+                    wait_s = most_s = max(wait_s, min(retry_after_s or 0.0, longest_s))
                 case AccountRefused(failure) if refusals >= ACCOUNT_REFUSALS:
                     self._stop_for_account(failure)
                     return None, None

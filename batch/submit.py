@@ -40,6 +40,9 @@ SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, no
 WALLS = 3
 REFUSAL_BASE_S = 1.0
 REFUSAL_CAP_S = 60.0
+SENT_BEFORE = Failure(
+    FailureKind.NETWORK, "the answer to an earlier submission of it was lost, and no task was found"
+)
 ANOTHERS = Failure(FailureKind.PROVIDER, "the answer to its submission was about another task")
 
 
@@ -104,6 +107,7 @@ class Submitter:
         created and the run is stopping, the job is as if it had never been begun.
         """
         give_up_at = self._clock.monotonic() + self._patience_s
+        doubt = self._doubt(unsure, resent=resent)
         while has_turn or await self._pacer.turn(self._stop.feeding):
             has_turn = False
             not_after = self._clock.monotonic() + SEND_WITHIN_S
@@ -121,21 +125,24 @@ class Submitter:
                     if not isinstance(attempt.state, Intended):
                         return attempt
                     resent = True
+                    doubt = self._doubt(unsure, resent=True)
+                case Refused(failure) if unsure is not None:
+                    # By the rules of today. What was sent before may have been taken.
+                    message = (
+                        f"sent again, it was refused ({failure.message}); {unsure.failure.message}"
+                    )
+                    attempt = await self._take_back(attempt, unsure)
+                    refused = replace(unsure.failure, message=message)
+                    return self._give_up(attempt, failure, replace(unsure, failure=refused))
                 case Refused(failure):
                     # What is wrong with this request was wrong with it before, too.
                     return attempt.to(Failed(failure, self._clock.now()))
-                case AccountRefused(failure) if self._is_one_wall(failure) and unsure is None:
-                    return attempt.to(
-                        Failed(replace(failure, kind=FailureKind.PROVIDER), self._clock.now())
-                    )
                 case AccountRefused(failure):
-                    await self._take_back(attempt, unsure)
-                    self._stop_for_account(failure)
-                    return None
+                    return await self._account_refused(attempt, failure, doubt)
                 case Throttled() | Saturated() | Unsent():
-                    attempt = await self._take_back(attempt, unsure)
+                    attempt = await self._take_back(attempt, doubt)
                     if self._clock.monotonic() >= give_up_at:
-                        return self._give_up(attempt, answer.failure, unsure)
+                        return self._give_up(attempt, answer.failure, doubt)
                     await self._wait(attempt, answer, order)
         return None
 
@@ -143,16 +150,45 @@ class Submitter:
         self, answer: SubmitAnswer | Unsent | Stale, attempt: Attempt
     ) -> SubmitAnswer | Unsent | Stale:
         """A task that is another attempt's says nothing about what became of this one."""
-        if isinstance(answer, Created) and not self._lookup.is_of(answer.task, attempt):
+        if isinstance(answer, Created) and not self._lookup.claim(answer.task, attempt):
             return Ambiguous(ANOTHERS)
         return answer
 
-    def _give_up(self, attempt: Attempt, failure: Failure, unsure: Unconfirmed | None) -> Attempt:
+    def _doubt(self, unsure: Unconfirmed | None, *, resent: bool) -> Unconfirmed | None:
+        """What may have been sent before is not forgotten, even where look-up calls it absent."""
+        if unsure is None and resent:
+            return Unconfirmed(self._clock.now(), SENT_BEFORE)
+        return unsure
+
+    def _give_up(self, attempt: Attempt, failure: Failure, doubt: Unconfirmed | None) -> Attempt:
         """Nothing went through for too long: a failure, or as unknown as it was before."""
         now = self._clock.now()
-        if unsure is None:
+        if doubt is None:
             return attempt.to(Failed(failure, now))
-        return attempt.to(Unconfirmed(now, unsure.failure, unsure.exists))
+        return attempt.to(Unconfirmed(now, doubt.failure, doubt.exists))
+
+    async def _refused(
+        self, attempt: Attempt, failure: Failure, unsure: Unconfirmed | None
+    ) -> Attempt:
+        """This request is refused for ever; what was sent before may have been taken all the same."""
+        if unsure is None:
+            return attempt.to(Failed(failure, self._clock.now()))
+        message = f"sent again, it was refused ({failure.message}); {unsure.failure.message}"
+        attempt = await self._take_back(attempt, unsure)
+        told = replace(unsure, failure=replace(unsure.failure, message=message))
+        return self._give_up(attempt, failure, told)
+
+    async def _account_refused(
+        self, attempt: Attempt, failure: Failure, doubt: Unconfirmed | None
+    ) -> Attempt | None:
+        """The whole account is refused, and the run stops; or it is a wall before this one job."""
+        if not self._is_one_wall(failure):
+            await self._take_back(attempt, doubt)
+            self._stop_for_account(failure)
+            return None
+        if doubt is not None:
+            attempt = await self._take_back(attempt, doubt)
+        return self._give_up(attempt, replace(failure, kind=FailureKind.PROVIDER), doubt)
 
     def _is_one_wall(self, failure: Failure) -> bool:
         """A firewall's page (403 without a code) may be about this prompt; a few in a row are not."""
@@ -161,12 +197,12 @@ class Submitter:
         self._walls += 1
         return self._walls < WALLS
 
-    async def _take_back(self, attempt: Attempt, unsure: Unconfirmed | None) -> Attempt:
+    async def _take_back(self, attempt: Attempt, doubt: Unconfirmed | None) -> Attempt:
         """Undo the intent on disk: this request surely created nothing."""
-        if unsure is None:
+        if doubt is None:
             await self._journal.commit(Withdraw(attempt.external_task_id))
             return attempt
-        attempt = attempt.to(Lost(self._clock.now(), unsure.failure, exists=unsure.exists))
+        attempt = attempt.to(Lost(self._clock.now(), doubt.failure, exists=doubt.exists))
         await self._journal.commit(Put(attempt))
         return attempt
 
@@ -209,6 +245,7 @@ class Submitter:
     async def _open(self, attempt: Attempt, task: Task) -> Attempt:
         attempt = attempt.to(Open(task.task_id, self._clock.now(), task.request_id))
         await self._journal.commit(Put(attempt))
+        self._lookup.unclaim(task)
         self._refusals = self._walls = 0
         self._notify(
             events.Submitted(attempt.job_id, task.task_id, attempt.external_task_id, attempt.number)

@@ -54,6 +54,7 @@ from batch.stop import Stop, StopReason
 from batch.store import Store
 
 BASE_URL = "https://simulated.example"
+SETTLED = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
 CALM_RUNS = 16  # within so many quiet runs everything has to be settled
 LONGEST_RUN_S = 5 * 86_400.0
 TRAITS = (
@@ -471,11 +472,24 @@ class Night:
         """Nothing is to be done, but to look for what nobody can prove to be absent."""
         with Store.open_to_read(self.root / ".kling-batch/state.db") as store:
             plan = rules.plan_of(self, store)
-        return set(plan.counts) <= {Action.UNCHANGED, Action.RESTING, Action.ORPHANED} and not any(
+        waiting = [d for d in plan.decisions if d.action is Action.RESUME]
+        is_quiet = set(plan.counts) <= {Action.RESUME, *SETTLED} and all(
+            self.is_beyond_proof(self._prompt_of(decision.job)) for decision in waiting
+        )
+        return is_quiet and not any(
             external_task_id in self.provider.by_external
             for decision in plan.decisions
             for external_task_id in decision.former
         )
+
+    def is_beyond_proof(self, prompt: str) -> bool:
+        """An answer was lost, and sent again the request is refused: nobody can ever tell more."""
+        made = {task.prompt for task in self.provider.tasks.values()}
+        return (INVALID in prompt or FORBIDDEN in prompt) and prompt not in made
+
+    @staticmethod
+    def _prompt_of(job: Job | None) -> str:
+        return "" if job is None else str(job.body()["prompt"])
 
     def _open_states(self) -> str:
         with Store.open_to_read(self.root / ".kling-batch/state.db") as store:

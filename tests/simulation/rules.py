@@ -115,6 +115,8 @@ def _outcome(
                 return [f"{job_id} failed without the provider's doing: {failure}"]
             if failure.kind is FailureKind.GENERATION and len(failed) < night.limits.max_attempts:
                 return [f"{job_id} rests after {len(failed)} failures"]
+        case Unconfirmed() if night.is_beyond_proof(prompt):
+            return []
         case state:
             return [f"{job_id} ends as {type(state).__name__}"]
     return []

@@ -140,6 +140,41 @@ def test_a_task_of_another_attempt_is_not_adopted(tmp_path: Path) -> None:
     assert isinstance(play(tmp_path, story, proved_at=EPOCH).state, Unconfirmed)
 
 
+def test_a_task_of_another_attempt_is_not_adopted_though_it_names_us(tmp_path: Path) -> None:
+    """A gateway that mixes up its answers puts the id that was asked for on any task."""
+
+    async def story(stages: Stages) -> Any:
+        await stages.journal.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
+        named = Task("8", TaskStatus.PROCESSING, external_task_id="kb-1")
+        stages.api.queries = [Found(named)]
+        return await stages.lookup.find(attempt(Lost(1.0, SAID)))
+
+    assert isinstance(play(tmp_path, story, proved_at=EPOCH).state, Unconfirmed)
+
+
+def test_two_answers_that_name_one_task_at_once_open_one_attempt(tmp_path: Path) -> None:
+    """Neither is on disk yet when the second one comes."""
+
+    async def story(stages: Stages) -> list[bool]:
+        task = Task("8", TaskStatus.SUBMITTED)
+        first, second = attempt(name="kb-1"), attempt(name="kb-2", job_id="b")
+        claims = [stages.lookup.claim(task, one) for one in (first, second, first)]
+        stages.lookup.unclaim(task)
+        return [*claims, stages.lookup.claim(task, second)]
+
+    assert play(tmp_path, story) == [True, False, True, True]
+
+
+@pytest.mark.parametrize(("proved_at", "is_proved"), [(EPOCH, True), (EPOCH + 3600.0, False)])
+def test_a_proof_of_the_future_is_none(tmp_path: Path, proved_at: float, is_proved: bool) -> None:
+    """The clock was set back since; when the proof is really from nobody knows."""
+
+    async def story(stages: Stages) -> bool:
+        return stages.lookup.is_proved
+
+    assert play(tmp_path, story, proved_at=proved_at) == is_proved
+
+
 def test_a_task_that_names_another_id_is_not_adopted(tmp_path: Path) -> None:
     answer = Found(Task("8", TaskStatus.PROCESSING, external_task_id="kb-somebody"))
     reached, _ = looked_up(tmp_path, [answer], proved_at=EPOCH)

@@ -70,6 +70,19 @@ def test_turns_are_even_and_not_the_whole_window_at_once() -> None:
     assert min(run(main)[1:]) >= 0.99
 
 
+def test_a_silence_saves_no_turn_up() -> None:
+    """After a while without a request the second one is as far from the first as ever."""
+
+    async def main(loop: VirtualLoop) -> list[float]:
+        pacer, times = pacer_of(loop, Rate(2, 1.0)), []
+        await take_turns(loop, pacer, 1, times)
+        await asyncio.sleep(60.0)
+        await take_turns(loop, pacer, 6, times)
+        return [after - before for before, after in itertools.pairwise(times[1:])]
+
+    assert min(run(main)) >= 0.45
+
+
 def test_a_pause_holds_everybody() -> None:
     async def main(loop: VirtualLoop) -> float:
         pacer = pacer_of(loop, Rate(10, 1.0))

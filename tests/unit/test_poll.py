@@ -57,6 +57,20 @@ def test_a_wish_for_patience_is_kept(tmp_path: Path) -> None:
     assert second - first >= 60.0
 
 
+def test_a_wish_for_a_day_of_patience_ends_with_ours(tmp_path: Path) -> None:
+    """A task is never held, and a slot with it, for longer than task_timeout says."""
+
+    async def story(stages: Stages) -> Any:
+        begun = stages.loop.time()
+        stages.api.queries = [Unavailable(SAID, 86_400.0), found()]
+        reached, _ = await stages.poll(attempt(opened()))
+        return reached, stages.loop.time() - begun
+
+    reached, took_s = play(tmp_path, story, proved_at=EPOCH, task_timeout_s=600.0)
+    assert isinstance(reached.state, TimedOut)
+    assert took_s == pytest.approx(600.0, abs=10.0)
+
+
 def test_the_providers_failure_is_one(tmp_path: Path) -> None:
     answer = Found(Task("8", TaskStatus.FAILED, message="generation error"))
     reached, _, _ = polled(tmp_path, [answer])

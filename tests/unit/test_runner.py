@@ -40,6 +40,7 @@ from batch.job import (
     fingerprint,
 )
 from batch.plan import Action, Plan, Policy, make_plan
+from batch.stop import StopReason
 from batch.wire import Created, Found, Refused, Task, TaskStatus
 
 VIDEO = video("8", 5000)
@@ -338,3 +339,18 @@ def test_a_task_found_for_an_answer_lost_in_an_earlier_run_is_told_of(
         return [event for event in stages.events if isinstance(event, Adopted)]
 
     assert play(tmp_path, story) == [Adopted("a", "8", "kb-0")]
+
+
+def test_a_job_with_two_open_tasks_holds_two_slots(tmp_path: Path) -> None:
+    """Its former version is collected first; both count at the provider."""
+
+    async def story(stages: Stages) -> int:
+        before, now, new = job(prompt="a dog"), job(), job("new")
+        await stages.journal.commit(Put(tried(opened("7"), before, "kb-0")))
+        await stages.journal.commit(Put(tried(opened("8"), now, "kb-1", 2)))
+        stages.api.queries = [Found(Task("7", TaskStatus.PROCESSING))]
+        stages.loop.call_later(60.0, stages.stop.ask, StopReason.DEADLINE, "it is time")
+        await stages.runner().run(planned(stages, [now, new]))
+        return stages.api.count("submit")
+
+    assert play(tmp_path, story, max_in_flight=2, proved_at=EPOCH) == 0

@@ -162,23 +162,55 @@ def test_a_stop_during_the_look_up_leaves_the_attempt_lost(tmp_path: Path) -> No
     assert on_disk == "Lost"
 
 
-@pytest.mark.parametrize(
-    "answer", [TOO_FAST, Unsent(SAID), CREDIT], ids=["429", "unsent", "credit"]
-)
+REFUSALS = {
+    "429": TOO_FAST,
+    "unsent": Unsent(SAID),
+    "credit": CREDIT,
+    "invalid": Refused(SAID),
+    "a firewall": AccountRefused(Failure(FailureKind.ACCOUNT, "no", http_status=403)),
+}
+
+
+@pytest.mark.parametrize("answer", REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_doubt_outlives_a_refusal_of_its_resubmission(tmp_path: Path, answer: Any) -> None:
     """`--resubmit-unconfirmed` sends what may exist already; a refusal now says nothing about then.
 
-    Were the attempt withdrawn, a task that was paid for would be forgotten.
+    Were the attempt withdrawn or called failed, a task that was paid for would be forgotten.
     """
 
-    async def story(stages: Stages) -> str | None:
+    async def story(stages: Stages) -> tuple[Any, str | None]:
         unsure = Unconfirmed(1.0, SAID)
         doubtful = attempt(unsure)
         await stages.journal.commit(Put(doubtful))
         stages.api.submits, stages.api.queries = [answer], [NOT_FOUND]
         stages.slots.occupy()
         stages.loop.call_later(5.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
-        await stages.submitter.submit(doubtful, order=0, resent=True, unsure=unsure)
+        reached = await stages.submitter.submit(doubtful, order=0, resent=True, unsure=unsure)
+        return reached, stages.state_of()
+
+    reached, on_disk = play(tmp_path, story)
+    assert on_disk == "Lost"
+    assert reached is None or isinstance(reached.state, Unconfirmed)
+
+
+@pytest.mark.parametrize(
+    "answer", [TOO_FAST, Unsent(SAID), CREDIT], ids=["429", "unsent", "credit"]
+)
+def test_what_look_up_called_absent_is_not_forgotten(tmp_path: Path, answer: Any) -> None:
+    """A task may turn up after the settle time; until a request has gone through it is looked for."""
+
+    async def story(stages: Stages) -> str | None:
+        stages.api.submits, stages.api.queries = [Ambiguous(SAID), answer], [NOT_FOUND]
+        stages.slots.occupy()
+        stages.loop.call_later(60.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
+        await stages.submitter.submit(attempt(), order=0)
         return stages.state_of()
 
-    assert play(tmp_path, story) in {"Unconfirmed", "Lost", "Intended"}
+    assert play(tmp_path, story, proved_at=EPOCH) == "Lost"
+
+
+def test_what_is_refused_for_ever_after_it_proved_absent_has_failed(tmp_path: Path) -> None:
+    """What is wrong with the request now was wrong with it when its answer was lost."""
+    answers = [Ambiguous(SAID), Refused(SAID)]
+    reached, _ = submitted(tmp_path, answers, [NOT_FOUND], proved_at=EPOCH)
+    assert isinstance(reached.state, Failed)
