@@ -123,7 +123,8 @@ def begin(session: Session) -> None:
 
 
 def close_session(session: Session, exit_code: ExitCode, clock: Clock) -> None:
-    """Note how the run ended."""
+    """Note how the run ended; from then on the size of results.jsonl tells whether it is whole."""
+    session.results.flush()
     session.store.write([RunEnded(session.run_id, clock.now(), int(exit_code))])
 
 
@@ -141,6 +142,7 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
     with Store.open_to_read(path) as store:
         _check_history(store, settings.output_dir)
         _check_origin(store, settings, remember=False)
+        ResultsFile(settings.output_dir / "results.jsonl").check(store)
         return _plan(manifest, settings, store.known())
 
 

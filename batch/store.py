@@ -197,6 +197,12 @@ class Store:
         """Iterate over all attempts, by job and number."""
         return self._attempts("1")
 
+    def has_attempt(self, external_task_id: str) -> bool:
+        """Tell whether an attempt of that id is recorded."""
+        with _told(self.path):
+            query = "SELECT 1 FROM attempts WHERE external_task_id = ?"
+            return self._db.execute(query, (external_task_id,)).fetchone() is not None
+
     def owner_of(self, task_id: str) -> str | None:
         """Return the external id of the attempt that a task is recorded for."""
         with _told(self.path):

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scripted import attempt, opened
 
-from batch.changes import Row
+from batch.changes import Put, Row, RunStarted
 from batch.errors import StateError
 from batch.results_file import ResultsFile
 from batch.store import Store
@@ -87,3 +88,56 @@ def test_nothing_follows_half_a_line(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="half a line"):
         results.append([row(2)])
     assert not path.exists()
+
+
+def paid(number: int) -> str:
+    ids = {"task_id": f"80{number}", "external_task_id": f"kb-{number}"}
+    return json.dumps({"job_id": f"j{number}", **ids})
+
+
+def test_results_that_know_more_than_the_state_stop_the_run(tmp_path: Path, store: Store) -> None:
+    """A backup of the state was put back: what it has forgotten would be paid for again."""
+    results, path = ResultsFile(tmp_path / "results.jsonl"), tmp_path / "results.jsonl"
+    for number in range(2):
+        store.write([Put(attempt(opened(f"80{number}"), name=f"kb-{number}")), Row(paid(number))])
+    path.write_text("".join(f"{paid(number)}\n" for number in range(3)))
+    before = path.read_bytes()
+    for work in (results.check, results.mend):
+        with pytest.raises(StateError, match="paid task 802"):
+            work(store)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps({"job_id": "j0", "task_id": "800", "external_task_id": "kb-0", "note": "mine"}),
+        json.dumps({"job_id": "j9", "task_id": None, "external_task_id": "kb-9"}),
+        "no JSON",
+        "[]",
+    ],
+    ids=["edited", "nothing paid", "garbage", "no object"],
+)
+def test_a_strange_line_that_tells_of_no_forgotten_task_is_left_alone(
+    tmp_path: Path, store: Store, line: str
+) -> None:
+    store.write([Put(attempt(opened("800"), name="kb-0")), Row(paid(0))])
+    path = tmp_path / "results.jsonl"
+    path.write_text(f"{paid(0)}\n{line}\n")
+    ResultsFile(path).check(store)
+    assert ResultsFile(path).mend(store) == 0
+    assert path.read_text() == f"{paid(0)}\n{line}\n"
+
+
+@pytest.mark.parametrize("zeros_from", [1, 30, 90, 150])
+def test_zeros_that_a_power_cut_has_left_are_mended(
+    tmp_path: Path, store: Store, zeros_from: int
+) -> None:
+    """The size is right, but what was not flushed is not there; only the machine's death does that."""
+    lines = [paid(number) for number in range(3)]
+    store.write([RunStarted("r", 1.0), *(Row(line) for line in lines)])
+    path = tmp_path / "results.jsonl"
+    whole = "".join(f"{line}\n" for line in lines).encode()
+    path.write_bytes(whole[:zeros_from].ljust(len(whole), b"\0"))
+    ResultsFile(path).mend(store)
+    assert path.read_bytes() == whole
