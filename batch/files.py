@@ -49,11 +49,21 @@ class OutputFolder:
             self.parts.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StateError(f"{self.parts} cannot be made: {error.strerror or error}") from error
+        self._identity = self._place()
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self.parts, ignore_errors=True)
+
+    def _place(self) -> tuple[int, int]:
+        status = os.stat(self.parts)  # noqa: PTH116 - once per video
+        return status.st_dev, status.st_ino
+
+    def _check_place(self) -> None:
+        """Nothing may land in a folder that has taken this one's place."""
+        if self._place() != self._identity:
+            raise OSError(errno.ESTALE, "the output folder was moved or replaced", str(self.root))
 
     def is_present(self, file: str, size: int) -> bool:
         """Tell whether *file* (relative to the folder) is there, with *size* bytes."""
@@ -77,6 +87,7 @@ class OutputFolder:
         Raises:
             OSError: the disk or the permissions.
         """
+        self._check_place()
         await self.run(_keep_if_there, self.root / file, self.root / keep_as)
 
     async def land(self, part: Part, file: str, *, keep_as: str, check: Callable[[Path], T]) -> T:
@@ -89,6 +100,7 @@ class OutputFolder:
             OSError: the disk or the permissions; the final name is then as it was.
             Exception: whatever *check* raises; nothing has moved, and the part is still open.
         """
+        self._check_place()
         return await self.run(_land, part, self.root / file, self.root / keep_as, check)
 
 

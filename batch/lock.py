@@ -1,7 +1,8 @@
 """One run per output folder, also across processes.
 
 The lock is the operating system's (flock): it is free the moment its holder dies, however it dies.
-The file only says who holds it.
+The file only says who holds it. Where the system can lock a folder, the folder that holds the file
+is locked too: the file alone could be deleted by somebody who wants to be rid of the lock.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,8 +42,8 @@ def hold(path: Path) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error
-    with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        if not _try_long(file.fileno()):
+    with os.fdopen(descriptor, "r+b", buffering=0) as file, _open_folder(path.parent) as folder:
+        if not (_try_long(_try_folder, folder) and _try_long(_try_lock, file.fileno())):
             raise LockedError(f"another run holds {path.parent.parent}: {_holder(path)}")
         try:
             file.truncate(0)
@@ -58,6 +59,9 @@ def hold(path: Path) -> Iterator[None]:
 def holder(path: Path) -> str | None:
     """Say who holds the lock at *path*, or None if nobody does."""
     try:
+        with _open_folder(path.parent) as folder:
+            if not _try_folder(folder):
+                return _holder(path)
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
         return None
@@ -65,13 +69,37 @@ def holder(path: Path) -> str | None:
         return None if _try_lock(file.fileno()) else _holder(path)
 
 
-def _try_long(descriptor: int) -> bool:
+def _try_long(try_lock: Callable[[int], bool], descriptor: int) -> bool:
     """Try for a moment: `status` takes the lock for an instant to see whether anybody holds it."""
     for _ in range(PATIENCE_TRIES):
-        if _try_lock(descriptor):
+        if try_lock(descriptor):
             return True
         time.sleep(PATIENCE_S)
-    return _try_lock(descriptor)
+    return try_lock(descriptor)
+
+
+@contextlib.contextmanager
+def _open_folder(folder: Path) -> Iterator[int]:
+    if sys.platform == "win32":  # pragma: no cover (Windows)
+        yield -1
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_folder(descriptor: int) -> bool:
+    """Lock a folder; where that cannot be done (network drives) the file's lock has to do."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -12,6 +12,7 @@ mended when the folder is opened the next time.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -102,6 +103,7 @@ class Store:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
         self.path = path
+        self._identity: tuple[int, int] | None = None  # of the file that is written to
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -118,10 +120,12 @@ class Store:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
                 _migrate(connection, path)
+                store = cls(connection, path)
+                store._identity = _identity(path)
             except BaseException:
                 connection.close()
                 raise
-        return cls(connection, path)
+        return store
 
     @property
     def is_new(self) -> bool:
@@ -286,6 +290,11 @@ class Store:
         Raises:
             StateError: nothing of it was committed.
         """
+        if self._identity is not None and _identity(self.path) != self._identity:
+            raise StateError(
+                f"{self.path} is no longer where it was when this run began: the folder was moved,"
+                " replaced or deleted under it. Nothing more is written; put it back and run again"
+            )
         with _told(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -348,6 +357,15 @@ class _told:  # noqa: N801 - reads as a word where it is used
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, sqlite3.DatabaseError | OSError):
             raise StateError(_sentence(self._path, error)) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name; None where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - once per commit
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _sentence(path: Path, error: Exception) -> str:

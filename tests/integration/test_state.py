@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from batch import lock
 from batch.errors import ExitCode, LockedError, StateError, UsageError
+from batch.events import Generated
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
@@ -258,3 +260,44 @@ async def test_the_state_is_usable_while_a_run_goes_on(desk: Any) -> None:
     async with desk.sandbox() as box:
         await desk.run(box, 5, observers=[Reader()])
     assert max(seen) == 5
+
+
+async def test_a_state_that_is_older_than_the_results_stops_the_run(desk: Any) -> None:
+    """A backup was put back; to go on would pay again for what has been made since."""
+    state = desk.root / ".kling-batch/state.db"
+    async with desk.sandbox() as box:
+        await desk.run(box, 2)
+        backup = state.read_bytes()
+        await desk.run(box, 5)
+        newest = state.read_bytes()
+        state.write_bytes(backup)
+        with pytest.raises(StateError, match="older than the results"):
+            await desk.run(box, 5)
+        with pytest.raises(StateError, match="older than the results"):
+            desk.plan(box, 5)
+        assert box.stats.created == 5
+        state.write_bytes(newest)
+        assert (await desk.run(box, 5)).exit_code is ExitCode.OK
+        assert box.stats.created == 5
+
+
+async def test_a_folder_that_is_moved_under_a_run_is_written_to_no_more(desk: Any) -> None:
+    """What has taken its place is another run's; the moved one goes on where it is."""
+    moved = desk.root.with_name("moved")
+
+    class Mover:
+        def notify(self, event: Any) -> None:
+            if isinstance(event, Generated) and not moved.exists():
+                desk.root.rename(moved)
+                (desk.root / ".kling-batch/parts").mkdir(parents=True)
+                (desk.root / ".kling-batch/state.db").touch()
+
+    async with desk.sandbox() as box:
+        with pytest.raises(StateError, match="moved, replaced or deleted"):
+            await desk.run(box, 4, observers=[Mover()], is_checked=False)
+        assert desk.videos == {}
+        assert desk.results() == ""
+        shutil.rmtree(desk.root)
+        moved.rename(desk.root)
+        assert (await desk.run(box, 4)).exit_code is ExitCode.OK
+        assert box.stats.created == 4

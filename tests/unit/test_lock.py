@@ -32,6 +32,17 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     assert holder(path) is None
 
 
+def test_deleting_the_lock_file_does_not_let_a_second_run_in(tmp_path: Path) -> None:
+    """People do that when they are told that another run holds the folder."""
+    path = tmp_path / ".kling-batch/lock"
+    with hold(path):
+        path.unlink()
+        with pytest.raises(LockedError):
+            hold(path).__enter__()
+        assert holder(path) is not None
+    assert holder(path) is None
+
+
 def test_it_is_free_when_it_was_given_back(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with hold(path):
