@@ -35,7 +35,7 @@ LINK_TRIES = 6
 OUTAGE_S = 1800.0  # for so long nothing is given up while not even the API can be reached
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 20.0
-MAX_VIDEO_BYTES = 8 * 1024**3
+MAX_VIDEO_BYTES = 2 * 1024**3  # no video of some seconds comes near it
 SLOWEST_BYTES_S = 1000.0  # less than that over a whole stall time-out is a stall, too
 FINISH_WITHIN_S = 60.0  # a run that is being left waits so long for downloads under way
 
