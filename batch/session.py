@@ -21,6 +21,7 @@ from batch.config import Settings
 from batch.errors import ExitCode, StateError, UsageError
 from batch.job import STATE_FOLDER, Job
 from batch.manifest import Manifest
+from batch.media import MediaError, inspect
 from batch.plan import Plan, Policy, make_plan
 from batch.prices import estimate
 from batch.results_file import ResultsFile
@@ -158,12 +159,20 @@ def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
 
 def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]]) -> Plan:
     root = os.fspath(settings.output_dir)
+    landed_at = {item.file: item.landed_at for items in known.values() for item in items}
 
     def is_present(file: str, size: int) -> bool:
         try:
-            return os.stat(f"{root}/{file}").st_size == size  # noqa: PTH116 - a third of pathlib's time
-        except OSError:
+            status = os.stat(f"{root}/{file}")  # noqa: PTH116 - a third of pathlib's time
+            if status.st_size != size:
+                return False
+            # Somebody has written to it since: its size alone says nothing any more. What was left
+            # alone is not opened, since a quiet night looks at every video.
+            if status.st_mtime > (landed_at[file] or 0.0):
+                inspect(Path(root, file))
+        except (OSError, MediaError):
             return False
+        return True
 
     return make_plan(
         manifest.jobs,

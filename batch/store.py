@@ -95,6 +95,7 @@ class Known(NamedTuple):
     file: str | None
     bytes: int | None
     cost_usd: float | None
+    landed_at: float | None
 
 
 class Store:
@@ -179,7 +180,8 @@ class Store:
         known: dict[str, list[Known]] = {}
         query = (
             "SELECT external_task_id, job_id, number, fingerprint, state, task_id, failure_kind,"
-            " file, bytes, cost_usd FROM attempts ORDER BY job_id, number"
+            " file, bytes, cost_usd, json_extract(detail, '$.landed_at')"
+            " FROM attempts ORDER BY job_id, number"
         )
         with _told(self.path):
             for row in self._db.execute(query):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -144,6 +146,21 @@ async def test_an_altered_file_is_fetched_again_and_kept(desk: Any) -> None:
         assert summary.exit_code is ExitCode.OK
         former = [p for p in (desk.root / ".kling-batch/former").rglob("*") if p.is_file()]
         assert [path.read_bytes() for path in former] == [b"edited by hand"]
+        await made(desk, box, 2)
+
+
+async def test_a_file_that_lost_its_content_but_not_its_size_is_fetched_again(desk: Any) -> None:
+    """A disk that died leaves zeros where a video was, in the same length; a copied one is left alone."""
+    async with desk.sandbox() as box:
+        await desk.run(box, 2)
+        dead, copied = desk.videos["job-00.mp4"], desk.videos["job-01.mp4"]
+        dead.write_bytes(bytes(dead.stat().st_size))
+        for path in (dead, copied):
+            os.utime(path, (time.time() + 60, time.time() + 60))
+        assert desk.plan(box, 2) == {"unchanged": 1, "fetch": 1}
+        summary = await desk.run(box, 2)
+        assert summary.exit_code is ExitCode.OK
+        assert summary.tasks_created == 0
         await made(desk, box, 2)
 
 
