@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
-from batch import cli
+INTERRUPTED, TERMINATED = 130, 143  # as in `batch.errors`, which is not imported yet
 
 
 def main() -> None:
-    """Run the command line and leave the process with its exit code."""
-    sys.exit(cli.main())
+    """Run the command line and leave the process with its exit code, also while it only begins."""
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        from batch import cli  # noqa: PLC0415 - a Ctrl-C meanwhile is no traceback
+
+        code = cli.main()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # Whoever read it has gone. Python would try again, and leave with a code of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Unwind as for a Ctrl-C; a run that submits has handlers of its own, see `batch.signals`."""
+    raise SystemExit(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ def resolve(manifest: Manifest, given: Given, environ: Mapping[str, str]) -> Set
         output_dir = manifest.path.parent / manifest.output_dir
     if output_dir is None:
         output_dir = Path("outputs") / manifest.name
-    base_url = given.base_url or manifest.base_url or DEFAULT_BASE_URL
+    # An empty --base-url is a variable that was not set: it must not mean the real API.
+    base_url = manifest.base_url or DEFAULT_BASE_URL if given.base_url is None else given.base_url
     callback = manifest.callback
     callback_url = given.callback_url or (callback.url if callback else None)
     callback_listen = given.callback_listen or (callback.listen if callback else None)

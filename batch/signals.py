@@ -15,8 +15,9 @@ def on_stop(
     """Call *ask* at the first SIGINT or SIGTERM, *insist* at every further one.
 
     The handlers are the event loop's: they run between two steps of a coroutine, never within
-    one. They are taken away again at the end. Where the loop knows no signals (Windows, a thread
-    that is not the main one) nothing is installed.
+    one. They are taken away again at the end. If one was called the process is on its way out, and
+    from then on it ignores these signals, so that one more does not take its exit code away. Where
+    the loop knows no signals (Windows, a thread that is not the main one) nothing is installed.
     """
     loop = asyncio.get_running_loop()
     asked = False
@@ -39,3 +40,5 @@ def on_stop(
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
+            if asked:
+                signal.signal(number, signal.SIG_IGN)

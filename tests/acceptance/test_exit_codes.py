@@ -63,6 +63,7 @@ def test_1_when_some_jobs_failed(shell: Any, sandbox: Any) -> None:
         ("run", "night.yaml", "--deadline", "soon"),
         ("run", "night.yaml", "--base-url", "http://nowhere.invalid"),
         ("run", "night.yaml", "--base-url", "ftp://nowhere.invalid"),
+        ("run", "night.yaml", "--base-url", ""),
         ("run", "night.yaml", "--base-url", "https://user:secret@nowhere.invalid"),
         ("run", "night.yaml", "--log-format", "xml"),
         ("run", "night.yaml", "--api-key", "sk-something"),
@@ -201,6 +202,43 @@ def test_130_and_143_when_interrupted(shell: Any, sandbox: Any, number: Any, cod
         summary = json.loads(out)
         assert summary["exit_code"] == code
         assert summary["left"] == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_130_and_143_also_for_an_impatient_second_signal(
+    shell: Any, sandbox: Any, number: Any, code: int
+) -> None:
+    """One that comes when the summary is out already, and the process is about to end."""
+    box = sandbox(median_s=600)
+    with shell.running("run", shell.manifest(), "--base-url", box.base_url, "--json") as process:
+        until(lambda: box.stats.created == 2)
+        process.send_signal(number)
+        assert json.loads(process.stdout.readline())["exit_code"] == code
+        process.send_signal(number)
+        assert process.wait(5) == code
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_130_and_143_also_before_a_run_has_begun(number: int, code: int) -> None:
+    """While a manifest is still being read there is no event loop to take the signal: no traceback."""
+    script = (
+        "import os, time; from batch import __main__, cli;"
+        f" cli.main = lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(9)); __main__.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, timeout=8
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+def test_a_reader_of_the_log_that_has_gone_changes_no_exit_code(shell: Any, sandbox: Any) -> None:
+    """The videos are made; who still wanted the log is another question."""
+    args = ("run", shell.manifest(), "--base-url", sandbox().base_url)
+    with shell.running(*args) as process:
+        process.stderr.close()
+        process.stderr = None
+        process.stdout.read()
+        assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file"])
