@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from batch.commands.flags import manifest_argument, settle, with_options
 from batch.config import Settings
 from batch.errors import ExitCode
 from batch.manifest import Manifest
-from batch.plan import Action, Decision, Plan
+from batch.plan import Action, Decision, Plan, is_selected
 from batch.session import plan_only
 
 SHOWN = 50  # of each kind, in text; --json lists all
@@ -26,19 +27,25 @@ SHOWN = 50  # of each kind, in text; --json lists all
 def command(manifest: Path, *, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Plan and print."""
     loaded, settings = settle(manifest, flags)
-    show_warnings(loaded, quiet=quiet)
+    show_doubts(loaded, settings, quiet=quiet)
     show_plan(loaded, settings, as_json=as_json, quiet=quiet)
     return ExitCode.OK
 
 
-def show_warnings(manifest: Manifest, *, quiet: bool) -> None:
-    """Print the manifest's warnings to stderr."""
-    if quiet:
-        return
-    for problem in manifest.warnings[:SHOWN]:
-        click.echo(f"warning: {problem}", err=True)
+def doubts(manifest: Manifest, settings: Settings) -> Iterator[str]:
+    """Say what is doubtful in the manifest, and which --select takes no job in."""
+    for pattern in settings.select:
+        if not any(is_selected(job.id, job.tags, (pattern,)) for job in manifest.jobs):
+            yield f"no job of the manifest matches --select {pattern!r}"
+    yield from map(str, manifest.warnings[:SHOWN])
     if len(manifest.warnings) > SHOWN:
-        click.echo(f"warning: … and {len(manifest.warnings) - SHOWN} more", err=True)
+        yield f"… and {len(manifest.warnings) - SHOWN} more"
+
+
+def show_doubts(manifest: Manifest, settings: Settings, *, quiet: bool) -> None:
+    """Print the doubts to stderr."""
+    for doubt in () if quiet else doubts(manifest, settings):
+        click.echo(f"warning: {doubt}", err=True)
 
 
 def show_plan(manifest: Manifest, settings: Settings, *, as_json: bool, quiet: bool) -> None:

@@ -16,7 +16,7 @@ from batch import logs
 from batch.bug_report import print_error, write_bug_report
 from batch.clock import SystemClock
 from batch.commands.flags import manifest_argument, settle, with_options
-from batch.commands.plan import show_plan, show_warnings
+from batch.commands.plan import doubts, show_doubts, show_plan
 from batch.config import Settings, require_key
 from batch.errors import BatchError, ExitCode
 from batch.manifest import Manifest
@@ -50,12 +50,16 @@ GC_ALLOCATIONS = 20_000
 def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Load, run, tell."""
     loaded, settings = settle(manifest, flags)
-    show_warnings(loaded, quiet=quiet)
+    logs_json = flags["log_format"] == "json" and not dry_run
+    show_doubts(loaded, settings, quiet=quiet or logs_json)
     if dry_run:
         show_plan(loaded, settings, as_json=as_json, quiet=quiet)
         return ExitCode.OK
     with ExitStack() as exits:
         observers, held = _observers(exits, flags, quiet=quiet)
+        if logs_json and not quiet:
+            for doubt in doubts(loaded, settings):
+                logs.logger.warning(doubt)
         try:
             summary = _run(loaded, settings, observers)
         except BatchError:

@@ -127,13 +127,19 @@ def _text(found: dict[str, Any]) -> str:
         )
         lines.append(f"  last run {last['run_id']} {end}")
     lines.append(f"  {found['tasks_paid']} tasks paid for so far")
-    missing = found["paid_without_file"]
-    if missing:
-        lines.append(f"  {len(missing)} paid for and without a file (the next run fetches them):")
-        lines += [
-            f"    {item['job_id']}  task {item['task_id']}  {item['state']}"
-            for item in missing[:SHOWN]
-        ]
-        if len(missing) > SHOWN:
-            lines.append(f"    … and {len(missing) - SHOWN} more")
+    missing = [
+        f"{item['job_id']}  task {item['task_id']}  {item['state']}"
+        for item in found["paid_without_file"]
+    ]
+    lines += _listed("paid for and without a file (the next run fetches them)", missing)
+    lines += _listed("unconfirmed, perhaps paid for (the next run looks)", found["unconfirmed"])
     return "\n".join(lines)
+
+
+def _listed(what: str, items: list[str]) -> list[str]:
+    if not items:
+        return []
+    lines = [f"  {len(items)} {what}:", *(f"    {item}" for item in items[:SHOWN])]
+    if len(items) > SHOWN:
+        lines.append(f"    … and {len(items) - SHOWN} more")
+    return lines

@@ -126,6 +126,35 @@ def test_status_tells_what_stands_where(shell: Any, sandbox: Any) -> None:
     assert shell("status", "--json", key=None).json == [found]
 
 
+def test_status_lists_the_unconfirmed(shell: Any, sandbox: Any) -> None:
+    """They may have been paid for: by name, for people too."""
+    box = sandbox("submit:drop-after:first=1", lookup=False)
+    shell("run", shell.manifest(1), "--base-url", box.base_url)
+    said = shell("status", "outputs/night", key=None)
+    assert "1 unconfirmed, perhaps paid for" in said.out
+    assert "\n    job-0" in said.out
+
+
+def test_a_selection_of_nothing_is_said(shell: Any, sandbox: Any) -> None:
+    """A mistyped pattern is no trouble of the night's, but nobody means it; with --quiet it is silent."""
+    manifest = shell.manifest(2)
+    args = ("run", manifest, "--base-url", sandbox().base_url, "--select")
+    for command in (("plan", manifest, "--select"), args):
+        said = shell(*command, "jbo-*")
+        assert said.code == 0
+        assert "no job of the manifest matches --select 'jbo-*'" in said.err
+    assert "no job" not in shell(*args, "job-1").err
+    assert shell(*args, "jbo-*", "--quiet").err == ""
+
+
+def test_a_json_log_holds_the_manifests_warnings_as_json(shell: Any, sandbox: Any) -> None:
+    """Every line of stderr can be parsed."""
+    manifest = shell.manifest([{"id": "a", "prompt": "fox", "cfg_scale": 0.5}])
+    said = shell("run", manifest, "--base-url", sandbox().base_url, "--log-format", "json")
+    lines = [json.loads(line) for line in said.err.splitlines()]
+    assert any("cfg_scale" in line["message"] and line["level"] == "warning" for line in lines)
+
+
 def test_status_works_while_a_run_is_going(shell: Any, sandbox: Any) -> None:
     """Who runs, and what is being generated."""
     box = sandbox(median_s=600)
