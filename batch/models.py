@@ -83,7 +83,9 @@ def check_options(values: Mapping[str, Json]) -> Iterator[Remark]:
     seconds = int(values.get("duration", DEFAULT_DURATION))
     if seconds not in model.seconds:
         takes = " or ".join(map(str, model.seconds))
-        yield Remark("duration", f"{name} makes {takes} seconds, not {seconds}", is_fault=True)
+        yield Remark(
+            "duration", f"duration is {seconds}; {name} makes {takes} seconds", is_fault=True
+        )
     yield from _check_ignored(name, model, values, seconds)
 
 

@@ -131,7 +131,7 @@ def test_there_must_be_jobs(faults: Faults, jobs: str) -> None:
 @pytest.mark.parametrize(
     ("line", "column", "message", "advice"),
     [
-        ("duration: 7", 15, "kling-v2-6 makes 5 or 10 seconds, not 7", ""),
+        ("duration: 7", 15, "duration is 7; kling-v2-6 makes 5 or 10 seconds", ""),
         ("duration: 2", 15, "duration is '2'; it must be whole seconds", ""),
         ("duration: 5s", 15, "duration is '5s'", "write 5"),
         ("mode: 4k", 11, "kling-v2-6 takes the mode std or pro, not 4k", ""),

@@ -138,7 +138,7 @@ def test_a_path_may_lead_out_of_the_folder(tmp_path: Path) -> None:
         ('id,prompt\na,"x\n', 2, "not valid CSV"),
         ("id,prompt\na,x\na,y\n", 3, "the id 'a' is taken by the job in line 2"),
         ('id,prompt\nz,y\na,"two\nlines"\n../b,x\n', 5, "the id '../b' has"),
-        ("id,prompt,duration\na,x,7\n", 2, "kling-v2-6 makes 5 or 10 seconds, not 7"),
+        ("id,prompt,duration\na,x,7\n", 2, "duration is 7; kling-v2-6 makes 5 or 10 seconds"),
         ("id,prompt,extra\na,x,{\n", 2, "the cell extra is not JSON"),
         ("id,prompt,external_task_id\na,x,y\n", 1, "external_task_id is not for a row"),
         (b"id,prompt\na,\xff\n", 2, "the file is not UTF-8"),
