@@ -16,7 +16,15 @@ from batch.hints import Hint
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.journal import Journal
 from batch.stop import Stop
-from batch.wire import RETENTION_S, Found, NotFound, QueryAnswer, Task
+from batch.wire import (
+    RETENTION_S,
+    AccountRefused,
+    Found,
+    NotFound,
+    QueryAnswer,
+    Task,
+    Unavailable,
+)
 
 PROOF_LASTS_S = 7 * 24 * 3600.0
 PROOF_TRIES = 3  # per run; a fresh task may be invisible for some seconds
@@ -111,7 +119,7 @@ class LookUp:
             elapsed = self._clock.monotonic() - begun
             # Whether the task is there is asked until the settle time is over; whether anybody
             # answers at all, as long as we would wait for a task.
-            limit = settle_s if isinstance(answer, NotFound) else self._patience_s
+            limit = settle_s if self._is_an_answer(answer) else self._patience_s
             longest_wait_s = LONGEST_WAIT_S
             if limit < self._patience_s and self._may_be_named(attempt, state, hint):
                 limit = self._patience_s
@@ -124,6 +132,17 @@ class LookUp:
             if self._stop.leaving.is_set():
                 return attempt
             wait_s = min(wait_s * 2, longest_wait_s)
+
+    def _is_an_answer(self, answer: QueryAnswer) -> bool:
+        """Whether asking on can tell more: not, where look-up may not be served at all."""
+        match answer:
+            case NotFound():
+                return True
+            case Unavailable(failure) | AccountRefused(failure):
+                is_final = failure.http_status is not None and failure.http_status < 500
+                return is_final and failure.http_status != 429 and not self._is_proved
+            case _:
+                return False
 
     def _may_be_named(self, attempt: Attempt, state: Lost, hint: Hint | None) -> bool:
         """Whether a callback may still bring home what looking up cannot tell.

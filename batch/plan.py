@@ -37,6 +37,7 @@ class Action(StrEnum):
     RETRY = "retry"  # failed, and a new attempt may heal it: pay
     FORCED = "forced"  # up to date, but wanted anew: pay
     RESUME = "resume"  # a task is (or may be) there: ask for it
+    RESUBMIT = "resubmit"  # nobody knows whether a task is there, and it is wanted: may pay again
     FETCH = "fetch"  # the video is made and paid for, the file is not here
     UNCHANGED = "unchanged"  # nothing to do
     RESTING = "resting"  # failed, and only the person can heal it
@@ -44,6 +45,7 @@ class Action(StrEnum):
 
 
 PAYING = frozenset({Action.NEW, Action.CHANGED, Action.RETRY, Action.FORCED})
+COSTING = PAYING | {Action.RESUBMIT}
 
 
 class Attempted(Protocol):
@@ -73,8 +75,8 @@ class Decision:
 
     *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
-    *paid* counts the tasks already made for this fingerprint, *failed_paid* those of them that
-    failed since the last success; *cost_usd* is the estimate for what is to be paid now.
+    *tried* counts the attempts already made for this fingerprint, *paid* those that have a task,
+    *failed_paid* those of them that failed since the last success; *cost_usd* is the estimate for what is to be paid now.
     """
 
     action: Action
@@ -84,6 +86,7 @@ class Decision:
     attempt: str | None = None
     former: tuple[str, ...] = ()
     number: int = 1
+    tried: int = 0
     paid: int = 0
     failed_paid: int = 0
     cost_usd: float | None = None
@@ -96,6 +99,7 @@ class Policy:
 
     force: bool = False
     retry_failed: bool = False
+    resubmit_unconfirmed: bool = False
     max_attempts: int = 3
     select: tuple[str, ...] = ()
 
@@ -144,7 +148,7 @@ def make_plan(
         if not is_selected(job.id, job.tags, policy.select):
             continue
         decision = _decide(job, known.get(job.id, ()), policy, is_present)
-        if decision.action in PAYING:
+        if decision.action in COSTING:
             cost_usd, price_known = price(job)
             decision = replace(decision, cost_usd=cost_usd, price_known=price_known)
         _add(plan, decision)
@@ -214,6 +218,7 @@ def _decide(
         attempt=latest.external_task_id if latest is not None and goes_on else None,
         former=former,
         number=attempts[-1].number + 1 if attempts else 1,
+        tried=len(same),
         paid=sum(attempt.task_id is not None for attempt in same),
         failed_paid=_failed_paid(same),
     )
@@ -243,6 +248,8 @@ def _judge(
             return Action.RESUME, "a paid task is open", True
         case "Intended" | "Lost":
             return Action.RESUME, "a submission whose answer is not known", True
+        case "Unconfirmed" if policy.resubmit_unconfirmed:
+            return Action.RESUBMIT, "unconfirmed: submitted again on request, if not found", True
         case "Unconfirmed":
             return Action.RESUME, "unconfirmed: nobody knows yet whether a task exists", True
     return _judge_failed(latest, _failed_paid(same), policy)

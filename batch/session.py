@@ -180,6 +180,7 @@ def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]])
         policy=Policy(
             force=settings.force,
             retry_failed=settings.retry_failed,
+            resubmit_unconfirmed=settings.resubmit_unconfirmed,
             max_attempts=settings.limits.max_attempts,
             select=settings.select,
         ),

@@ -14,7 +14,7 @@ from batch.changes import Put
 from batch.hints import Hint
 from batch.job import Attempt, Intended, Lost, Open, Unconfirmed
 from batch.lookup import PROOF_LASTS_S, PROOF_TRIES
-from batch.wire import Found, Task, TaskStatus
+from batch.wire import Found, Task, TaskStatus, Unavailable
 
 
 def looked_up(root: Path, answers: list[Any], *, exists: bool = False, **how: Any) -> Any:
@@ -215,3 +215,24 @@ def test_proof_is_tried_a_few_times_only(tmp_path: Path) -> None:
         return stages.api.count("query")
 
     assert play(tmp_path, story) == PROOF_TRIES
+
+
+@pytest.mark.parametrize(
+    ("status", "proved_at", "is_quick"),
+    [(404, None, True), (405, None, True), (404, EPOCH, False), (502, None, False)],
+)
+def test_where_look_up_is_not_served_it_is_not_waited_for(
+    tmp_path: Path, status: int, proved_at: float | None, is_quick: bool
+) -> None:
+    """A proxy's page will be the same in half an hour; a server in trouble may come back."""
+    page = Unavailable(replace(SAID, http_status=status))
+
+    async def story(stages: Stages) -> tuple[Any, float]:
+        begun = stages.loop.time()
+        stages.api.queries = [page]
+        reached = await stages.lookup.find(attempt(Lost(1.0, SAID)))
+        return reached, stages.loop.time() - begun
+
+    reached, took_s = play(tmp_path, story, proved_at=proved_at)
+    assert isinstance(reached.state, Unconfirmed)
+    assert (took_s < 60.0) == is_quick
