@@ -2,7 +2,7 @@
 
     python tests/benchmarks/run_all.py [--quick] [--check] [--json FILE] [--save] [NAME …]
 
-Takes about six minutes and both cores of a small machine; leave it alone meanwhile. `--save` keeps
+Takes about ten minutes and both cores of a small machine; leave it alone meanwhile. `--save` keeps
 what was found in `results/`, by date and kind of machine, so that the next person sees a change.
 """
 
@@ -21,6 +21,7 @@ import downloads
 import figures
 import growth
 import makespan
+import million
 import peers
 import push
 import quiet_night
@@ -87,6 +88,7 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
     "peers": peers.measure,
     "push": push.measure,
     "polling": polling,
+    "million": million.measure,
 }
 
 

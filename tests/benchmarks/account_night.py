@@ -1,0 +1,206 @@
+"""One account's night in virtual time: the real feeder, pacer, slots, schedule and state.
+
+    python tests/benchmarks/account_night.py OUTPUT_DIR JOBS IN_FLIGHT MEDIAN_S [SEED]
+
+The run is put together by `bootstrap.assemble` as every other; SQLite and results.jsonl are real
+and in OUTPUT_DIR. Only the provider, the network and the thread of the journal are simulated: the
+provider takes IN_FLIGHT tasks at once, generation times are lognormal, videos are small files that
+take as long to come as large ones. Prints JSON: the time it took (virtual), requests, commits, bytes,
+and the CPU that the run itself burned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import math
+import random
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "simulation"))
+
+from account import Account, clip  # noqa: E402
+from mortal import InlineJournal, Life  # noqa: E402
+from virtual_time import (  # noqa: E402
+    InlineExecutor,
+    VirtualClock,
+    VirtualLoop,
+    VirtualWindow,
+)
+
+from batch.bootstrap import assemble  # noqa: E402
+from batch.commands.run import GC_ALLOCATIONS  # noqa: E402
+from batch.config import Settings  # noqa: E402
+from batch.files import OutputFolder  # noqa: E402
+from batch.hints import Hints  # noqa: E402
+from batch.job import Job, canonical_request, fingerprint  # noqa: E402
+from batch.journal import GROUPING_S  # noqa: E402
+from batch.manifest import Manifest  # noqa: E402
+from batch.schema import Limits, Rate  # noqa: E402
+from batch.session import Session, begin, close_session, open_session  # noqa: E402
+from batch.stop import Stop  # noqa: E402
+from batch.store import Store  # noqa: E402
+
+BASE_URL = "https://simulated.example"
+
+
+class _Gap(random.Random):
+    """Stands where the simulated journal throws dice: it waits as long as the real one does."""
+
+    last = -math.inf
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def choice(self, _options: Any) -> Any:
+        gap_s = max(0.0, self.last + GROUPING_S - self._loop.time())
+        self.last = self._loop.time() + gap_s
+        return gap_s
+
+
+class _Journal(InlineJournal):
+    """Counts."""
+
+    flushes = commits = most_wal = 0
+
+    def _attempt(self, entries: list[Any]) -> Exception | None:
+        self.flushes += 1
+        self.commits += len(entries)
+        failure = super()._attempt(entries)
+        if self.flushes % 100 == 1:
+            self.most_wal = max(self.most_wal, _size(Path(f"{self._store.path}-wal")))
+        return failure
+
+
+def jobs(count: int) -> tuple[Job, ...]:
+    """Make jobs as a manifest of prompts of 150 characters would."""
+    return tuple(map(_job, range(count)))
+
+
+def _job(number: int) -> Job:
+    body = {
+        "prompt": f"Scene {number}: a river in the morning light, mist over the water, a heron that"
+        " waits between the reeds, slow camera from left to right, soft colours, no people",
+        "negative_prompt": "text, watermark, blurry",
+        "model_name": "kling-v2-6",
+        "mode": "pro",
+        "duration": "5",
+        "aspect_ratio": "16:9",
+    }
+    request = canonical_request(body)
+    return Job(f"tonight-{number:06}", request, fingerprint(request, None))
+
+
+async def night(
+    session: Session, account: Account, loop: VirtualLoop, clock: VirtualClock, rng: random.Random
+) -> dict[str, Any]:
+    """Run the session's plan, and return what was counted."""
+    begin(session)
+    with ExitStack() as exits:
+        folder = exits.enter_context(
+            OutputFolder(session.settings.output_dir, pool=InlineExecutor())
+        )
+        journal = exits.enter_context(
+            _Journal(session.store, session.results, life=Life(), rng=_Gap(loop), fault_rate=0.0)
+        )
+        reader = exits.enter_context(Store.open_to_read(session.store.path, beside_writer=True))
+        rate = session.settings.limits.submit_rate
+        runner = assemble(
+            session,
+            api=account,
+            base_url=BASE_URL,
+            account="a",
+            folder=folder,
+            journal=journal,
+            reader=reader,
+            stop=Stop(),
+            clock=clock,
+            notify=lambda _event: None,
+            rng=rng,
+            guard=VirtualWindow(clock, rate.count, rate.per_second),
+            new_id=lambda: f"kb-{rng.randbytes(16).hex()}",
+            hints=Hints(),
+            callback_url=lambda _external_task_id: None,
+        )
+        written, cpu_s = _written(), time.process_time()
+        tally = await runner.run(session.plan)
+        used = {"cpu_s": time.process_time() - cpu_s, "written": _written() - written}
+        exit_code = runner.exit_code(session.plan)
+    if tally.bugs or tally.left or set(tally.outcomes) != {"succeeded"}:
+        bug = tally.bugs[0] if tally.bugs else ""
+        raise SystemExit(f"{len(tally.left)} jobs left, {dict(tally.outcomes)}\n{bug}")
+    close_session(session, exit_code, clock)
+    return used | {
+        "flushes": journal.flushes,
+        "commits": journal.commits,
+        "most_wal": journal.most_wal,
+    }
+
+
+def _written() -> int:
+    """Return the bytes that this process has handed to the system so far; 0 where nobody counts."""
+    try:
+        lines = Path("/proc/self/io").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return int(dict(line.split(": ") for line in lines)["wchar"])
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def main(root: Path, count: int, in_flight: int, median_s: float, seed: int = 1) -> None:
+    """Simulate and print."""
+    rng, loop = random.Random(seed), VirtualLoop()
+    clock = VirtualClock(loop)
+    account = Account(loop, in_flight, median_s, rng)
+    limits = Limits(
+        submit_rate=Rate(max(10, in_flight // 10), 1.0),
+        max_in_flight=in_flight,
+        max_downloads=max(4, in_flight // 25),
+    )
+    manifest = Manifest(Path("night.yaml"), "night", jobs(count), limits)
+    settings = Settings(output_dir=root, base_url=BASE_URL, sandbox=False, limits=limits)
+    state = root / ".kling-batch" / "state.db"
+    before = _size(state), _size(root / "results.jsonl")
+    asyncio.set_event_loop(loop)
+    with open_session(manifest, settings, clock) as session:
+        gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+        counted = loop.run_until_complete(night(session, account, loop, clock, rng))
+    asyncio.set_event_loop(None)
+    seconds = loop.time()
+    loop.close()
+    found = counted | {
+        "jobs": count,
+        "seconds": seconds,
+        "per_hour": account.per_hour,
+        "used_slots": account.slot_s / (in_flight * seconds),
+        "lateness_s": account.late_s / count,
+        "requests": dict(account.requests),
+        "most_requests_per_s": max(account.seconds.values()),
+        "most_open": account.most_open,
+        "video_bytes": account.video_bytes,
+        "clip_bytes": len(clip("0")) * count,
+        "state_bytes": _size(state) - before[0],
+        "results_bytes": _size(root / "results.jsonl") - before[1],
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        float(sys.argv[4]),
+        *map(int, sys.argv[5:]),
+    )
