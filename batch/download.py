@@ -26,7 +26,7 @@ from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, 
 from batch.lookup import LookUp
 from batch.media import MediaError, compare, inspect
 from batch.retry import backoff
-from batch.stop import Stop
+from batch.stop import Stop, StopReason
 from batch.wire import Found, NotFound, QueryAnswer, TaskStatus, Unavailable
 
 TRIES = 6  # in a row without a new byte
@@ -35,6 +35,7 @@ LINK_TRIES = 6
 OUTAGE_S = 1800.0  # for so long nothing is given up while not even the API can be reached
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 20.0
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 MAX_VIDEO_BYTES = 2 * 1024**3  # no video of some seconds comes near it
 SLOWEST_BYTES_S = 1000.0  # less than that over a whole stall time-out is a stall, too
 FINISH_WITHIN_S = 60.0  # a run that is being left waits so long for downloads under way
@@ -127,6 +128,8 @@ class Downloader:
         except _Failed as failed:
             return attempt.to(replace(state, trouble=failed.failure))
         except OSError as error:
+            if error.errno in NO_ROOM:
+                self._stop_for_disk(error)
             trouble = Failure(FailureKind.DISK, _disk_sentence(error))
             return attempt.to(replace(state, trouble=trouble))
 
@@ -270,6 +273,12 @@ class Downloader:
             await self._wait(max(self._backoff(asked), self._poll_interval_s))
         raise _Failed(failure)
 
+    def _stop_for_disk(self, error: OSError) -> None:
+        """Pay for nothing that there is no room for; what is paid for is collected next time."""
+        sentence = f"the disk takes no more videos ({error.strerror}); nothing more is submitted"
+        if self._stop.ask(StopReason.DISK, sentence):
+            self._notify(events.Stopping(sentence))
+
     def _backoff(self, tries: int) -> float:
         return backoff(tries, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=self._rng)
 
@@ -307,6 +316,6 @@ def _warnings(attempt: Attempt, video: Video) -> tuple[str, ...]:
 
 def _disk_sentence(error: OSError) -> str:
     what = error.strerror or type(error).__name__
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in NO_ROOM:
         return f"no space left for the video ({what}); make room and run again, it is paid for"
     return f"the video cannot be written ({what}); mend that and run again, it is paid for"

@@ -14,6 +14,7 @@ class StopReason(StrEnum):
     DEADLINE = "deadline"
     BUDGET = "budget"
     ACCOUNT = "account"
+    DISK = "disk"
     INTERRUPTED = "interrupted"
     TERMINATED = "terminated"
 
@@ -22,6 +23,7 @@ EXIT_CODES = {
     StopReason.DEADLINE: ExitCode.LIMIT,
     StopReason.BUDGET: ExitCode.LIMIT,
     StopReason.ACCOUNT: ExitCode.ACCOUNT,
+    StopReason.DISK: ExitCode.JOBS_FAILED,
     StopReason.INTERRUPTED: ExitCode.INTERRUPTED,
     StopReason.TERMINATED: ExitCode.TERMINATED,
 }

@@ -26,6 +26,7 @@ from scripted import (
 
 from batch.api import BrokenFetchError, ExpiredLinkError, UselessPartError
 from batch.download import OUTAGE_S, TRIES
+from batch.events import Stopping
 from batch.job import Failed, FailureKind, Generated, Landed
 from batch.stop import StopReason
 from batch.wire import Found, Task, TaskStatus
@@ -156,6 +157,24 @@ def test_a_full_disk_is_told_and_the_task_kept(tmp_path: Path) -> None:
     reached, _ = downloaded(tmp_path, [whole()])
     assert isinstance(reached.state, Generated)
     assert reached.state.trouble.kind is FailureKind.DISK
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_nothing_more_is_paid_for_that_there_is_no_room_for(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> Any:
+        (tmp_path / ".kling-batch/parts/kb-1.part").symlink_to("/dev/full")
+        stages.api.fetches, stages.api.queries = [whole()], [LINK]
+        reached = await stages.downloader.download(
+            attempt(generated()), "https://cdn/first", file=FILE, keep_as=KEPT
+        )
+        return reached, stages
+
+    reached, stages = play(tmp_path, story)
+    assert isinstance(reached.state, Generated)
+    assert "no space left" in reached.state.trouble.message
+    assert stages.stop.feeding.is_set()
+    assert not stages.stop.leaving.is_set(), "what is open is still watched to its end"
+    assert any(isinstance(event, Stopping) for event in stages.events)
 
 
 def test_a_former_video_is_kept(tmp_path: Path) -> None:
