@@ -34,6 +34,7 @@ from batch.text import clean
 _MAX_DATA = 4  # root → data → data.data → data.data.data
 _MAX_LAYERS = 16  # objects of one answer that are looked at
 _MAX_SAID = 2_000  # characters of a message that are searched for its meaning
+_MAX_HEARD = 4_000  # characters of what is said that are looked at
 
 
 class TaskStatus(StrEnum):
@@ -224,10 +225,11 @@ def _sentence(value: Any) -> str | None:
     """Read what is said for people, unless that is just "SUCCEED"."""
     if not isinstance(value, str) or not (word := value.strip().lower()) or word in OK_WORDS:
         return None
-    return None if as_error(value) is not None else value
+    return None if as_error(value) is not None else value[:_MAX_HEARD]
 
 
-_REQUEST_ID = re.compile(r"(?i)\s*\(request[ _]id:\s*([^\s)]{1,128})\s*\)")
+# Bounded on every side: it is searched for in what anybody may have written.
+_REQUEST_ID = re.compile(r"(?i)\(request[ _]id:\s{0,9}([^\s)]{1,128})\s{0,9}\)")
 
 
 def _header_id(headers: Mapping[str, str]) -> str | None:

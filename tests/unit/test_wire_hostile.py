@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +23,9 @@ from batch.wire import (
     read_submit,
     task_path,
 )
+
+MIB = 1024 * 1024
+PATIENCE_S = 10.0  # of CPU: none needs a second, and what grows with the square needs minutes
 
 KEYS = st.sampled_from(
     (
@@ -135,3 +140,33 @@ def test_a_cut_answer_never_becomes_another_task(tail: bytes, length: int) -> No
     )
     assert isinstance(answer, Created) == (length >= len(body))
     assert not tail or read_callback(tail) is None or names_a_task(json.loads(tail))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(" ", "\n", "\t ", "\u00a0", "(request id:", "(request id: ", "(request id: x ", "("),
+        *("%26", "&a", "?a", "&", "%3f", "%3d", "?%", "http://", "http://a", "https://@", "://"),
+        *("eyj-", "eyJ", "eyJa.", "a.eyj-", "sk-", "sk-a", "bearer ", "Bearer", "a.b", "[", "{"),
+        *("insufficient ", "quota ", "resource pack ", "external_task", "violat", "limit exceed"),
+        *('{"message":', "\\", '"', "\u202e", "\u200d", "9", "a", "é"),
+    ],
+)
+def test_an_answer_as_large_as_may_be_is_read_at_once(unit: str) -> None:
+    """A message that is read for minutes stops the whole run, its deadline and Ctrl-C too."""
+    text = "x" + unit * (MIB // len(unit.encode())) + "y"
+    task = {"task_id": "8", "task_status": "failed"}
+    for answer in (
+        {"code": 5000, "message": text},
+        {"error": {"code": text, "message": text[: MIB // 2]}},
+        {"error": text, "detail": text[:1_000], "msg": text[:1_000]},
+        {"code": 0, "data": {**task, "task_status_msg": text}, "request_id": text[:9_000]},
+        {"data": {**task, "fail_reason": text, "result_url": "https://h/" + text[:9_000]}},
+        {"task_id": text, "status": text[: MIB // 2], "created_at": text[:9_000]},
+    ):
+        raw = json.dumps(answer, ensure_ascii=False).encode()
+        begun = time.process_time()
+        read_submit(400, {}, raw, resent=False, now=0.0)
+        read_query(200, {}, raw, now=0.0)
+        read_callback(raw)
+        assert time.process_time() - begun < PATIENCE_S
