@@ -80,8 +80,9 @@ class Reading:
     """An answer, whatever its shape.
 
     *code* is the one that decides (lower case; None where there is none, or one that says "ok"),
-    *has_error* whether the body itself, in JSON, speaks of an error; *has_task_id* whether the task is
-    named by that key, and not just by an `id`, which may be an error's own.
+    *has_error* whether the body itself, in JSON, speaks of an error; *has_status* whether it says how
+    the task stands; *has_task_id* whether the task is named by that key, and not just by an `id`,
+    which may be an error's own.
     """
 
     body: Body
@@ -119,6 +120,8 @@ _STATUSES = {
     **dict.fromkeys(("failed", "failure", "fail", "error"), TaskStatus.FAILED),
     **dict.fromkeys(("canceled", "cancelled"), TaskStatus.FAILED),
 }
+# What a bare `status` says of a request, not of a task (JSend's words).
+_REQUEST_WORDS = frozenset({"error", "fail"})
 
 
 def _read_native(root: dict[str, Any], headers: Mapping[str, str]) -> Reading | None:
@@ -168,6 +171,8 @@ def _native_video(data: dict[str, Any]) -> dict[str, Any] | None:
 
 def _read_any(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
     tasks, layers = _unfold(root)
+    task_id = _task_id(tasks)
+    words = _status_words(tasks, task_id)
     codes = [_code_text(layer["code"]) for layer in layers if "code" in layer]
     code = _deciding(codes)
     said = find(layers, _sentence, "message", "msg", "detail", "error") or ""
@@ -177,12 +182,12 @@ def _read_any(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
     has_ok = not OK_WORDS.isdisjoint(codes)
     return Reading(
         Body.JSON,
-        task=_read_task(tasks, said, request_id),
+        task=None if task_id is None else _read_task(tasks, task_id, words, said, request_id),
         code=code,
         message=clean(_REQUEST_ID.sub("", said), limit=_MAX_SAID),
         request_id=request_id,
         has_error=code is not None or bool(root.get("error")) or (bool(said) and not has_ok),
-        has_status=any(_status_word(layer) is not None for layer in tasks),
+        has_status=bool(words),
         has_task_id=find(tasks, identifier, "task_id") is not None,
     )
 
@@ -239,19 +244,24 @@ def _header_id(headers: Mapping[str, str]) -> str | None:
 # -- a task in any shape ---------------------------------------------------------------------
 
 
-def _read_task(tasks: list[dict[str, Any]], said: str, request_id: str | None) -> Task | None:
+def _task_id(tasks: list[dict[str, Any]]) -> str | None:
     # `id` alone may be anything's; beside a status it is the task of the newer API.
-    beside_status = [layer for layer in tasks if _status_word(layer) is not None]
-    task_id = find(tasks, identifier, "task_id") or find(beside_status, identifier, "id")
-    if task_id is None:
-        return None
+    beside_status = [
+        layer for layer in tasks if _word(layer.get("status")) not in {"", *_REQUEST_WORDS}
+    ]
+    return find(tasks, identifier, "task_id") or find(beside_status, identifier, "id")
+
+
+def _read_task(
+    tasks: list[dict[str, Any]], task_id: str, words: list[str], said: str, request_id: str | None
+) -> Task:
     videos = [video for layer in tasks for video in _videos(layer)]
     url = find(videos, web_url, "url") or find(tasks, web_url, "result_url")
     infos = [info for layer in tasks if (info := as_dict(layer.get("task_info"))) is not None]
     reason = find(tasks, _sentence, "task_status_msg") or find(tasks, _sentence, "fail_reason")
     return Task(
         task_id=task_id,
-        status=_status(tasks, has_url=url is not None),
+        status=_status(words, has_url=url is not None),
         url=url,
         message=clean(_REQUEST_ID.sub("", reason or said)),
         video_duration_s=find(videos, positive, "duration"),
@@ -262,25 +272,48 @@ def _read_task(tasks: list[dict[str, Any]], said: str, request_id: str | None) -
     )
 
 
-def _status_word(layer: dict[str, Any]) -> str | None:
-    for word in (layer.get("task_status"), layer.get("status")):
-        if isinstance(word, str) and word.strip():
-            return word
-    return None
+def _word(value: Any) -> str:
+    return re.sub(r"[\s-]+", "_", value.strip().lower()) if isinstance(value, str) else ""
 
 
-def _status(tasks: list[dict[str, Any]], *, has_url: bool) -> TaskStatus:
+def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]:
+    """Return what is said of the task itself, outermost first.
+
+    `task_status` is the task's wherever it stands. A bare `status` may be that of the request: it
+    is read only beside an id, in the layer that names the task or below; and there is no failure of
+    the task in an answer that has an error code, for it is the answer that failed.
+    """
+    words: list[str] = []
+    is_inside = is_error = False
+    for layer in tasks:
+        ids = {identifier(layer.get("task_id")), identifier(layer.get("id"))} - {None}
+        is_inside = is_inside or task_id in ids
+        is_error = is_error or _deciding([_code_text(layer.get("code"))]) is not None
+        word = _word(layer.get("task_status"))
+        if not word and ids and is_inside:
+            word = _word(layer.get("status"))
+            is_failure = _STATUSES.get(word) is TaskStatus.FAILED
+            word = "" if word in _REQUEST_WORDS or (is_failure and is_error) else word
+        if word:
+            words.append(word)
+    return words
+
+
+def _status(words: list[str], *, has_url: bool) -> TaskStatus:
     """Read the outermost status that we know.
 
     A "success" without a link gives way to what a deeper layer says: it may have been that of the
-    request, and new-api has called failed tasks successful.
+    request, and new-api has called failed tasks successful. A failure is believed only where no
+    deeper layer knows better: a new task would be paid for while this one lives.
     """
-    words = (_status_word(layer) for layer in tasks)
-    read = (_STATUSES.get(re.sub(r"[\s-]+", "_", word.strip().lower())) for word in words if word)
-    known = [status for status in read if status is not None]
-    if known and known[0] is TaskStatus.SUCCEEDED and not has_url:
-        known.sort(key=lambda status: status is TaskStatus.SUCCEEDED)
-    return known[0] if known else TaskStatus.UNKNOWN
+    known = [status for word in words if (status := _STATUSES.get(word)) is not None]
+    if not has_url and known[:1] == [TaskStatus.SUCCEEDED]:
+        known = [status for status in known if status is not TaskStatus.SUCCEEDED] or known
+    first, *deeper = known or [TaskStatus.UNKNOWN]
+    if first is not TaskStatus.FAILED or set(deeper) <= {first}:
+        return first
+    is_there = has_url and TaskStatus.SUCCEEDED in deeper
+    return TaskStatus.SUCCEEDED if is_there else TaskStatus.UNKNOWN
 
 
 def _videos(layer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -171,8 +171,11 @@ def read_submit(
     """
     reading = read_answer(body, headers)
     # `id` beside a status is enough for a task only where the answer claims success.
-    if reading.task is not None and (200 <= status < 300 or reading.has_task_id):
-        return Created(reading.task)
+    task, is_success = reading.task, 200 <= status < 300
+    if task is not None and is_success and task.status is not TaskStatus.FAILED:
+        return Created(task)
+    if task is not None and reading.has_task_id:
+        return Created(task)
     retry_after_s = parse_retry_after(header(headers, "retry-after"), now)
     verdict = _by_code(status, reading, resent=resent) or _by_status(status, reading)
     failure = _failure(_KINDS[verdict], status, reading)
@@ -254,8 +257,8 @@ def read_query(status: int, headers: Mapping[str, str], body: bytes, *, now: flo
     The caller compares the ids: a provider may answer with another task than the one asked for.
     """
     reading = read_answer(body, headers)
-    # An error may echo the id that was asked for; that is no task yet.
-    is_task = 200 <= status < 300 and (reading.has_status or reading.code is None)
+    # An error may echo the id that was asked for; without a status that is no task yet.
+    is_task = 200 <= status < 300 and (reading.has_status or not reading.has_error)
     if is_task and reading.task is not None:
         return Found(reading.task)
     if _is_locked_out(status, reading):

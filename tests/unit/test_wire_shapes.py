@@ -19,6 +19,7 @@ from batch.wire import (
     Saturated,
     Task,
     TaskStatus,
+    Unavailable,
     read_callback,
     read_query,
     read_submit,
@@ -114,7 +115,12 @@ def test_the_innermost_link_of_the_wrapper_wins() -> None:
     ("outer", "inner", "expected"),
     [
         ("IN_PROGRESS", "processing", TaskStatus.PROCESSING),
-        ("FAILURE", "processing", TaskStatus.FAILED),
+        ("IN_PROGRESS", "failed", TaskStatus.PROCESSING),
+        ("FAILURE", "failed", TaskStatus.FAILED),
+        ("FAILURE", "new_word", TaskStatus.FAILED),
+        ("FAILURE", "processing", TaskStatus.UNKNOWN),
+        ("FAILURE", "submitted", TaskStatus.UNKNOWN),
+        ("FAILURE", "succeed", TaskStatus.UNKNOWN),
         ("SUCCESS", "failed", TaskStatus.FAILED),
         ("success", "processing", TaskStatus.PROCESSING),
         ("SUCCESS", "succeed", TaskStatus.SUCCEEDED),
@@ -122,12 +128,74 @@ def test_the_innermost_link_of_the_wrapper_wins() -> None:
         ("UNHEARD_OF", "new_word", TaskStatus.UNKNOWN),
     ],
 )
-def test_the_outer_status_rules_unless_it_only_says_success(
+def test_the_outer_status_rules_unless_a_deeper_one_knows_better(
     outer: str, inner: str, expected: TaskStatus
 ) -> None:
-    """`status: success` may be that of the request; a failure below it is the truth."""
-    body = {"status": outer, "data": {"task_id": "8", "task_status": inner}}
+    """A failure below a success is the truth; one above a living task is no verdict."""
+    body = {"task_id": "8", "status": outer, "data": {"data": {"task_status": inner}}}
+    assert found({"code": "success", "data": body}).status is expected
+
+
+def test_a_video_below_a_failure_is_collected() -> None:
+    """It is there, and paid for."""
+    inner = {"task_status": "succeed", "task_result": {"videos": [{"url": "https://h/x.mp4"}]}}
+    task = found({"data": {"task_id": "8", "status": "FAILURE", "data": {"data": inner}}})
+    assert task.status is TaskStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("word", ["error", "fail", "failed", "FAILURE", "success", "in_progress"])
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        ("processing", TaskStatus.PROCESSING),
+        ("failed", TaskStatus.FAILED),
+        ("new_word", TaskStatus.UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize("around", [{}, {"id": "req-1"}, {"message": "busy", "request_id": "r"}])
+def test_a_bare_status_above_the_task_is_that_of_the_request(
+    word: str, inner: str, expected: TaskStatus, around: dict[str, str]
+) -> None:
+    """A busy gateway's "failed", believed, would pay for a second task while the first one lives."""
+    body = {**around, "status": word, "data": {"task_id": "8", "task_status": inner}}
     assert found(body).status is expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "error", "message": "gateway is busy", "data": {"task_id": "8"}},
+        {"status": "failed", "message": "gateway is busy", "data": {"task_id": "8"}},
+        {"status": "failed", "error": {"message": "busy"}, "data": {"task_id": "8"}},
+        {"id": "req-1", "status": "failed", "message": "busy", "data": {"task_id": "8"}},
+        {"status": "error", "message": "gateway timeout", "task_id": "8"},
+        {"code": 500, "status": "failed", "message": "upstream busy", "task_id": "8"},
+        {"code": 500, "message": "upstream busy", "data": {"task_id": "8", "status": "failed"}},
+        {"id": "req-1", "status": "error", "message": "busy"},
+    ],
+)
+def test_an_error_that_only_echoes_the_task_says_nothing_of_it(body: dict[str, Any]) -> None:
+    """Asking again costs nothing."""
+    assert isinstance(read_query(200, {}, json.dumps(body).encode(), now=0.0), Unavailable)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "success", "data": {"task_id": "8", "status": "FAILURE", "fail_reason": "bad"}},
+        {"id": "8", "status": "failed", "message": "bad"},
+        {"id": "8", "status": "failed", "error": {"code": "bad", "message": "bad"}},
+        {"code": 0, "data": {"id": "8", "status": "failed"}},
+        {"task_id": "8", "status": "cancelled"},
+        {
+            "code": "success",
+            "data": {"task_id": "8", "status": "SUCCESS", "data": {"id": "up", "status": "failed"}},
+        },
+    ],
+)
+def test_a_failure_beside_the_id_of_the_task_is_its_own(body: dict[str, Any]) -> None:
+    """new-api's and the newer API's way to say it."""
+    assert found(body).status is TaskStatus.FAILED
 
 
 @pytest.mark.parametrize(
