@@ -142,6 +142,9 @@ QueryAnswer = Found | NotFound | Unavailable | AccountRefused
 # -- what it means ---------------------------------------------------------------------------
 
 _ACCOUNT_STATUSES = {401, 402, 403, 407}
+# Below 500, and yet they say only that somebody on the way gave up waiting, or that there is such a
+# request already: time-outs, too early, a conflict, and those of nginx and of load balancers.
+_UNSURE_STATUSES = {408, 409, 425, 444, 460, 499}
 
 _CREDIT = re.compile(
     r"(?i)insufficient.{0,24}(quota|balance|credit|fund)|exceeded your current quota|in arrears"
@@ -157,6 +160,11 @@ _SAFETY = re.compile(
 _INVALID = re.compile(r"(?i)\binvalid\b|unsupported|not supported|exceeds?\b|must be\b")
 _TAKEN = re.compile(
     r"(?i)duplicat|already (exist|been used|used)|\bexists\b|\bunique\b|已存在|重复"
+)
+# What those write who have sent the request on, and lost the answer.
+_UNSURE = re.compile(
+    r"(?i)timed?[ _-]?out|time[ _-]?out|deadline exceeded|context cancel|upstream|being processed"
+    r"|connection (was )?(reset|closed|aborted)|bad gateway|超时|处理中"
 )
 _EXTERNAL = re.compile(r"(?i)external[ _]?task[ _]?id")
 
@@ -237,8 +245,9 @@ def _by_status(status: int, reading: Reading) -> Verdict:
         return Verdict.ACCOUNT  # a firewall's page too: it refuses before anything is created
     if status == 429:
         return _by_words(reading, otherwise=Verdict.THROTTLED)
-    is_refusal = reading.has_error and 400 <= status < 500 and status not in {408, 425}
-    if is_refusal or status in {413, 422}:
+    if status in _UNSURE_STATUSES:
+        return Verdict.AMBIGUOUS  # a look-up costs nothing; a task given up is paid for again
+    if (reading.has_error and 400 <= status < 500) or status in {413, 422}:
         return _by_words(reading, otherwise=Verdict.INVALID)
     return Verdict.AMBIGUOUS
 
@@ -248,6 +257,8 @@ def _by_words(reading: Reading, *, otherwise: Verdict) -> Verdict:
         return Verdict.ACCOUNT
     if otherwise is Verdict.THROTTLED:
         return Verdict.SATURATED if _PARALLEL.search(reading.message) else otherwise
+    if _UNSURE.search(f"{reading.code} {reading.message}"):
+        return Verdict.AMBIGUOUS
     return Verdict.MODERATION if _SAFETY.search(reading.message) else otherwise
 
 
