@@ -126,17 +126,11 @@ class Submitter:
                         return attempt
                     resent = True
                     doubt = self._doubt(unsure, resent=True)
-                case Refused(failure) if unsure is not None:
-                    # By the rules of today. What was sent before may have been taken.
-                    message = (
-                        f"sent again, it was refused ({failure.message}); {unsure.failure.message}"
-                    )
-                    attempt = await self._take_back(attempt, unsure)
-                    refused = replace(unsure.failure, message=message)
-                    return self._give_up(attempt, failure, replace(unsure, failure=refused))
+                    if self._clock.monotonic() >= give_up_at:
+                        attempt = await self._take_back(attempt, doubt)
+                        return self._give_up(attempt, failure, doubt)
                 case Refused(failure):
-                    # What is wrong with this request was wrong with it before, too.
-                    return attempt.to(Failed(failure, self._clock.now()))
+                    return await self._refused(attempt, failure, unsure)
                 case AccountRefused(failure):
                     return await self._account_refused(attempt, failure, doubt)
                 case Throttled() | Saturated() | Unsent():
@@ -170,8 +164,8 @@ class Submitter:
     async def _refused(
         self, attempt: Attempt, failure: Failure, unsure: Unconfirmed | None
     ) -> Attempt:
-        """This request is refused for ever; what was sent before may have been taken all the same."""
-        if unsure is None:
+        """This request is refused for ever, by the rules of today; see *unsure* in `submit`."""
+        if unsure is None:  # what is wrong with it was wrong with it before, too
             return attempt.to(Failed(failure, self._clock.now()))
         message = f"sent again, it was refused ({failure.message}); {unsure.failure.message}"
         attempt = await self._take_back(attempt, unsure)

@@ -136,6 +136,16 @@ def test_patience_ends(tmp_path: Path) -> None:
     assert stages.on_disk is None
 
 
+def test_patience_ends_also_with_answers_that_say_nothing(tmp_path: Path) -> None:
+    """A gateway that always answers so must not hold a slot, and the run, for ever."""
+    reached, stages = submitted(
+        tmp_path, [Ambiguous(SAID)], [NOT_FOUND], proved_at=EPOCH, task_timeout_s=300.0
+    )
+    assert isinstance(reached.state, Unconfirmed)
+    assert stages.on_disk == "Lost"
+    assert stages.api.count("submit") < 300 / 30 + 2
+
+
 def test_a_refusal_is_the_jobs_own(tmp_path: Path) -> None:
     reached, stages = submitted(tmp_path, [Refused(SAID)], [NOT_FOUND])
     assert isinstance(reached.state, Failed)
