@@ -21,6 +21,7 @@ from yarl import URL
 from batch.api import BrokenFetchError, ExpiredLinkError, Stale, Stream, Unsent, UselessPartError
 from batch.clock import Clock
 from batch.job import Failure, FailureKind
+from batch.mask import Mask
 from batch.text import clean
 from batch.wire import (
     SUBMIT_PATH,
@@ -35,7 +36,6 @@ from batch.wire import (
 
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_REDIRECTS = 5
-SHORTEST_KEY = 8
 CONNECT_TIMEOUT_S = 15.0
 EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$")
@@ -62,6 +62,7 @@ class Client:
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._key = key
+        self._mask = Mask(key)
         self._request_timeout_s = request_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._clock = clock
@@ -100,7 +101,6 @@ class Client:
             headers={
                 "Authorization": f"Bearer {self._key}",
                 "Accept": "application/json",
-                "User-Agent": "kling-batch",
             },
             # The whole request is bounded, not only each read: an answer that trickles in byte by
             # byte must not hold a slot.
@@ -124,9 +124,10 @@ class Client:
                 allow_redirects=False,
                 trace_request_ctx=SimpleNamespace(not_after=not_after),
             ) as response:
-                raw = self._without_key(await _bounded(response))
+                raw = self._mask.body(await _bounded(response))
+                headers = self._mask.headers(response.headers)
                 return read_submit(
-                    response.status, response.headers, raw, resent=resent, now=self._clock.now()
+                    response.status, headers, raw, resent=resent, now=self._clock.now()
                 )
         except StaleIntentError:
             return Stale(Failure(FailureKind.NETWORK, "too much time passed before sending"))
@@ -143,18 +144,11 @@ class Client:
             async with self._queries.get(
                 self._base_url + task_path(identifier), allow_redirects=False
             ) as response:
-                raw = self._without_key(await _bounded(response))
-                return read_query(response.status, response.headers, raw, now=self._clock.now())
+                raw = self._mask.body(await _bounded(response))
+                headers = self._mask.headers(response.headers)
+                return read_query(response.status, headers, raw, now=self._clock.now())
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
             return Unavailable(_failure(error), None)
-
-    def _without_key(self, raw: bytes) -> bytes:
-        """Some gateways quote the key when they refuse it; it ends here.
-
-        A key so short that it may stand in an answer by chance is none that anybody was given.
-        """
-        is_key = len(self._key) >= SHORTEST_KEY
-        return raw.replace(self._key.encode(), b"(the key)") if is_key else raw
 
     async def _check_intent(
         self, _session: aiohttp.ClientSession, context: SimpleNamespace, _params: object
