@@ -101,6 +101,9 @@ class Client:
             headers={
                 "Authorization": f"Bearer {self._key}",
                 "Accept": "application/json",
+                # Answers are short; packed, few bytes may become many.
+                "Accept-Encoding": "identity",
+                "User-Agent": "kling-batch",
             },
             # The whole request is bounded, not only each read: an answer that trickles in byte by
             # byte must not hold a slot.

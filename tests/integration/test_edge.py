@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 
 from batch.client import Client
 from batch.clock import SystemClock
-from batch.wire import AccountRefused, Found
+from batch.wire import AccountRefused, Ambiguous, Found, Refused
 
 KEY = "Zm9vYmFy/2Jhei+xdWV1eA=="
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -105,3 +106,23 @@ async def test_a_task_beside_the_key_is_still_a_task() -> None:
         assert isinstance(answer, Found)
         assert answer.task.message == "key (the key)"
         assert answer.task.request_id is None
+
+
+async def test_answers_are_asked_for_unpacked() -> None:
+    """They are short; and what is packed may be a bomb."""
+    seen: list[bytes] = []
+    async with server(says(400, b'{"code":1200}', seen=seen)) as url, client(url) as api:
+        assert isinstance(await submit(api), Refused)
+        await api.query("8")
+    assert [b"accept-encoding: identity" in request.lower() for request in seen] == [True, True]
+
+
+async def test_an_answer_that_is_packed_all_the_same_is_read_as_far_as_it_may_be_large() -> None:
+    """A small body that unpacks to 64 MiB: what is read of it is no JSON, and that is all."""
+    bomb = gzip.compress(b" " * (64 * 1024 * 1024), 9)
+    task = gzip.compress(b'{"data":{"task_id":"8","task_status":"submitted"}}')
+    packed = "Content-Encoding: gzip"
+    async with server(says(200, bomb, packed)) as url, client(url) as api:
+        assert isinstance(await submit(api), Ambiguous)
+    async with server(says(200, task, packed)) as url, client(url) as api:
+        assert isinstance(await api.query("8"), Found)
