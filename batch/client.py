@@ -6,6 +6,7 @@ the one for the signed links has never seen the key.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -174,12 +175,17 @@ class Client:
         headers = {}
         if start and validator:
             headers = {"Range": f"bytes={start}-", "If-Range": validator}
+        until = asyncio.get_running_loop().time() + self._stall_timeout_s
         for _ in range(MAX_REDIRECTS + 1):
             if not _is_http(url):
                 raise ExpiredLinkError(
                     _broken("the link leads to something that is no http address")
                 )
-            async with _mapped(), self._open(url, headers) as response:
+            async with _mapped(), AsyncExitStack() as opened:
+                # aiohttp bounds each read; a head that comes byte by byte, or after any number of
+                # interim answers, would never be late.
+                async with asyncio.timeout_at(until):
+                    response = await opened.enter_async_context(self._open(url, headers))
                 location = response.headers.get("Location")
                 if response.status in {301, 302, 303, 307, 308} and location:
                     url = urljoin(url, location)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from batch.api import BrokenFetchError
 from batch.client import Client
 from batch.clock import SystemClock
 from batch.wire import AccountRefused, Ambiguous, Found, Refused
@@ -126,3 +127,40 @@ async def test_an_answer_that_is_packed_all_the_same_is_read_as_far_as_it_may_be
         assert isinstance(await submit(api), Ambiguous)
     async with server(says(200, task, packed)) as url, client(url) as api:
         assert isinstance(await api.query("8"), Found)
+
+
+def again_and_again(piece: bytes) -> Talk:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    return talk
+
+
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H"])
+async def test_the_head_of_a_file_comes_in_time_or_not_at_all(piece: bytes) -> None:
+    """However often something comes that is no head yet: the download slot is free again."""
+    async with server(again_and_again(piece)) as url, client(url, stall_timeout_s=0.2) as api:
+        with pytest.raises(BrokenFetchError):
+            async with asyncio.timeout(30), api.fetch(f"{url}/x.mp4?sig=1"):
+                pytest.fail("there was no head")
+
+
+async def test_redirects_do_not_prolong_the_wait_for_the_head() -> None:
+    """Each hop comes just in time."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.4)
+        writer.write(
+            b"HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        await writer.drain()
+
+    async with server(talk) as url, client(url, stall_timeout_s=0.6) as api:
+        with pytest.raises(BrokenFetchError, match="in time"):
+            async with api.fetch(f"{url}/x.mp4"):
+                pytest.fail("there was no head")
