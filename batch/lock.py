@@ -8,6 +8,7 @@ is locked too: the file alone could be deleted by somebody who wants to be rid o
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batch.errors import LockedError, StateError
+from batch.text import clean
 
 if sys.platform == "win32":  # pragma: no cover (Windows)
     import msvcrt
@@ -27,6 +29,8 @@ else:
 HOLDER_MAX_BYTES = 4096
 PATIENCE_S = 0.05
 PATIENCE_TRIES = 10
+# How the system says that somebody holds it; anything else means that it cannot lock here.
+HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 
 
 @contextlib.contextmanager
@@ -35,7 +39,7 @@ def hold(path: Path) -> Iterator[None]:
 
     Raises:
         LockedError: another process holds it; the message says which.
-        StateError: the file cannot be made.
+        StateError: the file cannot be made, or its file system cannot lock.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +47,14 @@ def hold(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error
     with os.fdopen(descriptor, "r+b", buffering=0) as file, _open_folder(path.parent) as folder:
-        if not (_try_long(_try_folder, folder) and _try_long(_try_lock, file.fileno())):
+        try:
+            is_ours = _try_long(_try_folder, folder) and _try_long(_try_lock, file.fileno())
+        except OSError as error:
+            raise StateError(
+                f"{path} cannot be locked ({error.strerror or error}): its file system has no locks,"
+                " so that nothing would keep a second run away; choose another --output-dir"
+            ) from error
+        if not is_ours:
             raise LockedError(f"another run holds {path.parent.parent}: {_holder(path)}")
         try:
             file.truncate(0)
@@ -66,7 +77,10 @@ def holder(path: Path) -> str | None:
     except OSError:
         return None
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        return None if _try_lock(file.fileno()) else _holder(path)
+        try:
+            return None if _try_lock(file.fileno()) else _holder(path)
+        except OSError:
+            return None  # what cannot be locked is held by nobody
 
 
 def _try_long(try_lock: Callable[[int], bool], descriptor: int) -> bool:
@@ -108,7 +122,9 @@ def _try_lock(descriptor: int) -> bool:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in HELD:
+            raise
         return False
     return True
 
@@ -126,6 +142,7 @@ def _holder(path: Path) -> str:
     try:
         with path.open("rb") as file:
             who = json.loads(file.read(HOLDER_MAX_BYTES))
-        return f"process {int(who['pid'])} on {who['host']!s:.80}, since {who['since']!s:.40}"
+        host, since = clean(str(who["host"]), limit=80), clean(str(who["since"]), limit=40)
+        return f"process {int(who['pid'])} on {host}, since {since}"
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that has not said who it is"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -81,6 +84,34 @@ def test_a_garbled_lock_file_is_still_a_lock(tmp_path: Path) -> None:
         path.write_bytes(b"\xff\x00 no json")
         with pytest.raises(LockedError, match="has not said who it is"):
             hold(path).__enter__()
+
+
+def test_what_a_lock_file_says_is_shown_without_control_codes(tmp_path: Path) -> None:
+    """Anybody who may write into the folder may have written it."""
+    path = tmp_path / "lock"
+    bad = "\x1b]0;owned\x07\x1b[2J\u202ehost\n"
+    with hold(path):
+        path.write_text(json.dumps({"pid": 1, "host": bad, "since": bad}), encoding="utf-8")
+        with pytest.raises(LockedError, match="process 1 on ") as told:
+            hold(path).__enter__()
+        shown = f"{told.value}{holder(path)}"
+    assert shown.isprintable()
+    assert "host" in shown
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_cannot_lock_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """That another run holds it would be said for ever, of nobody."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StateError, match="cannot be locked"):
+        hold(tmp_path / "lock").__enter__()
+    assert holder(tmp_path / "lock") is None
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
