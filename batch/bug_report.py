@@ -13,10 +13,19 @@ import click
 
 from batch import __version__
 
+_LINK = re.compile(r"(https?://[^\s'\"?#]*+)([?#][^\s'\"]*)?")
+_hidden: set[str] = set()
+
 
 def print_error(message: str, stream: IO[str] | None = None) -> None:
     """Tell the person, on stderr."""
     click.echo(f"kling-batch: {message}", file=stream or sys.stderr)
+
+
+def hide(secret: str) -> None:
+    """Let no report of this process show *secret*, which did not come from the environment."""
+    if secret:
+        _hidden.add(secret)
 
 
 def write_bug_report(text: str) -> str:
@@ -24,10 +33,10 @@ def write_bug_report(text: str) -> str:
 
     Where no file can be written, a full disk may be why we are here, it goes to stderr.
     """
-    secrets: list[str] = [value for name, value in os.environ.items() if _is_secret(name) and value]
-    for secret in secrets:
+    named = {value for name, value in os.environ.items() if _is_secret(name) and value}
+    for secret in sorted(named | _hidden, key=len, reverse=True):
         text = text.replace(secret, "(secret)")
-    text = re.sub(r"(https?://[^\s'\"?#]*)[?#][^\s'\"]*", r"\1?…", text)
+    text = _LINK.sub(lambda link: f"{link[1]}?…" if link[2] else link[0], text)
     text = re.sub(r"sk-[\w-]{6,}", "sk-…", text)
     about = f"kling-batch {__version__}, Python {platform.python_version()}, {platform.platform()}"
     report = f"{about}\n\n{text}\n"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from batch.bug_report import hide
 from batch.config import DEFAULT_BASE_URL, Given, Settings, resolve
 from batch.manifest import Manifest, load, parse_duration, parse_money, parse_rate
 
@@ -134,4 +135,6 @@ def settle(manifest: Path, flags: dict[str, Any]) -> tuple[Manifest, Settings]:
         callback_listen=flags["callback_listen"],
         env_file=flags["env_file"],
     )
-    return loaded, resolve(loaded, given, os.environ)
+    settings = resolve(loaded, given, os.environ)
+    hide(settings.api_key.reveal())
+    return loaded, settings

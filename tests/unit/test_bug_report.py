@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from batch.bug_report import write_bug_report
+from batch.cli import main
+from batch.config import Settings
+from batch.errors import ExitCode
 
 
 def test_no_key_and_no_signature_stands_in_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +24,26 @@ def test_no_key_and_no_signature_stands_in_a_report(monkeypatch: pytest.MonkeyPa
     assert "https://cdn.example/v.mp4" in text
     for secret in ("a-key-of-somebody", "sk-abcdefgh", "sig=1"):
         assert secret not in text
+
+
+def test_a_key_from_an_env_file_stands_in_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole way: the command reads the file, falls over, and writes its report."""
+    (tmp_path / ".env").write_text("COMETAPI_KEY=filekey/0123456789\n")
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\njobs:\n- {id: a, prompt: b}\n")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def fall(settings: Settings) -> str:
+        raise RuntimeError(f"boom {settings.api_key.reveal()}")
+
+    monkeypatch.setattr("batch.commands.run.require_key", fall)
+    assert main(["run", str(manifest), "--env-file", str(tmp_path / ".env")]) == ExitCode.BUG
+    (report,) = tmp_path.glob("kling-batch-bug-*.txt")
+    text = report.read_text(encoding="utf-8") + capsys.readouterr().err
+    assert "boom (secret)" in text
+    assert "filekey" not in text
 
 
 def test_a_report_that_cannot_be_written_is_printed(
