@@ -137,7 +137,6 @@ class Life:
                 return
             attempt = self._new_attempt(job, decision.number, decision.cost_usd)
         is_new = decision.attempt is None
-        was_unconfirmed = isinstance(attempt.state, Unconfirmed)
         restored = await self._landing.restore(attempt, file=job.video_path)
         if restored is not None:
             await self.conclude(restored, tasks=tasks)
@@ -158,14 +157,11 @@ class Life:
                     self._leave(attempt)
                     return
                 attempt = landed
-            if self._is_worth_another(attempt, failures) or (
-                was_unconfirmed and self._is_to_be_replaced(attempt, decision)
-            ):
-                # What stays unconfirmed is looked for as a former version from now on.
-                failures += isinstance(attempt.state, Failed)
+            if self._is_worth_another(attempt, failures):
+                failures += 1
                 await self._journal.commit(Put(attempt))
                 attempt = self._new_attempt(job, attempt.number + 1, attempt.cost_usd)
-                is_new, is_admitted, was_unconfirmed = True, False, False
+                is_new, is_admitted = True, False
                 continue
             if self._is_to_be_parked(attempt):
                 await self._journal.commit(Put(attempt))
@@ -324,22 +320,6 @@ class Life:
             case Failed(failure=failure, task_id=str()) if failure.kind in HEALS_BY_ITSELF:
                 return (
                     failures + 1 < self._terms.max_attempts
-                    and not self._stop.feeding.is_set()
-                    and self._budget.reserve(attempt.cost_usd)
-                )
-            case _:
-                return False
-
-    def _is_to_be_replaced(self, attempt: Attempt, decision: Decision) -> bool:
-        """Tell whether the person wants a new task although there is one that nobody can find.
-
-        Under its old id the request is refused for ever: that id exists.
-        """
-        match attempt.state:
-            case Unconfirmed(exists=True):
-                return (
-                    self._terms.resubmit_unconfirmed
-                    and decision.tried < self._terms.max_attempts
                     and not self._stop.feeding.is_set()
                     and self._budget.reserve(attempt.cost_usd)
                 )

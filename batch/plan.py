@@ -75,8 +75,8 @@ class Decision:
 
     *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
-    *tried* counts the attempts already made for this fingerprint, *paid* those that have a task,
-    *failed_paid* those of them that failed since the last success; *cost_usd* is the estimate for what is to be paid now.
+    *paid* counts the tasks already made for this fingerprint, *failed_paid* those of them that
+    failed since the last success; *cost_usd* is the estimate for what is to be paid now.
     """
 
     action: Action
@@ -86,7 +86,6 @@ class Decision:
     attempt: str | None = None
     former: tuple[str, ...] = ()
     number: int = 1
-    tried: int = 0
     paid: int = 0
     failed_paid: int = 0
     cost_usd: float | None = None
@@ -218,7 +217,6 @@ def _decide(
         attempt=latest.external_task_id if latest is not None and goes_on else None,
         former=former,
         number=attempts[-1].number + 1 if attempts else 1,
-        tried=len(same),
         paid=sum(attempt.task_id is not None for attempt in same),
         failed_paid=_failed_paid(same),
     )

@@ -41,7 +41,7 @@ from batch.job import (
 )
 from batch.plan import Action, Plan, Policy, make_plan
 from batch.stop import StopReason
-from batch.wire import Created, Exists, Found, Refused, Task, TaskStatus
+from batch.wire import Created, Found, Refused, Task, TaskStatus
 
 VIDEO = video("8", 5000)
 DONE = Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8"))
@@ -354,39 +354,6 @@ def test_a_job_with_two_open_tasks_holds_two_slots(tmp_path: Path) -> None:
         return stages.api.count("submit")
 
     assert play(tmp_path, story, max_in_flight=2, proved_at=EPOCH) == 0
-
-
-@pytest.mark.parametrize(("max_attempts", "posts", "ends"), [(3, 2, Landed), (1, 1, Unconfirmed)])
-def test_a_task_that_exists_and_is_not_found_may_be_made_anew_on_request(
-    tmp_path: Path, max_attempts: int, posts: int, ends: type
-) -> None:
-    """Its own id is taken for ever; it stays unconfirmed, and is looked for as a former version."""
-
-    async def story(stages: Stages) -> tuple[list[str], list[type], dict[Action, int]]:
-        wanted = job()
-        await stages.journal.commit(Put(tried(Unconfirmed(EPOCH, SAID), wanted, "kb-0")))
-        task = Task("8", TaskStatus.SUBMITTED)
-        stages.api.submits = [Exists(SAID), Created(task)]
-        stages.api.queries = [NOT_FOUND, NOT_FOUND, NOT_FOUND, *[NOT_FOUND] * 40]
-        stages.api.fetches = [Body([VIDEO], total=len(VIDEO))]
-
-        async def created() -> None:
-            if stages.api.count("submit") == 2:
-                stages.api.queries = [DONE]
-
-        stages.api.on_submit = created
-        plan = planned(stages, [wanted], resubmit_unconfirmed=True, max_attempts=max_attempts)
-        runner = stages.runner(resubmit_unconfirmed=True, max_attempts=max_attempts)
-        await runner.run(plan)
-        sent = [what for _, kind, what in stages.api.calls if kind == "submit"]
-        last = planned(stages, [wanted])
-        return sent, [type(each.state) for each in stages.store.attempts()], dict(last.counts)
-
-    sent, states, counts = play(tmp_path, story)
-    assert sent == ["kb-0", "kb-100"][:posts]
-    assert states == [Unconfirmed, Landed][:posts]
-    assert states[-1] is ends
-    assert counts == {Action.UNCHANGED: 1} if ends is Landed else {Action.RESUME: 1}
 
 
 def test_a_plan_says_what_a_resubmission_may_cost(tmp_path: Path) -> None:
