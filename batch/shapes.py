@@ -280,20 +280,22 @@ def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]
     """Return what is said of the task itself, outermost first.
 
     `task_status` is the task's wherever it stands. A bare `status` may be that of the request: it
-    is read only beside an id, in the layer that names the task or below; and there is no failure of
-    the task in an answer that has an error code, for it is the answer that failed.
+    is read only beside an id, in the layer that names the task or below, or inside an envelope that
+    says itself that the request went well; and there is no failure of the task in an answer that
+    has an error code, for it is the answer that failed.
     """
     words: list[str] = []
-    is_inside = is_error = False
+    is_inside = is_error = is_well = False
     for layer in tasks:
         ids = {identifier(layer.get("task_id")), identifier(layer.get("id"))} - {None}
         is_inside = is_inside or task_id in ids
         is_error = is_error or _deciding([_code_text(layer.get("code"))]) is not None
         word = _word(layer.get("task_status"))
-        if not word and ids and is_inside:
+        if not word and (is_well or (ids and is_inside)):
             word = _word(layer.get("status"))
             is_failure = _STATUSES.get(word) is TaskStatus.FAILED
             word = "" if word in _REQUEST_WORDS or (is_failure and is_error) else word
+        is_well = is_well or _code_text(layer.get("code")) in OK_WORDS
         if word:
             words.append(word)
     return words

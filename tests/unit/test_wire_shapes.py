@@ -395,3 +395,23 @@ def test_the_path_of_a_task_is_quoted() -> None:
     """An id can never lead to another path."""
     assert task_path("822953089408827433") == f"{SUBMIT_PATH}/822953089408827433"
     assert task_path("a/../b?c#d e") == f"{SUBMIT_PATH}/a%2F..%2Fb%3Fc%23d%20e"
+
+
+@pytest.mark.parametrize("code", ["success", 0])
+def test_a_failure_inside_an_envelope_that_went_well_is_the_tasks(code: object) -> None:
+    """The relays' shape where the layer with the status does not repeat the task's id."""
+    body = {
+        "code": code,
+        "data": {"status": "FAILURE", "fail_reason": "no", "data": {"task_id": "8"}},
+    }
+    answer = read_query(200, {}, json.dumps(body).encode(), now=0.0)
+    assert isinstance(answer, Found)
+    assert (answer.task.status, answer.task.message) == (TaskStatus.FAILED, "no")
+
+
+def test_a_failure_around_a_task_that_lives_is_no_verdict() -> None:
+    inner = {"task_id": "8", "task_status": "processing"}
+    body = {"code": "success", "data": {"status": "FAILURE", "data": inner}}
+    answer = read_query(200, {}, json.dumps(body).encode(), now=0.0)
+    assert isinstance(answer, Found)
+    assert answer.task.status is TaskStatus.UNKNOWN
