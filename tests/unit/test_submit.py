@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from virtual_time import EPOCH
 
 from batch.api import Stale, Unsent
 from batch.changes import Put
-from batch.job import Attempt, Failed, Failure, FailureKind, Lost, Open, Unconfirmed
+from batch.events import Adopted, AnswerLost, Submitted
+from batch.hints import Hint
+from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.stop import StopReason
-from batch.submit import still_on_its_way
+from batch.submit import ANOTHERS, SEND_WITHIN_S, still_on_its_way
 from batch.wire import (
     AccountRefused,
     Ambiguous,
@@ -57,6 +60,149 @@ def test_the_intent_is_on_disk_before_the_request_goes_out(tmp_path: Path) -> No
     assert seen == ["Intended"]
 
 
+@dataclass
+class Request:
+    """A request as the provider's door saw it."""
+
+    body: dict[str, Any]
+    left_s: float
+    resent: bool
+    at: float
+
+
+def watched(stages: Stages) -> list[Request]:
+    """Return the list that every request of these stages will be in."""
+    requests: list[Request] = []
+    answer = stages.api.submit
+
+    async def submit(body: dict[str, Any], *, not_after: float, resent: bool) -> Any:
+        now = stages.clock.monotonic()
+        requests.append(Request(dict(body), not_after - now, resent, stages.loop.time()))
+        return await answer(body, not_after=not_after, resent=resent)
+
+    stages.api.submit = submit  # type: ignore[method-assign]
+    return requests
+
+
+def test_a_request_may_be_sent_for_ten_seconds_from_its_intent_on(tmp_path: Path) -> None:
+    """Whoever finds the intent later waits for so long; each try has an intent of its own."""
+
+    async def story(stages: Stages) -> list[Request]:
+        requests = watched(stages)
+        stages.api.submits, stages.api.queries = [Unsent(SAID)] * 6 + [CREATED], [NOT_FOUND]
+        stages.slots.occupy()
+        await stages.submitter.submit(attempt(), order=0)
+        return requests
+
+    requests = play(tmp_path, story)
+    assert len(requests) == 7
+    assert all(0 < SEND_WITHIN_S - request.left_s < 1.0 for request in requests)
+
+
+def test_only_what_may_have_gone_out_before_is_sent_as_resent(tmp_path: Path) -> None:
+    """Of what went out twice the provider may say "exists"; that is then no refusal."""
+
+    async def story(stages: Stages) -> list[bool]:
+        requests = watched(stages)
+        stages.api.submits = [Unsent(SAID), TOO_FAST, Ambiguous(SAID), CREATED]
+        stages.api.queries = [NOT_FOUND]
+        stages.slots.occupy()
+        await stages.submitter.submit(attempt(), order=0)
+        return [request.resent for request in requests]
+
+    assert play(tmp_path, story, proved_at=EPOCH) == [False, False, False, True]
+
+
+@pytest.mark.parametrize("has_turn", [True, False])
+def test_every_request_waits_at_the_door_once(tmp_path: Path, has_turn: bool) -> None:
+    async def story(stages: Stages) -> list[float]:
+        stages.api.submits, stages.api.queries = [Unsent(SAID), CREATED], [NOT_FOUND]
+        stages.slots.occupy()
+        stages.pacer.pause(60.0)
+        how = {"has_turn": True} if has_turn else {}
+        await stages.submitter.submit(attempt(), order=0, **how)
+        return stages.api.times("submit")
+
+    first, second = play(tmp_path, story)
+    assert (first >= 60.0) is not has_turn
+    assert second >= 60.0
+
+
+def test_a_callback_address_goes_out_and_the_hash_of_its_token_is_on_disk(tmp_path: Path) -> None:
+    """A run that was killed hears its tasks again by what it kept."""
+
+    async def story(stages: Stages) -> tuple[dict[str, Any], str | None]:
+        stages.submitter._callback_url = lambda name: (f"https://me/{name}", "hash of the token")
+        requests = watched(stages)
+        stages.api.submits, stages.api.queries = [CREATED], [NOT_FOUND]
+        stages.slots.occupy()
+        await stages.submitter.submit(attempt(), order=0)
+        return requests[0].body, stages.store.attempt("kb-1").token_hash
+
+    body, token_hash = play(tmp_path, story)
+    assert body == {
+        "prompt": "a cat",
+        "duration": "5",
+        "aspect_ratio": "1:1",
+        "external_task_id": "kb-1",
+        "callback_url": "https://me/kb-1",
+    }
+    assert token_hash == "hash of the token"
+
+
+def test_a_created_task_is_told_with_the_id_of_its_request(tmp_path: Path) -> None:
+    answer = Created(Task("8", TaskStatus.SUBMITTED, request_id="r-8"))
+    reached, stages = submitted(tmp_path, [answer], [NOT_FOUND])
+    assert reached.state.request_id == "r-8"
+    assert stages.events == [Submitted("a", "8", "kb-1", 1)]
+
+
+def test_a_lost_answer_and_its_way_home_are_told(tmp_path: Path) -> None:
+    _, stages = submitted(tmp_path, [Ambiguous(SAID)], [NOT_FOUND, found()])
+    assert stages.events == [AnswerLost("a", "kb-1", SAID), Adopted("a", "8", "kb-1")]
+
+
+def test_a_callback_that_names_the_task_of_a_lost_answer_brings_it_home(tmp_path: Path) -> None:
+    """Also where it cannot be found by our id."""
+
+    async def story(stages: Stages) -> Any:
+        async def query(identifier: str) -> Any:
+            return found() if identifier == "8" else NOT_FOUND
+
+        hint = Hint()
+        stages.api.submits = [Ambiguous(SAID)]
+        stages.api.query = query  # type: ignore[method-assign]
+        stages.slots.occupy()
+        stages.loop.call_later(9.0, lambda: hint.come("8", None, has_ended=False, names_us=True))
+        return await stages.submitter.submit(attempt(), order=0, hint=hint)
+
+    reached = play(tmp_path, story)
+    assert isinstance(reached.state, Open)
+    assert reached.task_id == "8"
+
+
+@pytest.mark.parametrize("at_least_s", [0.0, 10.0])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_who_finds_an_attempt_of_an_earlier_run_says_how_long_it_may_be_on_its_way(
+    tmp_path: Path, is_lost: bool, at_least_s: float
+) -> None:
+    """Neither shorter nor longer is waited than the settle time and that ask for."""
+
+    async def story(stages: Stages) -> tuple[Any, float]:
+        stages.api.queries = [NOT_FOUND]
+        begun = stages.loop.time()
+        how = {"at_least_s": at_least_s} if at_least_s else {}
+        if is_lost:
+            reached = await stages.submitter.look_up(attempt(Lost(1.0, SAID)), **how)
+        else:
+            reached = await stages.submitter.find(attempt(), SAID, **how)
+        return reached, stages.loop.time() - begun
+
+    reached, took_s = play(tmp_path, story, proved_at=EPOCH, settle_time_s=0.5)
+    assert isinstance(reached.state, Intended), "nothing says that it exists"
+    assert max(at_least_s, 0.5) <= took_s <= max(at_least_s, 0.5) + 0.2
+
+
 def test_a_created_task_is_on_disk_before_anything_else(tmp_path: Path) -> None:
     reached, stages = submitted(tmp_path, [CREATED], [NOT_FOUND])
     assert isinstance(reached.state, Open)
@@ -86,6 +232,17 @@ def test_an_answer_about_another_attempts_task_is_looked_up(tmp_path: Path) -> N
     assert reached is not None
     assert reached.task_id == "9"
     assert sent == 1
+
+
+def test_what_was_said_of_another_attempts_task_is_the_cause_that_is_told(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> list[Any]:
+        await stages.journal.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
+        stages.api.submits, stages.api.queries = [CREATED], [found(task_id="9")]
+        stages.slots.occupy()
+        await stages.submitter.submit(attempt(), order=0)
+        return stages.events
+
+    assert play(tmp_path, story)[0] == AnswerLost("a", "kb-1", ANOTHERS)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +306,8 @@ def test_patience_ends_also_with_answers_that_say_nothing(tmp_path: Path) -> Non
 def test_a_refusal_is_the_jobs_own(tmp_path: Path) -> None:
     reached, stages = submitted(tmp_path, [Refused(SAID)], [NOT_FOUND])
     assert isinstance(reached.state, Failed)
+    assert reached.state.failure == SAID
+    assert reached.state.failed_at >= EPOCH
     assert not stages.stop.feeding.is_set()
 
 
