@@ -86,7 +86,7 @@ def test_commits_are_flushed_to_the_disk(store: Store) -> None:
 def test_what_is_withdrawn_was_never_there(store: Store) -> None:
     store.write([Put(attempt())])
     store.write([Withdraw("kb-1")])
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="kb-1"):
         store.attempt("kb-1")
 
 
