@@ -177,3 +177,35 @@ def test_a_named_task_of_somebody_else_is_not_adopted(tmp_path: Path) -> None:
     answer = Found(Task("8", TaskStatus.PROCESSING, external_task_id="kb-somebody"))
     reached, _ = hinted(tmp_path, [answer, NOT_FOUND], named("8", names_us=True))
     assert isinstance(reached.state, Unconfirmed)
+
+
+def by_id(root: Path, tasks: dict[str, Any], hint: Hint) -> tuple[Any, list[str]]:
+    """Look for a lost task at a provider that knows *tasks* by these ids and no others."""
+    asked: list[str] = []
+
+    async def story(stages: Stages) -> Any:
+        async def query(identifier: str) -> Any:
+            asked.append(identifier)
+            return tasks.get(identifier, NOT_FOUND)
+
+        stages.api.query = query  # type: ignore[method-assign]
+        return await stages.lookup.find(attempt(Lost(1.0, SAID)), hint)
+
+    return play(root, story), asked
+
+
+def test_a_task_that_names_itself_comes_home_though_its_callback_did_not(tmp_path: Path) -> None:
+    answer = Found(Task("8", TaskStatus.PROCESSING, external_task_id="kb-1"))
+    reached, asked = by_id(tmp_path, {"8": answer}, named("8", names_us=False))
+    assert reached.task_id == "8"
+    assert asked == ["8"]
+
+
+@pytest.mark.parametrize("says", ["kb-somebody", None])
+def test_a_named_task_that_is_not_ours_is_asked_for_once(tmp_path: Path, says: str | None) -> None:
+    """Then it is as if the callback had not come."""
+    answer = Found(Task("8", TaskStatus.PROCESSING, external_task_id=says))
+    reached, asked = by_id(tmp_path, {"8": answer}, named("8", names_us=False))
+    assert isinstance(reached.state, Unconfirmed)
+    assert asked[0] == "8"
+    assert set(asked[1:]) == {"kb-1"}

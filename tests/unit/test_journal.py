@@ -13,7 +13,7 @@ from scripted import attempt
 
 from batch.changes import Change, Put, Row
 from batch.errors import StateError
-from batch.journal import Journal
+from batch.journal import GROUPING_S, Journal
 from batch.results_file import ResultsFile
 from batch.store import Store
 
@@ -70,6 +70,45 @@ def test_a_cancelled_commit_reaches_the_disk_all_the_same(tmp_path: Path, store:
     with Journal(store, ResultsFile(tmp_path / "results.jsonl")) as journal:
         asyncio.run(main(journal))
     assert store.attempt("kb-1") == attempt()
+
+
+def test_a_cancelled_commit_keeps_nobody_waiting_who_shares_its_flush(
+    tmp_path: Path, store: Store
+) -> None:
+    async def main() -> None:
+        journal = Journal(store, ResultsFile(tmp_path / "results.jsonl"))
+        first, second = (
+            asyncio.create_task(journal.commit(Put(attempt(name=name))))
+            for name in ("kb-1", "kb-2")
+        )
+        await asyncio.sleep(0)
+        first.cancel()
+        with journal:  # begins to write only now: both are in one flush
+            await asyncio.wait_for(second, 5.0)
+
+    asyncio.run(main())
+    assert [one.external_task_id for one in store.attempts()] == ["kb-1", "kb-2"]
+
+
+def test_who_comes_right_after_a_flush_waits_for_company_and_nobody_else_does(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One flush every 50 ms at the most; after a silence at once."""
+    now, slept = [1000.0], []
+
+    class Time:
+        monotonic = staticmethod(lambda: now[0])
+        sleep = staticmethod(slept.append)
+
+    async def main(journal: Journal) -> None:
+        for number, gap_s in enumerate((0.0, 0.02, 0.01, 7.0)):
+            now[0] += gap_s
+            await journal.commit(Put(attempt(name=f"kb-{number}")))
+
+    monkeypatch.setattr("batch.journal.time", Time)
+    with Journal(store, ResultsFile(tmp_path / "results.jsonl")) as journal:
+        asyncio.run(main(journal))
+    assert slept == pytest.approx([GROUPING_S - 0.02, GROUPING_S - 0.01])
 
 
 def test_what_cannot_be_written_is_told_to_who_waits(tmp_path: Path, store: Store) -> None:

@@ -12,7 +12,7 @@ from virtual_time import EPOCH
 
 from batch.changes import Put
 from batch.hints import Hint
-from batch.job import Attempt, Intended, Lost, Open, Unconfirmed
+from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.lookup import PROOF_LASTS_S, PROOF_TRIES
 from batch.wire import Found, Task, TaskStatus, Unavailable
 
@@ -50,7 +50,8 @@ def test_absence_is_believed_only_where_look_up_was_proved(
 ) -> None:
     reached, stages = looked_up(tmp_path, [NOT_FOUND], exists=exists, proved_at=proved_at)
     assert isinstance(reached.state, expected)
-    assert stages.loop.time() >= 30.0, "the settle time was waited for"
+    assert reached.state.since == pytest.approx(EPOCH + 30.0, abs=0.2)
+    assert stages.loop.time() == pytest.approx(30.0, abs=0.2), "the settle time was waited for"
 
 
 @pytest.mark.parametrize(
@@ -91,18 +92,26 @@ def test_absence_is_not_believed_while_the_request_may_still_go_out(tmp_path: Pa
 def test_a_callback_long_after_the_settle_time_brings_the_task_home(tmp_path: Path) -> None:
     """Where look-up proves nothing, the callback at the end of the task is the only way home."""
 
-    async def story(stages: Stages) -> tuple[Attempt, int]:
+    async def story(stages: Stages) -> tuple[Attempt, list[float]]:
         hint = Hint()
-        stages.api.queries = [NOT_FOUND] * 14 + [found()]
+        asked_at: list[float] = []
+
+        async def query(identifier: str) -> Any:
+            asked_at.append(stages.loop.time())
+            return found() if identifier == "8" else NOT_FOUND
+
+        stages.api.query = query  # type: ignore[method-assign]
         stages.loop.call_later(300.0, lambda: hint.come("8", None, has_ended=True, names_us=True))
         lost = replace(attempt(Lost(1.0, SAID)), token_hash="00")
-        reached = await stages.lookup.find(lost, hint)
-        return reached, stages.api.count("query")
+        return await stages.lookup.find(lost, hint), asked_at
 
-    reached, asked = play(tmp_path, story)
+    reached, asked_at = play(tmp_path, story)
     assert isinstance(reached.state, Open)
     assert reached.task_id == "8"
-    assert asked == 15, "after the settle time it is asked for once a minute"
+    assert asked_at[-1] == pytest.approx(300.0, abs=0.1), "the callback wakes whoever waits"
+    assert sum(at <= 30.0 for at in asked_at) >= 7
+    later = [at for at in asked_at if 40.0 < at < 299.0]
+    assert 3 <= len(later) <= 7, "after the settle time it is asked for about once a minute"
 
 
 def test_a_callback_that_never_comes_is_not_waited_for_longer_than_a_task(tmp_path: Path) -> None:
@@ -115,6 +124,122 @@ def test_a_callback_that_never_comes_is_not_waited_for_longer_than_a_task(tmp_pa
     reached, took_s = play(tmp_path, story, task_timeout_s=600.0)
     assert isinstance(reached.state, Unconfirmed)
     assert took_s == pytest.approx(600.0, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("proved_at", "token_hash", "is_hinted"),
+    [(EPOCH, "00", True), (None, None, True), (None, "00", False)],
+    ids=["look-up is proved", "no callback was asked for", "nobody listens"],
+)
+def test_a_callback_that_can_say_nothing_new_is_not_waited_for(
+    tmp_path: Path, proved_at: float | None, token_hash: str | None, is_hinted: bool
+) -> None:
+    async def story(stages: Stages) -> float:
+        stages.api.queries = [NOT_FOUND]
+        begun = stages.loop.time()
+        lost = replace(attempt(Lost(1.0, SAID)), token_hash=token_hash)
+        await stages.lookup.find(lost, Hint() if is_hinted else None)
+        return stages.loop.time() - begun
+
+    assert play(tmp_path, story, proved_at=proved_at) == pytest.approx(30.0, abs=0.2)
+
+
+def test_a_short_settle_time_is_kept_and_used_for_more_than_one_look(tmp_path: Path) -> None:
+    reached, stages = looked_up(tmp_path, [NOT_FOUND], proved_at=EPOCH, settle_time_s=0.8)
+    assert isinstance(reached.state, Intended)
+    assert stages.loop.time() == pytest.approx(0.8, abs=0.1)
+    assert stages.api.count("query") >= 4
+
+
+@pytest.mark.parametrize("token_hash", [None, "00"])
+def test_a_provider_that_is_silent_for_minutes_is_asked_until_it_answers(
+    tmp_path: Path, token_hash: str | None
+) -> None:
+    """The settle time is for tasks that are slow to appear, not for answers that do not come."""
+
+    async def story(stages: Stages) -> tuple[Attempt, float]:
+        async def query(_identifier: str) -> Any:
+            return found() if stages.loop.time() > 200.0 else NO_ANSWER
+
+        stages.api.query = query  # type: ignore[method-assign]
+        lost = replace(attempt(Lost(1.0, SAID)), token_hash=token_hash)
+        return await stages.lookup.find(lost, Hint()), stages.loop.time()
+
+    reached, ended = play(tmp_path, story)
+    assert isinstance(reached.state, Open)
+    assert ended < 206.0
+
+
+def test_a_relay_that_mixes_up_its_answers_for_minutes_is_asked_until_it_does_not(
+    tmp_path: Path,
+) -> None:
+    """Another's task is no answer to whether ours exists."""
+
+    async def story(stages: Stages) -> Attempt:
+        async def query(_identifier: str) -> Any:
+            name = "kb-1" if stages.loop.time() > 200.0 else "kb-somebody"
+            return Found(Task("8", TaskStatus.PROCESSING, external_task_id=name))
+
+        stages.api.query = query  # type: ignore[method-assign]
+        return await stages.lookup.find(attempt(Lost(1.0, SAID)))
+
+    assert isinstance(play(tmp_path, story).state, Open)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_provider_that_is_busy_or_down_is_asked_for_as_long_as_a_task(
+    tmp_path: Path, status: int
+) -> None:
+    """Unlike a refusal that is final, where look-up may not be served at all."""
+    busy = Unavailable(replace(SAID, http_status=status))
+    reached, stages = looked_up(tmp_path, [busy], task_timeout_s=120.0)
+    assert isinstance(reached.state, Unconfirmed)
+    assert stages.loop.time() == pytest.approx(120.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "exists", "sent_to", "why"),
+    [
+        (
+            NOT_FOUND,
+            False,
+            {"base_url": "https://elsewhere"},
+            "it was submitted to another address",
+        ),
+        (NOT_FOUND, False, {"account": "another"}, "it was submitted with another key"),
+        (NOT_FOUND, True, {}, "the provider says that the task exists"),
+        (NOT_FOUND, False, {}, "look-up by external id has not been seen to work at this address"),
+        (NO_ANSWER, False, {}, "the answer to its submission was lost, and nobody answers"),
+    ],
+    ids=["another address", "another key", "exists", "not found", "silence"],
+)
+def test_what_is_unconfirmed_says_why_and_what_was_the_cause(
+    tmp_path: Path, answer: Any, exists: bool, sent_to: dict[str, str], why: str
+) -> None:
+    cause = Failure(FailureKind.NETWORK, "the line was cut", "17", 502, "r-7")
+
+    async def story(stages: Stages) -> Any:
+        stages.api.queries = [answer]
+        lost = replace(attempt(Lost(1.0, cause, exists=exists)), **sent_to)
+        return (await stages.lookup.find(lost)).state
+
+    state = play(tmp_path, story)
+    assert isinstance(state, Unconfirmed)
+    assert state.exists is exists
+    assert state.failure.kind is FailureKind.UNCONFIRMED
+    assert why in state.failure.message
+    assert state.failure.message.endswith(
+        "; it is looked for again in the next run (cause: the line was cut)"
+    )
+    failure = state.failure
+    assert (failure.code, failure.http_status, failure.request_id) == ("17", 502, "r-7")
+
+
+def test_an_adopted_task_is_as_old_as_the_provider_says(tmp_path: Path) -> None:
+    """Its age decides how long it is waited for, and for how long its video is kept."""
+    task = Task("8", TaskStatus.PROCESSING, created_at=EPOCH - 60.0, request_id="r-8")
+    reached, _ = looked_up(tmp_path, [Found(task)])
+    assert reached.state == Open("8", EPOCH - 60.0, "r-8")
 
 
 def test_silence_is_no_absence(tmp_path: Path) -> None:
