@@ -38,6 +38,8 @@ from batch.wire import (
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 15.0
+# Each download goes on reading up to twice so much while what came before is hashed and written.
+READ_AHEAD_BYTES = 512 * 1024
 EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$")
 
@@ -83,6 +85,7 @@ class Client:
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=self._stall_timeout_s
                 ),
+                read_bufsize=READ_AHEAD_BYTES,
                 auto_decompress=False,
                 requote_redirect_url=False,
             )
@@ -212,8 +215,14 @@ class _Body:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the body as it comes off the socket."""
-        async for chunk in self.response.content.iter_any():
-            yield chunk
+        content = self.response.content
+        if self.response.content_length is None:
+            # Chunked, in pieces of the server's choice, even of one byte each.
+            async for piece in content.iter_any():
+                yield piece
+        else:  # as it came off the socket; iter_any would copy all that waits into one
+            async for piece, _ in content.iter_chunks():
+                yield piece
 
 
 def _read_head(response: aiohttp.ClientResponse, asked: int) -> _Body:

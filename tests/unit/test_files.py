@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,41 @@ def test_a_part_begins_anew_without_a_trace_of_before(tmp_path: Path) -> None:
     size, _ = run(main)
     assert size == 5
     assert (tmp_path / FINAL).read_bytes() == b"short"
+
+
+@pytest.mark.parametrize("piece", [1_000, 300_000], ids=["small pieces", "large pieces"])
+def test_what_is_written_is_hashed_and_the_disk_begins_early(
+    tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte is announced at most once, and in order, while the file still grows."""
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(files, "_begin_write_back", lambda _file, *span: begun.append(span))
+    data = os.urandom(11 * 1024 * 1024)
+
+    async def main(loop: VirtualLoop) -> str:
+        with OutputFolder(tmp_path, pool=InlineExecutor()) as folder:
+            async with folder.part("kb-1") as part:
+                for start in range(0, len(data), piece):
+                    await part.write(data[start : start + piece])
+                assert await folder.land(part, FINAL, keep_as=KEPT, check=Path.read_bytes) == data
+                return part.sha256
+
+    assert run(main) == hashlib.sha256(data).hexdigest()
+    position = 0
+    for start, length in begun:
+        assert start == position
+        assert length >= files.WRITE_BACK_BYTES
+        position += length
+    assert len(data) - position < 2 * files.WRITE_BACK_BYTES
+
+
+def test_a_disk_that_takes_no_hint_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_how: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
+    data = os.urandom(2 * files.WRITE_BACK_BYTES)
+    land(tmp_path, data)
+    assert (tmp_path / FINAL).read_bytes() == data
