@@ -11,6 +11,7 @@ answer and go together with any other.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -51,6 +52,10 @@ KINDS: dict[str, frozenset[str]] = {
     ),
     "callback": frozenset(("late", "twice", "out-of-order", "forged", "wrong-path", "never")),
 }
+
+
+# A comma, or a colon before the next option; others belong to a value, say to an address.
+_BETWEEN_OPTIONS = re.compile(r",|:(?=[a-z_ ]+=|[\d.]+(?:[:,]|$))")
 
 
 class FaultPlanError(ValueError):
@@ -133,7 +138,7 @@ class FaultRule:
         where, _, rest = text.strip().partition(":")
         kind, _, options = rest.partition(":")
         values: dict[str, Any] = {"where": where, "kind": kind}
-        for option in filter(None, options.replace(":", ",").split(",")):
+        for option in filter(None, _BETWEEN_OPTIONS.split(options)):
             name, is_named, value = option.partition("=")
             if not is_named:
                 name, value = ("n" if kind == "shape" else "rate"), option

@@ -31,6 +31,12 @@ def strikes(rule: str, subjects: list[Subject]) -> list[int]:
             "download:stall:at=0.1:seconds=3",
             FaultRule(where="download", kind="stall", at=0.1, seconds=3.0),
         ),
+        (
+            "download:redirect:to=http://127.0.0.1:8080/a.mp4:0.5",
+            FaultRule(
+                where="download", kind="redirect", to="http://127.0.0.1:8080/a.mp4", rate=0.5
+            ),
+        ),
     ],
 )
 def test_a_rule_can_be_said_in_one_word(text: str, rule: FaultRule) -> None:
