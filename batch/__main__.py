@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
 
+GC_ALLOCATIONS = 50_000  # before the collector looks for garbage; importing and reading make none
 INTERRUPTED, TERMINATED = 130, 143  # as in `batch.errors`, which is not imported yet
 
 
 def main() -> None:
     """Run the command line and leave the process with its exit code, also while it only begins."""
     signal.signal(signal.SIGTERM, _leave)
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
     try:
         from batch import cli  # noqa: PLC0415 - a Ctrl-C meanwhile is no traceback
 

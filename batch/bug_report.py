@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import sys
-import tempfile
 from typing import IO
 
 import click
@@ -40,6 +39,8 @@ def write_bug_report(text: str) -> str:
     text = re.sub(r"sk-[\w-]{6,}", "sk-…", text)
     about = f"kling-batch {__version__}, Python {platform.python_version()}, {platform.platform()}"
     report = f"{about}\n\n{text}\n"
+    import tempfile  # noqa: PLC0415 - only a bug needs it
+
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="kling-batch-bug-", suffix=".txt", delete=False, encoding="utf-8"

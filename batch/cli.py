@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
@@ -101,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.JOBS_FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: a report instead of a traceback
+        import traceback  # noqa: PLC0415 - only a bug needs it
+
         path = write_bug_report("".join(traceback.format_exception(error)))
         print_error(f"this is a bug of kling-batch ({type(error).__name__}); report it with {path}")
         return ExitCode.BUG

@@ -19,7 +19,7 @@ from batch.api import (
     UselessPartError,
     VideoApi,
 )
-from batch.clock import Clock, sleep
+from batch.clock import Clock
 from batch.events import Event
 from batch.files import OutputFolder, Part
 from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, Video
@@ -27,6 +27,7 @@ from batch.lookup import LookUp
 from batch.media import MediaError, compare, inspect
 from batch.retry import backoff
 from batch.stop import Stop, StopReason
+from batch.waker import sleep
 from batch.wire import Found, NotFound, QueryAnswer, TaskStatus, Unavailable
 
 TRIES = 6  # in a row without a new byte

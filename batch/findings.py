@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -33,6 +32,8 @@ def meant(text: str, known: Iterable[str]) -> str | None:
     """Guess which of *known* was meant: an advice, or None."""
     if len(text) > 40:  # difflib is quadratic, and nobody mistypes that much
         return None
+    import difflib  # noqa: PLC0415 - only a mistyped key needs it
+
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(text.lower(), names, n=1, cutoff=0.6)
     if not close:  # a word where its short form is wanted: standard for std

@@ -96,7 +96,12 @@ class Job:
     @property
     def video_path(self) -> str:
         """Where the video belongs, relative to the output folder."""
-        return f"videos/{self.id}.mp4"
+        return video_path(self.id)
+
+
+def video_path(job_id: str) -> str:
+    """Return where the video of a job belongs, relative to the output folder."""
+    return f"videos/{job_id}.mp4"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from batch.nodes import Entries, Items, Mapping, Node, Place, Scalar, Sequence, 
 from batch.options import OPTIONS, REFUSED_KEYS, read_options, request_body
 from batch.rows import has_header, read_rows
 from batch.schema import DEFAULTS_KEYS, JOB_KEYS
+from batch.sources import Sources
 from batch.text_files import file_label
 
 MAX_JOBS = 1_000_000
@@ -52,6 +53,8 @@ class JobReader:
 
         may_mend: the sections that may still follow, of `defaults` and `limits`. Faults that one
             of them could mend are provisional.
+
+        sources: reads the files of `from:`, and notes them.
     """
 
     def __init__(
@@ -61,8 +64,11 @@ class JobReader:
         limits: Limits,
         defaults: Mapping | None,
         may_mend: frozenset[str],
+        *,
+        sources: Sources,
     ) -> None:
         self.jobs: list[Job] = []
+        self._sources = sources
         self._findings = findings
         self._folder = folder
         self._may_inherit = "defaults" in may_mend
@@ -284,7 +290,7 @@ class JobReader:
         file = file_label(path)
         known = {name: about for name, about in JOB_KEYS.items() if name != "from"}
         try:
-            for number, row in read_rows(path, file, node, findings):
+            for number, row in read_rows(path, file, node, findings, self._sources):
                 entries = self._entries(row, "a row", known, are_shared=has_header(path))
                 self._expand(row, entries, inherited, f"{path.stem}-{number}")
                 findings.job = None  # the next row is read before it is known whose it is

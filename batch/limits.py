@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batch.prices import MONEY_PATTERN, parse_money
-from batch.values import JsonSchema
+
+JsonSchema = dict[str, Any]
 
 KLING_PROMPT_CHARS = 2_500  # what newer Kling takes; CometAPI documents 500 and 200
 

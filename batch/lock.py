@@ -11,7 +11,7 @@ import contextlib
 import errno
 import json
 import os
-import socket
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -132,7 +132,7 @@ def _try_lock(descriptor: int) -> bool:
 def _me() -> bytes:
     who = {
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": platform.node(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return json.dumps(who).encode()

@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from batch.api import VideoApi
 from batch.changes import Proof, Put
-from batch.clock import Clock, sleep
+from batch.clock import Clock
 from batch.hints import Hint
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.journal import Journal
 from batch.stop import Stop
+from batch.waker import sleep
 from batch.wire import (
     RETENTION_S,
     AccountRefused,

@@ -11,20 +11,18 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from batch.errors import ManifestError, Problem
 from batch.findings import Findings, Unreadable, shown
-from batch.job import Job
 from batch.job_entries import JobReader
 from batch.job_ids import component_fault
 from batch.limits import DEFAULT_LIMITS, Limits, Rate, parse_duration, parse_rate
 from batch.nodes import Items, Node, Scalar, Spot, is_null
-from batch.prices import Overrides, parse_money
+from batch.outline import Callback, Manifest
+from batch.prices import parse_money
 from batch.schema import ROOT_KEYS, VERSION, manifest_schema
 from batch.sections import (
-    Callback,
     read_base_url,
     read_callback,
     read_limits,
@@ -32,6 +30,7 @@ from batch.sections import (
     read_prices,
     read_section,
 )
+from batch.sources import Sources
 from batch.text_files import file_label, read_file
 from batch.yaml_events import FAST_PARSER, YamlReader
 
@@ -48,25 +47,6 @@ __all__ = [
     "parse_money",
     "parse_rate",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """A manifest that has been checked in full.
-
-    *output_dir* is as written; whoever uses it takes it relative to the manifest. *warnings* are
-    doubts: possible, but hardly meant.
-    """
-
-    path: Path
-    name: str
-    jobs: tuple[Job, ...]
-    limits: Limits = DEFAULT_LIMITS
-    callback: Callback | None = None
-    output_dir: Path | None = None
-    base_url: str | None = None
-    prices: Overrides = field(default_factory=dict)
-    warnings: tuple[Problem, ...] = ()
 
 
 def load(path: Path) -> Manifest:
@@ -102,13 +82,14 @@ class _Reading:
         self._path = path
         self._file = file_label(path)
         self._findings = Findings()
+        self._sources = Sources()
         self._jobs: JobReader | None = None
         self._limits = DEFAULT_LIMITS
 
     def manifest(self) -> Manifest:
         manifest = end = None
         try:
-            data = read_file(self._path, self._file, Spot(self._file))
+            data = read_file(self._path, self._file, Spot(self._file), self._sources)
             heads = self._pass(data, {})
             if self._is_late(heads):
                 self._findings = Findings()
@@ -145,7 +126,14 @@ class _Reading:
         if "defaults" in heads:
             defaults = read_section(heads["defaults"][1], "defaults", self._findings)
         may_mend = _INHERITED - heads.keys()
-        return JobReader(self._findings, self._path.parent, self._limits, defaults, may_mend)
+        return JobReader(
+            self._findings,
+            self._path.parent,
+            self._limits,
+            defaults,
+            may_mend,
+            sources=self._sources,
+        )
 
     def _assemble(self, heads: _Heads) -> Manifest:
         findings = self._findings
@@ -173,6 +161,8 @@ class _Reading:
             base_url=read_base_url(nodes.get("base_url"), findings),
             prices=read_prices(nodes.get("prices"), findings),
             warnings=self._warnings(),
+            # A machine without libyaml may get it: then the warning must go.
+            sources=() if FAST_PARSER is None else self._sources.seen(),
         )
 
     def _warnings(self) -> tuple[Problem, ...]:

@@ -14,8 +14,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 from asyncio_throttle.throttler import Throttler
 
-from batch.clock import Clock, Waker, sleep
+from batch.clock import Clock
 from batch.schema import Rate
+from batch.waker import Waker, sleep
 
 GUARD_RETRY_INTERVAL_S = 0.002
 LATE_S = 0.05  # how late a turn may come, of a busy event loop, without the next being later for it

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from batch import events
 from batch.api import VideoApi
 from batch.changes import GenerationTime, Put
-from batch.clock import Clock, sleep
+from batch.clock import Clock
 from batch.events import Event
 from batch.hints import Hint, Hints
 from batch.job import (
@@ -26,6 +26,7 @@ from batch.job import (
 from batch.journal import Journal
 from batch.lookup import LookUp
 from batch.stop import Stop, StopReason
+from batch.waker import sleep
 from batch.wire import (
     AccountRefused,
     Found,

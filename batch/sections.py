@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from batch.findings import Findings, shown
 from batch.limits import DEFAULT_LIMITS, KLING_PROMPT_CHARS, LIMIT_KEYS, Limits
 from batch.nodes import Items, Mapping, Node, Scalar, is_null, kind
+from batch.outline import Callback
 from batch.prices import ANY_MODE, PRICED_MODES, Overrides, Tariff, parse_money, parse_tariff
 from batch.schema import CALLBACK_KEYS
-
-
-@dataclass(frozen=True, slots=True)
-class Callback:
-    """The receiver: the public *url* that the provider calls, and HOST:PORT to *listen* on."""
-
-    url: str | None = None
-    listen: str | None = None
 
 
 def read_section(node: Node | Items, name: str, findings: Findings) -> Mapping | None:

@@ -6,7 +6,6 @@ Light on purpose: a night on which nothing is to be done needs no more than this
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,15 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batch import lock
+from batch import lock, memory
 from batch.changes import Fact, RunEnded, RunStarted
 from batch.clock import Clock
 from batch.config import Settings
 from batch.errors import ExitCode, StateError, UsageError
 from batch.job import STATE_FOLDER, Job
-from batch.manifest import Manifest
-from batch.media import MediaError, inspect
-from batch.plan import Plan, Policy, make_plan
+from batch.outline import Manifest, Outline
+from batch.plan import Plan, Policy, make_empty_plan, make_plan
 from batch.prices import estimate
 from batch.results_file import ResultsFile
 from batch.store import Known, Store
@@ -83,15 +81,23 @@ class Session:
 
     def summary(self, exit_code: ExitCode, **found: Any) -> Summary:
         """Make the summary of this session's run."""
-        return Summary(
-            run_id=self.run_id,
-            name=self.manifest.name,
-            output_dir=str(self.settings.output_dir),
-            exit_code=exit_code,
-            planned={action.value: count for action, count in self.plan.counts.items()},
-            resting=tuple((item.job_id, item.reason) for item in self.plan.resting),
-            **found,
+        return _summary(
+            self.run_id, self.manifest.name, self.settings, self.plan, exit_code, **found
         )
+
+
+def _summary(
+    run_id: str, name: str, settings: Settings, plan: Plan, exit_code: ExitCode, **found: Any
+) -> Summary:
+    return Summary(
+        run_id=run_id,
+        name=name,
+        output_dir=str(settings.output_dir),
+        exit_code=exit_code,
+        planned={action.value: count for action, count in plan.counts.items()},
+        resting=tuple((item.job_id, item.reason) for item in plan.resting),
+        **found,
+    )
 
 
 @contextmanager
@@ -103,6 +109,16 @@ def open_session(manifest: Manifest, settings: Settings, clock: Clock) -> Iterat
         StateError: the folder or the state cannot be used.
         UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse.
     """
+    with _open_folder(settings) as (store, results):
+        memory.remember(settings.output_dir / STATE_FOLDER, manifest)
+        run_id = _new_run_id(clock)
+        started_at = clock.now()
+        plan = _plan(manifest, settings, store.known())
+        yield Session(manifest, settings, run_id, store, results, plan, started_at)
+
+
+@contextmanager
+def _open_folder(settings: Settings) -> Iterator[tuple[Store, ResultsFile]]:
     root = settings.output_dir
     state = root / STATE_FOLDER
     with ExitStack() as exits:
@@ -112,10 +128,7 @@ def open_session(manifest: Manifest, settings: Settings, clock: Clock) -> Iterat
         _check_origin(store, settings)
         results = ResultsFile(root / "results.jsonl")
         results.mend(store)
-        run_id = _new_run_id(clock)
-        started_at = clock.now()
-        plan = _plan(manifest, settings, store.known())
-        yield Session(manifest, settings, run_id, store, results, plan, started_at)
+        yield store, results
 
 
 def begin(session: Session) -> None:
@@ -158,6 +171,26 @@ def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
 
 
 def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]]) -> Plan:
+    return make_plan(
+        manifest.jobs,
+        known,
+        policy=_policy(settings),
+        is_present=_presence(settings, known),
+        price=price_of(manifest),
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        force=settings.force,
+        retry_failed=settings.retry_failed,
+        resubmit_unconfirmed=settings.resubmit_unconfirmed,
+        max_attempts=settings.limits.max_attempts,
+        select=settings.select,
+    )
+
+
+def _presence(settings: Settings, known: dict[str, list[Known]]) -> Callable[[str, int], bool]:
     root = os.fspath(settings.output_dir)
     landed_at = {item.file: item.landed_at for items in known.values() for item in items}
 
@@ -168,25 +201,21 @@ def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]])
                 return False
             # Somebody has written to it since: its size alone says nothing any more. What was left
             # alone is not opened, since a quiet night looks at every video.
-            if status.st_mtime > (landed_at[file] or 0.0):
-                inspect(Path(root, file))
-        except (OSError, MediaError):
+            return status.st_mtime <= (landed_at[file] or 0.0) or _is_video(Path(root, file))
+        except OSError:
             return False
-        return True
 
-    return make_plan(
-        manifest.jobs,
-        known,
-        policy=Policy(
-            force=settings.force,
-            retry_failed=settings.retry_failed,
-            resubmit_unconfirmed=settings.resubmit_unconfirmed,
-            max_attempts=settings.limits.max_attempts,
-            select=settings.select,
-        ),
-        is_present=is_present,
-        price=price_of(manifest),
-    )
+    return is_present
+
+
+def _is_video(path: Path) -> bool:
+    from batch.media import MediaError, inspect  # noqa: PLC0415 - on most nights for no file
+
+    try:
+        inspect(path)
+    except MediaError:
+        return False
+    return True
 
 
 def _check_history(store: Store | None, root: Path) -> None:
@@ -217,16 +246,43 @@ def _check_origin(store: Store, settings: Settings, *, remember: bool = True) ->
 
 def _new_run_id(clock: Clock) -> str:
     time = datetime.fromtimestamp(clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{time}-{secrets.token_hex(3)}"
+    return f"{time}-{os.urandom(3).hex()}"
 
 
 def quiet_night(session: Session, clock: Clock) -> Summary:
     """End a session in which nothing is to be done."""
-    exit_code = ExitCode.JOBS_FAILED if session.plan.resting else ExitCode.OK
-    session.store.write(
-        [
-            RunStarted(session.run_id, session.started_at),
-            RunEnded(session.run_id, clock.now(), int(exit_code)),
-        ]
+    return session.summary(
+        _note_quiet_night(session.store, session.run_id, session.started_at, session.plan, clock)
     )
-    return session.summary(exit_code)
+
+
+def recalled_night(outline: Outline, settings: Settings, clock: Clock) -> Summary | None:
+    """Spend a night by an outline of the manifest alone; None if anything is to be done.
+
+    Whatever is to be done is for `open_session`, which opens the folder anew.
+
+    Raises:
+        BatchError: as `open_session` does.
+    """
+    with _open_folder(settings) as (store, _):
+        run_id = _new_run_id(clock)
+        started_at = clock.now()
+        known = store.known()
+        plan = make_empty_plan(
+            outline.jobs,
+            known,
+            policy=_policy(settings),
+            is_present=_presence(settings, known),
+        )
+        if plan is None:
+            return None
+        exit_code = _note_quiet_night(store, run_id, started_at, plan, clock)
+        return _summary(run_id, outline.name, settings, plan, exit_code)
+
+
+def _note_quiet_night(
+    store: Store, run_id: str, started_at: float, plan: Plan, clock: Clock
+) -> ExitCode:
+    exit_code = ExitCode.JOBS_FAILED if plan.resting else ExitCode.OK
+    store.write([RunStarted(run_id, started_at), RunEnded(run_id, clock.now(), int(exit_code))])
+    return exit_code

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from batch.clock import Waker
 from batch.errors import ExitCode
+from batch.waker import Waker
 
 
 class StopReason(StrEnum):

@@ -11,7 +11,9 @@ import click
 
 from batch.bug_report import hide
 from batch.config import DEFAULT_BASE_URL, Given, Settings, resolve
-from batch.manifest import Manifest, load, parse_duration, parse_money, parse_rate
+from batch.limits import parse_duration, parse_rate
+from batch.outline import Manifest
+from batch.prices import parse_money
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -111,15 +113,9 @@ def manifest_argument(command: Command) -> Command:
     return click.argument("manifest", type=click.Path(path_type=Path))(command)
 
 
-def settle(manifest: Path, flags: dict[str, Any]) -> tuple[Manifest, Settings]:
-    """Load the manifest and decide every setting.
-
-    Raises:
-        ManifestError: the manifest cannot be used.
-        UsageError: a setting cannot.
-    """
-    loaded = load(manifest)
-    given = Given(
+def given_by(flags: dict[str, Any]) -> Given:
+    """Return what the command line and the environment say."""
+    return Given(
         output_dir=flags["output_dir"],
         base_url=flags["base_url"],
         sandbox=flags["sandbox"],
@@ -135,6 +131,18 @@ def settle(manifest: Path, flags: dict[str, Any]) -> tuple[Manifest, Settings]:
         callback_listen=flags["callback_listen"],
         env_file=flags["env_file"],
     )
+
+
+def settle(manifest: Path, given: Given) -> tuple[Manifest, Settings]:
+    """Load the manifest and decide every setting.
+
+    Raises:
+        ManifestError: the manifest cannot be used.
+        UsageError: a setting cannot.
+    """
+    from batch.manifest import load  # noqa: PLC0415 - a quiet night may do without
+
+    loaded = load(manifest)
     settings = resolve(loaded, given, os.environ)
     hide(settings.api_key.reveal())
     return loaded, settings

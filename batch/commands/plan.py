@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from batch.commands.flags import manifest_argument, settle, with_options
+from batch.commands.flags import given_by, manifest_argument, settle, with_options
 from batch.config import Settings
 from batch.errors import ExitCode
-from batch.manifest import Manifest
+from batch.outline import Heading, Manifest
 from batch.plan import Action, Decision, Plan, is_selected
 from batch.session import plan_only
 
@@ -26,13 +26,13 @@ SHOWN = 50  # of each kind, in text; --json lists all
 @click.option("--quiet", is_flag=True, help="Print nothing when there is nothing to do.")
 def command(manifest: Path, *, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Plan and print."""
-    loaded, settings = settle(manifest, flags)
+    loaded, settings = settle(manifest, given_by(flags))
     show_doubts(loaded, settings, quiet=quiet)
     show_plan(loaded, settings, as_json=as_json, quiet=quiet)
     return ExitCode.OK
 
 
-def doubts(manifest: Manifest, settings: Settings) -> Iterator[str]:
+def doubts(manifest: Heading, settings: Settings) -> Iterator[str]:
     """Say what is doubtful in the manifest, and which --select takes no job in."""
     for pattern in settings.select:
         if not any(is_selected(job.id, job.tags, (pattern,)) for job in manifest.jobs):
@@ -42,7 +42,7 @@ def doubts(manifest: Manifest, settings: Settings) -> Iterator[str]:
         yield f"… and {len(manifest.warnings) - SHOWN} more"
 
 
-def show_doubts(manifest: Manifest, settings: Settings, *, quiet: bool) -> None:
+def show_doubts(manifest: Heading, settings: Settings, *, quiet: bool) -> None:
     """Print the doubts to stderr."""
     for doubt in () if quiet else doubts(manifest, settings):
         click.echo(f"warning: {doubt}", err=True)

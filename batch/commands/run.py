@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import logging
-import sys
-from contextlib import ExitStack
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from batch import logs
+from batch import memory
 from batch.bug_report import print_error, write_bug_report
 from batch.clock import SystemClock
-from batch.commands.flags import manifest_argument, settle, with_options
+from batch.commands.flags import given_by, manifest_argument, settle, with_options
 from batch.commands.plan import doubts, show_doubts, show_plan
-from batch.config import Settings, require_key
+from batch.config import Given, Settings, require_key, resolve
 from batch.errors import BatchError, ExitCode
-from batch.manifest import Manifest
-from batch.session import Session, Summary, open_session, quiet_night
+from batch.outline import Heading, Manifest
+from batch.session import Summary, open_session, quiet_night, recalled_night
 
 TROUBLES_SHOWN = 20
-GC_ALLOCATIONS = 20_000
 
 
 @click.command("run", help=__doc__)
@@ -49,24 +46,16 @@ GC_ALLOCATIONS = 20_000
 )
 def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Load, run, tell."""
-    loaded, settings = settle(manifest, flags)
-    logs_json = flags["log_format"] == "json" and not dry_run
-    show_doubts(loaded, settings, quiet=quiet or logs_json)
-    if dry_run:
-        show_plan(loaded, settings, as_json=as_json, quiet=quiet)
-        return ExitCode.OK
-    with ExitStack() as exits:
-        observers, held = _observers(exits, flags, quiet=quiet)
-        if logs_json and not quiet:
-            for doubt in doubts(loaded, settings):
-                logs.logger.warning(doubt)
-        try:
-            summary = _run(loaded, settings, observers)
-        except BatchError:
-            _hand_over(held)
-            raise
-    if summary.exit_code is not ExitCode.OK:
-        _hand_over(held)
+    given = given_by(flags)
+    in_log = flags["log_format"] == "json" and not dry_run
+    summary = None if dry_run else _recalled(manifest, given, in_log=in_log, quiet=quiet)
+    if summary is None:
+        loaded, settings = settle(manifest, given)
+        _tell_doubts(loaded, settings, in_log=in_log, quiet=quiet)
+        if dry_run:
+            show_plan(loaded, settings, as_json=as_json, quiet=quiet)
+            return ExitCode.OK
+        summary = _run(loaded, settings, flags, quiet=quiet)
     for bug in summary.bugs[:1]:
         path = write_bug_report("\n".join(summary.bugs[:10]))
         what = bug.strip().splitlines()[-1].split(":")[0]
@@ -78,55 +67,51 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
     return summary.exit_code
 
 
-def _run(manifest: Manifest, settings: Settings, observers: list[Any]) -> Summary:
+def _recalled(manifest: Path, given: Given, *, in_log: bool, quiet: bool) -> Summary | None:
+    """Spend the night by what an earlier one has remembered; None if that is not enough for it."""
+    found = memory.recall(manifest, given.output_dir)
+    if found is None:
+        return None
+    folder, outline = found
+    summary = None
+    with suppress(BatchError):  # the run that follows meets it again, and says it in its order
+        settings = resolve(outline, given, os.environ)
+        if settings.output_dir == folder:
+            if not settings.sandbox:
+                require_key(settings)
+            summary = recalled_night(outline, settings, SystemClock())
+    if summary is not None:
+        _tell_doubts(outline, settings, in_log=in_log, quiet=quiet)
+    return summary
+
+
+def _tell_doubts(manifest: Heading, settings: Settings, *, in_log: bool, quiet: bool) -> None:
+    """Tell them on stderr: as lines, or where every line there must be JSON, as records."""
+    if not in_log:
+        show_doubts(manifest, settings, quiet=quiet)
+        return
+    told = [] if quiet else list(doubts(manifest, settings))
+    if told:
+        import logging  # noqa: PLC0415 - only for those who have them logged
+
+        from batch import logs  # noqa: PLC0415
+
+        logs.configure(level=logging.WARNING, log_format="json")
+        for doubt in told:
+            logs.logger.warning(doubt)
+
+
+def _run(manifest: Manifest, settings: Settings, flags: dict[str, Any], *, quiet: bool) -> Summary:
     clock = SystemClock()
     if not settings.sandbox:
         require_key(settings)
     with open_session(manifest, settings, clock) as session:
-        return _execute(session, observers, clock)
+        if not session.plan.decisions:
+            return quiet_night(session, clock)
+        # Imported late: the network's library takes longer to load than a quiet night takes to run.
+        from batch.commands.drive import drive  # noqa: PLC0415
 
-
-def _execute(session: Session, observers: list[Any], clock: SystemClock) -> Summary:
-    if not session.plan.decisions:
-        return quiet_night(session, clock)
-    # Imported late: the network's library takes longer to load than a quiet night takes to run.
-    import asyncio  # noqa: PLC0415
-
-    from batch import bootstrap  # noqa: PLC0415
-
-    # The jobs stay until the end: no collection needs to walk them again, and what a job in flight
-    # leaves behind is freed by its reference counts, so that looking for cycles can be rare.
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
-    return asyncio.run(bootstrap.execute(session, observers, clock, handle_signals=True))
-
-
-def _observers(
-    exits: ExitStack, flags: dict[str, Any], *, quiet: bool
-) -> tuple[list[Any], logs.Held | None]:
-    """Choose who is told of what happens: a bar, lines, or, with --quiet, nobody yet."""
-    level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
-    handler = logs.configure(level=level, log_format=flags["log_format"])
-    if quiet:
-        held = logs.Held(handler)
-        logs.logger.handlers[:] = [held]
-        return [logs.LogObserver()], held
-    wants_bar = flags["progress"] == "always" or (
-        flags["progress"] == "auto"
-        and sys.stderr.isatty()
-        and flags["log_format"] == "text"
-        and not flags["verbose"]
-    )
-    if not wants_bar:
-        return [logs.LogObserver()], None
-    from batch.progress import ProgressBar  # noqa: PLC0415 - rich is for terminals only
-
-    return [exits.enter_context(ProgressBar())], None
-
-
-def _hand_over(held: logs.Held | None) -> None:
-    if held is not None:
-        held.hand_over()
+        return drive(session, flags, clock, quiet=quiet)
 
 
 def to_text(summary: Summary) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from scripted import NOT_FOUND, SAID, Stages, attempt, found, play
 
-from batch.clock import sleep
 from batch.hints import PROVED_BY, STRETCH, Hint, Hints, hash_token, new_token
 from batch.job import Lost, Open, Unconfirmed
+from batch.waker import sleep
 from batch.wire import Found, Task, TaskStatus
 
 

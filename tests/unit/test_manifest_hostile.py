@@ -19,6 +19,7 @@ from batch.findings import Findings, Unreadable
 from batch.job import canonical_request
 from batch.manifest import Manifest, load
 from batch.nodes import Spot
+from batch.sources import Sources
 from batch.text_files import read_file
 from batch.yaml_events import YamlReader
 
@@ -100,7 +101,7 @@ def test_a_file_may_not_be_larger_than_the_bound(
     path = tmp_path / "m.yaml"
     path.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(Unreadable, match="larger than 1 MiB"):
-        read_file(path, "m.yaml", Spot("m.yaml"))
+        read_file(path, "m.yaml", Spot("m.yaml"), Sources())
 
 
 def test_merging_many_times_over_is_no_bomb(tmp_path: Path) -> None:
