@@ -52,7 +52,6 @@ __all__ = ["execute", "first_of"]
 SANDBOX_NAME = "sandbox"  # stands for its address, which is another one at every start
 SANDBOX_SPEED = 20.0  # a minute of generation passes in three seconds
 SANDBOX_KEY = "sk-sandbox"
-URGENT_LOOK_COST = 0.012  # while jobs wait for a slot, a task that ended unseen costs throughput
 
 
 async def execute(
@@ -345,7 +344,7 @@ class Lessons:
             poll_interval_s=self._poll_interval_s,
             history=self._histories.get(_kind(attempt.request)),
             rng=self._rng,
-            look_cost=URGENT_LOOK_COST if self._is_urgent() else schedule.LOOK_COST,
+            look_cost=schedule.URGENT_LOOK_COST if self._is_urgent() else schedule.LOOK_COST,
         )
 
     def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:

@@ -24,6 +24,9 @@ from dataclasses import dataclass
 
 GROWTH = 0.15  # of a task's age, where nothing is known
 LOOK_COST = 0.035  # of the typical generation time: one look is worth so much lateness
+# While jobs wait for a slot, a task whose end is noticed late leaves a slot empty that is wanted.
+# With five slots: 97 % of them are in use, for some eight looks per task; at 0.012 95 % for six.
+URGENT_LOOK_COST = 0.004
 
 MAX_SAMPLES = 256  # generation times kept per kind of task
 _MAX_TIME_S = 7 * 86_400.0  # no task takes a week

@@ -67,6 +67,15 @@ def measure(*, quick: bool = False) -> figures.Report:
             name="polls per task", unit="", ours=figures.rounded(stats["queries"] / jobs)
         ),
         figures.Figure(
+            name="slots in use (virtual time)",
+            unit="of 1",
+            ours=figures.rounded(hours["share"]),
+            at_least=0.95,
+        ),
+        figures.Figure(
+            name="polls per task (virtual time)", unit="", ours=figures.rounded(hours["looks"])
+        ),
+        figures.Figure(
             name="refused in the first hour (virtual time)",
             unit="",
             ours=float(hours["refused"][0]),
@@ -83,7 +92,7 @@ def measure(*, quick: bool = False) -> figures.Report:
         found,
         notes=[
             f"{GENERATION_S:g} s of generation, spread {SPREAD:g}, poll_interval {POLL_S:g} s",
-            "virtual time: 60 s of generation, 60 submissions a minute, the real slots",
+            "virtual time: 60 s of generation, 60 submissions a minute, the real slots and looks",
         ],
     )
 

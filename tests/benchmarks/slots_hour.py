@@ -2,8 +2,9 @@
 
     python tests/benchmarks/slots_hour.py CAP MAX_IN_FLIGHT HOURS
 
-The slots are the real ones; submission and provider are a few lines. Prints JSON: refusals of each
-hour, and the share of the provider's slots that was used.
+The slots and the moments of the looks are the real ones; submission and provider are a few lines.
+Prints JSON: refusals of each hour, the share of the provider's slots that was used, and the looks
+per task.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import sys
 from typing import Any
 
 from batch.pacing import Slots
+from batch.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
 
 MEDIAN_S = 60.0
 SPREAD = 0.25
-LATENESS = 0.05  # of the generation time: how late the end of a task is noticed
+POLL_INTERVAL_S = 2.2  # to the generation time as 5 s is to 135 s
 PACE_S = 1.0  # 60/min
 HOUR_S = 3_600.0
 
@@ -56,6 +58,9 @@ class _Night:
         self.slots = Slots(most, clock=_LoopClock(loop))
         self.refused = [0] * hours
         self.used_s = 0.0
+        self.tasks = 0
+        self.looks = 0
+        self._history = History()
         self._loop = loop
         self._cap = cap
         self._ends: list[float] = []
@@ -64,11 +69,12 @@ class _Night:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            order = 0
+            order, due = 0, 0.0
             while self._loop.time() < self._ends_at:
                 await self.slots.acquire(order)
+                await asyncio.sleep(max(0.0, due - self._loop.time()))
+                due = self._loop.time() + PACE_S
                 group.create_task(self._job(order))
-                await asyncio.sleep(PACE_S)
                 order += 1
 
     async def _job(self, order: int) -> None:
@@ -76,8 +82,25 @@ class _Night:
             self.slots.saturated()
             self.slots.release()
             await self.slots.acquire(order)
-        await asyncio.sleep(took_s * (1 + LATENESS))
+        await self._watch(took_s)
         self.slots.release()
+
+    async def _watch(self, took_s: float) -> None:
+        """Look at a task, when the run would, until it is seen to have ended."""
+        begun, age_s = self._loop.time(), 0.0
+        while age_s < took_s:
+            is_urgent = self.slots.is_waited_for
+            wait_s = next_look(
+                age_s,
+                poll_interval_s=POLL_INTERVAL_S,
+                history=self._history,
+                rng=self._dice,
+                look_cost=URGENT_LOOK_COST if is_urgent else LOOK_COST,
+            )
+            await asyncio.sleep(wait_s)
+            self.looks += 1
+            age_s = self._loop.time() - begun
+        self._history.add(took_s)
 
     def _submit(self) -> float:
         now = self._loop.time()
@@ -88,6 +111,7 @@ class _Night:
             return 0.0
         took_s = MEDIAN_S * self._dice.lognormvariate(0.0, SPREAD)
         self._ends.append(now + took_s)
+        self.tasks += 1
         self.used_s += max(0.0, min(took_s, self._ends_at - now))
         return took_s
 
@@ -99,7 +123,8 @@ def main(cap: int, most: int, hours: int) -> None:
     loop.run_until_complete(night.run())
     loop.close()
     share = night.used_s / (cap * hours * HOUR_S)
-    print(json.dumps({"refused": night.refused, "share": share}))
+    looks = night.looks / night.tasks
+    print(json.dumps({"refused": night.refused, "share": share, "looks": looks}))
 
 
 if __name__ == "__main__":
