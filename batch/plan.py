@@ -196,7 +196,7 @@ def _undecided(
     listed: set[str] = set()
     for job in jobs:
         listed.add(job.id)
-        if not is_selected(job.id, job.tags, policy.select):
+        if policy.select and not is_selected(job.id, job.tags, policy.select):
             continue
         attempts = known.get(job.id, ())
         if _is_settled(job, attempts, policy, is_present):
@@ -253,13 +253,11 @@ def _is_settled(
     """Tell in short what `_decide` tells of nearly every job of nearly every night: unchanged."""
     if len(attempts) != 1 or policy.force:
         return False
-    (only,) = attempts
-    return (
-        only.state == "Landed"
-        and only.fingerprint == job.fingerprint
-        and only.file == job.video_path
-        and is_present(job.video_path, only.bytes or 0)
-    )
+    only = attempts[0]
+    if only.state != "Landed" or only.fingerprint != job.fingerprint:
+        return False
+    path = job.video_path
+    return only.file == path and is_present(path, only.bytes or 0)
 
 
 def _decide(
