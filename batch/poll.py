@@ -155,7 +155,7 @@ class Poller:
             left_s = begun + planned_s - self._clock.monotonic()
             if left_s <= 0:
                 break
-            await sleep(left_s, self._stop.leaving, hint.ended, self._hints.doubted)
+            await sleep(left_s, self._stop.leaving, hint.ended, self._hints.doubted, by_ticks=True)
         else:
             again_s = hint.woke_at + self._poll_interval_s - self._clock.monotonic()
             if again_s > 0:

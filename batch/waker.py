@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+
+TICK_S = 0.02  # what a crowd is woken by; a wake costs more than what most sleepers then do
+TICKS_FROM_S = 0.25  # shorter sleeps are exact
 
 
 class Waker:
@@ -41,16 +45,22 @@ class Waker:
         self._sleepers.pop(sleeper, None)
 
 
-async def sleep(seconds: float | None, *wakers: Waker) -> bool:
+async def sleep(seconds: float | None, *wakers: Waker, by_ticks: bool = False) -> bool:
     """Wait *seconds* (None: for ever), or until one of *wakers* is set. True if one was.
 
-    One future and one timer, no tasks: ten thousand of these at once are the normal case.
+    One future and one timer, no tasks: ten thousand of these at once are the normal case. *by_ticks*
+    is for such a crowd: who would be woken within the same `TICK_S` is woken at its end, together.
     """
     if any(waker.is_set() for waker in wakers):
         return True
     loop = asyncio.get_running_loop()
     sleeper: asyncio.Future[None] = loop.create_future()
-    timer = None if seconds is None else loop.call_later(max(seconds, 0.0), _wake, sleeper)
+    timer = None
+    if seconds is not None:
+        wake_at = loop.time() + max(seconds, 0.0)
+        if by_ticks and seconds >= TICKS_FROM_S:
+            wake_at = math.ceil(wake_at / TICK_S) * TICK_S
+        timer = loop.call_at(wake_at, _wake, sleeper)
     for waker in wakers:
         waker.attach(sleeper)
     try:
