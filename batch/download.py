@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 
 from batch import events
@@ -24,7 +25,7 @@ from batch.events import Event
 from batch.files import OutputFolder, Part
 from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, Video
 from batch.lookup import LookUp
-from batch.media import MediaError, compare, inspect
+from batch.media import MediaError, compare, inspect, inspect_data
 from batch.retry import backoff
 from batch.stop import Stop, StopReason
 from batch.waker import sleep
@@ -90,24 +91,37 @@ class Downloader:
         self._left_at: float | None = None  # when a download first saw that the run is being left
 
     async def download(
-        self, attempt: Attempt, link: str | None, *, file: str, keep_as: str
+        self,
+        attempt: Attempt,
+        link: str | None,
+        *,
+        file: str,
+        keep_as: str,
+        slot: AbstractAsyncContextManager[None] | None = None,
     ) -> Attempt | None:
         """Fetch the video of a *Generated* attempt to *file*.
 
         Nothing is committed here. The attempt comes back *Landed*, *Generated* with its trouble
         (the next run tries again), *Failed* (the provider no longer has it), or as None when the run
-        is being left. A former video at *file* is kept at *keep_as*.
+        is being left. A former video at *file* is kept at *keep_as*. *slot* is held while bytes
+        flow, and while a video that is not small lands.
         """
         state = attempt.state
         assert isinstance(state, Generated)
         try:
             async with self._folder.part(attempt.external_task_id) as part:
-                attempt, video = await self._fetch(
-                    attempt,
-                    link,
-                    part,
-                    lambda: self._folder.land(part, file, keep_as=keep_as, check=inspect),
-                )
+
+                async def settle() -> Video:
+                    if (data := part.in_memory()) is not None:
+                        return inspect_data(data)
+                    return await self._folder.land(part, file, keep_as=keep_as, check=inspect)
+
+                async with slot or nullcontext():
+                    if self._stop.leaving.is_set():
+                        return None
+                    attempt, video = await self._fetch(attempt, link, part, settle)
+                if part.in_memory() is not None:
+                    await self._folder.land_small(part, file, keep_as=keep_as)
                 landed = Landed(
                     task_id=state.task_id,
                     submitted_at=state.submitted_at,
@@ -163,9 +177,9 @@ class Downloader:
         attempt: Attempt,
         link: str | None,
         part: Part,
-        land: Callable[[], Awaitable[Video]],
+        settle: Callable[[], Awaitable[Video]],
     ) -> tuple[Attempt, Video]:
-        """Fill *part* until it holds a whole video that lands."""
+        """Fill *part* until it holds a whole video, as *settle* finds."""
         tries = 0
         validator: str | None = None
         failure = _broken("not tried yet")
@@ -179,7 +193,7 @@ class Downloader:
                     await _align(part, stream, validator)
                     validator = stream.validator
                     await self._copy(stream, part)
-                return attempt, await land()
+                return attempt, await settle()
             except ExpiredLinkError as error:
                 link, failure = None, error.failure
             except UselessPartError as error:

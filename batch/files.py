@@ -17,21 +17,24 @@ import itertools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import aiofiles.threadpool
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from batch.errors import StateError
+from batch.grouped import Grouped
 from batch.job import STATE_FOLDER
 
 CHUNK_BYTES = 2 * 1024 * 1024  # one thread hop for so much; 64 KiB costs 2.5 times the wall time
 SMALL_BYTES = 16 * 1024
 WRITE_BACK_BYTES = 4 * 1024 * 1024  # the disk is told to begin for each so much
+HELD_BYTES = 256 * 1024  # of a small file, which waits in memory for its turn at the disk
+GROUPING_S = 0.05  # small files that come within so long share a hop and a flush of the folder
 T = TypeVar("T")
 
 
@@ -45,6 +48,7 @@ class OutputFolder:
         # A pool of its own: the default one is shared with name look-ups, and slow disks must not
         # keep those waiting.
         self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix="files")
+        self._small = Grouped(self._land_small, self._pool, GROUPING_S)
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.parts, ignore_errors=True)
@@ -106,6 +110,20 @@ class OutputFolder:
         self._check_place()
         return await self.run(_land, part, self.root / file, self.root / keep_as, check)
 
+    async def land_small(self, part: Part, file: str, *, keep_as: str) -> None:
+        """Move a *part* that is still in memory, and has been checked, to *file*; see `land`.
+
+        Those that come at nearly the same time share the way to the disk, not their fate.
+
+        Raises:
+            OSError: the disk or the permissions.
+        """
+        await self._small.do(_Small(part, self.root / file, self.root / keep_as))
+
+    def _land_small(self, landings: Sequence[_Small]) -> list[Exception | None]:
+        self._check_place()
+        return _land_small(landings)
+
 
 class Part:
     """A file that grows while a download goes on, with its hash. Use as an async context manager.
@@ -141,6 +159,13 @@ class Part:
     def sha256(self) -> str:
         """The hash of what is in the file now."""
         return self._hash.hexdigest()
+
+    def in_memory(self) -> bytes | None:
+        """Return the whole content, if it is small and nothing of it was written yet."""
+        if self._waiting_bytes != self.size or self.size > HELD_BYTES:
+            return None
+        self._waiting = [b"".join(self._waiting)]
+        return self._waiting[0]
 
     async def write(self, chunk: bytes) -> None:
         """Take a chunk in; it reaches the file when enough is together, at the latest in `finish`.
@@ -190,6 +215,12 @@ class Part:
             if self._descriptor is None:
                 self._descriptor = _create(self.path)
             _append(self._descriptor, self._take_waiting(), self._hash)
+
+    def begin_sync(self) -> None:
+        """Have the disk begin with what was written, without waiting for it."""
+        with self._using:
+            if self._descriptor is not None:
+                _begin_write_back(self._descriptor, 0, self.size)
 
     def sync(self) -> None:
         """Bring what was written through the operating system's cache. Blocks."""
@@ -262,13 +293,70 @@ def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) ->
     part.finish()
     found = check(part.path)
     part.sync()
+    _take_place(part, final, keep_as)
+    _flush_folder(final.parent)
+    return found
+
+
+class _Small(NamedTuple):
+    """A small file on its way to its place."""
+
+    part: Part
+    final: Path
+    keep_as: Path
+
+
+def _land_small(landings: Sequence[_Small]) -> list[Exception | None]:
+    """Write them all, then flush each, then move each, then flush each folder once.
+
+    What goes wrong with one is told of that one; a folder that cannot be flushed, of all in it.
+    """
+    failures: list[Exception | None] = [None] * len(landings)
+
+    def each(step: Callable[[_Small], None]) -> None:
+        for number, landing in enumerate(landings):
+            if failures[number] is None:
+                try:
+                    step(landing)
+                except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
+                    failures[number] = error
+
+    flushed: dict[Path, OSError | None] = {}
+
+    def flush(landing: _Small) -> None:
+        folder = landing.final.parent
+        if folder not in flushed:
+            flushed[folder] = _trouble_of(_flush_folder, folder)
+        if (trouble := flushed[folder]) is not None:
+            raise trouble
+
+    each(_write)
+    each(lambda landing: landing.part.sync())
+    each(lambda landing: _take_place(landing.part, landing.final, landing.keep_as))
+    each(flush)
+    return failures
+
+
+def _write(landing: _Small) -> None:
+    landing.part.finish()
+    landing.part.begin_sync()
+
+
+def _trouble_of(work: Callable[[Path], None], path: Path) -> OSError | None:
+    try:
+        work(path)
+    except OSError as error:
+        return error
+    return None
+
+
+def _take_place(part: Part, final: Path, keep_as: Path) -> None:
+    """Move a flushed part to its name; what is there and differs is kept before."""
     part.close()
     _make_folder(final.parent)
     if final.exists() and not filecmp.cmp(part.path, final, shallow=False):
         _keep(final, keep_as)
     _move(part.path, final)
-    _flush_folder(final.parent)
-    return found
 
 
 def _keep_if_there(final: Path, keep_as: Path) -> None:

@@ -12,6 +12,8 @@ from batch.journal import Journal
 from batch.stop import Stop
 from batch.store import Store
 
+SMALL_AT_ONCE = 32  # small videos that wait in memory for the disk, beside those that flow
+
 
 class Landing:
     """Gives videos their places, a few at a time."""
@@ -30,10 +32,11 @@ class Landing:
         self._journal = journal
         self._stop = stop
         self._downloads = asyncio.Semaphore(max_downloads)
+        self._landings = asyncio.Semaphore(max_downloads + SMALL_AT_ONCE)
 
     async def land(self, attempt: Attempt, link: str | None, *, file: str) -> Attempt | None:
         """Download, and have what was there before kept as a former version."""
-        async with self._downloads:
+        async with self._landings:
             if self._stop.leaving.is_set():
                 return None
             keep_as = await self._make_way(attempt, file)
@@ -41,7 +44,9 @@ class Landing:
                 state = attempt.state
                 assert isinstance(state, Generated)
                 return attempt.to(replace(state, trouble=keep_as))
-            return await self._downloader.download(attempt, link, file=file, keep_as=keep_as)
+            return await self._downloader.download(
+                attempt, link, file=file, keep_as=keep_as, slot=self._downloads
+            )
 
     async def restore(self, attempt: Attempt, *, file: str) -> Attempt | None:
         """Bring back a video that is kept as a former version; None if it is not here."""

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from batch.boxes import Box, MediaError, child, children, load, numbers, walk_file
 from batch.job import Video
 
-__all__ = ["MediaError", "compare", "inspect"]
+__all__ = ["MediaError", "compare", "inspect", "inspect_data"]
 
 _SMALL = 2**17  # bytes
 _MAX_TRACKS = 64
@@ -62,14 +62,28 @@ def inspect(path: Path) -> Video:
     # No buffer: what is looked at lies far apart. A small file is read at once instead.
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        source = io.BytesIO(file.read(size)) if size <= _SMALL else file
-        try:
-            return _inspect(source, size)
-        except (struct.error, IndexError, OverflowError) as exc:
-            raise MediaError("the index of the video is garbled") from exc
+        if size <= _SMALL:
+            return inspect_data(file.read(size))
+        return _inspect(file, size)
+
+
+def inspect_data(data: bytes) -> Video:
+    """Read what a video in memory says of itself.
+
+    Raises:
+        MediaError: it is no MP4, not all of it is there, or it holds no picture.
+    """
+    return _inspect(io.BytesIO(data), len(data))
 
 
 def _inspect(file: BinaryIO, size: int) -> Video:
+    try:
+        return _walk(file, size)
+    except (struct.error, IndexError, OverflowError) as exc:
+        raise MediaError("the index of the video is garbled") from exc
+
+
+def _walk(file: BinaryIO, size: int) -> Video:
     boxes = list(walk_file(file, size))
     moov = next((box for box in boxes if box.kind == b"moov"), None)
     data = [box for box in boxes if box.kind == b"mdat" and box.end > box.start]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,16 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def land(root: Path, data: bytes = b"new") -> None:
+def land(root: Path, data: bytes = b"new", *, is_small: bool = False) -> None:
     async def main(loop: VirtualLoop) -> None:
         with OutputFolder(root, pool=InlineExecutor()) as folder:
             async with folder.part("kb-1") as part:
                 await part.write(data)
+                if is_small:
+                    assert part.in_memory() == data
+                    await folder.land_small(part, FINAL, keep_as=KEPT)
+                    assert part.in_memory() is None, "it lands once"
+                    return
                 found = await folder.land(part, FINAL, keep_as=KEPT, check=Path.read_bytes)
                 assert found == data, "what was checked is what has landed"
 
@@ -51,10 +58,11 @@ def test_another_video_keeps_the_former(tmp_path: Path) -> None:
     assert (tmp_path / FINAL).read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("is_small", [False, True], ids=["alone", "grouped"])
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("number", range(1, 12))
 def test_killed_at_any_step_the_final_name_holds_a_whole_video(
-    tmp_path: Path, number: int, is_after: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, number: int, is_after: bool, is_small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old one or the new one, never none and never a part; and the old one is not lost."""
     land(tmp_path, b"old")
@@ -76,7 +84,7 @@ def test_killed_at_any_step_the_final_name_holds_a_whole_video(
     for name in STEPS:
         monkeypatch.setattr(files, name, dying(getattr(files, name)))
     try:
-        land(tmp_path, b"new")
+        land(tmp_path, b"new", is_small=is_small)
     except Killed:
         assert (tmp_path / FINAL).read_bytes() in {b"old", b"new"}
         if (tmp_path / FINAL).read_bytes() == b"new":
@@ -181,3 +189,109 @@ def test_a_disk_that_takes_no_hint_loses_nothing(
     data = os.urandom(2 * files.WRITE_BACK_BYTES)
     land(tmp_path, data)
     assert (tmp_path / FINAL).read_bytes() == data
+
+
+def land_three(root: Path, names: tuple[str, ...] = ("a", "b", "c")) -> list[Any]:
+    """Land small videos at the same moment; return what became of each."""
+
+    async def one(folder: OutputFolder, name: str) -> None:
+        async with folder.part(f"kb-{name}") as part:
+            await part.write(name.encode())
+            await folder.land_small(part, f"videos/{name}.mp4", keep_as=f"former/{name}.mp4")
+
+    async def main(loop: VirtualLoop) -> list[Any]:
+        with OutputFolder(root, pool=InlineExecutor()) as folder:
+            await one(folder, "first")  # the others come in its gap
+            return await asyncio.gather(
+                *(one(folder, name) for name in names), return_exceptions=True
+            )
+
+    return run(main)
+
+
+def test_small_videos_are_flushed_each_before_any_moves_and_their_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, move = os.fsync, files._move
+
+    def noted_fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        steps.append("folder" if is_folder else "file")
+        fsync(descriptor)
+
+    def noted_move(part: Path, final: Path) -> None:
+        steps.append("move")
+        move(part, final)
+
+    (tmp_path / "videos").mkdir()
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(files, "_move", noted_move)
+    assert land_three(tmp_path) == [None] * 3
+    assert steps == ["file", "move", "folder", *["file"] * 3, *["move"] * 3, "folder"]
+    assert [(tmp_path / f"videos/{name}.mp4").read_text() for name in "abc"] == ["a", "b", "c"]
+
+
+def test_a_small_video_that_cannot_be_written_takes_nobody_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = files._create
+
+    def refuse(path: Path) -> int:
+        if path.name == "kb-b.part":
+            raise OSError(28, "No space left on device")
+        return create(path)
+
+    monkeypatch.setattr(files, "_create", refuse)
+    first, second, third = land_three(tmp_path)
+    assert (first, third) == (None, None)
+    assert isinstance(second, OSError)
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == [
+        "a.mp4",
+        "c.mp4",
+        "first.mp4",
+    ]
+
+
+def test_a_folder_that_cannot_be_flushed_is_everybodys_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = files._flush_folder
+    count = 0
+
+    def failing(folder: Path) -> None:
+        nonlocal count
+        count += folder.name == "videos"
+        if count > 1:
+            raise OSError(5, "Input/output error")
+        flush(folder)
+
+    (tmp_path / "videos").mkdir()
+    monkeypatch.setattr(files, "_flush_folder", failing)
+    assert [type(outcome) for outcome in land_three(tmp_path)] == [OSError] * 3
+
+
+def test_what_is_not_small_is_not_held_in_memory(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        with OutputFolder(tmp_path, pool=InlineExecutor()) as folder:
+            async with folder.part("kb-1") as part:
+                await part.write(bytes(files.HELD_BYTES + 1))
+                assert part.in_memory() is None
+
+    run(main)
+
+
+def test_nothing_small_lands_in_a_folder_that_has_taken_the_place_of_ours(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+
+    async def main(loop: VirtualLoop) -> None:
+        with OutputFolder(root, pool=InlineExecutor()) as folder:
+            async with folder.part("kb-1") as part:
+                await part.write(b"small")
+                root.rename(tmp_path / "moved")
+                (root / ".kling-batch/parts").mkdir(parents=True)
+                await folder.land_small(part, FINAL, keep_as=KEPT)
+
+    with pytest.raises(OSError, match="moved or replaced"):
+        run(main)
+    assert not (root / FINAL).exists()
