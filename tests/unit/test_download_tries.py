@@ -271,7 +271,7 @@ def test_what_came_before_does_not_excuse_a_trickle(tmp_path: Path) -> None:
 def test_a_run_that_is_being_left_late_still_waits_for_a_download(tmp_path: Path) -> None:
     async def story(stages: Stages) -> Any:
         await asyncio.sleep(LATE_S)
-        stages.stop.ask(StopReason.DEADLINE, "it is time")
+        stages.loop.call_later(1.0, stages.stop.ask, StopReason.DEADLINE, "it is time")
         stages.api.fetches, stages.api.queries = [replace(whole(), every_s=9.0)], [LINK]
         of = attempt(generated())
         return await stages.downloader.download(of, "https://cdn", file=FILE, keep_as=KEPT)
@@ -419,7 +419,7 @@ def test_what_the_disk_says_is_told_with_what_to_do(
         async def refuse(*_args: Any, **_how: Any) -> Any:
             raise error
 
-        stages.folder.land = refuse  # type: ignore[method-assign]
+        stages.folder.land = stages.folder.land_small = refuse  # type: ignore[method-assign]
         stages.folder.keep = refuse  # type: ignore[method-assign]
         stages.api.fetches, stages.api.queries = [whole()], [LINK]
         of = attempt(generated())
@@ -444,7 +444,7 @@ def test_only_a_disk_without_room_stops_the_feeding_and_says_so_once(
         async def refuse(*_args: Any, **_how: Any) -> Any:
             raise OSError(number, "so says the disk")
 
-        stages.folder.land = refuse  # type: ignore[method-assign]
+        stages.folder.land = stages.folder.land_small = refuse  # type: ignore[method-assign]
         for name in ("8", "9"):
             stages.api.fetches, stages.api.queries = [whole()], [LINK]
             of = attempt(generated(name))

@@ -7,7 +7,7 @@ import random
 
 from virtual_time import VirtualLoop, run
 
-from batch.clock import TICK_S, TICKS_FROM_S, Waker, sleep
+from batch.waker import TICK_S, TICKS_FROM_S, Waker, sleep
 
 
 def woken_at(lengths: list[float], *, by_ticks: bool) -> list[float]:
