@@ -27,7 +27,7 @@ from typing import Any
 # Everything that a run imports late is here before the forks.
 import batch.bootstrap
 import batch.commands.run  # noqa: F401
-from batch import cli, client, download, files, results_file, store
+from batch import cli, client, download, files, results_file, store, submit
 
 AT_ONCE = 4
 RUNS_TO_HEAL = 4
@@ -38,6 +38,7 @@ def main() -> None:
     mode, base_url, folder, count, limits, *rest = sys.argv[1:]
     root = Path(folder)
     download.RETRY_BASE_S = 0.01
+    submit.SEND_WITHIN_S = 1.0  # so long a request of the dead is taken to be on its way
     manifest = root / f"{mode}.yaml"
     jobs = [{"id": f"job-{n}", "prompt": f"a fox, number {n}"} for n in range(int(count))]
     manifest.write_text(
@@ -150,11 +151,11 @@ def die_at(number: int) -> int:
 
         return wrapped
 
-    submit = client.Client.submit
+    send = client.Client.submit
 
     async def submit_and_die(self: Any, *args: Any, **options: Any) -> Any:
         step()
-        answer = await submit(self, *args, **options)
+        answer = await send(self, *args, **options)
         step()
         return answer
 

@@ -281,7 +281,9 @@ async def test_a_forged_name_brings_nothing_home(desk: Any) -> None:
     async with desk.sandbox(
         "submit:drop-after:match=*number 1", "callback:never", lookup=False, median_s=0.2
     ) as box:
-        async with running(desk, box, 2, limits={"settle_time": "300ms"}, **push()):
+        async with running(
+            desk, box, 2, limits={"settle_time": "300ms", "task_timeout": "3s"}, **push()
+        ):
             by_number = {task.prompt[-1]: task for task in box.tasks}
             lost, other = by_number["1"], by_number["0"]
             forged = told(lost, "processing", task_id=other.task_id)
