@@ -35,7 +35,7 @@ from virtual_time import (  # noqa: E402
 )
 
 from batch.bootstrap import assemble  # noqa: E402
-from batch.commands.run import GC_ALLOCATIONS  # noqa: E402
+from batch.commands.drive import GC_ALLOCATIONS  # noqa: E402
 from batch.config import Settings  # noqa: E402
 from batch.files import OutputFolder  # noqa: E402
 from batch.hints import Hints  # noqa: E402
