@@ -12,7 +12,7 @@ import click
 from batch.bug_report import hide
 from batch.config import DEFAULT_BASE_URL, Given, Settings, resolve
 from batch.limits import parse_duration, parse_rate
-from batch.outline import Manifest
+from batch.outline import Heading, Manifest
 from batch.prices import parse_money
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -143,6 +143,15 @@ def settle(manifest: Path, given: Given) -> tuple[Manifest, Settings]:
     from batch.manifest import load  # noqa: PLC0415 - a quiet night may do without
 
     loaded = load(manifest)
-    settings = resolve(loaded, given, os.environ)
+    return loaded, decide(loaded, given)
+
+
+def decide(manifest: Heading, given: Given) -> Settings:
+    """Decide every setting; from now on a bug report hides the key, wherever it came from.
+
+    Raises:
+        UsageError: a setting cannot be used.
+    """
+    settings = resolve(manifest, given, os.environ)
     hide(settings.api_key.reveal())
-    return loaded, settings
+    return settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import click
 from batch import memory
 from batch.bug_report import print_error, write_bug_report
 from batch.clock import SystemClock
-from batch.commands.flags import given_by, manifest_argument, settle, with_options
+from batch.commands.flags import decide, given_by, manifest_argument, settle, with_options
 from batch.commands.plan import doubts, show_doubts, show_plan
-from batch.config import Given, Settings, require_key, resolve
+from batch.config import Given, Settings, require_key
 from batch.errors import BatchError, ExitCode
 from batch.outline import Heading, Manifest
 from batch.session import Summary, open_session, quiet_night, recalled_night
@@ -75,7 +74,7 @@ def _recalled(manifest: Path, given: Given, *, in_log: bool, quiet: bool) -> Sum
     folder, outline = found
     summary = None
     with suppress(BatchError):  # the run that follows meets it again, and says it in its order
-        settings = resolve(outline, given, os.environ)
+        settings = decide(outline, given)
         if settings.output_dir == folder:
             if not settings.sandbox:
                 require_key(settings)

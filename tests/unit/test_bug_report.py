@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from batch import memory
 from batch.bug_report import write_bug_report
 from batch.cli import main
 from batch.config import Settings
 from batch.errors import ExitCode
+from batch.job import STATE_FOLDER
+from batch.manifest import load
 
 
 def test_no_key_and_no_signature_stands_in_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,20 +29,29 @@ def test_no_key_and_no_signature_stands_in_a_report(monkeypatch: pytest.MonkeyPa
         assert secret not in text
 
 
+@pytest.mark.parametrize("key", ["filekey/read/0123456789", "filekey/remembered/0123456789"])
 def test_a_key_from_an_env_file_stands_in_no_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole way: the command reads the file, falls over, and writes its report."""
-    (tmp_path / ".env").write_text("COMETAPI_KEY=filekey/0123456789\n")
+    """The whole way: the command reads the file, falls over, and writes its report.
+
+    On a night that reads its manifest, and on one that remembers it; each with a key of its own.
+    """
+    (tmp_path / ".env").write_text(f"COMETAPI_KEY={key}\n")
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\njobs:\n- {id: a, prompt: b}\n")
+    output_dir = tmp_path / "out"
+    if "remembered" in key:
+        (output_dir / STATE_FOLDER).mkdir(parents=True)
+        memory.remember(output_dir / STATE_FOLDER, load(manifest))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def fall(settings: Settings) -> str:
         raise RuntimeError(f"boom {settings.api_key.reveal()}")
 
     monkeypatch.setattr("batch.commands.run.require_key", fall)
-    assert main(["run", str(manifest), "--env-file", str(tmp_path / ".env")]) == ExitCode.BUG
+    where = ["--env-file", str(tmp_path / ".env"), "--output-dir", str(output_dir)]
+    assert main(["run", str(manifest), *where]) == ExitCode.BUG
     (report,) = tmp_path.glob("kling-batch-bug-*.txt")
     text = report.read_text(encoding="utf-8") + capsys.readouterr().err
     assert "boom (secret)" in text
