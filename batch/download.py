@@ -50,9 +50,10 @@ class _Abandoned(Exception):  # noqa: N818 - no error: the run is being left
 class _Failed(Exception):  # noqa: N818 - carries an outcome to the one place that makes it
     """The download has failed for this run."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, attempt: Attempt) -> None:
         super().__init__(failure.message)
         self.failure = failure
+        self.attempt = attempt  # with the looks that were made at its task meanwhile
 
 
 class _TrickleError(BrokenFetchError):
@@ -76,7 +77,7 @@ class Downloader:
         clock: Clock,
         rng: random.Random,
         stall_timeout_s: float,
-        poll_interval_s: float = 0.0,
+        poll_interval_s: float,
         notify: Callable[[Event], None],
     ) -> None:
         self._api = api
@@ -139,9 +140,9 @@ class Downloader:
             return None
         except _Gone as gone:
             now = self._clock.now()
-            return attempt.to(Failed(gone.failure, now, state.task_id, state.submitted_at))
+            return gone.attempt.to(Failed(gone.failure, now, state.task_id, state.submitted_at))
         except _Failed as failed:
-            return attempt.to(replace(state, trouble=failed.failure))
+            return failed.attempt.to(replace(state, trouble=failed.failure))
         except OSError as error:
             if error.errno in NO_ROOM:
                 self._stop_for_disk(error)
@@ -211,13 +212,13 @@ class Downloader:
                 had = part.size
             tries = 1 if part.size > had else tries + 1
             if tries >= TRIES:
-                raise _Failed(failure)
+                raise _Failed(failure, attempt)
             self._notify(events.DownloadBroke(attempt.job_id, failure))
             if tries == TRIES // 2:
                 link = None  # another host may serve it; and who cannot even ask has no network
             wait_s = self._backoff(tries)
             await self._wait(wait_s if link else max(wait_s, self._poll_interval_s))
-        raise _Failed(failure)
+        raise _Failed(failure, attempt)
 
     async def _copy(self, stream: Stream, part: Part) -> None:
         """Write the body to the part file, and check that it was all of it."""
@@ -281,12 +282,13 @@ class Downloader:
                             gone,
                             kind=FailureKind.DOWNLOAD,
                             message="the provider no longer keeps this video (30 days)",
-                        )
+                        ),
+                        attempt,
                     )
                 case _:
                     failure = replace(answer.failure, kind=FailureKind.DOWNLOAD)
             await self._wait(max(self._backoff(asked), self._poll_interval_s))
-        raise _Failed(failure)
+        raise _Failed(failure, attempt)
 
     def _stop_for_disk(self, error: OSError) -> None:
         """Pay for nothing that there is no room for; what is paid for is collected next time."""

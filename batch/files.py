@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import aiofiles.threadpool
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from batch import folders
 from batch.errors import StateError
 from batch.grouped import Grouped
 from batch.job import STATE_FOLDER
@@ -294,7 +295,7 @@ def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) ->
     found = check(part.path)
     part.sync()
     _take_place(part, final, keep_as)
-    _flush_folder(final.parent)
+    folders.flush(final.parent)
     return found
 
 
@@ -326,7 +327,7 @@ def _land_small(landings: Sequence[_Small]) -> list[Exception | None]:
     def flush(landing: _Small) -> None:
         folder = landing.final.parent
         if folder not in flushed:
-            flushed[folder] = _trouble_of(_flush_folder, folder)
+            flushed[folder] = _trouble_of(folders.flush, folder)
         if (trouble := flushed[folder]) is not None:
             raise trouble
 
@@ -353,7 +354,7 @@ def _trouble_of(work: Callable[[Path], None], path: Path) -> OSError | None:
 def _take_place(part: Part, final: Path, keep_as: Path) -> None:
     """Move a flushed part to its name; what is there and differs is kept before."""
     part.close()
-    _make_folder(final.parent)
+    folders.make(final.parent)
     if final.exists() and not filecmp.cmp(part.path, final, shallow=False):
         _keep(final, keep_as)
     _move(part.path, final)
@@ -366,36 +367,15 @@ def _keep_if_there(final: Path, keep_as: Path) -> None:
 
 def _keep(final: Path, keep_as: Path) -> None:
     """Give a former video its name; another one, if that name holds something else already."""
-    _make_folder(keep_as.parent)
+    folders.make(keep_as.parent)
     for number in itertools.count(1):
         name = keep_as if number == 1 else keep_as.with_suffix(f".{number}.mp4")
         if not name.exists():
             _link(final, name)
-            _flush_folder(name.parent)
+            folders.flush(name.parent)
             return
         if filecmp.cmp(name, final, shallow=False):
             return  # kept by a run that died right after
-
-
-def _make_folder(folder: Path) -> None:
-    """Create *folder* and make its name durable, parents first."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _flush_folder(folder.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems cannot flush a folder; the rename has happened all the same.
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -404,7 +384,7 @@ def _link(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links, or another one
-        shutil.copy2(source, target)
+        _copy(source, target, beside=target.with_name(f".{target.name}"))
 
 
 def _move(part: Path, final: Path) -> None:
@@ -413,13 +393,16 @@ def _move(part: Path, final: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # videos/ lies on another file system than the state: the copy gets a hidden name beside
-        # the final one, so that the last step is a rename all the same.
-        beside = final.with_name(f".{part.name}")
-        try:
-            shutil.copyfile(part, beside)
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            beside.replace(final)
-        finally:
-            beside.unlink(missing_ok=True)
+        # videos/ lies on another file system than the state.
+        _copy(part, final, beside=final.with_name(f".{part.name}"))
+
+
+def _copy(source: Path, target: Path, *, beside: Path) -> None:
+    """Copy to a hidden name *beside* the target, so that the last step is a rename all the same."""
+    try:
+        shutil.copyfile(source, beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

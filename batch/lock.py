@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from batch import folders
 from batch.errors import LockedError, StateError
 from batch.text import clean
 
@@ -42,7 +43,7 @@ def hold(path: Path) -> Iterator[None]:
         StateError: the file cannot be made, or its file system cannot lock.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error

@@ -108,6 +108,14 @@ def test_what_fails_for_good_leaves_no_file_and_keeps_the_task(tmp_path: Path) -
     assert list((tmp_path / ".kling-batch/parts").iterdir()) == []
 
 
+def test_looks_that_brought_no_link_are_counted_too(tmp_path: Path) -> None:
+    """`polls` in the row says how often the task was asked for, whatever came of it."""
+    expired = Raises(ExpiredLinkError(SAID))
+    reached, stages = downloaded(tmp_path, [expired], [found(TaskStatus.PROCESSING)])
+    assert isinstance(reached.state, Generated)
+    assert reached.polls == stages.api.count("query") > 0
+
+
 def test_an_expired_link_is_asked_for_afresh(tmp_path: Path) -> None:
     _, stages = downloaded(tmp_path, [Raises(ExpiredLinkError(SAID)), whole()])
     asked = [what for _, kind, what in stages.api.calls if kind == "fetch"]

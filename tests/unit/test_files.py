@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from virtual_time import InlineExecutor, VirtualLoop, run
 
-from batch import files
+from batch import files, folders
 from batch.files import OutputFolder
 
 FINAL, KEPT = "videos/deep/er/a.mp4", ".kling-batch/former/a.mp4"
-STEPS = ("_make_folder", "_link", "_flush_folder", "_move")
+STEPS = ((folders, "make"), (files, "_link"), (folders, "flush"), (files, "_move"))
 
 
 class Killed(BaseException):
@@ -81,8 +81,8 @@ def test_killed_at_any_step_the_final_name_holds_a_whole_video(
 
         return step
 
-    for name in STEPS:
-        monkeypatch.setattr(files, name, dying(getattr(files, name)))
+    for module, name in STEPS:
+        monkeypatch.setattr(module, name, dying(getattr(module, name)))
     try:
         land(tmp_path, b"new", is_small=is_small)
     except Killed:
@@ -256,7 +256,7 @@ def test_a_small_video_that_cannot_be_written_takes_nobody_with_it(
 def test_a_folder_that_cannot_be_flushed_is_everybodys_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flush = files._flush_folder
+    flush = folders.flush
     count = 0
 
     def failing(folder: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_folder_that_cannot_be_flushed_is_everybodys_trouble(
         flush(folder)
 
     (tmp_path / "videos").mkdir()
-    monkeypatch.setattr(files, "_flush_folder", failing)
+    monkeypatch.setattr(folders, "flush", failing)
     assert [type(outcome) for outcome in land_three(tmp_path)] == [OSError] * 3
 
 
