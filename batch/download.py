@@ -144,17 +144,14 @@ class Downloader:
         except _Failed as failed:
             return failed.attempt.to(replace(state, trouble=failed.failure))
         except OSError as error:
-            if error.errno in NO_ROOM:
-                self._stop_for_disk(error)
-            trouble = Failure(FailureKind.DISK, _disk_sentence(error))
-            return attempt.to(replace(state, trouble=trouble))
+            return attempt.to(replace(state, trouble=self._disk_trouble(error)))
 
     async def keep(self, file: str, keep_as: str) -> Failure | None:
         """Give the video at *file*, if there is one, a second name; say what was in the way."""
         try:
             await self._folder.keep(file, keep_as)
         except OSError as error:
-            return Failure(FailureKind.DISK, _disk_sentence(error))
+            return self._disk_trouble(error)
         return None
 
     async def restore(self, attempt: Attempt, *, file: str, keep_as: str) -> Attempt | None:
@@ -290,11 +287,15 @@ class Downloader:
             await self._wait(max(self._backoff(asked), self._poll_interval_s))
         raise _Failed(failure, attempt)
 
-    def _stop_for_disk(self, error: OSError) -> None:
-        """Pay for nothing that there is no room for; what is paid for is collected next time."""
-        sentence = f"the disk takes no more videos ({error.strerror}); nothing more is submitted"
-        if self._stop.ask(StopReason.DISK, sentence):
-            self._notify(events.Stopping(sentence))
+    def _disk_trouble(self, error: OSError) -> Failure:
+        """Tell what the disk has said; a full one stops the run from paying for more."""
+        if error.errno in NO_ROOM:
+            sentence = (
+                f"the disk takes no more videos ({error.strerror}); nothing more is submitted"
+            )
+            if self._stop.ask(StopReason.DISK, sentence):
+                self._notify(events.Stopping(sentence))
+        return Failure(FailureKind.DISK, _disk_sentence(error))
 
     def _backoff(self, tries: int) -> float:
         return backoff(tries, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=self._rng)

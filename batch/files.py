@@ -395,6 +395,7 @@ def _move(part: Path, final: Path) -> None:
             raise
         # videos/ lies on another file system than the state.
         _copy(part, final, beside=final.with_name(f".{part.name}"))
+        part.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path, *, beside: Path) -> None:

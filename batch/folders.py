@@ -19,7 +19,8 @@ def make(folder: Path) -> None:
     """
     if folder.is_dir():
         return
-    make(folder.parent)
+    if folder != folder.parent:  # else it is a drive, and not there
+        make(folder.parent)
     folder.mkdir(exist_ok=True)
     flush(folder.parent)
 

@@ -6,7 +6,8 @@ Resuming is the same coroutine, entered at the step that the state says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from batch import events
@@ -112,19 +113,30 @@ class Life:
         # The last line of a job is its state: where none of its own will follow, the former
         # version's must not become that.
         has_line = decision.action not in {Action.UNCHANGED, Action.RESTING}
-        self._occupy_for_later(decision)
-        for former in decision.former:
-            await self._collect(order, self._store.attempt(former), has_line=has_line)
-        if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
-            await self._make(order, decision, decision.job, is_admitted=is_admitted)
+        with self._slots_ahead(decision):
+            for former in decision.former:
+                await self._collect(order, self._store.attempt(former), has_line=has_line)
+            if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
+                await self._make(order, decision, decision.job, is_admitted=is_admitted)
 
-    def _occupy_for_later(self, decision: Decision) -> None:
+    @contextmanager
+    def _slots_ahead(self, decision: Decision) -> Iterator[None]:
         """One task after the other is collected, but all that are open have their slots at once."""
         own = (decision.attempt,) if decision.attempt is not None else ()
-        for external_task_id in [*decision.former, *own][1:]:
-            if not isinstance(self._store.attempt(external_task_id).state, OUT_OF_PROVIDER):
-                self._slots.occupy()
-                self._occupied.add(external_task_id)
+        ahead = {
+            external_task_id
+            for external_task_id in [*decision.former, *own][1:]
+            if not isinstance(self._store.attempt(external_task_id).state, OUT_OF_PROVIDER)
+        }
+        self._occupied |= ahead
+        for _ in ahead:
+            self._slots.occupy()
+        try:
+            yield
+        finally:
+            for external_task_id in ahead & self._occupied:  # whose turn never came: a bug of ours
+                self._occupied.discard(external_task_id)
+                self._slots.release()
 
     async def _make(self, order: int, decision: Decision, job: Job, *, is_admitted: bool) -> None:
         """Bring one video home, in as many attempts as that takes and may take, and tell of it."""

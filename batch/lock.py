@@ -95,14 +95,16 @@ def _try_long(try_lock: Callable[[int], bool], descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _open_folder(folder: Path) -> Iterator[int]:
-    if sys.platform == "win32":  # pragma: no cover (Windows)
-        yield -1
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Open a folder to lock it; -1 where that cannot be done, which no lock refuses."""
+    try:
+        descriptor = -1 if sys.platform == "win32" else os.open(folder, os.O_RDONLY)
+    except OSError:
+        descriptor = -1
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _try_folder(descriptor: int) -> bool:

@@ -28,7 +28,7 @@ from batch.sources import Sources, digest, read_bytes
 FILE = "manifest.json"
 _HEAD_BYTES = 65_536  # of a manifest; whoever names the output folder further down waits longer
 # A line of its own, as people write YAML, or between braces, as programs write JSON.
-_SAID = rb"""(?:^%b *: +(["']?)(.+?)\1 *\r?$|[{,]\s*"%b"\s*:\s*(")([^"\\]+)")"""
+_SAID = rb"""(?:^%b *: +(["']?)(.+?)\1 *(?: #.*)?\r?$|[{,]\s*"%b"\s*:\s*(")([^"\\]+)")"""
 
 
 def remember(folder: Path, manifest: Manifest) -> None:

@@ -84,6 +84,9 @@ class ResultsFile:
         appended = {_job_of(line): line for line in missing}
         again = [newest[job] for job, line in appended.items() if newest[job] != line]
         self.append([*missing, *again])
+        # A dead run may have left its lines unflushed: whoever ends this one says that they are there.
+        self._has_grown = self._has_grown or size > 0
+        self.flush()
         return len(missing)
 
     def append(self, lines: list[str]) -> None:

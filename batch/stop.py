@@ -45,8 +45,10 @@ class Stop:
 
     def ask(self, reason: StopReason, sentence: str) -> bool:
         """Stop for *reason*; True if that is news. The first reason counts, unless it gets worse."""
-        is_news = self.reason is None or (reason in LEAVES and not self.leaving.is_set())
-        if is_news and (self.reason is None or self.reason is StopReason.BUDGET):
+        is_worse = self.reason is StopReason.BUDGET and reason is not StopReason.BUDGET
+        is_first = self.reason is None or is_worse
+        is_news = is_first or (reason in LEAVES and not self.leaving.is_set())
+        if is_first:
             self.reason, self.sentence = reason, sentence
         self.feeding.set()
         if reason in LEAVES:

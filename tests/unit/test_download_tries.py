@@ -451,7 +451,25 @@ def test_only_a_disk_without_room_stops_the_feeding_and_says_so_once(
             await stages.downloader.download(of, "https://cdn", file=FILE, keep_as=KEPT)
         return stages
 
-    stages = play(tmp_path, story)
+    check_stop(play(tmp_path, story), stops=stops)
+
+
+@pytest.mark.parametrize(("number", "stops"), [(errno.ENOSPC, True), (errno.EACCES, False)])
+def test_a_disk_without_room_for_a_former_video_stops_the_feeding_too(
+    tmp_path: Path, number: int, stops: bool
+) -> None:
+    async def story(stages: Stages) -> Stages:
+        async def refuse(*_args: Any, **_how: Any) -> Any:
+            raise OSError(number, "so says the disk")
+
+        stages.folder.keep = refuse  # type: ignore[method-assign]
+        assert await stages.downloader.keep(FILE, KEPT) is not None
+        return stages
+
+    check_stop(play(tmp_path, story), stops=stops)
+
+
+def check_stop(stages: Stages, *, stops: bool) -> None:
     assert stages.stop.feeding.is_set() is stops
     assert not stages.stop.leaving.is_set()
     assert stages.stop.reason is (StopReason.DISK if stops else None)

@@ -163,6 +163,9 @@ def test_a_file_that_changed_between_two_readings_is_not_recalled() -> None:
         ("version: 1\n", "outputs/night"),
         ("name: loops\n", "outputs/loops"),
         ("name: 'my loops'\n", "outputs/my loops"),
+        ("name: loops   # names the output folder\n", "outputs/loops"),
+        ("name: loops#1\n", "outputs/loops#1"),
+        ('name: "my # loops"  # quoted\n', "outputs/my # loops"),
         ("output_dir: ../there\nname: loops\n", "../there"),
     ],
 )

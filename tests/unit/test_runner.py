@@ -365,3 +365,20 @@ def test_a_plan_says_what_a_resubmission_may_cost(tmp_path: Path) -> None:
         return asked.cost_usd, planned(stages, [wanted]).cost_usd
 
     assert play(tmp_path, story) == (0.21, 0.0)
+
+
+def test_a_bug_while_a_former_version_is_collected_keeps_no_slot(tmp_path: Path) -> None:
+    """A slot that is never given back would have the run wait for it for ever."""
+
+    async def story(stages: Stages) -> Any:
+        before, now = job(prompt="a dog"), job()
+        await stages.journal.commit(Put(tried(opened("7"), before, "kb-0")))
+        await stages.journal.commit(Put(tried(opened("8"), now, "kb-1", 2)))
+        stages.api.queries = []  # asking is an IndexError
+        runner = stages.runner()
+        await runner.run(planned(stages, [now]))
+        return runner.tally.bugs, stages.slots.in_use
+
+    bugs, in_use = play(tmp_path, story, proved_at=EPOCH)
+    assert bugs
+    assert in_use == 0
