@@ -11,6 +11,7 @@ that those who only hold a door open keep nobody out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -29,6 +30,8 @@ CONNECTION_LASTS_S = 10.0
 MAX_CONNECTIONS = 200  # at once
 LINGER_S = 1.0  # what else is sent is read for so long, so that the sender sees its answer
 TOKEN_CHARS = 100
+SHUTDOWN_S = 0.5  # for answers under way when the run ends
+STEPS_INSIDE = 4  # of the event loop, from a connection that is accepted to one that is served
 
 # What strangers send is no trouble of the run's, and a path may hold a token: nothing is logged.
 _silent = logging.getLogger("batch.receiver.http")
@@ -143,19 +146,26 @@ async def listen(address: str, hints: Hints) -> AsyncIterator[str]:
         UsageError: nobody can listen there.
     """
     host, _, port = address.rpartition(":")
-    runner = web.ServerRunner(_Door(Receiver(hints)), shutdown_timeout=0.5)
-    await runner.setup()
-    site = web.TCPSite(runner, host.strip("[]") or "127.0.0.1", int(port))
+    loop, door = asyncio.get_running_loop(), _Door(Receiver(hints))
     try:
-        try:
-            await site.start()
-        except (OSError, OverflowError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise UsageError(
-                f"cannot listen for callbacks on {address} (--callback-listen): {reason};"
-                " nothing was sent"
-            ) from None
-        name, number, *_ = runner.addresses[0]
+        server = await loop.create_server(door, host.strip("[]") or "127.0.0.1", int(port))
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UsageError(
+            f"cannot listen for callbacks on {address} (--callback-listen): {reason};"
+            " nothing was sent"
+        ) from None
+    try:
+        name, number, *_ = server.sockets[0].getsockname()
         yield f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
     finally:
-        await runner.cleanup()
+        # What is accepted while the server closes would be an error of asyncio's, and left open:
+        # first nobody more is let in, then whoever is on the way gets through the door.
+        for listening in server.sockets:
+            with contextlib.suppress(NotImplementedError):  # not every loop accepts by readers
+                loop.remove_reader(listening.fileno())
+        for _ in range(STEPS_INSIDE):
+            await asyncio.sleep(0)
+        server.close()
+        door.pre_shutdown()
+        await door.shutdown(SHUTDOWN_S)
