@@ -378,7 +378,8 @@ class FakeApi:
                     named,
                     EPOCH + at,
                     has_ended=has_ended or is_forged,
-                    names_us=self.rng.random() < 0.5,
+                    # Whoever has the token and our id as well can only be the provider.
+                    names_us=self.rng.random() < 0.5 and not is_forged,
                 ),
             )
 

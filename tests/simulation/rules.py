@@ -240,8 +240,10 @@ def _looks(night: Night, run: RunPlan) -> list[str]:
     for identifier, looks in night.provider.looks.items():
         if not identifier.isdigit() or identifier in night.provider.misnamed:
             continue
-        is_of_this_run = night.provider.tasks[identifier].created >= run.begins
-        since = night.opened.get((run.number, identifier), math.inf if is_of_this_run else 0.0)
+        task = night.provider.tasks[identifier]
+        by_name = night.provider.looks.get(task.external_task_id, [])
+        is_looked_for = task.created >= run.begins or any(n == run.number for n, _ in by_name)
+        since = night.opened.get((run.number, identifier), math.inf if is_looked_for else 0.0)
         times = [at for number, at in looks if number == run.number and at >= since]
         calls = night.provider.called_back[identifier]
         for i, (before, after) in enumerate(itertools.pairwise(times)):
