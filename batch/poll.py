@@ -97,7 +97,7 @@ class Poller:
         most_s = patience_s
         refusals = overtime = not_found = 0
         while True:
-            if wait_s > 0 and await self._wait(wait_s, most_s, hint):
+            if await self._wait(wait_s, most_s, hint):
                 return None, None
             answer = await self._look(attempt)
             attempt = attempt.polled()
@@ -149,6 +149,9 @@ class Poller:
         As long as usual; or longer, up to *most_s*, while callbacks are trusted; or until one says
         that the task has ended. Whoever posts those again and again wakes once per poll_interval.
         """
+        if usual_s <= 0:
+            hint.ended.clear()  # the look at once answers what was announced before it
+            return False
         begun = self._clock.monotonic()
         while not hint.ended.is_set() and not self._stop.leaving.is_set():
             planned_s = min(usual_s * self._hints.stretch, most_s)

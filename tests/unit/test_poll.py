@@ -10,6 +10,7 @@ import pytest
 from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
+from batch.hints import Hint
 from batch.job import Failed, FailureKind, Generated, TimedOut
 from batch.stop import StopReason
 from batch.wire import AccountRefused, Found, Task, TaskStatus, Unavailable
@@ -137,3 +138,19 @@ def test_a_late_first_look_does_not_outlast_the_deadline(tmp_path: Path) -> None
         return stages.loop.time()
 
     assert play(tmp_path, story, task_timeout_s=120.0, proved_at=EPOCH) < 130.0
+
+
+def test_what_was_announced_before_the_first_look_brings_no_second_one_at_once(
+    tmp_path: Path,
+) -> None:
+    """A callback came while its task was still being looked for; the look at once answers it."""
+
+    async def story(stages: Stages) -> list[float]:
+        hint = Hint()
+        hint.come("8", None, has_ended=True)
+        stages.api.queries = [found(), DONE]
+        await stages.poller.poll(attempt(opened()), is_fresh=False, hint=hint)
+        return stages.api.times("query")
+
+    first, second = play(tmp_path, story, proved_at=EPOCH)
+    assert second - first >= 5.0
