@@ -71,10 +71,6 @@ class LookUp:
         """Whether "not found" is to be believed on this base URL, of what this key has sent."""
         return self._is_proved
 
-    def is_at_home(self, attempt: Attempt) -> bool:
-        """Whether an attempt was sent to the address that is talked to now."""
-        return attempt.base_url == self._base_url
-
     def is_gone(self, attempt: Attempt, submitted_at: float, not_found: int) -> bool:
         """Whether the provider no longer keeps a task that it did not find *not_found* times in a row.
 
@@ -135,7 +131,7 @@ class LookUp:
             wait_s = min(wait_s * 2, longest_wait_s)
 
     def _is_an_answer(self, answer: QueryAnswer) -> bool:
-        """Whether asking on can tell more: not, where look-up may not be served at all."""
+        """Whether there is nothing more to wait for: it was not found, or look-up may not be served."""
         match answer:
             case NotFound():
                 return True
@@ -195,12 +191,16 @@ class LookUp:
 
     def _is_ours_to_tell(self, attempt: Attempt) -> bool:
         """Whether it was sent to the address, and with the key, that are used now."""
-        return self.is_at_home(attempt) and attempt.account == self._account
+        return self._is_at_home(attempt) and attempt.account == self._account
+
+    def _is_at_home(self, attempt: Attempt) -> bool:
+        """Whether an attempt was sent to the address that is talked to now."""
+        return attempt.base_url == self._base_url
 
     def _give_up(self, attempt: Attempt, state: Lost, answer: QueryAnswer) -> Attempt:
         if isinstance(answer, NotFound) and self._can_be_absent(attempt, state):
             return attempt.to(Intended(since=self._clock.now()))
-        if not self.is_at_home(attempt):
+        if not self._is_at_home(attempt):
             why = f"it was submitted to another address ({attempt.base_url}), which alone can tell"
         elif attempt.account != self._account:
             why = "it was submitted with another key, and only that one's account can tell"

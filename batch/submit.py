@@ -102,9 +102,11 @@ class Submitter:
         *has_turn*: the caller has waited at the door already. *resent*: the external id may have
         been sent before. *unsure*: it was, and nobody knows what became of it; the person wants it
         sent all the same, and what this request did not create may exist from then: the attempt
-        falls back to that, and is never taken back. Returns the attempt *Open* (committed), *Failed* or *Unconfirmed* (to be
-        committed with its row), *Lost* when the run is left in between, or None: nothing was
-        created and the run is stopping, the job is as if it had never been begun.
+        falls back to that, and is never taken back.
+
+        Returns the attempt *Open* (committed), *Failed* or *Unconfirmed* (to be committed with its
+        row), *Lost* when the run is left in between, or None: nothing was created and the run is
+        stopping, the job is as if it had never been begun.
         """
         give_up_at = self._clock.monotonic() + self._patience_s
         doubt = self._doubt(unsure, resent=resent)
