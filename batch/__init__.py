@@ -1,6 +1,6 @@
 """Runs a manifest of text-to-video prompts through Kling: paid once, collected always.
 
-The command is `kling-batch`; the same from Python is small (see `batch.library`):
+The command is `kling-batch`; the same from Python is small (see `batch.api`):
 
     load_manifest(path) → Manifest
     plan_run(manifest, …) → Plan
@@ -20,17 +20,17 @@ _HOMES = {
     "ExitCode": "errors",
     "Job": "job",
     "LockedError": "errors",
-    "Manifest": "manifest",
+    "Manifest": "manifest.reader",
     "ManifestError": "errors",
     "Plan": "plan",
-    "Rate": "manifest",
-    "Run": "library",
+    "Rate": "manifest.reader",
+    "Run": "api",
     "StateError": "errors",
-    "Summary": "session",
+    "Summary": "run.session",
     "UsageError": "errors",
-    "load_manifest": "library",
-    "open_run": "library",
-    "plan_run": "library",
+    "load_manifest": "api",
+    "open_run": "api",
+    "plan_run": "api",
 }
 
 __all__ = [

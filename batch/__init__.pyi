@@ -5,13 +5,13 @@ from batch.errors import ManifestError as ManifestError
 from batch.errors import StateError as StateError
 from batch.errors import UsageError as UsageError
 from batch.job import Job as Job
-from batch.library import Run as Run
-from batch.library import load_manifest as load_manifest
-from batch.library import open_run as open_run
-from batch.library import plan_run as plan_run
-from batch.manifest import Manifest as Manifest
-from batch.manifest import Rate as Rate
+from batch.api import Run as Run
+from batch.api import load_manifest as load_manifest
+from batch.api import open_run as open_run
+from batch.api import plan_run as plan_run
+from batch.manifest.reader import Manifest as Manifest
+from batch.manifest.reader import Rate as Rate
 from batch.plan import Plan as Plan
-from batch.session import Summary as Summary
+from batch.run.session import Summary as Summary
 
 __version__: str

@@ -18,7 +18,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _leave)
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
     try:
-        from batch import cli  # noqa: PLC0415 - a Ctrl-C meanwhile is no traceback
+        from batch.cli import main as cli  # noqa: PLC0415 - a Ctrl-C meanwhile is no traceback
 
         code = cli.main()
     except KeyboardInterrupt:
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Unwind as for a Ctrl-C; a run that submits has handlers of its own, see `batch.signals`."""
+    """Unwind as for a Ctrl-C; a run that submits has handlers of its own, see `batch.run.signals`."""
     raise SystemExit(TERMINATED)
 
 

@@ -1,104 +1,180 @@
-"""What the run needs of a provider. The client implements it over HTTP, tests in memory.
+"""The same from a notebook or a service: load a manifest, plan it, run it, take results as they come.
 
-`submit`, `look_up` and `query` never raise for anything that the network or the provider does: what
-happened is the answer (see `batch.wire`, and `Unsent` for a request that did not go out at all).
-`fetch` raises, because a stream can break at any byte; the class says what may help.
+    import batch
+
+    manifest = batch.load_manifest("jobs/demo.yaml")
+    print(batch.plan_run(manifest, sandbox=True).counts)
+
+    async with batch.open_run(manifest, sandbox=True) as run:
+        async for row in run:
+            print(row["job_id"], row["status"], row["file"])
+    print(run.summary.cost_usd)
+
+Everything that holds for the command holds here: the lock, the state, the money rule. Nothing is
+printed, no signal handler is installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
-from batch.job import Failure
-from batch.wire import QueryAnswer, SubmitAnswer
+from batch import events
+from batch.clock import SystemClock
+from batch.events import Event, Observer
+from batch.manifest.reader import Manifest, Rate, load
+from batch.plan import Plan
+from batch.run import wiring as bootstrap
+from batch.run.session import Summary, open_session, plan_only, quiet_night
+from batch.run.stop import Stop, StopReason
+from batch.settings import Given, Secret, resolve
 
-
-@dataclass(frozen=True, slots=True)
-class Unsent:
-    """No byte of the request's body left: surely nothing was created."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The intent was too old when the request could have gone out (money rule 7). Nothing left."""
-
-    failure: Failure
+ASKED_TO_STOP = "asked to stop; open tasks are left to the next run"
 
 
-class FetchError(Exception):
-    """A download broke. *failure* says how, in words that may be shown."""
+def load_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read and check a manifest. Sends nothing, writes nothing.
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-class BrokenFetchError(FetchError):
-    """The connection, the server or the body: the same link may work in a moment."""
+    Raises:
+        ManifestError: it cannot be used; `problems` holds every fault, each with its place.
+    """
+    return load(Path(path))
 
 
-class ExpiredLinkError(FetchError):
-    """The link is refused: the task has to be asked for a fresh one."""
+def plan_run(manifest: Manifest, **options: Any) -> Plan:
+    """Say what a run would do and cost now; takes the options of `open_run`.
+
+    Raises:
+        UsageError: an option cannot be used.
+        StateError: there is a state, and it cannot be read.
+    """
+    return plan_only(manifest, resolve(manifest, _given(**options), os.environ))
 
 
-class UselessPartError(FetchError):
-    """What was fetched so far cannot be continued: start from zero."""
+class Run:
+    """A run under way: an asynchronous iterator over the rows of results.jsonl as they are made."""
 
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        self._rows: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._summary: Summary | None = None
 
-class Stream(Protocol):
-    """The answer to a fetch, headers read and checked, the body to come."""
+    def __aiter__(self) -> Run:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        row = await self._rows.get()
+        if row is None:
+            self._rows.put_nowait(None)  # whoever asks again gets the same answer
+            raise StopAsyncIteration
+        return row
 
     @property
-    def start(self) -> int:
-        """Which byte of the file the body begins with: what was asked for, or 0."""
-        ...
-
-    @property
-    def total(self) -> int | None:
-        """How many bytes the whole file has, if the server says so."""
-        ...
-
-    @property
-    def validator(self) -> str | None:
-        """What to send as If-Range to go on with this very file later."""
-        ...
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Iterate over the body.
+    def summary(self) -> Summary:
+        """What the run came to.
 
         Raises:
-            BrokenFetchError: it stalled or ended early.
+            RuntimeError: it has not ended yet.
         """
-        ...
+        if self._summary is None:
+            raise RuntimeError("the run has not ended yet; leave the `async with` block first")
+        return self._summary
+
+    def stop(self) -> None:
+        """Submit nothing more and leave open tasks to the next run; downloads under way finish."""
+        self._stop.ask(StopReason.INTERRUPTED, ASKED_TO_STOP)
+
+    def notify(self, event: Event) -> None:
+        """Take note of an event of the run."""
+        if isinstance(event, events.JobEnded):
+            self._rows.put_nowait(event.row)
+
+    def end(self, summary: Summary | None) -> None:
+        """Let the iteration end."""
+        self._summary = summary
+        self._rows.put_nowait(None)
 
 
-class VideoApi(Protocol):
-    """Kling's text2video, as CometAPI serves it (or anything that keeps this contract)."""
+@asynccontextmanager
+async def open_run(
+    manifest: Manifest, *, observers: Sequence[Observer] = (), **options: Any
+) -> AsyncIterator[Run]:
+    """Run a manifest while the block lasts.
 
-    async def submit(
-        self, body: dict[str, Any], *, not_after: float, resent: bool
-    ) -> SubmitAnswer | Unsent | Stale:
-        """Ask for a video; this is what costs money. Never repeats itself.
+    Leaving the block before the last row stops the run softly; what is paid for is collected by
+    the next one.
 
-        Nothing goes out when the clock's monotonic time is past *not_after* at the moment of
-        sending. *resent* tells that this external id may have been sent before.
-        """
-        ...
+    Args:
+        manifest: from `load_manifest`.
+        observers: are told of every event (see `batch.events`) beside the rows.
+        options: those of the command, by name: `output_dir`, `base_url`, `sandbox`, `submit_rate`
+            (a `Rate`), `max_in_flight`, `deadline_s`, `budget_usd`, `select`, `force`,
+            `retry_failed`, `resubmit_unconfirmed`, `api_key`. What is not given comes from the
+            manifest; the key from `COMETAPI_KEY`.
 
-    async def query(self, identifier: str) -> QueryAnswer:
-        """Ask for a task by its task id or by its external id. Free, and safe to repeat."""
-        ...
+    Raises:
+        UsageError: an option cannot be used, or there is no key.
+        LockedError: another run holds the output folder.
+        StateError: the state cannot be read or written.
+    """
+    clock = SystemClock()
+    settings = resolve(manifest, _given(**options), os.environ)
+    stop = Stop()
+    run = Run(stop)
+    with open_session(manifest, settings, clock) as session:
 
-    def fetch(
-        self, url: str, *, start: int = 0, validator: str | None = None
-    ) -> AbstractAsyncContextManager[Stream]:
-        """Open a signed link at byte *start*, if the file is still the one of *validator*.
+        async def drive() -> None:
+            summary = None
+            try:
+                if session.plan.decisions:
+                    summary = await bootstrap.execute(session, [run, *observers], clock, stop=stop)
+                else:
+                    summary = quiet_night(session, clock)
+            finally:
+                run.end(summary)
 
-        Never carries the API key. Raises the errors of this module on entering.
-        """
-        ...
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(drive(), name="run")
+                try:
+                    yield run
+                finally:
+                    if run._summary is None:  # noqa: SLF001 - the two belong together
+                        run.stop()
+        except BaseExceptionGroup as errors:
+            raise bootstrap.first_of(errors) from errors
+
+
+def _given(
+    *,
+    output_dir: str | os.PathLike[str] | None = None,
+    base_url: str | None = None,
+    sandbox: bool = False,
+    submit_rate: Rate | None = None,
+    max_in_flight: int | None = None,
+    deadline_s: float | None = None,
+    budget_usd: float | None = None,
+    select: Sequence[str] = (),
+    force: bool = False,
+    retry_failed: bool = False,
+    resubmit_unconfirmed: bool = False,
+    api_key: str | None = None,
+) -> Given:
+    return Given(
+        output_dir=None if output_dir is None else Path(output_dir),
+        base_url=base_url,
+        sandbox=sandbox,
+        submit_rate=submit_rate,
+        max_in_flight=max_in_flight,
+        deadline_s=deadline_s,
+        budget_usd=budget_usd,
+        select=tuple(select),
+        force=force,
+        retry_failed=retry_failed,
+        resubmit_unconfirmed=resubmit_unconfirmed,
+        api_key=None if api_key is None else Secret(api_key),
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batch import lock
+from batch.output import lock
 
 
 def until(what: Any, timeout_s: float = 10.0) -> None:
@@ -144,11 +144,11 @@ def test_4_when_the_account_is_refused(shell: Any, sandbox: Any) -> None:
 def test_70_when_the_bug_is_ours(shell: Any) -> None:
     """One sentence and a report file, which holds the traceback and not the key."""
     code = (
-        "import sys, batch.cli, batch.commands.run as run\n"
+        "import sys, batch.cli.main, batch.cli.commands.run as run\n"
         "def broken(*args):\n"
         "    raise ValueError('sk-verysecretkey0123456789 https://x.test/a.mp4?ksSecret=abc')\n"
         "run.settle = broken\n"
-        "sys.exit(batch.cli.main(['run', 'night.yaml']))\n"
+        "sys.exit(batch.cli.main.main(['run', 'night.yaml']))\n"
     )
     shell.manifest()
     done = subprocess.run(
@@ -222,7 +222,7 @@ def test_130_and_143_also_for_an_impatient_second_signal(
 def test_130_and_143_also_before_a_run_has_begun(number: int, code: int) -> None:
     """While a manifest is still being read there is no event loop to take the signal: no traceback."""
     script = (
-        "import os, time; from batch import __main__, cli;"
+        "import os, time; from batch import __main__; from batch.cli import main as cli;"
         f" cli.main = lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(9)); __main__.main()"
     )
     done = subprocess.run(

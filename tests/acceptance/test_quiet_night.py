@@ -41,10 +41,10 @@ def imported(night: Any) -> str:
 
 
 def test_a_remembered_night_reads_no_manifest(night: Any) -> None:
-    assert "batch.yaml_events" not in imported(night)
+    assert "batch.manifest.yaml_events" not in imported(night)
     forget(night)
-    assert "batch.yaml_events" in imported(night)
-    assert "batch.yaml_events" not in imported(night)
+    assert "batch.manifest.yaml_events" in imported(night)
+    assert "batch.manifest.yaml_events" not in imported(night)
 
 
 def test_a_remembered_night_says_what_another_says(night: Any) -> None:

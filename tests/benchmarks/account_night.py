@@ -34,18 +34,18 @@ from virtual_time import (  # noqa: E402
     VirtualWindow,
 )
 
-from batch.bootstrap import assemble  # noqa: E402
-from batch.commands.drive import GC_ALLOCATIONS  # noqa: E402
-from batch.config import Settings  # noqa: E402
-from batch.files import OutputFolder  # noqa: E402
-from batch.hints import Hints  # noqa: E402
+from batch.callbacks.hints import Hints  # noqa: E402
+from batch.cli.commands.drive import GC_ALLOCATIONS  # noqa: E402
 from batch.job import Job, canonical_request, fingerprint  # noqa: E402
-from batch.journal import GROUPING_S  # noqa: E402
-from batch.manifest import Manifest  # noqa: E402
-from batch.schema import Limits, Rate  # noqa: E402
-from batch.session import Session, begin, close_session, open_session  # noqa: E402
-from batch.stop import Stop  # noqa: E402
-from batch.store import Store  # noqa: E402
+from batch.manifest.reader import Manifest  # noqa: E402
+from batch.manifest.schema import Limits, Rate  # noqa: E402
+from batch.output.sqlite import Store  # noqa: E402
+from batch.output.videos import OutputFolder  # noqa: E402
+from batch.output.writer import GROUPING_S  # noqa: E402
+from batch.run.session import Session, begin, close_session, open_session  # noqa: E402
+from batch.run.stop import Stop  # noqa: E402
+from batch.run.wiring import assemble  # noqa: E402
+from batch.settings import Settings  # noqa: E402
 
 BASE_URL = "https://simulated.example"
 

@@ -15,11 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-from batch.changes import Change, Put, Row, RunEnded, RunStarted
 from batch.job import Attempt, Job, Landed, Video
-from batch.manifest import load
-from batch.results import make_row, to_line
-from batch.store import Store
+from batch.manifest.reader import load
+from batch.output.changes import Change, Put, Row, RunEnded, RunStarted
+from batch.output.row import make_row, to_line
+from batch.output.sqlite import Store
 
 RUN = "r-known"
 CONTENT = b"video"

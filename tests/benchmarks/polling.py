@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from batch.schedule import History, next_look, plan
+from batch.run.schedule import History, next_look, plan
 
 MEDIAN_S = 135.0  # kling-3.0, API sheet section 6
 POLL_INTERVAL_S = 5.0

@@ -16,8 +16,8 @@ import selectors
 import sys
 from typing import Any
 
-from batch.pacing import Slots
-from batch.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
+from batch.run.gate import Slots
+from batch.run.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
 
 MEDIAN_S = 60.0
 SPREAD = 0.25

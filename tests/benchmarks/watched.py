@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from batch import bootstrap, cli, events
+from batch import events
+from batch.cli import main as cli
+from batch.run import wiring as bootstrap
 
 BEAT_S = 0.005
 

@@ -20,15 +20,16 @@ from typing import Any
 
 import pytest
 
-from batch import bootstrap, logs
+from batch.cli import logs
 from batch.clock import SystemClock
-from batch.config import Given, Secret, resolve
 from batch.errors import ExitCode
 from batch.events import Event
-from batch.manifest import Manifest, load
+from batch.manifest.reader import Manifest, load
+from batch.run import wiring as bootstrap
+from batch.run.session import Summary, open_session, plan_only, quiet_night
+from batch.run.stop import Stop
 from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
-from batch.session import Summary, open_session, plan_only, quiet_night
-from batch.stop import Stop
+from batch.settings import Given, Secret, resolve
 
 KEY = "sk-verysecretkey0123456789"
 SECRETS = (KEY, "verysecret", "ksSecret=", "cacheKey=")
@@ -270,7 +271,7 @@ def check_row(row: dict[str, Any]) -> None:
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Give a desk on which waiting between tries is short."""
-    monkeypatch.setattr("batch.submit.REFUSAL_BASE_S", 0.04)
-    monkeypatch.setattr("batch.download.RETRY_BASE_S", 0.01)
-    monkeypatch.setattr("batch.download.RETRY_CAP_S", 0.05)
+    monkeypatch.setattr("batch.run.submit.REFUSAL_BASE_S", 0.04)
+    monkeypatch.setattr("batch.run.download.RETRY_BASE_S", 0.01)
+    monkeypatch.setattr("batch.run.download.RETRY_CAP_S", 0.05)
     return Desk(tmp_path)

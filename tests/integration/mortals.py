@@ -25,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 # Everything that a run imports late is here before the forks.
-import batch.bootstrap
-import batch.commands.run  # noqa: F401
-from batch import cli, client, download, files, results_file, store, submit
+from batch.cli import main as cli
+from batch.output import results_file
+from batch.output import sqlite as store
+from batch.output import videos as files
+from batch.provider import client
+from batch.run import download, submit
 
 AT_ONCE = 4
 RUNS_TO_HEAL = 4

@@ -6,8 +6,8 @@ from typing import Any
 
 from batch.errors import ExitCode
 from batch.events import Submitted
+from batch.run.stop import Stop, StopReason
 from batch.sandbox import FaultPlan
-from batch.stop import Stop, StopReason
 
 
 class StopAfter:

@@ -19,9 +19,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from batch.callbacks.hints import PROVED_BY, hash_token
 from batch.errors import ExitCode, UsageError
 from batch.events import Adopted
-from batch.hints import PROVED_BY, hash_token
 from batch.sandbox import FaultPlan
 from batch.sandbox.engine import Task
 

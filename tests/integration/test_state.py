@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from batch import lock
 from batch.errors import ExitCode, LockedError, StateError, UsageError
 from batch.events import Generated
+from batch.output import lock
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

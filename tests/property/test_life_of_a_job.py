@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from virtual_time import EPOCH, VirtualClock, VirtualLoop
 
-from batch.changes import Change, Proof, Put, Row, Withdraw
 from batch.job import (
     Attempt,
     Failed,
@@ -38,13 +37,14 @@ from batch.job import (
     canonical_request,
     fingerprint,
 )
-from batch.lookup import LookUp
+from batch.output.changes import Change, Proof, Put, Row, Withdraw
+from batch.output.results_file import ResultsFile
+from batch.output.row import make_row, to_line
+from batch.output.sqlite import Store
 from batch.plan import PAYING, Decision, Policy, make_plan
-from batch.results import make_row, to_line
-from batch.results_file import ResultsFile
-from batch.stop import Stop
-from batch.store import Store
-from batch.wire import Found, NotFound, QueryAnswer, Task, TaskStatus
+from batch.provider.wire import Found, NotFound, QueryAnswer, Task, TaskStatus
+from batch.run.lookup import LookUp
+from batch.run.stop import Stop
 
 URL = "https://model.example"
 ACCOUNT = "0a1b2c3d"

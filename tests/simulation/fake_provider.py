@@ -18,19 +18,17 @@ from typing import Any
 from mortal import Life
 from virtual_time import EPOCH, VirtualLoop
 
-from batch.api import (
+from batch.callbacks.hints import Hints
+from batch.clock import Clock
+from batch.job import Failure, FailureKind
+from batch.provider.protocol import (
     BrokenFetchError,
     ExpiredLinkError,
     Stale,
     Unsent,
     UselessPartError,
 )
-from batch.clock import Clock
-from batch.hints import Hints
-from batch.job import Failure, FailureKind
-from batch.sandbox.clips import render
-from batch.sandbox.mp4 import free_header
-from batch.wire import (
+from batch.provider.wire import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -46,6 +44,8 @@ from batch.wire import (
     Throttled,
     Unavailable,
 )
+from batch.sandbox.clips import render
+from batch.sandbox.mp4 import free_header
 
 WORKS, SILENT, ABSENT, RELAY = "works", "silent", "absent", "relay"
 """What a look-up by external id comes to: the task; no usable answer; "not found", always; another

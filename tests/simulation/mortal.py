@@ -17,11 +17,11 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batch.changes import Change, Row
 from batch.errors import StateError
-from batch.journal import Journal, _Entry
-from batch.results_file import ResultsFile
-from batch.store import Store
+from batch.output.changes import Change, Row
+from batch.output.results_file import ResultsFile
+from batch.output.sqlite import Store
+from batch.output.writer import Journal, _Entry
 
 T = TypeVar("T")
 

@@ -39,19 +39,19 @@ from fake_provider import (
 from mortal import Died, InlineJournal, Life, MortalDisk, mortal_path
 from virtual_time import DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
-from batch.bootstrap import assemble
-from batch.config import Settings
+from batch.callbacks.hints import Hints
 from batch.errors import ExitCode, StateError
 from batch.events import Adopted, Event, Submitted
-from batch.files import OutputFolder
-from batch.hints import Hints
 from batch.job import Attempt, Job, Landed, canonical_request, fingerprint
-from batch.manifest import Manifest
+from batch.manifest.reader import Manifest
+from batch.manifest.schema import Limits, Rate
+from batch.output.sqlite import Store
+from batch.output.videos import OutputFolder
 from batch.plan import Action
-from batch.schema import Limits, Rate
-from batch.session import Session, close_session, open_session, quiet_night
-from batch.stop import Stop, StopReason
-from batch.store import Store
+from batch.run.session import Session, close_session, open_session, quiet_night
+from batch.run.stop import Stop, StopReason
+from batch.run.wiring import assemble
+from batch.settings import Settings
 
 BASE_URL = "https://simulated.example"
 SETTLED = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})

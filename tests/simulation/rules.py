@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, ProviderTask
 
 from batch.job import Attempt, Failed, FailureKind, Intended, Landed, Lost, Unconfirmed
+from batch.output.row import status_of
+from batch.output.sqlite import Store
 from batch.plan import Plan, Policy, make_plan
-from batch.results import status_of
-from batch.session import Session
-from batch.store import Store
+from batch.run.session import Session
 
 if TYPE_CHECKING:
     from night import Night, RunPlan

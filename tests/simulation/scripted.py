@@ -13,12 +13,8 @@ from typing import Any, TypeVar
 from mortal import InlineJournal, Life
 from virtual_time import InlineExecutor, VirtualClock, VirtualLoop, run
 
-from batch.api import BrokenFetchError
-from batch.budget import Budget
-from batch.download import Downloader
+from batch.callbacks.hints import Hint, Hints
 from batch.events import Event
-from batch.files import OutputFolder
-from batch.hints import Hint, Hints
 from batch.job import (
     Attempt,
     Failure,
@@ -32,20 +28,24 @@ from batch.job import (
     canonical_request,
     fingerprint,
 )
-from batch.landing import Landing
-from batch.life import Life as JobLife
-from batch.life import Terms
-from batch.lookup import LookUp
-from batch.pacing import Pacer, Slots
-from batch.poll import Poller
-from batch.results_file import ResultsFile
-from batch.runner import Runner
-from batch.schema import Rate
-from batch.stop import Stop
-from batch.store import Store
-from batch.submit import Submitter
-from batch.tally import Tally
-from batch.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
+from batch.manifest.schema import Rate
+from batch.output.results_file import ResultsFile
+from batch.output.sqlite import Store
+from batch.output.videos import OutputFolder
+from batch.provider.protocol import BrokenFetchError
+from batch.provider.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
+from batch.run.budget import Budget
+from batch.run.download import Downloader
+from batch.run.feeder import Runner
+from batch.run.gate import Pacer, Slots
+from batch.run.job_run import Life as JobLife
+from batch.run.job_run import Terms
+from batch.run.landing import Landing
+from batch.run.lookup import LookUp
+from batch.run.poll import Poller
+from batch.run.stop import Stop
+from batch.run.submit import Submitter
+from batch.run.tally import Tally
 
 T = TypeVar("T")
 URL = "https://scripted.example"

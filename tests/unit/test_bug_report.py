@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from batch import memory
-from batch.bug_report import write_bug_report
-from batch.cli import main
-from batch.config import Settings
+from batch.cli.bug_report import write_bug_report
+from batch.cli.main import main
 from batch.errors import ExitCode
 from batch.job import STATE_FOLDER
-from batch.manifest import load
+from batch.manifest import cache as memory
+from batch.manifest.reader import load
+from batch.settings import Settings
 
 
 def test_no_key_and_no_signature_stands_in_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_key_from_an_env_file_stands_in_no_report(
     def fall(settings: Settings) -> str:
         raise RuntimeError(f"boom {settings.api_key.reveal()}")
 
-    monkeypatch.setattr("batch.commands.run.require_key", fall)
+    monkeypatch.setattr("batch.cli.commands.run.require_key", fall)
     where = ["--env-file", str(tmp_path / ".env"), "--output-dir", str(output_dir)]
     assert main(["run", str(manifest), *where]) == ExitCode.BUG
     (report,) = tmp_path.glob("kling-batch-bug-*.txt")

@@ -24,12 +24,12 @@ from scripted import (
     play,
 )
 
-from batch.api import BrokenFetchError, ExpiredLinkError, UselessPartError
-from batch.download import OUTAGE_S, TRIES
 from batch.events import Stopping
 from batch.job import Failed, FailureKind, Generated, Landed
-from batch.stop import StopReason
-from batch.wire import Found, Task, TaskStatus
+from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, UselessPartError
+from batch.provider.wire import Found, Task, TaskStatus
+from batch.run.download import OUTAGE_S, TRIES
+from batch.run.stop import StopReason
 
 VIDEO = video("8", 6000)
 SIZE = len(VIDEO)

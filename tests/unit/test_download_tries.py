@@ -15,12 +15,12 @@ import pytest
 from fake_provider import video
 from scripted import SAID, Body, Raises, Stages, attempt, found, generated, landed, play
 
-from batch.api import BrokenFetchError, ExpiredLinkError, UselessPartError
-from batch.download import LINK_TRIES, RETRY_BASE_S, TRIES, TRIES_IN_ALL
 from batch.events import DownloadBroke, Stopping
 from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, canonical_request
-from batch.stop import StopReason
-from batch.wire import Found, NotFound, TaskStatus, Unavailable
+from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, UselessPartError
+from batch.provider.wire import Found, NotFound, TaskStatus, Unavailable
+from batch.run.download import LINK_TRIES, RETRY_BASE_S, TRIES, TRIES_IN_ALL
+from batch.run.stop import StopReason
 
 VIDEO = video("8", 6000)
 SIZE = len(VIDEO)
@@ -116,7 +116,7 @@ def test_what_broke_is_told_when_it_is_tried_again(tmp_path: Path, case: Any) ->
 
 def test_a_body_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a length the disk would be filled."""
-    monkeypatch.setattr("batch.download.MAX_VIDEO_BYTES", 5000)
+    monkeypatch.setattr("batch.run.download.MAX_VIDEO_BYTES", 5000)
     endless = Body([VIDEO[:2000], VIDEO[2000:4000], VIDEO[4000:]])
     _, stages = downloaded(tmp_path, [endless, BROKEN])
     assert stages.events[0].failure.message == "the body is longer than announced"

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from virtual_time import InlineExecutor, VirtualLoop, run
 
-from batch import files, folders
-from batch.files import OutputFolder
+from batch.output import disk as folders
+from batch.output import videos as files
+from batch.output.videos import OutputFolder
 
 FINAL, KEPT = "videos/deep/er/a.mp4", ".kling-batch/former/a.mp4"
 STEPS = ((folders, "make"), (files, "_link"), (folders, "flush"), (files, "_move"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from virtual_time import InlineExecutor, VirtualLoop, run
 
-from batch.grouped import Grouped
+from batch.output.grouped import Grouped
 
 
 class Work:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from scripted import NOT_FOUND, SAID, Stages, attempt, found, play
 
-from batch.hints import PROVED_BY, STRETCH, Hint, Hints, hash_token, new_token
+from batch.callbacks.hints import PROVED_BY, STRETCH, Hint, Hints, hash_token, new_token
 from batch.job import Lost, Open, Unconfirmed
+from batch.provider.wire import Found, Task, TaskStatus
 from batch.waker import sleep
-from batch.wire import Found, Task, TaskStatus
 
 
 def test_tokens_cannot_be_guessed() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from scripted import attempt
 
-from batch.changes import Change, Put, Row
 from batch.errors import StateError
-from batch.journal import GROUPING_S, Journal
-from batch.results_file import ResultsFile
-from batch.store import Store
+from batch.output.changes import Change, Put, Row
+from batch.output.results_file import ResultsFile
+from batch.output.sqlite import Store
+from batch.output.writer import GROUPING_S, Journal
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_who_comes_right_after_a_flush_waits_for_company_and_nobody_else_does(
             now[0] += gap_s
             await journal.commit(Put(attempt(name=f"kb-{number}")))
 
-    monkeypatch.setattr("batch.journal.time", Time)
+    monkeypatch.setattr("batch.output.writer.time", Time)
     with Journal(store, ResultsFile(tmp_path / "results.jsonl")) as journal:
         asyncio.run(main(journal))
     assert slept == pytest.approx([GROUPING_S - 0.02, GROUPING_S - 0.01])

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from batch.errors import LockedError, StateError
-from batch.lock import hold, holder
+from batch.output.lock import hold, holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from batch.lock import hold
+from batch.output.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

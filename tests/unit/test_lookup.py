@@ -10,11 +10,11 @@ import pytest
 from scripted import ACCOUNT, NO_ANSWER, NOT_FOUND, SAID, URL, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
-from batch.changes import Put
-from batch.hints import Hint
+from batch.callbacks.hints import Hint
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
-from batch.lookup import PROOF_LASTS_S, PROOF_TRIES
-from batch.wire import Found, Task, TaskStatus, Unavailable
+from batch.output.changes import Put
+from batch.provider.wire import Found, Task, TaskStatus, Unavailable
+from batch.run.lookup import PROOF_LASTS_S, PROOF_TRIES
 
 
 def looked_up(root: Path, answers: list[Any], *, exists: bool = False, **how: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from batch.errors import ManifestError
 from batch.job import canonical_request, fingerprint
-from batch.manifest import DEFAULT_LIMITS, Callback, Limits, Manifest, Rate, load
+from batch.manifest.reader import DEFAULT_LIMITS, Callback, Limits, Manifest, Rate, load
 
 Read = Callable[[str], Manifest]
 REPOSITORY = Path(__file__).parents[2]
@@ -421,9 +421,7 @@ def test_loading_leaves_the_garbage_collector_as_it_was(read: Read) -> None:
 
 def test_importing_the_manifest_stays_cheap() -> None:
     """A quiet night pays for no library that it does not need."""
-    code = (
-        "import sys, batch.manifest; print({'pydantic', 'aiohttp', 'asyncio'} & set(sys.modules))"
-    )
+    code = "import sys, batch.manifest.reader; print({'pydantic', 'aiohttp', 'asyncio'} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False
     )

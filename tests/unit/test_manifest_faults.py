@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import ExitCode, ManifestError, Problem
-from batch.manifest import load
+from batch.manifest.reader import load
 
 Faults = Callable[[str], list[Problem]]
 

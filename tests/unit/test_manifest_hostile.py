@@ -11,17 +11,17 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import batch.manifest
-import batch.text_files
-import batch.yaml_events
+import batch.manifest.reader
+import batch.manifest.text_files
+import batch.manifest.yaml_events
 from batch.errors import ManifestError, Problem
-from batch.findings import Findings, Unreadable
 from batch.job import canonical_request
-from batch.manifest import Manifest, load
-from batch.nodes import Spot
-from batch.sources import Sources
-from batch.text_files import read_file
-from batch.yaml_events import YamlReader
+from batch.manifest.findings import Findings, Unreadable
+from batch.manifest.nodes import Spot
+from batch.manifest.reader import Manifest, load
+from batch.manifest.sources import Sources
+from batch.manifest.text_files import read_file
+from batch.manifest.yaml_events import YamlReader
 
 HEAD = b"version: 1\njobs:\n  - id: a\n    prompt: x\n    extra:\n      x: "
 BOMB = b"a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
@@ -97,7 +97,7 @@ def test_broken_utf8_across_a_piece_is_found_where_it_is(tmp_path: Path) -> None
 def test_a_file_may_not_be_larger_than_the_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch.text_files, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(batch.manifest.text_files, "MAX_BYTES", 1 << 20)
     path = tmp_path / "m.yaml"
     path.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(Unreadable, match="larger than 1 MiB"):
@@ -143,8 +143,8 @@ def test_the_slow_parser_reads_the_same() -> None:
 
 
 def test_the_slow_parser_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch.yaml_events, "FAST_PARSER", None)
-    monkeypatch.setattr(batch.manifest, "FAST_PARSER", None)
+    monkeypatch.setattr(batch.manifest.yaml_events, "FAST_PARSER", None)
+    monkeypatch.setattr(batch.manifest.reader, "FAST_PARSER", None)
     path = tmp_path / "m.yaml"
     path.write_text("version: 1\njobs: [{id: a, prompt: x}]")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import ManifestError, Problem
-from batch.manifest import Manifest, load
+from batch.manifest.reader import Manifest, load
 
 Read = Callable[..., Manifest]
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from batch.limits import LIMIT_KEYS, Rate
-from batch.manifest import DEFAULT_LIMITS, manifest_schema, parse_duration, parse_rate
+from batch.manifest.limits import LIMIT_KEYS, Rate
+from batch.manifest.reader import DEFAULT_LIMITS, manifest_schema, parse_duration, parse_rate
 
 REPOSITORY = Path(__file__).parents[2]
 

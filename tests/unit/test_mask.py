@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.mask import MASKED, Mask
+from batch.provider.mask import MASKED, Mask
 
 KEY = "Zm9vYmFy/2Jhei+xdWV1eA=="
 

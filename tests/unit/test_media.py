@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch.job import Video
-from batch.media import MediaError, compare, inspect
+from batch.media.check import MediaError, compare, inspect
 
 FTYP = b"isom\x00\x00\x02\x00isomavc1mp41"
 UPRIGHT = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-import batch.manifest
-from batch import memory
+import batch.manifest.reader
 from batch.job import STATE_FOLDER
-from batch.manifest import Manifest, load
-from batch.sources import Sources
+from batch.manifest import cache as memory
+from batch.manifest.reader import Manifest, load
+from batch.manifest.sources import Sources
 
 YAML = """\
 version: 1
@@ -135,7 +135,7 @@ def test_another_name_of_the_manifest_reads_for_itself(folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_what_a_slow_parser_has_read_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its warning must go as soon as libyaml has come."""
-    monkeypatch.setattr(batch.manifest, "FAST_PARSER", None)
+    monkeypatch.setattr(batch.manifest.reader, "FAST_PARSER", None)
     remembered()
     assert recalled() is None
 

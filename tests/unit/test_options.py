@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from batch.models import MODELS, check_options
-from batch.options import OPTIONS, request_body
-from batch.values import number
+from batch.manifest.models import MODELS, check_options
+from batch.manifest.options import OPTIONS, request_body
+from batch.manifest.values import number
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from virtual_time import VirtualClock, VirtualLoop, VirtualWindow, run
 
-from batch.pacing import Pacer, Slots, window_guard
-from batch.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
-from batch.schema import Rate
+from batch.manifest.schema import Rate
+from batch.run.gate import Pacer, Slots, window_guard
+from batch.run.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
 from batch.waker import Waker
 
 HOUR_S = 3600.0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batch.job import FailureKind, Job, canonical_request, fingerprint
-from batch.outline import Listed
+from batch.manifest.model import Listed
 from batch.plan import (
     PAYING,
     Action,

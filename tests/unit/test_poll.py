@@ -10,10 +10,10 @@ import pytest
 from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
-from batch.hints import Hint
+from batch.callbacks.hints import Hint
 from batch.job import Failed, FailureKind, Generated, TimedOut
-from batch.stop import StopReason
-from batch.wire import AccountRefused, Found, Task, TaskStatus, Unavailable
+from batch.provider.wire import AccountRefused, Found, Task, TaskStatus, Unavailable
+from batch.run.stop import StopReason
 
 DONE = found(TaskStatus.SUCCEEDED, url="https://cdn/8")
 LOCKED_OUT = AccountRefused(SAID)

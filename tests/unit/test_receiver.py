@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from batch import receiver
+from batch.callbacks import receiver
+from batch.callbacks.hints import Hint, Hints, hash_token, new_token
 from batch.errors import UsageError
-from batch.hints import Hint, Hints, hash_token, new_token
 
 TOKEN = "t" * 43
 OURS = "kb-1"

@@ -8,7 +8,7 @@ import pytest
 from scripted import attempt, landed
 
 from batch.job import Failed, Failure, FailureKind, Generated, State, TimedOut, Unconfirmed
-from batch.results import make_row, status_of, to_line
+from batch.output.row import make_row, status_of, to_line
 
 FIELDS = {
     "schema",

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from scripted import attempt, opened
 
-from batch.changes import Put, Row, RunStarted
 from batch.errors import StateError
-from batch.results_file import ResultsFile
-from batch.store import Store
+from batch.output.changes import Put, Row, RunStarted
+from batch.output.results_file import ResultsFile
+from batch.output.sqlite import Store
 
 
 @pytest.fixture

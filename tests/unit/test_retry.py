@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.retry import backoff, delay
+from batch.run.backoff import backoff, delay
 
 
 def rng() -> random.Random:

@@ -22,7 +22,6 @@ from scripted import (
 )
 from virtual_time import EPOCH
 
-from batch.changes import Put, Row
 from batch.errors import ExitCode, StateError
 from batch.events import Adopted, Event
 from batch.job import (
@@ -39,9 +38,10 @@ from batch.job import (
     canonical_request,
     fingerprint,
 )
+from batch.output.changes import Put, Row
 from batch.plan import Action, Plan, Policy, make_plan
-from batch.stop import StopReason
-from batch.wire import Created, Found, Refused, Task, TaskStatus
+from batch.provider.wire import Created, Found, Refused, Task, TaskStatus
+from batch.run.stop import StopReason
 
 VIDEO = video("8", 5000)
 DONE = Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8"))

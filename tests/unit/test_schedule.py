@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batch.schedule import MAX_SAMPLES, History, _cheapest, _integral, next_look, plan
+from batch.run.schedule import MAX_SAMPLES, History, _cheapest, _integral, next_look, plan
 
 MEDIAN_S = 135.0
 

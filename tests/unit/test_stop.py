@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batch.stop import LEAVES, Stop, StopReason
+from batch.run.stop import LEAVES, Stop, StopReason
 
 WORSE = [reason for reason in StopReason if reason is not StopReason.BUDGET]
 

@@ -9,17 +9,6 @@ from pathlib import Path
 import pytest
 from scripted import SAID, attempt, landed, opened
 
-from batch import store as store_module
-from batch.changes import (
-    Fact,
-    GenerationTime,
-    Proof,
-    Put,
-    Row,
-    RunEnded,
-    RunStarted,
-    Withdraw,
-)
 from batch.errors import StateError
 from batch.job import (
     STATES,
@@ -33,7 +22,18 @@ from batch.job import (
     TimedOut,
     Unconfirmed,
 )
-from batch.store import GENERATION_TIMES_KEPT, Store
+from batch.output import sqlite as store_module
+from batch.output.changes import (
+    Fact,
+    GenerationTime,
+    Proof,
+    Put,
+    Row,
+    RunEnded,
+    RunStarted,
+    Withdraw,
+)
+from batch.output.sqlite import GENERATION_TIMES_KEPT, Store
 
 FAILURE = Failure(FailureKind.MODERATION, "policy — ünïcode", "1301", 400, "r-1")
 EVERY_STATE: list[State] = [

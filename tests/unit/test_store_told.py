@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from scripted import SAID, attempt, generated, landed, opened
 
-from batch import store as store_module
-from batch.changes import Fact, GenerationTime, Proof, Put, Row, RunEnded, RunStarted
 from batch.errors import StateError
 from batch.job import Failed, FailureKind
-from batch.store import BUSY_TIMEOUT_S, GENERATION_TIMES_KEPT, Known, Store
+from batch.output import sqlite as store_module
+from batch.output.changes import Fact, GenerationTime, Proof, Put, Row, RunEnded, RunStarted
+from batch.output.sqlite import BUSY_TIMEOUT_S, GENERATION_TIMES_KEPT, Known, Store
 
 
 @pytest.fixture

@@ -10,14 +10,12 @@ import pytest
 from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
-from batch.api import Stale, Unsent
-from batch.changes import Put
+from batch.callbacks.hints import Hint
 from batch.events import Adopted, AnswerLost, Submitted
-from batch.hints import Hint
 from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
-from batch.stop import StopReason
-from batch.submit import ANOTHERS, SEND_WITHIN_S, still_on_its_way
-from batch.wire import (
+from batch.output.changes import Put
+from batch.provider.protocol import Stale, Unsent
+from batch.provider.wire import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -27,6 +25,8 @@ from batch.wire import (
     Task,
     TaskStatus,
 )
+from batch.run.stop import StopReason
+from batch.run.submit import ANOTHERS, SEND_WITHIN_S, still_on_its_way
 
 CREATED = Created(Task("8", TaskStatus.SUBMITTED))
 CREDIT = AccountRefused(Failure(FailureKind.ACCOUNT, "no credit", "1102", 429))

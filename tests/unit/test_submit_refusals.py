@@ -13,14 +13,12 @@ import pytest
 from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, play
 from virtual_time import EPOCH
 
-from batch.api import Unsent
-from batch.changes import Put
 from batch.events import Refused as ToldRefused
 from batch.events import Stopping
 from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Unconfirmed
-from batch.stop import StopReason
-from batch.submit import REFUSAL_BASE_S, SENT_BEFORE, WALLS
-from batch.wire import (
+from batch.output.changes import Put
+from batch.provider.protocol import Unsent
+from batch.provider.wire import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -30,6 +28,8 @@ from batch.wire import (
     TaskStatus,
     Throttled,
 )
+from batch.run.stop import StopReason
+from batch.run.submit import REFUSAL_BASE_S, SENT_BEFORE, WALLS
 
 TOO_MANY = Saturated(Failure(FailureKind.RATE_LIMITED, "too many tasks", "1303", 429))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batch.job import FailureKind
-from batch.wire import (
+from batch.provider.wire import (
     AccountRefused,
     Ambiguous,
     Created,

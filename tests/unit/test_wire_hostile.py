@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.wire import (
+from batch.provider.wire import (
     AccountRefused,
     Ambiguous,
     Created,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch import shapes
-from batch.fields import parse
+from batch.provider import shapes
+from batch.provider.fields import parse
 
 DATA = Path(__file__).parents[1] / "data" / "wire"
 NATIVE = {"created.json", "created-success-word.json", "processing.json", "succeed.json"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batch.job import FailureKind
-from batch.wire import (
+from batch.provider.wire import (
     SUBMIT_PATH,
     AccountRefused,
     Created,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.fields import parse_retry_after
-from batch.text import _scrub, clean, redact_url
+from batch.provider.fields import parse_retry_after
+from batch.redact import _scrub, clean, redact_url
 
 NOW = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
 

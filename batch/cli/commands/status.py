@@ -1,0 +1,145 @@
+"""`kling-batch status`: what stands where, also while a run is going."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batch.errors import ExitCode, UsageError
+from batch.job import STATE_FOLDER
+from batch.output import lock
+from batch.output.sqlite import Known, Store
+
+WORDS = {
+    "Landed": "succeeded",
+    "Open": "generating",
+    "Generated": "to download",
+    "TimedOut": "timed out",
+    "Failed": "failed",
+    "Unconfirmed": "unconfirmed",
+    "Intended": "being submitted",
+    "Lost": "being looked up",
+}
+SHOWN = 50
+
+
+@click.command("status", help=__doc__)
+@click.argument("output_dir", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def command(output_dir: Path | None, *, as_json: bool) -> int:
+    """Look and tell. Without OUTPUT_DIR: every folder under outputs/."""
+    found = [look(folder) for folder in _folders(output_dir)]
+    if as_json:
+        click.echo(json.dumps(found[0] if output_dir is not None else found, ensure_ascii=False))
+    else:
+        click.echo("\n".join(_text(item) for item in found))
+    return ExitCode.OK
+
+
+def look(folder: Path) -> dict[str, Any]:
+    """Read the state of one output folder; changes nothing.
+
+    Raises:
+        StateError: it cannot be read.
+    """
+    with Store.open_to_read(folder / STATE_FOLDER / "state.db") as store:
+        known = store.known()
+        last_run = store.last_run()
+    latest = [attempts[-1] for attempts in known.values()]
+    counts = Counter(WORDS[item.state] for item in latest)
+    all_attempts = [item for attempts in known.values() for item in attempts]
+    return {
+        "schema": 1,
+        "output_dir": str(folder),
+        "running": lock.holder(folder / STATE_FOLDER / "lock"),
+        "last_run": _run(last_run),
+        "jobs": dict(counts),
+        "tasks_paid": sum(item.task_id is not None for item in all_attempts),
+        "paid_without_file": [
+            _missing(item)
+            for attempts in known.values()
+            for item in attempts
+            if _is_paid_without_file(folder, item, is_latest=item is attempts[-1])
+        ],
+        "unconfirmed": [item.job_id for item in latest if item.state == "Unconfirmed"],
+    }
+
+
+def _folders(output_dir: Path | None) -> list[Path]:
+    if output_dir is not None:
+        if not (output_dir / STATE_FOLDER / "state.db").exists():
+            raise UsageError(
+                f"{output_dir} is no output folder (there is no {STATE_FOLDER}/state.db)"
+            )
+        return [output_dir]
+    found = sorted(Path("outputs").glob(f"*/{STATE_FOLDER}/state.db"))
+    if not found:
+        raise UsageError("there is no output folder under outputs/; name one")
+    return [path.parent.parent for path in found]
+
+
+def _is_paid_without_file(folder: Path, item: Known, *, is_latest: bool) -> bool:
+    if item.state in {"Open", "TimedOut", "Generated"}:
+        return True
+    if item.state != "Landed" or item.file is None or not is_latest:
+        return False
+    return not (folder / item.file).exists()
+
+
+def _missing(item: Known) -> dict[str, Any]:
+    return {"job_id": item.job_id, "task_id": item.task_id, "state": WORDS[item.state]}
+
+
+def _run(last: tuple[str, float, float | None, int | None] | None) -> dict[str, Any] | None:
+    if last is None:
+        return None
+    run_id, started_at, finished_at, exit_code = last
+    return {
+        "run_id": run_id,
+        "started_at": _time(started_at),
+        "finished_at": _time(finished_at),
+        "exit_code": exit_code,
+    }
+
+
+def _time(seconds: float | None) -> str | None:
+    return (
+        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat("T", "seconds")
+    )
+
+
+def _text(found: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count} {word}" for word, count in sorted(found["jobs"].items()))
+    lines = [f"{found['output_dir']}: {counts or 'nothing submitted yet'}"]
+    if found["running"]:
+        lines.append(f"  running: {found['running']}")
+    elif found["last_run"] is not None:
+        last = found["last_run"]
+        end = (
+            "did not end properly; run again to go on"
+            if last["exit_code"] is None
+            else f"ended with exit code {last['exit_code']}"
+        )
+        lines.append(f"  last run {last['run_id']} {end}")
+    lines.append(f"  {found['tasks_paid']} tasks paid for so far")
+    missing = [
+        f"{item['job_id']}  task {item['task_id']}  {item['state']}"
+        for item in found["paid_without_file"]
+    ]
+    lines += _listed("paid for and without a file (the next run fetches them)", missing)
+    lines += _listed("unconfirmed, perhaps paid for (the next run looks)", found["unconfirmed"])
+    return "\n".join(lines)
+
+
+def _listed(what: str, items: list[str]) -> list[str]:
+    if not items:
+        return []
+    lines = [f"  {len(items)} {what}:", *(f"    {item}" for item in items[:SHOWN])]
+    if len(items) > SHOWN:
+        lines.append(f"    … and {len(items) - SHOWN} more")
+    return lines

@@ -1,0 +1,108 @@
+"""The command line: parse → call → exit code. Each command's file is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from batch import __version__
+from batch.cli.bug_report import print_error, write_bug_report
+from batch.errors import BatchError, ExitCode
+
+COMMANDS = {
+    "run": "Bring the output folder up to date with the manifest.",
+    "plan": "Say what `run` would do and cost; send nothing.",
+    "status": "Say what stands where, also while a run is going.",
+    "sandbox": "Serve the local imitation of the API.",
+    "schema": "Print the manifest's JSON Schema.",
+}
+EXIT_CODES_HELP = """\b
+Exit codes:
+  0    every job selected is done: made now, or up to date already
+  1    the run went through; some jobs failed, timed out or are unconfirmed
+  2    wrong usage or manifest; nothing was sent
+  3    stopped early by a limit of your own (deadline, budget)
+  4    the provider refuses the account (key, credit, permission)
+  70   a bug of ours; a report file is named
+  75   another run holds the output folder
+  130, 143   interrupted; the state is saved
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name, and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names, in the order of the README."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of this name."""
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f"batch.cli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; suggest one if the name is nearly right."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib  # noqa: PLC0415 - only a mistyped command needs it
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=LazyGroup,
+    help="Run a manifest of text-to-video prompts through Kling (CometAPI): paid once, collected"
+    f" always.\n\n{EXIT_CODES_HELP}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="kling-batch")
+def app() -> None:
+    """Hold the commands together."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code. Prints; raises nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a prompt may hold what it cannot show
+    try:
+        result = app.main(args=argv, prog_name="kling-batch", standalone_mode=False)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return ExitCode.USAGE
+    except click.exceptions.Abort:
+        return ExitCode.INTERRUPTED
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BatchError as error:
+        print_error(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.JOBS_FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort: a report instead of a traceback
+        import traceback  # noqa: PLC0415 - only a bug needs it
+
+        path = write_bug_report("".join(traceback.format_exception(error)))
+        print_error(f"this is a bug of kling-batch ({type(error).__name__}); report it with {path}")
+        return ExitCode.BUG
+    return int(result) if isinstance(result, int) else ExitCode.OK

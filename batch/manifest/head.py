@@ -1,0 +1,161 @@
+"""Reads what stands at the top of a manifest beside the jobs: limits, callback, base_url, prices.
+
+Each reader notes what is wrong at its place and goes on without it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from batch.manifest.findings import Findings, shown
+from batch.manifest.limits import DEFAULT_LIMITS, KLING_PROMPT_CHARS, LIMIT_KEYS, Limits
+from batch.manifest.model import Callback
+from batch.manifest.nodes import Items, Mapping, Node, Scalar, is_null, kind
+from batch.manifest.schema import CALLBACK_KEYS
+from batch.prices import ANY_MODE, PRICED_MODES, Overrides, Tariff, parse_money, parse_tariff
+
+
+def read_section(node: Node | Items, name: str, findings: Findings) -> Mapping | None:
+    """Return a section with keys; None if it is empty, or after a fault."""
+    if isinstance(node, Mapping):
+        return node
+    if not is_null(node):
+        findings.fault(node, f"{name} must be a mapping, but this is {kind(node)}")
+    return None
+
+
+def read_line(node: Node | None, name: str, findings: Findings) -> str | None:
+    """Return a text on one line; None if it is not given, or after a fault."""
+    if node is None:
+        return None
+    if isinstance(node, Scalar) and node.text.strip() and node.text.isprintable():
+        return node.text
+    findings.fault(node, f"{name} must be a text on one line")
+    return None
+
+
+def read_limits(node: Node | Items, findings: Findings) -> Limits:
+    """Read `limits:`, laid over the defaults."""
+    values: dict[str, Any] = {}
+    section = read_section(node, "limits", findings)
+    for name, (key, value) in section.entries.items() if section else ():
+        known = LIMIT_KEYS.get(name)
+        if known is None:
+            findings.unknown_key(key, LIMIT_KEYS, "limits")
+        elif not is_null(value):
+            parsed = _parsed(value, f"limits.{name}", known.parse, findings)
+            if parsed is not None:
+                values[known.field] = parsed
+            if name.endswith("_chars") and (parsed or 0) > KLING_PROMPT_CHARS:
+                message = f"{name} is {parsed}; newer Kling takes {KLING_PROMPT_CHARS}"
+                findings.doubt(value, message)
+    return DEFAULT_LIMITS.with_given(**values)
+
+
+def read_callback(node: Node | None, findings: Findings) -> Callback | None:
+    """Read `callback:`, the receiver; None if there is none."""
+    section = None if node is None else read_section(node, "callback", findings)
+    if section is None:
+        return None
+    values: dict[str, str] = {}
+    for name, (key, value) in section.entries.items():
+        if name not in CALLBACK_KEYS:
+            findings.unknown_key(key, CALLBACK_KEYS, "callback")
+        elif not is_null(value):
+            parse = _parse_url if name == "url" else _parse_listen
+            parsed = _parsed(value, f"callback.{name}", parse, findings)
+            if parsed is not None:
+                values[name] = parsed
+    return Callback(**values)
+
+
+def read_base_url(node: Node | None, findings: Findings) -> str | None:
+    """Read the API's address, without a slash at its end; plain HTTP is for this machine only."""
+    if node is None:
+        return None
+    url: str | None = _parsed(node, "base_url", _parse_url, findings)
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.query:
+        findings.fault(node, "base_url has a query", "remove what follows the ?")
+    host = parts.hostname or ""
+    is_local = host in ("localhost", "::1") or host.startswith("127.")
+    if parts.scheme == "http" and not is_local:
+        message = "base_url would send the API key unencrypted"
+        findings.fault(node, message, "use https://; http:// is for this machine only")
+    return url.rstrip("/")
+
+
+def _parsed(node: Node, name: str, parse: Callable[[str], Any], findings: Findings) -> Any:
+    """Apply *parse* to a text; None after a fault."""
+    if not isinstance(node, Scalar):
+        findings.fault(node, f"{name} must be one value, but this is {kind(node)}")
+        return None
+    try:
+        return parse(node.text)
+    except ValueError as exc:
+        findings.fault(node, f"{name}: {exc}")
+        return None
+
+
+def _parse_url(text: str) -> str:
+    complaint = f"{shown(text)} is no address; write it like https://host/path"
+    try:
+        parts = urlsplit(text)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as exc:
+        raise ValueError(complaint) from exc
+    if not is_good or not text.isprintable() or " " in text:
+        raise ValueError(complaint)
+    if parts.username or parts.password:
+        raise ValueError("an address must not hold a name or a password")
+    if parts.fragment:
+        raise ValueError("an address must not have a fragment (#…)")
+    return text
+
+
+def _parse_listen(text: str) -> str:
+    found = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", text, re.ASCII)
+    if found is None or int(found[2]) > 65_535:
+        raise ValueError(f"{shown(text)} is no HOST:PORT; write it like 127.0.0.1:8090")
+    return text
+
+
+def read_prices(node: Node | None, findings: Findings) -> Overrides:
+    """Read `prices:`, the forms that `batch.prices` describes."""
+    if node is None:
+        return {}
+    if not isinstance(node, Mapping):
+        findings.fault(node, f"prices must be a mapping of models, but this is {kind(node)}")
+        return {}
+    prices: dict[str, dict[str, Tariff]] = {}
+    for model, (_, modes) in node.entries.items():
+        if not isinstance(modes, Mapping):
+            tariff = _parsed(modes, f"prices.{model}", parse_tariff, findings)
+            prices[model] = {ANY_MODE: tariff} if tariff else {}
+            continue
+        prices[model] = {}
+        for mode, (key, value) in modes.entries.items():
+            if mode not in PRICED_MODES:
+                findings.unknown_key(key, PRICED_MODES, f"prices.{model}")
+            elif tariff := _tariff(value, f"prices.{model}.{mode}", findings):
+                prices[model][mode] = tariff
+    return prices
+
+
+def _tariff(node: Node, name: str, findings: Findings) -> Tariff | None:
+    if not isinstance(node, Mapping):
+        tariff: Tariff | None = _parsed(node, name, parse_tariff, findings)
+        return tariff
+    clips = []
+    for seconds, (key, value) in node.entries.items():
+        usd = _parsed(value, f"{name}.{seconds}", parse_money, findings)
+        if not re.fullmatch(r"[1-9][0-9]?", seconds, re.ASCII):
+            findings.fault(key, f"{shown(seconds)} is no duration in whole seconds")
+        elif usd is not None:
+            clips.append((int(seconds), usd))
+    return Tariff(clips=tuple(clips)) if clips else None

@@ -1,0 +1,113 @@
+"""What a job's id may be: it names a file on every system, and no two ids share one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from batch.manifest.findings import Findings, shown
+from batch.manifest.nodes import Place
+
+_SIMPLE_ID = re.compile(r"[a-z0-9_-]{5,200}", re.ASCII)  # too long for a reserved name
+_FORBIDDEN = re.compile(r'[<>:"|?*\\]')
+_RESERVED = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"}
+)
+_MAX_COMPONENT_BYTES = 200
+_MAX_ID_BYTES = 1_000
+
+
+def component_fault(name: str) -> str | None:
+    """Say why *name* cannot be a file or a folder on every system; None if it can."""
+    if not name:
+        return "an empty part"
+    if name in (".", ".."):
+        return f"the part {name}, which names no file in the folder"
+    if not name.isprintable():
+        return "a character that cannot be seen"
+    if found := _FORBIDDEN.search(name):
+        return f"the character {found.group()}"
+    if "/" in name:
+        return "a slash"
+    if name[0] == " " or name[-1] in " .":
+        return "a space at its start, or a space or a dot at its end"
+    if name.partition(".")[0].rstrip().casefold() in _RESERVED:
+        return "a name that Windows keeps for itself"
+    if len(name.encode(errors="replace")) > _MAX_COMPONENT_BYTES:
+        return f"a part of more than {_MAX_COMPONENT_BYTES} bytes"
+    return None
+
+
+def id_fault(id_: str) -> str | None:
+    """Say why *id_* cannot be a job's id; None if it can."""
+    if id_.startswith("/"):
+        return "a slash at its start"
+    if len(id_.encode(errors="replace")) > _MAX_ID_BYTES:
+        return f"more than {_MAX_ID_BYTES} bytes"
+    return next(filter(None, map(component_fault, id_.split("/"))), None)
+
+
+def _folded(id_: str) -> str:
+    """Return what two ids share that are one file on some file system."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", id_).casefold())
+    return id_ if folded == id_ else folded
+
+
+class JobIds:
+    """All ids so far, to find those that would share a file."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._seen: dict[str, tuple[str, Place, bool]] = {}
+        self._nested: list[str] = []  # folded ids below a folder named like a video
+
+    def add(self, id_: str, place: Place, *, may_grow: bool = False) -> bool:
+        """Note an id; False, and a fault, if it is wrong or taken.
+
+        *may_grow*: a count that is still to come may make `-1`, `-2` … of it. A fault that would
+        be none then is provisional.
+        """
+        key = id_
+        if not _SIMPLE_ID.fullmatch(id_):
+            message = id_fault(id_)
+            if message is not None:
+                advice = "an id names the file videos/<id>.mp4"
+                is_mended = may_grow and id_fault(f"{id_}-1") is None
+                message = f"the id {shown(id_)} has {message}"
+                self._findings.fault(place, message, advice, is_provisional=is_mended)
+                return False
+            key = _folded(id_)
+            if ".mp4/" in key:
+                self._nested.append(key)
+        first, at, grows = self._seen.setdefault(key, (id_, place, may_grow))
+        if at is place and first is id_:
+            return True
+        where = f"line {at.line}" if at.file == place.file else f"{at.file}:{at.line}"
+        message = f"the id {shown(id_)} is taken by the job in {where}"
+        if first != id_:
+            message = f"the id {shown(id_)} differs only by case from {shown(first)} in {where}"
+        advice = "each job needs an id of its own"
+        # Two that grow alike stay equal.
+        self._findings.fault(place, message, advice, is_provisional=grows != may_grow)
+        return False
+
+    def check_folders(self) -> None:
+        """Find ids whose video would have to be a folder for another id."""
+        for key in self._nested:
+            id_, place, may_grow = self._seen[key]
+            self._findings.job = id_
+            parts = key.split("/")
+            for length in range(1, len(parts)):
+                parent = "/".join(parts[:length])
+                other = self._seen.get(parent.removesuffix(".mp4"))
+                if other is not None and parent.endswith(".mp4"):
+                    message = (
+                        f"the id {shown(id_)} needs a folder where {shown(other[0])} has its file"
+                    )
+                    self._findings.fault(
+                        place,
+                        message,
+                        "rename one of the two",
+                        is_provisional=may_grow or other[2],
+                    )

@@ -1,0 +1,322 @@
+"""Makes jobs out of the entries of `jobs:`.
+
+A job is made in these steps: its keys are checked; it inherits what it does not say itself; a
+matrix fills its placeholders, once per combination; its options are read and compared with what
+the model takes (once per distinct set of options: most jobs differ in the prompt alone); its id is
+checked against all others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from batch.job import Job, canonical_request, fingerprint
+from batch.manifest.findings import Findings, Unreadable
+from batch.manifest.ids import JobIds
+from batch.manifest.limits import Limits
+from batch.manifest.matrix import Templates, read_axes, read_count
+from batch.manifest.models import Remark, check_options
+from batch.manifest.nodes import (
+    Entries,
+    Items,
+    Mapping,
+    Node,
+    Place,
+    Scalar,
+    Sequence,
+    is_null,
+    kind,
+)
+from batch.manifest.options import OPTIONS, REFUSED_KEYS, read_options, request_body
+from batch.manifest.rows import has_header, read_rows
+from batch.manifest.schema import DEFAULTS_KEYS, JOB_KEYS
+from batch.manifest.sources import Sources
+from batch.manifest.text_files import file_label
+from batch.manifest.texts import TextReader, read_text
+
+MAX_JOBS = 1_000_000
+_MAX_REMEMBERED = 4_096
+
+
+class _Inherited:
+    """What jobs inherit, and the options already read on top of it."""
+
+    def __init__(self, entries: Entries) -> None:
+        self.entries = entries
+        self.options: dict[tuple[Any, ...], tuple[dict[str, Any], tuple[Remark, ...]]] = {}
+
+
+class JobReader:
+    """Makes *jobs* out of the items of `jobs:`.
+
+    Args:
+        findings: gets what is wrong with the entries.
+
+        folder: what the paths of `from:` are relative to.
+
+        limits: how long prompts may be.
+
+        defaults: what every job inherits.
+
+        may_mend: the sections that may still follow, of `defaults` and `limits`. Faults that one
+            of them could mend are provisional.
+
+        sources: reads the files of `from:`, and notes them.
+    """
+
+    def __init__(
+        self,
+        findings: Findings,
+        folder: Path,
+        limits: Limits,
+        defaults: Mapping | None,
+        may_mend: frozenset[str],
+        *,
+        sources: Sources,
+    ) -> None:
+        self.jobs: list[Job] = []
+        self._sources = sources
+        self._findings = findings
+        self._folder = folder
+        self._may_inherit = "defaults" in may_mend
+        self._count = 0
+        self._ids = JobIds(findings)
+        self._texts = TextReader(findings, limits, may_mend)
+        entries: Entries = {}
+        if defaults is not None:
+            entries = self._entries(defaults, "defaults", DEFAULTS_KEYS, are_shared=True)
+        self._defaults = self._inherit({}, entries)
+
+    def read(self, items: Node | Items) -> None:
+        """Read all jobs."""
+        if isinstance(items, (Scalar, Mapping)):
+            message = f"jobs must be a list, but this is {kind(items)}"
+            self._findings.fault(items, message, "begin each job with a hyphen: - id: …")
+            return
+        is_empty = True
+        for node in items.items:
+            is_empty = False
+            self._item(node)
+            self._findings.job = None  # the next item is read before it is known whose it is
+        if is_empty:
+            self._findings.fault(items, "there are no jobs", "add at least one")
+        self._ids.check_folders()
+        self._findings.job = None
+
+    def _item(self, node: Node) -> None:
+        if not isinstance(node, Mapping):
+            advice = "for example - {id: beach, prompt: A beach}"
+            self._findings.fault(node, f"a job is a mapping, but this is {kind(node)}", advice)
+            return
+        entries = self._entries(node, "a job", JOB_KEYS)
+        if "from" in entries:
+            self._rows(entries)
+        else:
+            self._expand(node, entries, self._defaults)
+
+    def _entries(
+        self, node: Mapping, where: str, known: dict[str, str], *, are_shared: bool = False
+    ) -> Entries:
+        """Return the entries of *node* whose keys are known; `model_name` becomes `model`.
+
+        *are_shared*: a wrong key is no single job's fault, since it stands in a header, say.
+        """
+        entries = node.entries
+        if entries.keys() <= known.keys():
+            return entries
+        kept: Entries = {}
+        label = entries.get("id")
+        if label is not None and isinstance(label[1], Scalar) and not are_shared:
+            self._findings.job = label[1].text
+        for name, entry in entries.items():
+            if name in known:
+                kept[name] = entry
+            elif name == "model_name" and "model" in entries:
+                self._findings.fault(entry[0], "model_name and model are the same", "keep one")
+            elif name == "model_name" and "model" in known:
+                kept["model"] = entry
+            elif name in REFUSED_KEYS:
+                self._findings.fault(entry[0], f"{name} is not for {where}", REFUSED_KEYS[name])
+            elif name in JOB_KEYS:
+                self._findings.fault(entry[0], f"{name} cannot stand in {where}")
+            else:
+                names = (name for name in (*JOB_KEYS, "model_name") if name in known)
+                self._findings.unknown_key(entry[0], names, where)
+        return kept
+
+    def _inherit(self, base: Entries, own: Entries) -> _Inherited:
+        """Lay *own* over *base*; values that are wrong are told here, once, without a job."""
+        self._findings.job = None
+        read_options(_given(own), self._findings)
+        return _Inherited(_given({**base, **own}))
+
+    def _expand(
+        self, node: Mapping, own: Entries, inherited: _Inherited, fallback: str | None = None
+    ) -> None:
+        """Make the jobs of one entry: one, or one per combination and variant."""
+        merged = {**inherited.entries, **own}
+        for _, value in own.values():
+            if is_null(value):
+                merged = _given(merged)
+                break
+        label = merged.get("id")
+        if label is None and fallback is None:
+            self._findings.fault(node, "a job needs an id", "add id: it names the video's file")
+            return
+        place: Place = node if label is None else label[1]
+        id_ = fallback if label is None else read_text(label[1], "id", self._findings)
+        if id_ is None:
+            return
+        self._findings.job = id_
+        if "matrix" not in merged and "count" not in merged:
+            if self._is_room(node, 1):
+                self._make(id_, place, merged, own=own, inherited=inherited)
+            return
+        self._expand_many(id_, place, merged, inherited)
+
+    def _expand_many(self, id_: str, place: Place, merged: Entries, inherited: _Inherited) -> None:
+        counted = merged.pop("count", None)
+        count = 0 if counted is None else read_count(counted[1], self._findings)
+        matrix = merged.pop("matrix", None)
+        axes = {} if matrix is None else read_axes(matrix[1], self._findings)
+        if count is None or axes is None:
+            return
+        total = max(count, 1)
+        for values in axes.values():
+            total *= len(values)
+        if not self._is_room(place, total):
+            return
+        templates = None
+        if matrix is not None:
+            templates = Templates(id_, place, merged, axes, self._findings)
+            if templates.are_faulty:
+                return
+        for combination in itertools.product(*axes.values()):
+            filled, filled_id = merged, id_
+            if templates is not None:
+                filled_id, filled = templates.fill(combination)
+            for variant in range(1, count + 1) if count else (None,):
+                name = filled_id if variant is None else f"{filled_id}-{variant}"
+                self._findings.job = name
+                self._make(name, place, filled, own=filled, inherited=inherited, variant=variant)
+
+    def _make(
+        self,
+        id_: str,
+        place: Place,
+        merged: Entries,
+        *,
+        own: Entries,
+        inherited: _Inherited,
+        variant: int | None = None,
+    ) -> None:
+        """Make one job and keep it; or note why not."""
+        may_grow = self._may_inherit and variant is None
+        is_good = self._ids.add(id_, place, may_grow=may_grow)
+        before = self._findings.fault_count
+        base = self._options(place, merged, own, inherited)
+        prompt = self._texts.prompt(place, merged, base)
+        negative = self._texts.negative_prompt(merged)
+        tags = self._texts.tags(merged)
+        if not is_good or base is None or self._findings.fault_count != before:
+            return
+        body = dict(base)
+        if prompt is not None:
+            body["prompt"] = prompt
+        if negative:
+            body["negative_prompt"] = negative
+        request = canonical_request(body)
+        self.jobs.append(
+            Job(
+                id=id_,
+                request=request,
+                fingerprint=fingerprint(request, variant),
+                tags=tags,
+                variant=variant,
+                file=place.file,
+                line=place.line,
+            )
+        )
+
+    def _options(
+        self, place: Place, merged: Entries, own: Entries, inherited: _Inherited
+    ) -> dict[str, Any] | None:
+        """Read the options, or remember them: what was right once is right again."""
+        key = tuple([(name, _frozen(own[name][1])) for name in own if name in OPTIONS])
+        known = inherited.options.get(key)
+        if known is None:
+            before = self._findings.fault_count
+            values = read_options(merged, self._findings)
+            remarks = tuple(check_options(values))
+            if self._findings.fault_count != before or values.keys() != merged.keys() & OPTIONS:
+                # What the model takes can only be judged where the model itself could be read.
+                if ("model" in values) == ("model" in merged):
+                    self._tell(place, merged, (r for r in remarks if r.is_fault))
+                return None
+            known = (request_body(values), remarks)
+            if len(inherited.options) < _MAX_REMEMBERED:
+                inherited.options[key] = known
+        body, remarks = known
+        self._tell(place, merged, remarks)
+        return body
+
+    def _tell(self, place: Place, merged: Entries, remarks: Iterable[Remark]) -> None:
+        for remark in remarks:
+            at = merged[remark.option][1] if remark.option in merged else place
+            if not remark.is_fault:
+                self._findings.doubt(at, remark.message, remark.advice)
+                continue
+            is_settled = "model" in merged and remark.option in merged
+            is_provisional = self._may_inherit and not is_settled
+            self._findings.fault(at, remark.message, remark.advice, is_provisional=is_provisional)
+
+    def _is_room(self, at: Place, more: int) -> bool:
+        """Count *more* jobs; False, and a fault, if that is beyond what one manifest may hold."""
+        self._count += more
+        if self._count <= MAX_JOBS:
+            return True
+        self._count -= more
+        self._findings.fault(at, f"this makes more than {MAX_JOBS:,} jobs", "split the manifest")
+        return False
+
+    def _rows(self, entries: Entries) -> None:
+        """Read the jobs of another file; the other keys of the entry are their defaults."""
+        findings = self._findings
+        _, node = entries["from"]
+        own = dict(entries)
+        del own["from"]
+        for name in ("id", "matrix"):
+            if name in own:
+                message = f"{name} cannot stand beside from"
+                findings.fault(own.pop(name)[0], message, "give it in the rows of the file")
+        inherited = self._inherit(self._defaults.entries, own)
+        text = read_text(node, "from", findings)
+        if text is None:
+            return
+        path = self._folder / text
+        file = file_label(path)
+        known = {name: about for name, about in JOB_KEYS.items() if name != "from"}
+        try:
+            for number, row in read_rows(path, file, node, findings, self._sources):
+                entries = self._entries(row, "a row", known, are_shared=has_header(path))
+                self._expand(row, entries, inherited, f"{path.stem}-{number}")
+                findings.job = None  # the next row is read before it is known whose it is
+        except Unreadable as exc:
+            findings.add(exc.problem)
+
+
+def _given(entries: Entries) -> Entries:
+    """Leave out what is null: it means "not given", also where something would be inherited."""
+    return {name: entry for name, entry in entries.items() if not is_null(entry[1])}
+
+
+def _frozen(node: Node) -> Any:
+    """Return what makes two nodes equal, as something hashable."""
+    if isinstance(node, Scalar):
+        return node.text, node.plain
+    if isinstance(node, Sequence):
+        return tuple([_frozen(item) for item in node.items])
+    return tuple([(name, _frozen(value)) for name, (_, value) in node.entries.items()])

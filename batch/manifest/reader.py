@@ -1,0 +1,190 @@
+"""Reads a manifest: YAML in, jobs out, and every fault with its place.
+
+One pass over the file's events. Jobs are made as their lines go by and nothing else is kept of
+them, so that a hundred thousand jobs fit into little memory. What jobs inherit (`defaults:`,
+`limits:`) usually stands above them; where it stands below, the file is read a second time. Where
+the file breaks off before that, faults that it could have mended are not told.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batch.errors import ManifestError, Problem
+from batch.manifest.findings import Findings, Unreadable, shown
+from batch.manifest.head import (
+    read_base_url,
+    read_callback,
+    read_limits,
+    read_line,
+    read_prices,
+    read_section,
+)
+from batch.manifest.ids import component_fault
+from batch.manifest.jobs import JobReader
+from batch.manifest.limits import DEFAULT_LIMITS, Limits, Rate, parse_duration, parse_rate
+from batch.manifest.model import Callback, Manifest
+from batch.manifest.nodes import Items, Node, Scalar, Spot, is_null
+from batch.manifest.schema import ROOT_KEYS, VERSION, manifest_schema
+from batch.manifest.sources import Sources
+from batch.manifest.text_files import file_label, read_file
+from batch.manifest.yaml_events import FAST_PARSER, YamlReader
+from batch.prices import parse_money
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Callback",
+    "Limits",
+    "Manifest",
+    "ManifestError",
+    "Rate",
+    "load",
+    "manifest_schema",
+    "parse_duration",
+    "parse_money",
+    "parse_rate",
+]
+
+
+def load(path: Path) -> Manifest:
+    """Read and check the manifest at *path*. Sends nothing, writes nothing.
+
+    Raises:
+        ManifestError: the manifest cannot be used; carries every fault found, sorted by place.
+    """
+    with _collector_paused():
+        return _Reading(path).manifest()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from walking all jobs again and again: half the time of a load."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+_Heads = dict[str, tuple[Scalar, Node | Items]]
+_INHERITED = frozenset({"defaults", "limits"})
+
+
+class _Reading:
+    """One reading of one manifest."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = file_label(path)
+        self._findings = Findings()
+        self._sources = Sources()
+        self._jobs: JobReader | None = None
+        self._limits = DEFAULT_LIMITS
+
+    def manifest(self) -> Manifest:
+        manifest = end = None
+        try:
+            data = read_file(self._path, self._file, Spot(self._file), self._sources)
+            heads = self._pass(data, {})
+            if self._is_late(heads):
+                self._findings = Findings()
+                self._jobs = None
+                heads = self._pass(data, heads)
+            manifest = self._assemble(heads)
+        except Unreadable as exc:
+            end = exc.problem
+        faults = self._findings.faults(end)
+        if faults or manifest is None:
+            raise ManifestError(faults)
+        return manifest
+
+    def _pass(self, data: bytes, known: _Heads) -> _Heads:
+        """Go through the file once. Returns the root's values; jobs are made on the way."""
+        heads = dict(known)
+        for key, value in YamlReader(data, self._file, self._findings).root("jobs"):
+            if key.text == "jobs":
+                self._jobs = self._begin(heads)
+                self._jobs.read(value)
+            heads.setdefault(key.text, (key, value))
+        return heads
+
+    def _is_late(self, heads: _Heads) -> bool:
+        """Tell whether something that jobs inherit stands below them."""
+        names = list(heads)
+        late = names[names.index("jobs") :] if "jobs" in heads else []
+        return not _INHERITED.isdisjoint(late)
+
+    def _begin(self, heads: _Heads) -> JobReader:
+        defaults = None
+        if "limits" in heads:
+            self._limits = read_limits(heads["limits"][1], self._findings)
+        if "defaults" in heads:
+            defaults = read_section(heads["defaults"][1], "defaults", self._findings)
+        may_mend = _INHERITED - heads.keys()
+        return JobReader(
+            self._findings,
+            self._path.parent,
+            self._limits,
+            defaults,
+            may_mend,
+            sources=self._sources,
+        )
+
+    def _assemble(self, heads: _Heads) -> Manifest:
+        findings = self._findings
+        findings.job = None
+        for name, (key, _) in heads.items():
+            if name not in ROOT_KEYS and not name.startswith("x-"):
+                findings.unknown_key(key, ROOT_KEYS, "the manifest")
+        nodes = {
+            name: node
+            for name, (_, node) in heads.items()
+            if not isinstance(node, Items) and not is_null(node)
+        }
+        jobs = self._jobs or self._begin(heads)
+        if "jobs" not in heads:
+            findings.fault(Spot(self._file), "there are no jobs", "add jobs: with a list")
+        self._version(nodes.get("version"))
+        output_dir = read_line(nodes.get("output_dir"), "output_dir", findings)
+        return Manifest(
+            path=self._path,
+            name=self._name(nodes.get("name")),
+            jobs=tuple(jobs.jobs),
+            limits=self._limits,
+            callback=read_callback(nodes.get("callback"), findings),
+            output_dir=None if output_dir is None else Path(output_dir),
+            base_url=read_base_url(nodes.get("base_url"), findings),
+            prices=read_prices(nodes.get("prices"), findings),
+            warnings=self._warnings(),
+            # A machine without libyaml may get it: then the warning must go.
+            sources=() if FAST_PARSER is None else self._sources.seen(),
+        )
+
+    def _warnings(self) -> tuple[Problem, ...]:
+        if FAST_PARSER is None:
+            message = "PyYAML was built without libyaml: reading takes about ten times as long"
+            self._findings.doubt(Spot(self._file), message)
+        return self._findings.doubts()
+
+    def _version(self, node: Node | None) -> None:
+        if node is None:
+            message = "the manifest does not say its version"
+            self._findings.doubt(Spot(self._file), message, f"add the line version: {VERSION}")
+        elif not isinstance(node, Scalar) or node.text != str(VERSION):
+            self._findings.fault(node, f"version must be {VERSION}: no other is known here")
+
+    def _name(self, node: Node | None) -> str:
+        name = self._path.stem if node is None else read_line(node, "name", self._findings)
+        if name is None:
+            return ""
+        message = component_fault(name)
+        if message is not None:
+            advice = "add name:, it names the output folder" if node is None else None
+            what = f"the name {shown(name)} cannot name a folder: {message}"
+            self._findings.fault(node or Spot(self._file), what, advice)
+        return name

@@ -1,0 +1,175 @@
+"""The manifest's words, and its JSON Schema for editors.
+
+The keys stand here, in `batch.manifest.limits.LIMIT_KEYS` and in `batch.manifest.options.OPTIONS`; both the reader
+and `manifest_schema` go by them. The schema judges what an editor sees *after* YAML has decided on
+types, and editors differ (YAML 1.1 reads `16:9` as 969 and `on` as true), so it is the more lenient
+of the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batch.manifest.limits import DEFAULT_LIMITS, LIMIT_KEYS, MONEY_SHAPE, Limits, Rate
+from batch.manifest.options import OPTIONS, REFUSED_KEYS
+from batch.manifest.values import JsonSchema
+from batch.prices import PRICE_PATTERN, PRICED_MODES
+
+__all__ = [
+    "CALLBACK_KEYS",
+    "DEFAULTS_KEYS",
+    "JOB_KEYS",
+    "ROOT_KEYS",
+    "VERSION",
+    "Limits",
+    "Rate",
+    "manifest_schema",
+]
+
+VERSION = 1
+
+ROOT_KEYS: dict[str, str] = {
+    "version": "The version of this format: 1.",
+    "name": "Names the output folder; the file's name if not given.",
+    "defaults": "What every job inherits; a job's own value wins.",
+    "limits": "How fast, how much, how long.",
+    "jobs": "The videos to make.",
+    "output_dir": "Where everything lands, relative to the manifest; outputs/<name> if not given.",
+    "base_url": "The API's address.",
+    "callback": "Where the provider may announce finished tasks, and where to listen for that.",
+    "prices": "USD prices that go before the built-in table.",
+}
+CALLBACK_KEYS: dict[str, str] = {
+    "url": "The public address that the provider calls.",
+    "listen": "HOST:PORT on which the receiver listens.",
+}
+JOB_KEYS: dict[str, str] = {
+    "id": "Names the job and its file, videos/<id>.mp4. May hold slashes.",
+    "prompt": "What the video shows.",
+    "negative_prompt": "What it must not show.",
+    **{name: option.about for name, option in OPTIONS.items()},
+    "tags": "Names to select jobs by: a list, or one text with semicolons.",
+    "count": "How many variants to make: ids get -1, -2, …",
+    "matrix": "Axes and their values: one job per combination. {axis} stands for the value.",
+    "from": "A .csv or .jsonl file of jobs, relative to the manifest.",
+}
+# What can be inherited: an id or a matrix belongs to one job.
+DEFAULTS_KEYS: dict[str, str] = {
+    name: about for name, about in JOB_KEYS.items() if name not in ("id", "matrix", "from")
+}
+
+
+def manifest_schema() -> JsonSchema:
+    """Return the JSON Schema (2020-12) of a manifest, for editors to complete and check."""
+    defaults = {name: shape for name, shape in _job_properties().items() if name in DEFAULTS_KEYS}
+    shapes: dict[str, JsonSchema] = {
+        "version": {"enum": [VERSION, str(VERSION)], "default": VERSION},
+        "name": _TEXT,
+        "defaults": _object(defaults),
+        "limits": _object({name: _limit_shape(name) for name in LIMIT_KEYS}),
+        "jobs": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/job"}},
+        "output_dir": _TEXT,
+        "base_url": {"type": "string", "pattern": "^https?://"},
+        "callback": _object(
+            {name: {"type": "string", "description": CALLBACK_KEYS[name]} for name in CALLBACK_KEYS}
+        ),
+        "prices": {"type": "object", "additionalProperties": _PRICES},
+    }
+    properties = {name: {"description": ROOT_KEYS[name], **shapes[name]} for name in ROOT_KEYS}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "kling-batch manifest",
+        **_object(properties),
+        "required": ["jobs"],
+        "patternProperties": {"^x-": {"description": "Ignored: a place for anchors."}},
+        "$defs": {"job": _job_shape()},
+    }
+
+
+# A text as editors see it: YAML makes numbers and truth values of some.
+_TEXT: JsonSchema = {"type": ["string", "number", "boolean"]}
+_PRICE: JsonSchema = {
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": PRICE_PATTERN}]
+}
+_PRICES: JsonSchema = {
+    "anyOf": [
+        _PRICE,
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                mode: {"anyOf": [_PRICE, {"type": "object", "additionalProperties": MONEY_SHAPE}]}
+                for mode in PRICED_MODES
+            },
+        },
+    ]
+}
+
+
+def _object(properties: dict[str, JsonSchema]) -> JsonSchema:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _limit_shape(name: str) -> JsonSchema:
+    key = LIMIT_KEYS[name]
+    default = getattr(DEFAULT_LIMITS, key.field)
+    shape = {"description": key.about, **key.shape}
+    if default is not None:
+        shape["default"] = default if isinstance(default, int) else _written(default)
+    return _or_null(shape)
+
+
+def _written(default: Any) -> str:
+    return f"{default:g}s" if isinstance(default, float) else str(default)
+
+
+def _job_properties() -> dict[str, JsonSchema]:
+    shapes: dict[str, JsonSchema] = {
+        "id": _TEXT,
+        "prompt": _TEXT,
+        "negative_prompt": _TEXT,
+        **{name: _or_placeholder(name, option.shape) for name, option in OPTIONS.items()},
+        "tags": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
+        "count": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}]},
+        "matrix": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": ["string", "number", "boolean", "null"]},
+            },
+        },
+        "from": {"type": "string", "pattern": r"\.([cC][sS][vV]|[jJ][sS][oO][nN][lL])$"},
+    }
+    properties = {
+        name: _or_null({"description": about, **shapes[name]}) for name, about in JOB_KEYS.items()
+    }
+    properties["model_name"] = {**properties["model"], "description": "The same as model."}
+    return properties
+
+
+def _or_placeholder(name: str, shape: JsonSchema) -> JsonSchema:
+    """Allow `"{axis}"`, which a matrix fills, where an option is one text."""
+    if name in ("camera_control", "extra"):
+        return dict(shape)
+    outside: JsonSchema = {"default": shape["default"]} if "default" in shape else {}
+    inside = {key: value for key, value in shape.items() if key != "default"}
+    return {**outside, "anyOf": [inside, {"type": "string", "pattern": r"\{[^{}]+\}"}]}
+
+
+def _or_null(shape: JsonSchema) -> JsonSchema:
+    """Allow "not given" beside *shape*; the description stays outside, where editors look."""
+    outside: JsonSchema = {
+        key: shape.pop(key) for key in ("description", "default") if key in shape
+    }
+    return {**outside, "anyOf": [shape, {"type": "null"}]}
+
+
+def _job_shape() -> JsonSchema:
+    return {
+        **_object(_job_properties()),
+        "anyOf": [{"required": ["id"]}, {"required": ["from"]}],
+        "not": {"required": ["model", "model_name"]},
+        "$comment": f"Refused in a job: {', '.join(REFUSED_KEYS)}.",
+    }

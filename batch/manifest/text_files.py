@@ -1,0 +1,88 @@
+"""Reads the bytes of a text file, and refuses what is none.
+
+Only a regular file of bounded size that holds UTF-8 and no control codes is read: a pipe would
+block, a device would never end, and a control code would change a prompt on its way.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+from batch.manifest.findings import Unreadable, printable, shown
+from batch.manifest.nodes import Place, Spot
+from batch.manifest.sources import MAX_BYTES, NotRegularError, Sources
+
+
+def file_label(path: Path) -> str:
+    """Return how messages call a file, whatever bytes its name is made of."""
+    return printable(str(path).encode(errors="replace").decode())
+
+
+def read_file(path: Path, file: str, at: Place, sources: Sources) -> bytes:
+    """Read a regular file of bounded size that holds nothing but UTF-8 text.
+
+    *file* is how messages call it, *at* is who asked for it, *sources* takes note of it.
+    A byte order mark is dropped.
+
+    Raises:
+        Unreadable: there is no such file, it is a device or a pipe, too big, or no text.
+    """
+    try:
+        data = sources.read(path)
+    except NotRegularError as exc:
+        raise Unreadable(at, f"{shown(file)} is no regular file") from exc
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise Unreadable(at, f"cannot read {shown(file)}: {reason}") from exc
+    if len(data) > MAX_BYTES:
+        message = f"{shown(file)} is larger than {MAX_BYTES // 1024 // 1024} MiB"
+        raise Unreadable(at, message, "split it into several manifests")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    _check_text(data, file)
+    return data
+
+
+_ALLOWED_CONTROLS = b"\t\n\r"
+_CONTROLS = bytes(c for c in (*range(32), 127) if c not in _ALLOWED_CONTROLS)
+# C1 controls, and the two line separators that YAML 1.1 takes for line ends: they would change a
+# prompt on its way, and every line number below them.
+_WIDE_CONTROLS = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbf[\xbe\xbf]")
+
+
+def _check_text(data: bytes, file: str) -> None:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise Unreadable(Spot(file), "the file is UTF-16", "save it as UTF-8")
+    if not data.isascii():
+        _check_utf8(data, file)
+    if len(data.translate(None, _CONTROLS)) != len(data):
+        found = re.search(b"[" + re.escape(_CONTROLS) + b"]", data)
+        assert found is not None
+        _refuse_control(data, found, file)
+    if not data.isascii() and (found := _WIDE_CONTROLS.search(data)):
+        _refuse_control(data, found, file)
+
+
+def _refuse_control(data: bytes, found: re.Match[bytes], file: str) -> None:
+    code = ord(found.group().decode())
+    message = f"a control character (U+{code:04X}) stands in the file"
+    raise Unreadable(_spot(data, found.start(), file), message, "remove it")
+
+
+def _check_utf8(data: bytes, file: str) -> None:
+    """Decode piece by piece, since the whole as a str may take four times the memory."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    step = 1 << 20
+    for start in range(0, len(data) + 1, step):
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(data[start : start + step], final=start + step > len(data))
+        except UnicodeDecodeError as exc:
+            spot = _spot(data, start - pending + exc.start, file)
+            raise Unreadable(spot, "the file is not UTF-8", "save it as UTF-8") from exc
+
+
+def _spot(data: bytes, offset: int, file: str) -> Spot:
+    before = data[data.rfind(b"\n", 0, offset) + 1 : offset]
+    return Spot(file, data.count(b"\n", 0, offset) + 1, len(before.decode(errors="replace")) + 1)

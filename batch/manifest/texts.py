@@ -1,0 +1,105 @@
+"""The texts of a job: its prompts and its tags."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from batch.manifest.findings import Findings, shown
+from batch.manifest.limits import Limits
+from batch.manifest.nodes import Entries, Mapping, Node, Place, Scalar, kind
+
+# \r would survive in no editor; the rest has no place in a text. Surrogates never get this far.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def read_text(node: Node, name: str, findings: Findings) -> str | None:
+    """Return the text of a scalar, whatever YAML would take it for; None after a fault."""
+    if isinstance(node, Scalar):
+        return node.text
+    advice = "put it in quotes, since braces and brackets mean something in YAML"
+    findings.fault(node, f"{name} must be a text, but this is {kind(node)}", advice)
+    return None
+
+
+class TextReader:
+    """Reads prompts and tags.
+
+    Args:
+        findings: gets what is wrong with them.
+
+        limits: how long prompts may be.
+
+        may_mend: the sections still to come, of `defaults` and `limits`; faults that hang on one
+            of them are provisional.
+    """
+
+    def __init__(self, findings: Findings, limits: Limits, may_mend: frozenset[str]) -> None:
+        self._findings = findings
+        self._limits = limits
+        self._may_mend = may_mend
+        self._tags: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def prompt(self, place: Place, merged: Entries, body: dict[str, Any] | None) -> str | None:
+        """Read the prompt; None if there is none, or none that is a text.
+
+        *body* is the request so far, None where the options are at fault.
+        """
+        entry = merged.get("prompt")
+        if entry is None:
+            # Kling ignores the prompt of a request with several shots of its own.
+            if body is None or body.get("multi_shot") is not True:
+                can_inherit = "defaults" in self._may_mend
+                message = "a job needs a prompt"
+                self._findings.fault(place, message, "add prompt:", is_provisional=can_inherit)
+            return None
+        prompt = self._checked(entry[1], "prompt", self._limits.max_prompt_chars)
+        if prompt is not None and not prompt.strip():
+            self._findings.fault(entry[1], "the prompt is empty", "say what the video shows")
+        return prompt
+
+    def negative_prompt(self, merged: Entries) -> str | None:
+        """Read the negative prompt; None if there is none, or none that is a text."""
+        entry = merged.get("negative_prompt")
+        if entry is None:
+            return None
+        most = self._limits.max_negative_prompt_chars
+        return self._checked(entry[1], "negative_prompt", most)
+
+    def _checked(self, node: Node, name: str, most: int) -> str | None:
+        text = read_text(node, name, self._findings)
+        if text is None:
+            return None
+        if len(text) > most:
+            message = f"{name} has {len(text)} characters, more than {most}"
+            advice = f"shorten it, or raise limits.max_{name}_chars"
+            may_mend = "limits" in self._may_mend
+            self._findings.fault(node, message, advice, is_provisional=may_mend)
+        if not text.isprintable() and (found := _CONTROL.search(text)):
+            message = f"{name} holds a control character (U+{ord(found.group()):04X})"
+            self._findings.fault(node, message, "remove it")
+        return text
+
+    def tags(self, merged: Entries) -> tuple[str, ...]:
+        """Read tags: a list of texts, or one text with semicolons between them."""
+        entry = merged.get("tags")
+        if entry is None:
+            return ()
+        node = entry[1]
+        if isinstance(node, Mapping):
+            self._findings.fault(node, "tags must be a list of texts")
+            return ()
+        if isinstance(node, Scalar):
+            texts = tuple(part for part in map(str.strip, node.text.split(";")) if part)
+        else:
+            texts = tuple(item.text for item in node.items if isinstance(item, Scalar))
+            if len(texts) != len(node.items):
+                self._findings.fault(node, "tags must be a list of texts")
+        known = self._tags.get(texts)
+        if known is not None:
+            return known
+        for text in texts:
+            if not text.isprintable() or not text.strip() or ";" in text or len(text) > 100:
+                self._findings.fault(node, f"{shown(text)} cannot be a tag", "use a short word")
+                return ()
+        return self._tags.setdefault(texts, tuple(dict.fromkeys(texts)))

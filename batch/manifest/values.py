@@ -1,0 +1,93 @@
+"""One value out of a node: a text, a choice, a number, JSON.
+
+What an unquoted text is (a number, true, null) goes by YAML 1.2's core schema, and only where a
+number or JSON is wanted.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from batch.manifest.findings import Findings, meant, shown
+from batch.manifest.nodes import Mapping, Node, Scalar, Sequence, is_null, kind
+
+Json = Any
+JsonSchema = dict[str, Any]
+
+
+class ValueFault(ValueError):  # noqa: N818 - it ends as a finding
+    """A value that cannot be; becomes a finding at the value's place, with an *advice*."""
+
+    def __init__(self, message: str, advice: str | None = None) -> None:
+        self.advice = advice
+        super().__init__(message)
+
+
+def text_of(node: Node, name: str) -> str:
+    """Return the text of a scalar, whatever YAML would take it for.
+
+    Raises:
+        ValueFault: the node is a list or a mapping.
+    """
+    if not isinstance(node, Scalar):
+        advice = "a text that holds braces or brackets must stand in quotes"
+        raise ValueFault(f"{name} must be a text, but this is {kind(node)}", advice)
+    return node.text
+
+
+def choice(text: str, name: str, choices: tuple[str, ...]) -> str:
+    """Return *text* if it is one of *choices*.
+
+    Raises:
+        ValueFault: it is none of them; says which one was probably meant.
+    """
+    if text in choices:
+        return text
+    advice = meant(text, choices)
+    raise ValueFault(f"{name} is {shown(text)}; it must be one of {', '.join(choices)}", advice)
+
+
+_INT = re.compile(r"[-+]?[0-9]+", re.ASCII)
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_TRUE = frozenset({"true", "True", "TRUE"})
+_FALSE = frozenset({"false", "False", "FALSE"})
+_MAX_DIGITS = 300
+
+
+def number(text: str) -> int | float | None:
+    """Read a finite number as YAML 1.2's core schema has it; None if *text* is none."""
+    if len(text) > _MAX_DIGITS:
+        return None
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        value = float(text)
+        return value if math.isfinite(value) else None
+    return int(text, 0) if _BASED.fullmatch(text) else None
+
+
+def plain_number(value: float) -> int | float:
+    """Give a whole number one form only: 1 and 1.0 must not be two fingerprints."""
+    return int(value) if value == int(value) else value
+
+
+def to_json(node: Node, findings: Findings) -> Json:
+    """Turn a node into JSON: plain scalars by YAML 1.2's core schema, quoted ones stay text."""
+    if isinstance(node, Sequence):
+        return [to_json(item, findings) for item in node.items]
+    if isinstance(node, Mapping):
+        return {name: to_json(value, findings) for name, (_, value) in node.entries.items()}
+    if not node.plain:
+        return node.text
+    if is_null(node):
+        return None
+    if node.text in _TRUE or node.text in _FALSE:
+        return node.text in _TRUE
+    value = number(node.text)
+    if value is None and (_FLOAT.fullmatch(node.text) or _NOT_FINITE.fullmatch(node.text)):
+        findings.fault(node, f"JSON has no number {shown(node.text)}", "quote it if it is a text")
+    return node.text if value is None else value

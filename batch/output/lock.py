@@ -1,0 +1,151 @@
+"""One run per output folder, also across processes.
+
+The lock is the operating system's (flock): it is free the moment its holder dies, however it dies.
+The file only says who holds it. Where the system can lock a folder, the folder that holds the file
+is locked too: the file alone could be deleted by somebody who wants to be rid of the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from batch.errors import LockedError, StateError
+from batch.output import disk as folders
+from batch.redact import clean
+
+if sys.platform == "win32":  # pragma: no cover (Windows)
+    import msvcrt
+else:
+    import fcntl
+
+HOLDER_MAX_BYTES = 4096
+PATIENCE_S = 0.05
+PATIENCE_TRIES = 10
+# How the system says that somebody holds it; anything else means that it cannot lock here.
+HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
+
+
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Hold the lock at *path* while the block runs.
+
+    Raises:
+        LockedError: another process holds it; the message says which.
+        StateError: the file cannot be made, or its file system cannot lock.
+    """
+    try:
+        folders.make(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error
+    with os.fdopen(descriptor, "r+b", buffering=0) as file, _open_folder(path.parent) as folder:
+        try:
+            is_ours = _try_long(_try_folder, folder) and _try_long(_try_lock, file.fileno())
+        except OSError as error:
+            raise StateError(
+                f"{path} cannot be locked ({error.strerror or error}): its file system has no locks,"
+                " so that nothing would keep a second run away; choose another --output-dir"
+            ) from error
+        if not is_ours:
+            raise LockedError(f"another run holds {path.parent.parent}: {_holder(path)}")
+        try:
+            file.truncate(0)
+            file.write(_me())
+        except OSError as error:
+            raise StateError(f"{path} cannot be written: {error.strerror or error}") from error
+        yield
+        with contextlib.suppress(OSError):  # it only says who held it
+            file.seek(0)
+            file.truncate(0)
+
+
+def holder(path: Path) -> str | None:
+    """Say who holds the lock at *path*, or None if nobody does."""
+    try:
+        with _open_folder(path.parent) as folder:
+            if not _try_folder(folder):
+                return _holder(path)
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        try:
+            return None if _try_lock(file.fileno()) else _holder(path)
+        except OSError:
+            return None  # what cannot be locked is held by nobody
+
+
+def _try_long(try_lock: Callable[[int], bool], descriptor: int) -> bool:
+    """Try for a moment: `status` takes the lock for an instant to see whether anybody holds it."""
+    for _ in range(PATIENCE_TRIES):
+        if try_lock(descriptor):
+            return True
+        time.sleep(PATIENCE_S)
+    return try_lock(descriptor)
+
+
+@contextlib.contextmanager
+def _open_folder(folder: Path) -> Iterator[int]:
+    """Open a folder to lock it; -1 where that cannot be done, which no lock refuses."""
+    try:
+        descriptor = -1 if sys.platform == "win32" else os.open(folder, os.O_RDONLY)
+    except OSError:
+        descriptor = -1
+    try:
+        yield descriptor
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _try_folder(descriptor: int) -> bool:
+    """Lock a folder; where that cannot be done (network drives) the file's lock has to do."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if sys.platform == "win32":  # pragma: no cover (Windows)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in HELD:
+            raise
+        return False
+    return True
+
+
+def _me() -> bytes:
+    who = {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return json.dumps(who).encode()
+
+
+def _holder(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            who = json.loads(file.read(HOLDER_MAX_BYTES))
+        host, since = clean(str(who["host"]), limit=80), clean(str(who["since"]), limit=40)
+        return f"process {int(who['pid'])} on {host}, since {since}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a process that has not said who it is"

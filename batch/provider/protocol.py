@@ -1,0 +1,104 @@
+"""What the run needs of a provider. The client implements it over HTTP, tests in memory.
+
+`submit`, `look_up` and `query` never raise for anything that the network or the provider does: what
+happened is the answer (see `batch.provider.wire`, and `Unsent` for a request that did not go out at all).
+`fetch` raises, because a stream can break at any byte; the class says what may help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from batch.job import Failure
+from batch.provider.wire import QueryAnswer, SubmitAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """No byte of the request's body left: surely nothing was created."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The intent was too old when the request could have gone out (money rule 7). Nothing left."""
+
+    failure: Failure
+
+
+class FetchError(Exception):
+    """A download broke. *failure* says how, in words that may be shown."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class BrokenFetchError(FetchError):
+    """The connection, the server or the body: the same link may work in a moment."""
+
+
+class ExpiredLinkError(FetchError):
+    """The link is refused: the task has to be asked for a fresh one."""
+
+
+class UselessPartError(FetchError):
+    """What was fetched so far cannot be continued: start from zero."""
+
+
+class Stream(Protocol):
+    """The answer to a fetch, headers read and checked, the body to come."""
+
+    @property
+    def start(self) -> int:
+        """Which byte of the file the body begins with: what was asked for, or 0."""
+        ...
+
+    @property
+    def total(self) -> int | None:
+        """How many bytes the whole file has, if the server says so."""
+        ...
+
+    @property
+    def validator(self) -> str | None:
+        """What to send as If-Range to go on with this very file later."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over the body.
+
+        Raises:
+            BrokenFetchError: it stalled or ended early.
+        """
+        ...
+
+
+class VideoApi(Protocol):
+    """Kling's text2video, as CometAPI serves it (or anything that keeps this contract)."""
+
+    async def submit(
+        self, body: dict[str, Any], *, not_after: float, resent: bool
+    ) -> SubmitAnswer | Unsent | Stale:
+        """Ask for a video; this is what costs money. Never repeats itself.
+
+        Nothing goes out when the clock's monotonic time is past *not_after* at the moment of
+        sending. *resent* tells that this external id may have been sent before.
+        """
+        ...
+
+    async def query(self, identifier: str) -> QueryAnswer:
+        """Ask for a task by its task id or by its external id. Free, and safe to repeat."""
+        ...
+
+    def fetch(
+        self, url: str, *, start: int = 0, validator: str | None = None
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Open a signed link at byte *start*, if the file is still the one of *validator*.
+
+        Never carries the API key. Raises the errors of this module on entering.
+        """
+        ...

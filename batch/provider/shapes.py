@@ -1,0 +1,328 @@
+"""Every shape in which an answer comes, made one.
+
+Five shapes of success and six of error reach us (Kling's own, CometAPI's, new-api's wrapper, a bare
+task, a task in `data`, JSON inside a message, HTML, text, nothing). This is the one place that
+knows them; what an answer means is judged in `batch.provider.wire`.
+
+Kling's own shape is nearly every answer, and is read first, by plain look-ups (`_read_native`).
+Whatever is not exactly that goes to `_read_any`, which would have said the same of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from batch.provider.codes import OK_WORDS, VERDICTS
+from batch.provider.fields import (
+    as_dict,
+    as_error,
+    epoch,
+    find,
+    header,
+    identifier,
+    parse,
+    positive,
+    web_url,
+)
+from batch.redact import clean
+
+_MAX_DATA = 4  # root → data → data.data → data.data.data
+_MAX_LAYERS = 16  # objects of one answer that are looked at
+_MAX_SAID = 2_000  # characters of a message that are searched for its meaning
+_MAX_HEARD = 4_000  # characters of what is said that are looked at
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands. What we do not know is `UNKNOWN`, and is asked for again."""
+
+    SUBMITTED = "submitted"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the provider tells it, whatever the envelope.
+
+    *url* is signed and therefore a secret; *message* is the reason of a failure, cleaned; the two
+    times are seconds since the epoch, and their difference at the end is the generation time.
+    """
+
+    task_id: str
+    status: TaskStatus
+    url: str | None = field(default=None, repr=False)
+    message: str = ""
+    video_duration_s: float | None = None
+    external_task_id: str | None = None
+    created_at: float | None = None
+    updated_at: float | None = None
+    request_id: str | None = None
+
+
+class Body(StrEnum):
+    """What came, in the words of a message to the person."""
+
+    JSON = "without a task id"
+    HTML = "with a page of HTML instead of JSON"
+    EMPTY = "with an empty body"
+    OTHER = "with a body that is no JSON object"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An answer, whatever its shape.
+
+    *code* is the one that decides (lower case; None where there is none, or one that says "ok"),
+    *has_error* whether the body itself, in JSON, speaks of an error; *has_status* whether it says how
+    the task stands; *has_task_id* whether the task is named by that key, and not just by an `id`,
+    which may be an error's own.
+    """
+
+    body: Body
+    task: Task | None = None
+    code: str | None = None
+    message: str = ""
+    request_id: str | None = None
+    has_error: bool = False
+    has_status: bool = False
+    has_task_id: bool = False
+
+
+def read_answer(body: bytes, headers: Mapping[str, str]) -> Reading:
+    """Read any of the shapes (API sheet, sections 2 and 4). Never raises."""
+    text = body.decode("utf-8", errors="replace").removeprefix("\ufeff").strip()
+    root = as_dict(parse(text))
+    if root is None:
+        kind = Body.EMPTY if not text else Body.HTML if text.startswith("<") else Body.OTHER
+        return Reading(kind, request_id=_header_id(headers))
+    return _read_native(root, headers) or _read_any(root, headers)
+
+
+# -- Kling's own shape -----------------------------------------------------------------------
+
+_ENVELOPE_KEYS = frozenset({"code", "message", "request_id", "data"})
+_TASK_KEYS = frozenset(
+    {"task_id", "task_status", "task_status_msg", "task_info", "task_result"}
+    | {"created_at", "updated_at"}
+)
+_STATUSES = {
+    **dict.fromkeys(("submitted", "queued", "pending", "not_start"), TaskStatus.SUBMITTED),
+    **dict.fromkeys(("processing", "in_progress", "running"), TaskStatus.PROCESSING),
+    **dict.fromkeys(("succeed", "succeeded", "success"), TaskStatus.SUCCEEDED),
+    **dict.fromkeys(("completed", "done"), TaskStatus.SUCCEEDED),
+    **dict.fromkeys(("failed", "failure", "fail", "error"), TaskStatus.FAILED),
+    **dict.fromkeys(("canceled", "cancelled"), TaskStatus.FAILED),
+}
+# What a bare `status` says of a request, not of a task (JSend's words).
+_REQUEST_WORDS = frozenset({"error", "fail"})
+
+
+def _read_native(root: dict[str, Any], headers: Mapping[str, str]) -> Reading | None:
+    """Read `{code: 0, message, request_id, data: {task}}`; None if anything is not as documented.
+
+    A key that is not expected is such a thing too: it might hold what the general reader looks for.
+    """
+    data, message = root.get("data"), root.get("message")
+    if not (isinstance(data, dict) and isinstance(message, str)) or root.get("code") != 0:
+        return None
+    is_expected = root.keys() <= _ENVELOPE_KEYS and data.keys() <= _TASK_KEYS
+    if not is_expected or message.lower() not in OK_WORDS or data.get("task_status_msg"):
+        return None
+    word, info, video = data.get("task_status"), data.get("task_info") or {}, _native_video(data)
+    status = _STATUSES.get(word) if isinstance(word, str) else None
+    task_id = identifier(data.get("task_id"))
+    if status is None or task_id is None or video is None or not isinstance(info, dict):
+        return None
+    request_id = identifier(root.get("request_id")) or _header_id(headers)
+    task = Task(
+        task_id,
+        status,
+        web_url(video.get("url")),
+        "",
+        positive(video.get("duration")),
+        identifier(info.get("external_task_id")),
+        epoch(data.get("created_at")),
+        epoch(data.get("updated_at")),
+        request_id,
+    )
+    return Reading(Body.JSON, task, request_id=request_id, has_status=True, has_task_id=True)
+
+
+def _native_video(data: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the one video of a task, {} if there is none yet, None if there is anything else."""
+    result = data.get("task_result")
+    if not result:
+        return {}
+    videos = result.get("videos") if isinstance(result, dict) else None
+    if isinstance(videos, list) and len(videos) == 1 and isinstance(videos[0], dict):
+        return videos[0]
+    return None
+
+
+# -- any shape -------------------------------------------------------------------------------
+
+
+def _read_any(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
+    tasks, layers = _unfold(root)
+    task_id = _task_id(tasks)
+    words = _status_words(tasks, task_id)
+    codes = [_code_text(layer["code"]) for layer in layers if "code" in layer]
+    code = _deciding(codes)
+    said = find(layers, _sentence, "message", "msg", "detail", "error") or ""
+    inside = _REQUEST_ID.search(said)
+    request_id = find(layers, identifier, "request_id") or identifier(inside and inside[1])
+    request_id = request_id or _header_id(headers)
+    has_ok = not OK_WORDS.isdisjoint(codes)
+    return Reading(
+        Body.JSON,
+        task=None if task_id is None else _read_task(tasks, task_id, words, said, request_id),
+        code=code,
+        message=clean(_REQUEST_ID.sub("", said), limit=_MAX_SAID),
+        request_id=request_id,
+        has_error=code is not None or bool(root.get("error")) or (bool(said) and not has_ok),
+        has_status=bool(words),
+        has_task_id=find(tasks, identifier, "task_id") is not None,
+    )
+
+
+def _unfold(root: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the layers that may hold the task, and all that may hold an error; outermost first.
+
+    A task inside an *error's* text is the upstream's, under an id that means nothing here.
+    """
+    tasks = [root]
+    while len(tasks) < _MAX_DATA and (inner := as_dict(tasks[-1].get("data"))) is not None:
+        tasks.append(inner)
+    layers: list[dict[str, Any]] = []
+    queue = deque(tasks)
+    while queue and len(layers) < _MAX_LAYERS:
+        layer = queue.popleft()
+        layers.append(layer)
+        nested = (as_error(layer[key]) for key in ("error", "message") if key in layer)
+        queue.extend(found for found in nested if found is not None)
+    return tasks, layers
+
+
+def _code_text(value: Any) -> str | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    return clean(str(value), limit=64).lower() or None
+
+
+def _deciding(found: list[str | None]) -> str | None:
+    """Pick the code that decides: Kling's number wherever it hides, then a word that we know."""
+    codes = [code for code in found if code is not None and code not in OK_WORDS]
+    known = [code for code in codes if code in VERDICTS]
+    numbers = [code for code in known if code.isdigit()]
+    return next(iter([*numbers, *known, *codes]), None)
+
+
+def _sentence(value: Any) -> str | None:
+    """Read what is said for people, unless that is just "SUCCEED"."""
+    if not isinstance(value, str) or not (word := value.strip().lower()) or word in OK_WORDS:
+        return None
+    return None if as_error(value) is not None else value[:_MAX_HEARD]
+
+
+# Bounded on every side: it is searched for in what anybody may have written.
+_REQUEST_ID = re.compile(r"(?i)\(request[ _]id:\s{0,9}([^\s)]{1,128})\s{0,9}\)")
+
+
+def _header_id(headers: Mapping[str, str]) -> str | None:
+    return identifier(header(headers, "x-request-id") or header(headers, "x-oneapi-request-id"))
+
+
+# -- a task in any shape ---------------------------------------------------------------------
+
+
+def _task_id(tasks: list[dict[str, Any]]) -> str | None:
+    # `id` alone may be anything's; beside a status it is the task of the newer API.
+    beside_status = [
+        layer for layer in tasks if _word(layer.get("status")) not in {"", *_REQUEST_WORDS}
+    ]
+    return find(tasks, identifier, "task_id") or find(beside_status, identifier, "id")
+
+
+def _read_task(
+    tasks: list[dict[str, Any]], task_id: str, words: list[str], said: str, request_id: str | None
+) -> Task:
+    videos = [video for layer in tasks for video in _videos(layer)]
+    url = find(videos, web_url, "url") or find(tasks, web_url, "result_url")
+    infos = [info for layer in tasks if (info := as_dict(layer.get("task_info"))) is not None]
+    reason = find(tasks, _sentence, "task_status_msg") or find(tasks, _sentence, "fail_reason")
+    return Task(
+        task_id=task_id,
+        status=_status(words, has_url=url is not None),
+        url=url,
+        message=clean(_REQUEST_ID.sub("", reason or said)),
+        video_duration_s=find(videos, positive, "duration"),
+        external_task_id=find([*infos, *tasks], identifier, "external_task_id"),
+        created_at=find(tasks, epoch, "created_at", "create_time", "submit_time"),
+        updated_at=find(tasks, epoch, "updated_at", "update_time", "finish_time"),
+        request_id=request_id,
+    )
+
+
+def _word(value: Any) -> str:
+    return re.sub(r"[\s-]+", "_", value.strip().lower()) if isinstance(value, str) else ""
+
+
+def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]:
+    """Return what is said of the task itself, outermost first.
+
+    `task_status` is the task's wherever it stands. A bare `status` may be that of the request: it
+    is read only beside an id, in the layer that names the task or below, or inside an envelope that
+    says itself that the request went well; and there is no failure of the task in an answer that
+    has an error code, for it is the answer that failed.
+    """
+    words: list[str] = []
+    is_inside = is_error = is_well = False
+    for layer in tasks:
+        ids = {identifier(layer.get("task_id")), identifier(layer.get("id"))} - {None}
+        is_inside = is_inside or task_id in ids
+        is_error = is_error or _deciding([_code_text(layer.get("code"))]) is not None
+        word = _word(layer.get("task_status"))
+        if not word and (is_well or (ids and is_inside)):
+            word = _word(layer.get("status"))
+            is_failure = _STATUSES.get(word) is TaskStatus.FAILED
+            word = "" if word in _REQUEST_WORDS or (is_failure and is_error) else word
+        is_well = is_well or _code_text(layer.get("code")) in OK_WORDS
+        if word:
+            words.append(word)
+    return words
+
+
+def _status(words: list[str], *, has_url: bool) -> TaskStatus:
+    """Read the outermost status that we know.
+
+    A "success" without a link gives way to what a deeper layer says: it may have been that of the
+    request, and new-api has called failed tasks successful. A failure is believed only where no
+    deeper layer knows better: a new task would be paid for while this one lives.
+    """
+    known = [status for word in words if (status := _STATUSES.get(word)) is not None]
+    if not has_url and known[:1] == [TaskStatus.SUCCEEDED]:
+        known = [status for status in known if status is not TaskStatus.SUCCEEDED] or known
+    first, *deeper = known or [TaskStatus.UNKNOWN]
+    if first is not TaskStatus.FAILED or set(deeper) <= {first}:
+        return first
+    is_there = has_url and TaskStatus.SUCCEEDED in deeper
+    return TaskStatus.SUCCEEDED if is_there else TaskStatus.UNKNOWN
+
+
+def _videos(layer: dict[str, Any]) -> list[dict[str, Any]]:
+    result = as_dict(layer.get("task_result")) or {}
+    lists = (_as_list(result.get("videos")), _as_list(layer.get("outputs")))
+    return [video for videos in lists for video in videos if isinstance(video, dict)]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
