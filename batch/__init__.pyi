@@ -1,3 +1,7 @@
+from batch.api import Run as Run
+from batch.api import load_manifest as load_manifest
+from batch.api import open_run as open_run
+from batch.api import plan_run as plan_run
 from batch.errors import BatchError as BatchError
 from batch.errors import ExitCode as ExitCode
 from batch.errors import LockedError as LockedError
@@ -5,10 +9,6 @@ from batch.errors import ManifestError as ManifestError
 from batch.errors import StateError as StateError
 from batch.errors import UsageError as UsageError
 from batch.job import Job as Job
-from batch.api import Run as Run
-from batch.api import load_manifest as load_manifest
-from batch.api import open_run as open_run
-from batch.api import plan_run as plan_run
 from batch.manifest.reader import Manifest as Manifest
 from batch.manifest.reader import Rate as Rate
 from batch.plan import Plan as Plan

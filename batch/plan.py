@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from batch.job import FailureKind, Job
 
@@ -48,22 +48,6 @@ PAYING = frozenset({Action.NEW, Action.CHANGED, Action.RETRY, Action.FORCED})
 COSTING = PAYING | {Action.RESUBMIT}
 
 
-class Wanted(Protocol):
-    """What the plan needs to know of a job to see whether anything is to be done with it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def tags(self) -> tuple[str, ...]: ...
-    @property
-    def video_path(self) -> str: ...
-
-
-AnyJob = TypeVar("AnyJob", bound=Wanted)
-
-
 class Attempted(Protocol):
     """What the plan needs to know of an attempt."""
 
@@ -89,8 +73,7 @@ class Attempted(Protocol):
 class Decision:
     """What to do with one job.
 
-    *job* is None for an orphan, and where only an outline of the manifest was there. *attempt* is
-    the external id of the attempt to go on with, if any.
+    *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
     *paid* counts the tasks already made for this fingerprint, *failed_paid* those of them that
     failed since the last success; *cost_usd* is the estimate for what is to be paid now.
@@ -158,54 +141,20 @@ def make_plan(
         price: estimates a job in USD, and tells whether the price is known.
     """
     plan = Plan()
-    for job, decision in _undecided(plan, jobs, known, policy, is_present):
-        if decision.action in COSTING:
-            cost_usd, price_known = price(job)
-            decision = replace(decision, cost_usd=cost_usd, price_known=price_known)  # noqa: PLW2901
-        _add(plan, decision)
-    return plan
-
-
-def make_empty_plan(
-    jobs: Iterable[Wanted],
-    known: Mapping[str, Sequence[Attempted]],
-    *,
-    policy: Policy,
-    is_present: Callable[[str, int], bool],
-) -> Plan | None:
-    """Decide about every job as `make_plan` does, if that comes to nothing to be done.
-
-    None as soon as anything is to be done: what that is, only the jobs themselves can tell.
-    """
-    plan = Plan()
-    for _, decision in _undecided(plan, jobs, known, policy, is_present):
-        _add(plan, decision)
-        if plan.decisions:
-            return None
-    return None if plan.decisions else plan
-
-
-def _undecided(
-    plan: Plan,
-    jobs: Iterable[AnyJob],
-    known: Mapping[str, Sequence[Attempted]],
-    policy: Policy,
-    is_present: Callable[[str, int], bool],
-) -> Iterator[tuple[AnyJob, Decision]]:
-    """Yield jobs with what is decided; what is simply up to date, and orphans, are in *plan* already."""
     listed: set[str] = set()
     for job in jobs:
         listed.add(job.id)
-        if policy.select and not is_selected(job.id, job.tags, policy.select):
+        if not is_selected(job.id, job.tags, policy.select):
             continue
-        attempts = known.get(job.id, ())
-        if _is_settled(job, attempts, policy, is_present):
-            plan.counts[Action.UNCHANGED] += 1
-        else:
-            yield job, _decide(job, attempts, policy, is_present)
+        decision = _decide(job, known.get(job.id, ()), policy, is_present)
+        if decision.action in COSTING:
+            cost_usd, price_known = price(job)
+            decision = replace(decision, cost_usd=cost_usd, price_known=price_known)
+        _add(plan, decision)
     for job_id, attempts in known.items():
         if job_id not in listed and is_selected(job_id, (), policy.select):
             _add(plan, _orphan(job_id, attempts))
+    return plan
 
 
 def is_selected(job_id: str, tags: Sequence[str], patterns: Sequence[str]) -> bool:
@@ -244,24 +193,8 @@ def _orphan(job_id: str, attempts: Sequence[Attempted]) -> Decision:
     return Decision(Action.ORPHANED, job_id, reason, former=open_ids)
 
 
-def _is_settled(
-    job: Wanted,
-    attempts: Sequence[Attempted],
-    policy: Policy,
-    is_present: Callable[[str, int], bool],
-) -> bool:
-    """Tell in short what `_decide` tells of nearly every job of nearly every night: unchanged."""
-    if len(attempts) != 1 or policy.force:
-        return False
-    only = attempts[0]
-    if only.state != "Landed" or only.fingerprint != job.fingerprint:
-        return False
-    path = job.video_path
-    return only.file == path and is_present(path, only.bytes or 0)
-
-
 def _decide(
-    job: Wanted,
+    job: Job,
     attempts: Sequence[Attempted],
     policy: Policy,
     is_present: Callable[[str, int], bool],
@@ -280,7 +213,7 @@ def _decide(
         action=action,
         job_id=job.id,
         reason=reason,
-        job=job if isinstance(job, Job) else None,
+        job=job,
         attempt=latest.external_task_id if latest is not None and goes_on else None,
         former=former,
         number=attempts[-1].number + 1 if attempts else 1,
@@ -290,7 +223,7 @@ def _decide(
 
 
 def _judge(
-    job: Wanted,
+    job: Job,
     same: Sequence[Attempted],
     policy: Policy,
     is_present: Callable[[str, int], bool],

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from batch.errors import UsageError
 from batch.manifest.limits import Limits, Rate
-from batch.manifest.model import Heading
+from batch.manifest.model import Manifest
 
 KEY_VARIABLE = "COMETAPI_KEY"
 DEFAULT_BASE_URL = "https://api.cometapi.com"
@@ -74,7 +74,7 @@ class Settings:
     api_key: Secret = field(default_factory=lambda: Secret(""))
 
 
-def resolve(manifest: Heading, given: Given, environ: Mapping[str, str]) -> Settings:
+def resolve(manifest: Manifest, given: Given, environ: Mapping[str, str]) -> Settings:
     """Decide every setting.
 
     The key may be missing here: a plan needs none; `require_key` asks for it before anything is sent.

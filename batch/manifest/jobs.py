@@ -33,7 +33,6 @@ from batch.manifest.nodes import (
 from batch.manifest.options import OPTIONS, REFUSED_KEYS, read_options, request_body
 from batch.manifest.rows import has_header, read_rows
 from batch.manifest.schema import DEFAULTS_KEYS, JOB_KEYS
-from batch.manifest.sources import Sources
 from batch.manifest.text_files import file_label
 from batch.manifest.texts import TextReader, read_text
 
@@ -64,7 +63,6 @@ class JobReader:
         may_mend: the sections that may still follow, of `defaults` and `limits`. Faults that one
             of them could mend are provisional.
 
-        sources: reads the files of `from:`, and notes them.
     """
 
     def __init__(
@@ -74,11 +72,8 @@ class JobReader:
         limits: Limits,
         defaults: Mapping | None,
         may_mend: frozenset[str],
-        *,
-        sources: Sources,
     ) -> None:
         self.jobs: list[Job] = []
-        self._sources = sources
         self._findings = findings
         self._folder = folder
         self._may_inherit = "defaults" in may_mend
@@ -300,7 +295,7 @@ class JobReader:
         file = file_label(path)
         known = {name: about for name, about in JOB_KEYS.items() if name != "from"}
         try:
-            for number, row in read_rows(path, file, node, findings, self._sources):
+            for number, row in read_rows(path, file, node, findings):
                 entries = self._entries(row, "a row", known, are_shared=has_header(path))
                 self._expand(row, entries, inherited, f"{path.stem}-{number}")
                 findings.job = None  # the next row is read before it is known whose it is

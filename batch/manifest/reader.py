@@ -29,7 +29,6 @@ from batch.manifest.limits import DEFAULT_LIMITS, Limits, Rate, parse_duration, 
 from batch.manifest.model import Callback, Manifest
 from batch.manifest.nodes import Items, Node, Scalar, Spot, is_null
 from batch.manifest.schema import ROOT_KEYS, VERSION, manifest_schema
-from batch.manifest.sources import Sources
 from batch.manifest.text_files import file_label, read_file
 from batch.manifest.yaml_events import FAST_PARSER, YamlReader
 from batch.prices import parse_money
@@ -82,14 +81,13 @@ class _Reading:
         self._path = path
         self._file = file_label(path)
         self._findings = Findings()
-        self._sources = Sources()
         self._jobs: JobReader | None = None
         self._limits = DEFAULT_LIMITS
 
     def manifest(self) -> Manifest:
         manifest = end = None
         try:
-            data = read_file(self._path, self._file, Spot(self._file), self._sources)
+            data = read_file(self._path, self._file, Spot(self._file))
             heads = self._pass(data, {})
             if self._is_late(heads):
                 self._findings = Findings()
@@ -132,7 +130,6 @@ class _Reading:
             self._limits,
             defaults,
             may_mend,
-            sources=self._sources,
         )
 
     def _assemble(self, heads: _Heads) -> Manifest:
@@ -161,8 +158,6 @@ class _Reading:
             base_url=read_base_url(nodes.get("base_url"), findings),
             prices=read_prices(nodes.get("prices"), findings),
             warnings=self._warnings(),
-            # A machine without libyaml may get it: then the warning must go.
-            sources=() if FAST_PARSER is None else self._sources.seen(),
         )
 
     def _warnings(self) -> tuple[Problem, ...]:

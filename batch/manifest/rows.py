@@ -23,7 +23,6 @@ from batch.manifest.nodes import (
     is_null,
     quoted,
 )
-from batch.manifest.sources import Sources
 from batch.manifest.text_files import read_file
 
 MAX_COLUMNS = 100
@@ -35,9 +34,9 @@ def has_header(path: Path) -> bool:
 
 
 def read_rows(
-    path: Path, file: str, at: Place, findings: Findings, sources: Sources
+    path: Path, file: str, at: Place, findings: Findings
 ) -> Iterator[tuple[int, Mapping]]:
-    """Yield the rows of a .csv or .jsonl file with their numbers, from 1; *sources* notes it.
+    """Yield the rows of a .csv or .jsonl file with their numbers, from 1.
 
     Raises:
         Unreadable: the file cannot be read, or its kind is not known.
@@ -45,7 +44,7 @@ def read_rows(
     if path.suffix.lower() not in (".csv", ".jsonl"):
         message = f"from takes a .csv or a .jsonl file, not {shown(path.name)}"
         raise Unreadable(at, message)
-    data = read_file(path, file, at, sources)
+    data = read_file(path, file, at)
     rows = _csv_rows if has_header(path) else _json_rows
     number = 0
     for number, row in enumerate(rows(data, file, findings), 1):

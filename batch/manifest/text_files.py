@@ -7,12 +7,15 @@ block, a device would never end, and a control code would change a prompt on its
 from __future__ import annotations
 
 import codecs
+import os
 import re
+import stat
 from pathlib import Path
 
 from batch.manifest.findings import Unreadable, printable, shown
 from batch.manifest.nodes import Place, Spot
-from batch.manifest.sources import MAX_BYTES, NotRegularError, Sources
+
+MAX_BYTES = 256 * 1024 * 1024
 
 
 def file_label(path: Path) -> str:
@@ -20,19 +23,20 @@ def file_label(path: Path) -> str:
     return printable(str(path).encode(errors="replace").decode())
 
 
-def read_file(path: Path, file: str, at: Place, sources: Sources) -> bytes:
+def read_file(path: Path, file: str, at: Place) -> bytes:
     """Read a regular file of bounded size that holds nothing but UTF-8 text.
 
-    *file* is how messages call it, *at* is who asked for it, *sources* takes note of it.
+    *file* is how messages call it, *at* is who asked for it.
     A byte order mark is dropped.
 
     Raises:
         Unreadable: there is no such file, it is a device or a pipe, too big, or no text.
     """
     try:
-        data = sources.read(path)
-    except NotRegularError as exc:
-        raise Unreadable(at, f"{shown(file)} is no regular file") from exc
+        with open(path, "rb", opener=_open_at_once) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise Unreadable(at, f"{shown(file)} is not a regular file")
+            data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise Unreadable(at, f"cannot read {shown(file)}: {reason}") from exc
@@ -42,6 +46,11 @@ def read_file(path: Path, file: str, at: Place, sources: Sources) -> bytes:
     data = data.removeprefix(codecs.BOM_UTF8)
     _check_text(data, file)
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe that nobody writes to would block for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 _ALLOWED_CONTROLS = b"\t\n\r"

@@ -16,13 +16,12 @@ from typing import Any
 from batch.clock import Clock
 from batch.errors import ExitCode, StateError, UsageError
 from batch.job import STATE_FOLDER, Job
-from batch.manifest import cache as memory
-from batch.manifest.model import Manifest, Outline
+from batch.manifest.model import Manifest
 from batch.output import lock
 from batch.output.changes import Fact, RunEnded, RunStarted
 from batch.output.results_file import ResultsFile
 from batch.output.sqlite import Known, Store
-from batch.plan import Plan, Policy, make_empty_plan, make_plan
+from batch.plan import Plan, Policy, make_plan
 from batch.prices import estimate
 from batch.settings import Settings
 
@@ -82,23 +81,16 @@ class Session:
 
     def summary(self, exit_code: ExitCode, **found: Any) -> Summary:
         """Make the summary of this session's run."""
-        return _summary(
-            self.run_id, self.manifest.name, self.settings, self.plan, exit_code, **found
+        plan = self.plan
+        return Summary(
+            run_id=self.run_id,
+            name=self.manifest.name,
+            output_dir=str(self.settings.output_dir),
+            exit_code=exit_code,
+            planned={action.value: count for action, count in plan.counts.items()},
+            resting=tuple((item.job_id, item.reason) for item in plan.resting),
+            **found,
         )
-
-
-def _summary(
-    run_id: str, name: str, settings: Settings, plan: Plan, exit_code: ExitCode, **found: Any
-) -> Summary:
-    return Summary(
-        run_id=run_id,
-        name=name,
-        output_dir=str(settings.output_dir),
-        exit_code=exit_code,
-        planned={action.value: count for action, count in plan.counts.items()},
-        resting=tuple((item.job_id, item.reason) for item in plan.resting),
-        **found,
-    )
 
 
 @contextmanager
@@ -111,7 +103,6 @@ def open_session(manifest: Manifest, settings: Settings, clock: Clock) -> Iterat
         UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse.
     """
     with _open_folder(settings) as (store, results):
-        memory.remember(settings.output_dir / STATE_FOLDER, manifest)
         run_id = _new_run_id(clock)
         started_at = clock.now()
         plan = _plan(manifest, settings, store.known())
@@ -252,38 +243,11 @@ def _new_run_id(clock: Clock) -> str:
 
 def quiet_night(session: Session, clock: Clock) -> Summary:
     """End a session in which nothing is to be done."""
-    return session.summary(
-        _note_quiet_night(session.store, session.run_id, session.started_at, session.plan, clock)
+    exit_code = ExitCode.JOBS_FAILED if session.plan.resting else ExitCode.OK
+    session.store.write(
+        [
+            RunStarted(session.run_id, session.started_at),
+            RunEnded(session.run_id, clock.now(), int(exit_code)),
+        ]
     )
-
-
-def recalled_night(outline: Outline, settings: Settings, clock: Clock) -> Summary | None:
-    """Spend a night by an outline of the manifest alone; None if anything is to be done.
-
-    Whatever is to be done is for `open_session`, which opens the folder anew.
-
-    Raises:
-        BatchError: as `open_session` does.
-    """
-    with _open_folder(settings) as (store, _):
-        run_id = _new_run_id(clock)
-        started_at = clock.now()
-        known = store.known()
-        plan = make_empty_plan(
-            outline.jobs,
-            known,
-            policy=_policy(settings),
-            is_present=_presence(settings, known),
-        )
-        if plan is None:
-            return None
-        exit_code = _note_quiet_night(store, run_id, started_at, plan, clock)
-        return _summary(run_id, outline.name, settings, plan, exit_code)
-
-
-def _note_quiet_night(
-    store: Store, run_id: str, started_at: float, plan: Plan, clock: Clock
-) -> ExitCode:
-    exit_code = ExitCode.JOBS_FAILED if plan.resting else ExitCode.OK
-    store.write([RunStarted(run_id, started_at), RunEnded(run_id, clock.now(), int(exit_code))])
-    return exit_code
+    return session.summary(exit_code)

@@ -19,7 +19,6 @@ from batch.job import canonical_request
 from batch.manifest.findings import Findings, Unreadable
 from batch.manifest.nodes import Spot
 from batch.manifest.reader import Manifest, load
-from batch.manifest.sources import Sources
 from batch.manifest.text_files import read_file
 from batch.manifest.yaml_events import YamlReader
 
@@ -101,7 +100,7 @@ def test_a_file_may_not_be_larger_than_the_bound(
     path = tmp_path / "m.yaml"
     path.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(Unreadable, match="larger than 1 MiB"):
-        read_file(path, "m.yaml", Spot("m.yaml"), Sources())
+        read_file(path, "m.yaml", Spot("m.yaml"))
 
 
 def test_merging_many_times_over_is_no_bomb(tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from batch.job import FailureKind, Job, canonical_request, fingerprint
-from batch.manifest.model import Listed
 from batch.plan import (
     PAYING,
     Action,
@@ -16,7 +15,6 @@ from batch.plan import (
     Plan,
     Policy,
     is_selected,
-    make_empty_plan,
     make_plan,
 )
 
@@ -57,24 +55,13 @@ def planned(
     *attempts: Tried, present: bool = True, jobs: list[Job] | None = None, **policy: Any
 ) -> Plan:
     known = {"a": list(attempts)} if attempts else {}
-    wanted = [job()] if jobs is None else jobs
-    asked = Policy(**policy)
-    plan = make_plan(
-        wanted,
+    return make_plan(
+        [job()] if jobs is None else jobs,
         known,
-        policy=asked,
+        policy=Policy(**policy),
         is_present=lambda _file, _size: present,
         price=lambda _job: (0.21, True),
     )
-    # An outline of the jobs comes to the same, wherever that is nothing; here and in every test.
-    outline = [Listed(item.id, item.fingerprint, item.tags) for item in wanted]
-    empty = make_empty_plan(outline, known, policy=asked, is_present=lambda _file, _size: present)
-    assert (empty is None) == bool(plan.decisions)
-    if empty is not None:
-        assert empty.counts == plan.counts
-        assert empty.orphans == plan.orphans
-        assert [replace(rest, job=None) for rest in plan.resting] == empty.resting
-    return plan
 
 
 def decided(*attempts: Tried, **how: Any) -> Decision | None:

@@ -11,7 +11,7 @@ import click
 
 from batch.cli.bug_report import hide
 from batch.manifest.limits import parse_duration, parse_rate
-from batch.manifest.model import Heading, Manifest
+from batch.manifest.model import Manifest
 from batch.prices import parse_money
 from batch.settings import DEFAULT_BASE_URL, Given, Settings, resolve
 
@@ -146,7 +146,7 @@ def settle(manifest: Path, given: Given) -> tuple[Manifest, Settings]:
     return loaded, decide(loaded, given)
 
 
-def decide(manifest: Heading, given: Given) -> Settings:
+def decide(manifest: Manifest, given: Given) -> Settings:
     """Decide every setting; from now on a bug report hides the key, wherever it came from.
 
     Raises:

@@ -11,7 +11,7 @@ import click
 
 from batch.cli.commands.flags import given_by, manifest_argument, settle, with_options
 from batch.errors import ExitCode
-from batch.manifest.model import Heading, Manifest
+from batch.manifest.model import Manifest
 from batch.plan import Action, Decision, Plan, is_selected
 from batch.run.session import plan_only
 from batch.settings import Settings
@@ -32,7 +32,7 @@ def command(manifest: Path, *, as_json: bool, quiet: bool, **flags: Any) -> int:
     return ExitCode.OK
 
 
-def doubts(manifest: Heading, settings: Settings) -> Iterator[str]:
+def doubts(manifest: Manifest, settings: Settings) -> Iterator[str]:
     """Say what is doubtful in the manifest, and which --select takes no job in."""
     for pattern in settings.select:
         if not any(is_selected(job.id, job.tags, (pattern,)) for job in manifest.jobs):
@@ -42,7 +42,7 @@ def doubts(manifest: Heading, settings: Settings) -> Iterator[str]:
         yield f"… and {len(manifest.warnings) - SHOWN} more"
 
 
-def show_doubts(manifest: Heading, settings: Settings, *, quiet: bool) -> None:
+def show_doubts(manifest: Manifest, settings: Settings, *, quiet: bool) -> None:
     """Print the doubts to stderr."""
     for doubt in () if quiet else doubts(manifest, settings):
         click.echo(f"warning: {doubt}", err=True)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from batch.cli.bug_report import print_error, write_bug_report
-from batch.cli.commands.flags import decide, given_by, manifest_argument, settle, with_options
+from batch.cli.commands.flags import given_by, manifest_argument, settle, with_options
 from batch.cli.commands.plan import doubts, show_doubts, show_plan
 from batch.clock import SystemClock
-from batch.errors import BatchError, ExitCode
-from batch.manifest import cache as memory
-from batch.manifest.model import Heading, Manifest
-from batch.run.session import Summary, open_session, quiet_night, recalled_night
-from batch.settings import Given, Settings, require_key
+from batch.errors import ExitCode
+from batch.manifest.model import Manifest
+from batch.run.session import Summary, open_session, quiet_night
+from batch.settings import Settings, require_key
 
 TROUBLES_SHOWN = 20
 
@@ -47,14 +45,12 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
     """Load, run, tell."""
     given = given_by(flags)
     in_log = flags["log_format"] == "json" and not dry_run
-    summary = None if dry_run else _recalled(manifest, given, in_log=in_log, quiet=quiet)
-    if summary is None:
-        loaded, settings = settle(manifest, given)
-        _tell_doubts(loaded, settings, in_log=in_log, quiet=quiet)
-        if dry_run:
-            show_plan(loaded, settings, as_json=as_json, quiet=quiet)
-            return ExitCode.OK
-        summary = _run(loaded, settings, flags, quiet=quiet)
+    loaded, settings = settle(manifest, given)
+    _tell_doubts(loaded, settings, in_log=in_log, quiet=quiet)
+    if dry_run:
+        show_plan(loaded, settings, as_json=as_json, quiet=quiet)
+        return ExitCode.OK
+    summary = _run(loaded, settings, flags, quiet=quiet)
     for bug in summary.bugs[:1]:
         path = write_bug_report("\n".join(summary.bugs[:10]))
         what = bug.strip().splitlines()[-1].split(":")[0]
@@ -66,25 +62,7 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
     return summary.exit_code
 
 
-def _recalled(manifest: Path, given: Given, *, in_log: bool, quiet: bool) -> Summary | None:
-    """Spend the night by what an earlier one has remembered; None if that is not enough for it."""
-    found = memory.recall(manifest, given.output_dir)
-    if found is None:
-        return None
-    folder, outline = found
-    summary = None
-    with suppress(BatchError):  # the run that follows meets it again, and says it in its order
-        settings = decide(outline, given)
-        if settings.output_dir == folder:
-            if not settings.sandbox:
-                require_key(settings)
-            summary = recalled_night(outline, settings, SystemClock())
-    if summary is not None:
-        _tell_doubts(outline, settings, in_log=in_log, quiet=quiet)
-    return summary
-
-
-def _tell_doubts(manifest: Heading, settings: Settings, *, in_log: bool, quiet: bool) -> None:
+def _tell_doubts(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
     """Tell them on stderr: as lines, or where every line there must be JSON, as records."""
     if not in_log:
         show_doubts(manifest, settings, quiet=quiet)
