@@ -26,7 +26,7 @@ _HOMES = {
     "Rate": "manifest.reader",
     "Run": "api",
     "StateError": "errors",
-    "Summary": "run.session",
+    "Summary": "run.summary",
     "UsageError": "errors",
     "load_manifest": "api",
     "open_run": "api",

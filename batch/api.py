@@ -28,9 +28,10 @@ from batch.clock import SystemClock
 from batch.events import Event, Observer
 from batch.manifest.reader import Manifest, Rate, load
 from batch.plan import Plan
-from batch.run import wiring as bootstrap
-from batch.run.session import Summary, open_session, plan_only, quiet_night
+from batch.run.execute import execute, first_of
+from batch.run.planner import open_planned_run, plan_only
 from batch.run.stop import Stop, StopReason
+from batch.run.summary import Summary
 from batch.settings import Given, Secret, resolve
 
 ASKED_TO_STOP = "asked to stop; open tasks are left to the next run"
@@ -125,15 +126,15 @@ async def open_run(
     settings = resolve(manifest, _given(**options), os.environ)
     stop = Stop()
     run = Run(stop)
-    with open_session(manifest, settings, clock) as session:
+    with open_planned_run(manifest, settings, clock) as planned:
 
         async def drive() -> None:
             summary = None
             try:
-                if session.plan.decisions:
-                    summary = await bootstrap.execute(session, [run, *observers], clock, stop=stop)
+                if planned.plan.decisions:
+                    summary = await execute(planned, [run, *observers], clock, stop=stop)
                 else:
-                    summary = quiet_night(session, clock)
+                    summary = planned.end_quietly(clock)
             finally:
                 run.end(summary)
 
@@ -146,7 +147,7 @@ async def open_run(
                     if run._summary is None:  # noqa: SLF001 - the two belong together
                         run.stop()
         except BaseExceptionGroup as errors:
-            raise bootstrap.first_of(errors) from errors
+            raise first_of(errors) from errors
 
 
 def _given(

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
 
+from batch.attempt import Known, Phase
 from batch.job import FailureKind, Job
 
 # Kinds that a new attempt can heal without anybody changing anything.
@@ -24,9 +24,6 @@ HEALS_BY_ITSELF = frozenset(
         FailureKind.TIMEOUT,
     }
 )
-
-UNFINISHED = frozenset({"Intended", "Lost", "Open", "TimedOut", "Generated", "Unconfirmed"})
-PAID_UNFINISHED = frozenset({"Open", "TimedOut", "Generated"})
 
 
 class Action(StrEnum):
@@ -46,27 +43,6 @@ class Action(StrEnum):
 
 PAYING = frozenset({Action.NEW, Action.CHANGED, Action.RETRY, Action.FORCED})
 COSTING = PAYING | {Action.RESUBMIT}
-
-
-class Attempted(Protocol):
-    """What the plan needs to know of an attempt."""
-
-    @property
-    def external_task_id(self) -> str: ...
-    @property
-    def number(self) -> int: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def task_id(self) -> str | None: ...
-    @property
-    def failure_kind(self) -> str | None: ...
-    @property
-    def file(self) -> str | None: ...
-    @property
-    def bytes(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +101,7 @@ class Plan:
 
 def make_plan(
     jobs: Iterable[Job],
-    known: Mapping[str, Sequence[Attempted]],
+    known: Mapping[str, Sequence[Known]],
     *,
     policy: Policy,
     is_present: Callable[[str, int], bool],
@@ -185,8 +161,8 @@ def _add(plan: Plan, decision: Decision) -> None:
         plan.decisions.append(decision)
 
 
-def _orphan(job_id: str, attempts: Sequence[Attempted]) -> Decision:
-    open_ids = tuple(a.external_task_id for a in attempts if a.state in UNFINISHED)
+def _orphan(job_id: str, attempts: Sequence[Known]) -> Decision:
+    open_ids = tuple(a.external_task_id for a in attempts if not a.phase.is_finished)
     reason = "no longer in the manifest"
     if open_ids:
         reason += "; a task that may be paid for is still to be collected"
@@ -195,7 +171,7 @@ def _orphan(job_id: str, attempts: Sequence[Attempted]) -> Decision:
 
 def _decide(
     job: Job,
-    attempts: Sequence[Attempted],
+    attempts: Sequence[Known],
     policy: Policy,
     is_present: Callable[[str, int], bool],
 ) -> Decision:
@@ -204,7 +180,7 @@ def _decide(
     former = tuple(
         attempt.external_task_id
         for attempt in attempts
-        if attempt is not latest and attempt.state in UNFINISHED
+        if attempt is not latest and not attempt.phase.is_finished
     )
     action, reason, goes_on = _judge(job, same, policy, is_present)
     if action is Action.NEW and attempts:
@@ -224,7 +200,7 @@ def _decide(
 
 def _judge(
     job: Job,
-    same: Sequence[Attempted],
+    same: Sequence[Known],
     policy: Policy,
     is_present: Callable[[str, int], bool],
 ) -> tuple[Action, str, bool]:
@@ -232,28 +208,28 @@ def _judge(
     if not same:
         return Action.NEW, "not made yet", False
     latest = same[-1]
-    match latest.state:
-        case "Landed":
+    match latest.phase:
+        case Phase.LANDED:
             here = latest.file == job.video_path and is_present(job.video_path, latest.bytes or 0)
             if policy.force:
                 return Action.FORCED, "up to date, made anew on request", False
             if here:
                 return Action.UNCHANGED, "up to date", False
             return Action.FETCH, "its file is missing or was changed", True
-        case "Generated":
+        case Phase.GENERATED:
             return Action.FETCH, "made and paid for, not downloaded yet", True
-        case "Open" | "TimedOut":
+        case Phase.OPEN | Phase.TIMED_OUT:
             return Action.RESUME, "a paid task is open", True
-        case "Intended" | "Lost":
+        case Phase.INTENDED | Phase.LOST:
             return Action.RESUME, "a submission whose answer is not known", True
-        case "Unconfirmed" if policy.resubmit_unconfirmed:
+        case Phase.UNCONFIRMED if policy.resubmit_unconfirmed:
             return Action.RESUBMIT, "unconfirmed: submitted again on request, if not found", True
-        case "Unconfirmed":
+        case Phase.UNCONFIRMED:
             return Action.RESUME, "unconfirmed: nobody knows yet whether a task exists", True
     return _judge_failed(latest, _failed_paid(same), policy)
 
 
-def _judge_failed(latest: Attempted, failed_paid: int, policy: Policy) -> tuple[Action, str, bool]:
+def _judge_failed(latest: Known, failed_paid: int, policy: Policy) -> tuple[Action, str, bool]:
     kind = FailureKind(latest.failure_kind or FailureKind.PROVIDER)
     if failed_paid >= policy.max_attempts:
         return (
@@ -268,10 +244,10 @@ def _judge_failed(latest: Attempted, failed_paid: int, policy: Policy) -> tuple[
     return Action.RESTING, f"failed ({kind}); change the job, or use --retry-failed", False
 
 
-def _failed_paid(same: Sequence[Attempted]) -> int:
+def _failed_paid(same: Sequence[Known]) -> int:
     count = 0
     for attempt in reversed(same):
-        if attempt.state == "Landed":
+        if attempt.phase is Phase.LANDED:
             break
-        count += attempt.state == "Failed" and attempt.task_id is not None
+        count += attempt.phase is Phase.FAILED and attempt.task_id is not None
     return count

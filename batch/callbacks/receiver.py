@@ -72,7 +72,7 @@ class Receiver:
             return 400
         task = read_callback(body)
         if task is not None and task.external_task_id in {None, owner}:
-            self._hints.come(
+            self._hints.record(
                 owner,
                 task.task_id,
                 task.updated_at,

@@ -9,9 +9,21 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from batch import events
+from batch.attempt import Phase
 from batch.events import Event
 
 logger = logging.getLogger("batch")
+
+_RESUMED = {
+    Phase.INTENDED: "asking whether its submission created a task",
+    Phase.LOST: "asking whether its submission created a task",
+    Phase.UNCONFIRMED: "asking whether its submission created a task",
+    Phase.OPEN: "still waiting for task {}",
+    Phase.TIMED_OUT: "still waiting for task {}",
+    Phase.GENERATED: "fetching the video of task {}",
+    Phase.LANDED: "fetching the video of task {}",
+    Phase.FAILED: "trying again",
+}
 
 
 class LogObserver:
@@ -82,7 +94,7 @@ def configure(*, level: int, log_format: str, stream: TextIO | None = None) -> l
     return handler
 
 
-def describe(event: Event) -> tuple[int, str]:  # noqa: C901 - one arm per event
+def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm per event
     """Say what happened: how much it matters, and a line for people."""
     match event:
         case events.RunStarted():
@@ -94,7 +106,7 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901 - one arm per event
         case events.Resumed():
             return (
                 logging.INFO,
-                f"{event.job_id}: goes on where an earlier run left it ({event.step})",
+                f"{event.job_id}: resuming: {_RESUMED[event.phase].format(event.task_id)}",
             )
         case events.AnswerLost():
             message = event.failure.message
@@ -102,19 +114,23 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901 - one arm per event
             return logging.WARNING, f"{lost}; looking for its task"
         case events.Adopted():
             return logging.INFO, f"{event.job_id}: found again as task {event.task_id}"
-        case events.Refused():
+        case events.Delayed():
             return (
                 logging.INFO,
                 f"{event.job_id}: not now ({event.failure.message}); again in {event.wait_s:.1f} s",
             )
         case events.Polled():
             return logging.DEBUG, f"{event.job_id}: task {event.task_id} is {event.status}"
-        case events.Generated():
+        case events.VideoReady():
             return logging.DEBUG, f"{event.job_id}: generated in {event.seconds:.0f} s"
         case events.DownloadBroke():
             return logging.INFO, f"{event.job_id}: download again ({event.failure.message})"
         case events.JobEnded():
             return _describe_end(event)
+        case events.JobLeft():
+            return logging.DEBUG, f"{event.job_id}: left to the next run"
+        case events.BugFound():
+            return logging.DEBUG, f"{event.job_id}: ended by a bug of kling-batch"
         case events.Stopping():
             return logging.WARNING, event.reason
 

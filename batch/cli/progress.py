@@ -56,7 +56,7 @@ class ProgressBar:
                 self._progress.update(self._bar, total=todo)
             case events.Submitted(job_id=job_id) | events.Adopted(job_id=job_id):
                 self._submitted.add(job_id)
-            case events.Generated(job_id=job_id):
+            case events.VideoReady(job_id=job_id):
                 self._generated.add(job_id)
                 self._submitted.discard(job_id)
             case events.JobEnded(job_id=job_id, row=row, superseded=False):

@@ -1,4 +1,4 @@
-"""The journal: commits for the event loop, many with one flush."""
+"""`State` on SQLite for the event loop: one thread writes, many commits share one flush."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ import threading
 import time
 from typing import NamedTuple, Self
 
-from batch.output.changes import Change, Row
-from batch.output.results_file import ResultsFile
-from batch.output.sqlite import Store
+from batch.attempt import Account, Attempt, Known
+from batch.output.results import ResultsFile
+from batch.output.sqlite import Database
+from batch.output.state import AddRow, Change
 
 GROUPING_S = 0.05
 
 
-class Journal:
-    """Commits changes for the event loop: one writer thread, one flush for all that waits.
+class SqliteState:
+    """`State` over a folder's database and results file.
 
-    Use as a context manager; leaving it commits what is queued and ends the thread.
+    Use as a context manager; leaving it commits what is queued and ends the thread. Reads are made
+    on the event loop, by a connection of its own: each is one row by an index.
     """
 
-    def __init__(self, store: Store, results: ResultsFile) -> None:
-        self._store = store
+    def __init__(self, database: Database, results: ResultsFile) -> None:
+        self._database = database
         self._results = results
+        self._reader = Database.open_to_read(database.path, beside_writer=True)
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._last_write = 0.0
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="state", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -35,14 +38,31 @@ class Journal:
     def __exit__(self, *_exc: object) -> None:
         self._queue.put(None)
         self._thread.join()
+        self._reader.close()
+
+    # -- reading
+
+    async def attempt(self, external_task_id: str) -> Attempt:
+        return self._reader.attempt(external_task_id)
+
+    async def holders_of(self, file: str) -> list[Attempt]:
+        return self._reader.holders_of(file)
+
+    async def owner_of(self, task_id: str) -> str | None:
+        return self._reader.owner_of(task_id)
+
+    async def proved_at(self, account: Account) -> float | None:
+        return self._reader.proved_at(account)
+
+    async def generation_times(self) -> dict[str, list[float]]:
+        return self._reader.generation_times()
+
+    async def known(self) -> dict[str, list[Known]]:
+        return self._reader.known()
+
+    # -- writing
 
     async def commit(self, *changes: Change) -> None:
-        """Return when *changes* are on disk. They get there also if the caller is cancelled.
-
-        Raises:
-            StateError: the state cannot be written; or it was, and its rows could not be appended
-                to results.jsonl, which the next run makes up for.
-        """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._queue.put(_Entry(changes, done, loop))
@@ -63,7 +83,7 @@ class Journal:
     def _take(self) -> tuple[list[_Entry], bool]:
         entries: list[_Entry] = []
         item = self._queue.get()
-        # At once after a silence; in a crowd, whoever comes within the gap shares one flush.
+        # At once after a silence; in a crowd, all that comes within the gap shares one flush.
         gap_s = self._last_write + GROUPING_S - time.monotonic()
         if item is not None and gap_s > 0:
             time.sleep(gap_s)
@@ -79,9 +99,9 @@ class Journal:
     def _write(self, entries: list[_Entry]) -> Exception | None:
         changes = [change for entry in entries for change in entry.changes]
         try:
-            self._store.write(changes)
-            self._results.append([change.line for change in changes if isinstance(change, Row)])
-        except Exception as error:  # noqa: BLE001 - handed to those who wait, whatever it is
+            self._database.write(changes)
+            self._results.append([change.line for change in changes if isinstance(change, AddRow)])
+        except Exception as error:  # noqa: BLE001 - handed to every waiting commit
             return error
         return None
 

@@ -12,13 +12,16 @@ from typing import Any
 from batch.cli import logs
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode
-from batch.run import wiring as bootstrap
-from batch.run.session import Session, Summary
+from batch.run.execute import execute
+from batch.run.planner import PlannedRun
+from batch.run.summary import Summary
 
 GC_ALLOCATIONS = 20_000
 
 
-def drive(session: Session, flags: dict[str, Any], clock: SystemClock, *, quiet: bool) -> Summary:
+def drive(
+    planned: PlannedRun, flags: dict[str, Any], clock: SystemClock, *, quiet: bool
+) -> Summary:
     """Do what the plan says; *flags* and *quiet* say who hears of it.
 
     Raises:
@@ -31,7 +34,7 @@ def drive(session: Session, flags: dict[str, Any], clock: SystemClock, *, quiet:
     with ExitStack() as exits:
         observers, held = _observers(exits, flags, quiet=quiet)
         try:
-            summary = asyncio.run(bootstrap.execute(session, observers, clock, handle_signals=True))
+            summary = asyncio.run(execute(planned, observers, clock, handle_signals=True))
         except BatchError:
             _hand_over(held)
             raise

@@ -13,7 +13,7 @@ from batch.cli.commands.flags import given_by, manifest_argument, settle, with_o
 from batch.errors import ExitCode
 from batch.manifest.model import Manifest
 from batch.plan import Action, Decision, Plan, is_selected
-from batch.run.session import plan_only
+from batch.run.planner import plan_only
 from batch.settings import Settings
 
 SHOWN = 50  # of each kind, in text; --json lists all

@@ -14,7 +14,8 @@ from batch.cli.commands.plan import doubts, show_doubts, show_plan
 from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.manifest.model import Manifest
-from batch.run.session import Summary, open_session, quiet_night
+from batch.run.planner import open_planned_run
+from batch.run.summary import Summary
 from batch.settings import Settings, require_key
 
 TROUBLES_SHOWN = 20
@@ -82,13 +83,13 @@ def _run(manifest: Manifest, settings: Settings, flags: dict[str, Any], *, quiet
     clock = SystemClock()
     if not settings.sandbox:
         require_key(settings)
-    with open_session(manifest, settings, clock) as session:
-        if not session.plan.decisions:
-            return quiet_night(session, clock)
+    with open_planned_run(manifest, settings, clock) as planned:
+        if not planned.plan.decisions:
+            return planned.end_quietly(clock)
         # Imported late: the network's library takes longer to load than a quiet night takes to run.
         from batch.cli.commands.drive import drive  # noqa: PLC0415
 
-        return drive(session, flags, clock, quiet=quiet)
+        return drive(planned, flags, clock, quiet=quiet)
 
 
 def to_text(summary: Summary) -> str:

@@ -1,4 +1,4 @@
-"""results.jsonl: appended to, never rewritten, mended from the store that it is derived from."""
+"""results.jsonl: appended to, never rewritten, mended from the state that it is derived from."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batch.errors import StateError
-from batch.output.sqlite import Store
+from batch.output.sqlite import Database
 from batch.redact import clean
 
 
 class ResultsFile:
-    """results.jsonl: appended to, never rewritten, mended from the store."""
+    """results.jsonl: appended to, never rewritten, mended from the database."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._is_torn = False
         self._has_grown = False
 
-    def mend(self, store: Store) -> int:
+    def mend(self, database: Database) -> int:
         """Cut what is torn, append the rows that are missing; return how many were.
 
         Raises:
@@ -29,11 +29,11 @@ class ResultsFile:
                 forgotten. Nothing was changed.
         """
         try:
-            return self._mend(store)
+            return self._mend(database)
         except OSError as error:
             raise self._cannot_be_used(error) from error
 
-    def check(self, store: Store) -> None:
+    def check(self, database: Database) -> None:
         """Compare the file with the state that it is derived from, without changing anything.
 
         Raises:
@@ -41,41 +41,41 @@ class ResultsFile:
                 file then, a backup put back or a log lost: to go on would pay for that task again.
         """
         try:
-            if self._size() != store.result_bytes():
-                self._check(store)
+            if self._size() != database.result_bytes():
+                self._check(database)
         except OSError as error:
             raise self._cannot_be_used(error) from error
 
     def _size(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
 
-    def _check(self, store: Store) -> None:
-        known = {_digest(line) for line in store.result_lines()}
+    def _check(self, database: Database) -> None:
+        known = {_digest(line) for line in database.result_lines()}
         for line in self._lines():
             if _digest(line) in known:
                 continue
             task_id, external_task_id = _task_of(line)
-            if task_id and external_task_id and not store.has_attempt(external_task_id):
+            if task_id and external_task_id and not database.has_attempt(external_task_id):
                 raise StateError(
                     f"{self._path} tells of the paid task {clean(task_id)}, which the state in"
-                    f" {store.path.parent} does not know: that state is older than the results;"
+                    f" {database.path.parent} does not know: that state is older than the results;"
                     " nothing was sent. Restore a newer one; or, to go on with this one and pay again"
                     " for what it has forgotten, move results.jsonl away"
                 )
 
-    def _mend(self, store: Store) -> int:
+    def _mend(self, database: Database) -> int:
         size = self._size()
-        last_run = store.last_run()
+        last_run = database.last_run()
         has_ended = last_run is None or last_run[2] is not None
         # After a death the size alone says nothing: the machine may have died, too, and what was
         # not flushed be zeros.
-        if size == store.result_bytes() and has_ended:
+        if size == database.result_bytes() and has_ended:
             return 0
-        self._check(store)
+        self._check(database)
         present = self._cut_torn_line() if size else set()
         missing: list[str] = []
         newest: dict[object, str] = {}  # of each job; what is older than all that is missing is not
-        for line in store.result_lines():
+        for line in database.result_lines():
             if _digest(line) not in present:
                 missing.append(line)
             if missing:

@@ -1,0 +1,121 @@
+"""The state of an output folder: what can be committed to it, and what can be asked of it.
+
+Every implementation (SQLite here, in memory for tests) keeps the promises in `tests/contract`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from batch.attempt import Account, Attempt, Known
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An attempt is now in this state."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The attempt is as if it had never been intended. Only for what was surely not sent."""
+
+    external_task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddRow:
+    """One line of results.jsonl, without its newline."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Look-up works for this account: a task of ours was found by its external id."""
+
+    account: Account
+    proved_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTime:
+    """How long the provider took for a task of this kind (model, mode, duration)."""
+
+    kind: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRun:
+    """A run began."""
+
+    run_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndRun:
+    """A run ended with this exit code."""
+
+    run_id: str
+    at: float
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A named fact about the folder, for example whose videos it holds."""
+
+    name: str
+    value: str
+
+
+Change = Put | Withdraw | AddRow | Proof | GenerationTime | BeginRun | EndRun | Fact
+
+
+class State(Protocol):
+    """What is on disk.
+
+    It refuses what no run may do, whatever a bug makes it try: a task belongs to one attempt, and a
+    job has one unfinished attempt for a fingerprint.
+    """
+
+    async def commit(self, *changes: Change) -> None:
+        """Return when *changes* are on disk, all or none. They get there also if cancelled.
+
+        Raises:
+            StateError: they are not; or they are, and their rows could not be appended to
+                results.jsonl, which the next run makes up for.
+        """
+        ...
+
+    async def attempt(self, external_task_id: str) -> Attempt:
+        """Return one attempt.
+
+        Raises:
+            KeyError: there is none of that id.
+        """
+        ...
+
+    async def holders_of(self, file: str) -> list[Attempt]:
+        """Return the attempts whose video is recorded to be in *file*, oldest first."""
+        ...
+
+    async def owner_of(self, task_id: str) -> str | None:
+        """Return the external id of the attempt that a task is recorded for."""
+        ...
+
+    async def proved_at(self, account: Account) -> float | None:
+        """Return when look-up by external id was last seen to work for *account*."""
+        ...
+
+    async def generation_times(self) -> dict[str, list[float]]:
+        """Return how long past tasks took, seconds, by kind, oldest first."""
+        ...
+
+    async def known(self) -> dict[str, list[Known]]:
+        """Return what a plan needs, by job, each job's attempts in their order."""
+        ...
