@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from batch.clock import Waker
+from batch.waker import Waker
 
 STRETCH = 4.0  # how much rarer to poll while callbacks keep coming
 PROVED_BY = 3  # ends in a row that callbacks have announced; one missed, and it begins anew

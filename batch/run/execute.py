@@ -11,11 +11,12 @@ from batch import events
 from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
+from batch.run.counts import Counts
 from batch.run.feeder import Feeder, first_of
 from batch.run.planner import PlannedRun
 from batch.run.signals import on_stop
 from batch.run.stop import EXIT_CODES, Stop, StopReason
-from batch.run.summary import Counts, Summary
+from batch.run.summary import Summary
 from batch.run.wiring import open_run
 
 __all__ = ["execute", "first_of"]

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from batch import events
 from batch.attempt import Attempt, Generated
-from batch.clock import sleep
 from batch.job import Failure, FailureKind
 from batch.media.check import MediaError
 from batch.output.part import Part
@@ -27,6 +26,7 @@ from batch.provider.wire import Found, NotFound, QueryAnswer, TaskStatus, Unavai
 from batch.run.backoff import backoff
 from batch.run.context import RunContext
 from batch.run.lookup import LookUp
+from batch.waker import sleep
 
 T = TypeVar("T")
 TRIES = 6  # in a row without a new byte

@@ -22,13 +22,14 @@ from asyncio_throttle.throttler import Throttler
 
 from batch import events
 from batch.attempt import Attempt
-from batch.clock import Clock, Waker, sleep
+from batch.clock import Clock
 from batch.manifest.limits import Rate
 from batch.output.state import Put, State
 from batch.provider.protocol import Unsent
 from batch.provider.wire import Saturated, Throttled
 from batch.run.backoff import delay
 from batch.run.context import RunContext
+from batch.waker import Waker, sleep
 
 SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, not sent
 REFUSAL_BASE_S = 1.0

@@ -12,7 +12,6 @@ from dataclasses import replace
 from batch import events
 from batch.attempt import Attempt, Doubt, Intended, Open, PaidTask, Unconfirmed
 from batch.callbacks.hints import Hint
-from batch.clock import sleep
 from batch.job import Failure, FailureKind
 from batch.output.state import Proof, Put, State
 from batch.provider.protocol import VideoApi
@@ -26,6 +25,7 @@ from batch.provider.wire import (
     Unavailable,
 )
 from batch.run.context import RunContext
+from batch.waker import sleep
 
 PROOF_LASTS_S = 7 * 24 * 3600.0
 PROOF_TRIES = 3  # per run; a fresh task may be invisible for some seconds

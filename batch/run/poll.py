@@ -11,7 +11,6 @@ from dataclasses import replace
 from batch import events
 from batch.attempt import Attempt, TimedOut
 from batch.callbacks.hints import Hint, Hints
-from batch.clock import sleep
 from batch.job import Failure, FailureKind
 from batch.output.state import Put, State
 from batch.provider.protocol import VideoApi
@@ -29,6 +28,7 @@ from batch.run.context import RunContext
 from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp
 from batch.run.stop import StopReason
+from batch.waker import sleep
 
 LAST_POLLS_S = 60.0  # how long a task of an earlier run is watched at least
 OVERTIME_POLLS = 5

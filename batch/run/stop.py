@@ -6,9 +6,9 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from batch import events
-from batch.clock import Waker
 from batch.errors import ExitCode
 from batch.events import Event
+from batch.waker import Waker
 
 
 class StopReason(StrEnum):

@@ -50,10 +50,10 @@ from batch.output.sqlite import Database
 from batch.output.videos import Videos
 from batch.plan import Action
 from batch.run.context import RunContext
+from batch.run.counts import Counts
 from batch.run.feeder import Feeder
 from batch.run.planner import PlannedRun, open_planned_run, policy_of
 from batch.run.stop import Stop, StopReason
-from batch.run.summary import Counts
 from batch.run.wiring import World, assemble
 from batch.settings import Settings
 

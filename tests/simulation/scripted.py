@@ -34,12 +34,12 @@ from batch.plan import Policy
 from batch.provider.protocol import BrokenFetchError
 from batch.provider.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 from batch.run.context import RunContext
+from batch.run.counts import Counts
 from batch.run.feeder import Feeder
 from batch.run.gate import Ticket
 from batch.run.job_run import Run
 from batch.run.poll import Poller
 from batch.run.stop import Stop
-from batch.run.summary import Counts
 from batch.run.wiring import World, assemble
 
 T = TypeVar("T")
