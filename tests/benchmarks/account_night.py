@@ -1,12 +1,11 @@
-"""One account's night in virtual time: the real feeder, pacer, slots, schedule and state.
+"""One account's night in virtual time: the run, the schedule and the state are real.
 
     python tests/benchmarks/account_night.py OUTPUT_DIR JOBS IN_FLIGHT MEDIAN_S [SEED]
 
-The run is put together by `bootstrap.assemble` as every other; SQLite and results.jsonl are real
-and in OUTPUT_DIR. Only the provider, the network and the thread of the journal are simulated: the
-provider takes IN_FLIGHT tasks at once, generation times are lognormal, videos are small files that
-take as long to come as large ones. Prints JSON: the time it took (virtual), requests, commits, bytes,
-and the CPU that the run itself burned.
+The run is assembled as every other; SQLite and results.jsonl are real and in OUTPUT_DIR. Only the
+provider, the network and the writer's thread are simulated: the provider takes IN_FLIGHT tasks at
+once, generation times are lognormal, videos are small files that download as slowly as large ones.
+Prints JSON: virtual time, requests, commits, bytes, and the CPU of the run itself.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ BASE_URL = "https://simulated.example"
 
 
 class _Gap(random.Random):
-    """Stands where the simulated journal throws dice: it waits as long as the real one does."""
+    """Make the simulated writer group commits for as long as the real one does."""
 
     last = -math.inf
 
@@ -66,7 +65,7 @@ class _Gap(random.Random):
 
 
 class _Journal(InlineJournal):
-    """Counts."""
+    """Count flushes and commits."""
 
     flushes = commits = most_wal = 0
 
@@ -80,7 +79,7 @@ class _Journal(InlineJournal):
 
 
 def jobs(count: int) -> tuple[Job, ...]:
-    """Make jobs as a manifest of prompts of 150 characters would."""
+    """Return jobs with prompts of 150 characters."""
     return tuple(map(_job, range(count)))
 
 
@@ -101,7 +100,7 @@ def _job(number: int) -> Job:
 async def night(
     session: Session, account: Account, loop: VirtualLoop, clock: VirtualClock, rng: random.Random
 ) -> dict[str, Any]:
-    """Run the session's plan, and return what was counted."""
+    """Run the session's plan and return the counts."""
     begin(session)
     with ExitStack() as exits:
         folder = exits.enter_context(
@@ -145,7 +144,7 @@ async def night(
 
 
 def _written() -> int:
-    """Return the bytes that this process has handed to the system so far; 0 where nobody counts."""
+    """Return the bytes that this process has written so far; 0 where the system does not count them."""
     try:
         lines = Path("/proc/self/io").read_text("ascii").splitlines()
     except OSError:
@@ -158,7 +157,7 @@ def _size(path: Path) -> int:
 
 
 def main(root: Path, count: int, in_flight: int, median_s: float, seed: int = 1) -> None:
-    """Simulate and print."""
+    """Simulate a night and print its figures."""
     rng, loop = random.Random(seed), VirtualLoop()
     clock = VirtualClock(loop)
     account = Account(loop, in_flight, median_s, rng)
