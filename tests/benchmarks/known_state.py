@@ -1,10 +1,9 @@
-"""Write the state of a folder in which every job of a manifest is done, as a run leaves it.
+"""Write the output folder of a manifest whose jobs are all done, as a run leaves it.
 
     python tests/benchmarks/known_state.py MANIFEST OUTPUT_DIR
 
-The files are as small as can be, and few with many names, so that they are soon made and removed;
-everything else is what a run writes. It goes around the run only because that would take minutes
-for a hundred thousand jobs.
+The videos are tiny, and links to a few files, so that they are quickly made and removed; the rest is
+what a run writes. A real run would take minutes for a hundred thousand jobs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from batch.output.state import AddRow, BeginRun, Change, EndRun, Put
 RUN = "r-known"
 CONTENT = b"video"
 AT_ONCE = 5_000  # changes in one transaction
-LINKS = 10_000  # names of one file; ext4 allows 65,000
+LINKS = 10_000  # to one file; ext4 allows 65,000
 
 
 def main(manifest: Path, output_dir: Path) -> None:
@@ -59,7 +58,7 @@ def main(manifest: Path, output_dir: Path) -> None:
 def _make_file(path: Path, first: Path, landed_at: float) -> None:
     if path == first:
         path.write_bytes(CONTENT)
-        os.utime(path, (landed_at - 1, landed_at - 1))  # what is written later counts as changed
+        os.utime(path, (landed_at - 1, landed_at - 1))  # a later change counts as edited
     else:
         os.link(first, path)
 
@@ -79,7 +78,7 @@ def _landed(job: Job, number: int, now: float) -> Attempt:
         video=Video(5.04, 1280, 720),
     )
     return Attempt(
-        # Of no order, as real ones: where their rows lie decides what the next one costs.
+        # Random order, as in real ids: the place of the rows decides the cost of the next one.
         external_task_id=f"kb-{hashlib.blake2b(job.id.encode(), digest_size=16).hexdigest()}",
         job_id=job.id,
         fingerprint=job.fingerprint,
