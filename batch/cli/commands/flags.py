@@ -18,26 +18,21 @@ from batch.settings import DEFAULT_BASE_URL, Given, Settings, resolve
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Parsed(click.ParamType[Any]):
-    """A click type made of one of the manifest's own parsers, so that both read alike."""
+def _parsed(name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Make an option's type of one of the manifest's parsers, so that both read alike."""
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse *value*, or fail with the parser's own advice."""
-        if not isinstance(value, str):
-            return value
+    def convert(text: str) -> Any:
         try:
-            return self._parse(value)
+            return parse(text)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error)) from None
+
+    return {"type": convert, "metavar": name}
 
 
-RATE = Parsed("rate", parse_rate)
-DURATION = Parsed("duration", parse_duration)
-MONEY = Parsed("usd", parse_money)
+RATE = _parsed("RATE", parse_rate)
+DURATION = _parsed("DURATION", parse_duration)
+MONEY = _parsed("USD", parse_money)
 
 
 def _option(*names: str, **keywords: Any) -> Callable[[Command], Command]:
@@ -59,14 +54,14 @@ OPTIONS = (
         is_flag=True,
         help="Run against an embedded local server: no key, no network, same HTTP.",
     ),
-    _option("--submit-rate", type=RATE, help="Most submissions in a time, like 60/min or 2/s."),
+    _option("--submit-rate", **RATE, help="Most submissions in a time, like 60/min or 2/s."),
     _option(
         "--max-in-flight",
         type=click.IntRange(min=1),
         help="Most tasks open at the provider at once.",
     ),
-    _option("--deadline", type=DURATION, help="When to end this run, like 5h; exit code 3."),
-    _option("--budget", type=MONEY, help="Most USD to spend in this run (estimated); exit code 3."),
+    _option("--deadline", **DURATION, help="When to end this run, like 5h; exit code 3."),
+    _option("--budget", **MONEY, help="Most USD to spend in this run (estimated); exit code 3."),
     _option(
         "--select",
         multiple=True,
