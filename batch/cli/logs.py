@@ -1,15 +1,17 @@
-"""Events as log records: a stable `action` for machines, a sentence for people. Secrets masked."""
+"""Events as log records: a stable `action` for machines, a sentence for people."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from batch import events
-from batch.events import Event
+from batch.events import Event, Observer
 
 logger = logging.getLogger("batch")
 
@@ -26,7 +28,7 @@ class LogObserver:
 
 
 class Held(logging.Handler):
-    """Keeps records back until it is known whether anybody wants to read them (`--quiet`)."""
+    """Holds records back until the exit code tells whether they are wanted (`--quiet`)."""
 
     KEPT = 1000
 
@@ -41,7 +43,7 @@ class Held(logging.Handler):
             self._records.append(record)
 
     def hand_over(self) -> None:
-        """Hand everything kept to the handler that writes."""
+        """Write every record held back."""
         for record in self._records:
             self._target.handle(record)
         self._records.clear()
@@ -82,8 +84,37 @@ def configure(*, level: int, log_format: str, stream: TextIO | None = None) -> l
     return handler
 
 
+def observers(
+    exits: ExitStack, flags: Mapping[str, Any], *, quiet: bool
+) -> tuple[list[Observer], Held | None]:
+    """Return the observers that the flags of `run` ask for: a bar or log lines.
+
+    Args:
+        exits: closes the bar.
+        flags: `verbose`, `log_format` and `progress`.
+        quiet: also return the handler that holds the log back.
+    """
+    level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
+    handler = configure(level=level, log_format=flags["log_format"])
+    if quiet:
+        held = Held(handler)
+        logger.handlers[:] = [held]
+        return [LogObserver()], held
+    wants_bar = flags["progress"] == "always" or (
+        flags["progress"] == "auto"
+        and sys.stderr.isatty()
+        and flags["log_format"] == "text"
+        and not flags["verbose"]
+    )
+    if not wants_bar:
+        return [LogObserver()], None
+    from batch.cli.progress import ProgressBar  # noqa: PLC0415 - rich is for terminals only
+
+    return [exits.enter_context(ProgressBar())], None
+
+
 def describe(event: Event) -> tuple[int, str]:  # noqa: C901 - one arm per event
-    """Say what happened: how much it matters, and a line for people."""
+    """Return the level of *event* and a sentence that describes it."""
     match event:
         case events.RunStarted():
             planned = ", ".join(f"{count} {action}" for action, count in event.planned.items())

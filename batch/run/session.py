@@ -21,7 +21,7 @@ from batch.output import lock
 from batch.output.changes import Fact, RunEnded, RunStarted
 from batch.output.results_file import ResultsFile
 from batch.output.sqlite import Known, Store
-from batch.plan import Plan, Policy, make_plan
+from batch.plan import Plan, make_plan
 from batch.prices import estimate
 from batch.settings import Settings
 
@@ -166,19 +166,9 @@ def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]])
     return make_plan(
         manifest.jobs,
         known,
-        policy=_policy(settings),
+        policy=settings.policy,
         is_present=_presence(settings, known),
         price=price_of(manifest),
-    )
-
-
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        force=settings.force,
-        retry_failed=settings.retry_failed,
-        resubmit_unconfirmed=settings.resubmit_unconfirmed,
-        max_attempts=settings.limits.max_attempts,
-        select=settings.select,
     )
 
 

@@ -26,6 +26,7 @@ from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
 from batch.job import STATE_FOLDER, Attempt
+from batch.key import account_of, require_key
 from batch.output.changes import GenerationTime
 from batch.output.sqlite import Store
 from batch.output.videos import OutputFolder
@@ -46,7 +47,7 @@ from batch.run.signals import on_stop
 from batch.run.stop import EXIT_CODES, Stop, StopReason
 from batch.run.submit import Submitter
 from batch.run.tally import Tally
-from batch.settings import Settings, account_of, require_key
+from batch.settings import Settings
 
 __all__ = ["execute", "first_of"]
 
@@ -270,7 +271,7 @@ def assemble(
             base_url=base_url,
             account=account,
             max_attempts=limits.max_attempts,
-            resubmit_unconfirmed=session.settings.resubmit_unconfirmed,
+            resubmit_unconfirmed=session.settings.policy.resubmit_unconfirmed,
         ),
     )
     return Runner(
@@ -290,7 +291,7 @@ def assemble(
 async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str, str]:
     """Return address, name and key of whom to talk to; starts the sandbox if that is it."""
     if not settings.sandbox:
-        return settings.base_url, settings.base_url, require_key(settings)
+        return settings.base_url, settings.base_url, require_key(settings.api_key)
     from batch import sandbox  # noqa: PLC0415 - a server of its own, for those who ask for it
 
     # The journal is what makes the sandbox outlive us, as the real provider does.
@@ -305,12 +306,12 @@ async def _callbacks(
     settings: Settings, hints: Hints, exits: AsyncExitStack
 ) -> Callable[[str], tuple[str, str] | None]:
     """Start the receiver, if there is to be one; return what makes each attempt's callback URL."""
-    if settings.callback_url is None or settings.callback_listen is None:
+    if settings.callback is None:
         return lambda _external_task_id: None
     from batch.callbacks.receiver import listen  # noqa: PLC0415 - only for those who ask for it
 
-    await exits.enter_async_context(listen(settings.callback_listen, hints))
-    parts = urlsplit(settings.callback_url)
+    await exits.enter_async_context(listen(settings.callback.listen, hints))
+    parts = urlsplit(settings.callback.url)
 
     def callback_url(external_task_id: str) -> tuple[str, str]:
         token = new_token()

@@ -35,7 +35,7 @@ from virtual_time import (  # noqa: E402
 )
 
 from batch.callbacks.hints import Hints  # noqa: E402
-from batch.cli.commands.drive import GC_ALLOCATIONS  # noqa: E402
+from batch.cli.commands.run import GC_ALLOCATIONS  # noqa: E402
 from batch.job import Job, canonical_request, fingerprint  # noqa: E402
 from batch.manifest.reader import Manifest  # noqa: E402
 from batch.manifest.schema import Limits, Rate  # noqa: E402

@@ -29,7 +29,7 @@ from batch.run import wiring as bootstrap
 from batch.run.session import Summary, open_session, plan_only, quiet_night
 from batch.run.stop import Stop
 from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
-from batch.settings import Given, Secret, resolve
+from batch.settings import resolve
 
 KEY = "sk-verysecretkey0123456789"
 SECRETS = (KEY, "verysecret", "ksSecret=", "cacheKey=")
@@ -130,8 +130,8 @@ class Desk:
     def settings(self, box: Sandbox | str, manifest: Manifest, **given: Any) -> Any:
         """Decide the settings of a run against *box*."""
         base_url = box if isinstance(box, str) else box.base_url
-        asked = {"output_dir": self.root, "base_url": base_url, "api_key": Secret(KEY), **given}
-        return resolve(manifest, Given(**asked), {})
+        asked = {"output_dir": self.root, "base_url": base_url, "api_key": KEY, **given}
+        return resolve(manifest, asked, {})
 
     # -- running
 

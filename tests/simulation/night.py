@@ -47,7 +47,7 @@ from batch.manifest.reader import Manifest
 from batch.manifest.schema import Limits, Rate
 from batch.output.sqlite import Store
 from batch.output.videos import OutputFolder
-from batch.plan import Action
+from batch.plan import Action, Policy
 from batch.run.session import Session, close_session, open_session, quiet_night
 from batch.run.stop import Stop, StopReason
 from batch.run.wiring import assemble
@@ -314,9 +314,12 @@ class Night:
             base_url=BASE_URL,
             sandbox=False,
             limits=self.limits,
-            force=run.force,
-            retry_failed=run.retry_failed,
-            resubmit_unconfirmed=run.resubmit,
+            policy=Policy(
+                force=run.force,
+                retry_failed=run.retry_failed,
+                resubmit_unconfirmed=run.resubmit,
+                max_attempts=self.limits.max_attempts,
+            ),
         )
         manifest = Manifest(Path("night.yaml"), "night", jobs, self.limits)
         self._say(loop, f"run {run}")

@@ -10,7 +10,7 @@ import pytest
 from batch.cli.bug_report import write_bug_report
 from batch.cli.main import main
 from batch.errors import ExitCode
-from batch.settings import Settings
+from batch.key import Secret
 
 
 def test_report_holds_no_key_or_signature(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,8 +36,8 @@ def test_env_file_key_is_hidden_from_report(
     output_dir = tmp_path / "out"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def fall(settings: Settings) -> str:
-        raise RuntimeError(f"boom {settings.api_key.reveal()}")
+    def fall(secret: Secret) -> str:
+        raise RuntimeError(f"boom {secret.reveal()}")
 
     monkeypatch.setattr("batch.cli.commands.run.require_key", fall)
     where = ["--env-file", str(tmp_path / ".env"), "--output-dir", str(output_dir)]
