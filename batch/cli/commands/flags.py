@@ -105,6 +105,7 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
         if name.startswith(PREFIX) and name not in VARIABLES:
             import difflib  # noqa: PLC0415 - only a mistyped variable needs it
 
-            near = difflib.get_close_matches(name, VARIABLES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            names = [variable.removeprefix(PREFIX) for variable in VARIABLES]
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=1)
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             yield f"the environment variable {name} is unknown and has no effect{hint}"
