@@ -14,6 +14,15 @@ from batch import events
 from batch.events import Event, Observer
 
 logger = logging.getLogger("batch")
+RESUMED = {
+    "Intended": "looking its task up",
+    "Lost": "looking its task up",
+    "Unconfirmed": "looking its task up",
+    "Open": "waiting for its task",
+    "TimedOut": "waiting for its task",
+    "Generated": "downloading its video",
+    "Landed": "downloading its video again",
+}
 
 
 class LogObserver:
@@ -53,7 +62,7 @@ class TextFormatter(logging.Formatter):
     """`12:30:01 beach: made, videos/beach.mp4`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write *record* as a line."""
+        """Return *record* as a line."""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         return f"{time} {level}{record.getMessage()}"
@@ -63,7 +72,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line, with a stable `action`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write *record* as a JSON object."""
+        """Return *record* as a JSON object."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry: dict[str, Any] = {
             "time": time.replace("+00:00", "Z"),
@@ -75,7 +84,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(*, level: int, log_format: str, stream: TextIO | None = None) -> logging.Handler:
-    """Send the package's log to *stream* (stderr), and nowhere else."""
+    """Send the package's log to *stream* (default stderr) only, and return the handler."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logger.handlers[:] = [handler]
@@ -125,25 +134,25 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901 - one arm per event
         case events.Resumed():
             return (
                 logging.INFO,
-                f"{event.job_id}: goes on where an earlier run left it ({event.step})",
+                f"{event.job_id}: resuming, {RESUMED.get(event.step, 'its task is known')}",
             )
         case events.AnswerLost():
             message = event.failure.message
-            lost = f"{event.job_id}: the answer to its submission is lost ({message})"
-            return logging.WARNING, f"{lost}; looking for its task"
+            lost = f"{event.job_id}: the answer to its submission was lost ({message})"
+            return logging.WARNING, f"{lost}; looking its task up"
         case events.Adopted():
-            return logging.INFO, f"{event.job_id}: found again as task {event.task_id}"
+            return logging.INFO, f"{event.job_id}: found as task {event.task_id}"
         case events.Refused():
             return (
                 logging.INFO,
-                f"{event.job_id}: not now ({event.failure.message}); again in {event.wait_s:.1f} s",
+                f"{event.job_id}: refused for now ({event.failure.message}); retrying in {event.wait_s:.1f} s",
             )
         case events.Polled():
             return logging.DEBUG, f"{event.job_id}: task {event.task_id} is {event.status}"
         case events.Generated():
             return logging.DEBUG, f"{event.job_id}: generated in {event.seconds:.0f} s"
         case events.DownloadBroke():
-            return logging.INFO, f"{event.job_id}: download again ({event.failure.message})"
+            return logging.INFO, f"{event.job_id}: retrying the download ({event.failure.message})"
         case events.JobEnded():
             return _describe_end(event)
         case events.Stopping():

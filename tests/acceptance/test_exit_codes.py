@@ -64,6 +64,7 @@ def test_1_when_some_jobs_failed(shell: Any, sandbox: Any) -> None:
         ("run", "night.yaml", "--base-url", "http://nowhere.invalid"),
         ("run", "night.yaml", "--base-url", "ftp://nowhere.invalid"),
         ("run", "night.yaml", "--base-url", ""),
+        ("run", "night.yaml", "--base-url", "https://nowhere.invalid/v1"),
         ("run", "night.yaml", "--base-url", "https://user:secret@nowhere.invalid"),
         ("run", "night.yaml", "--log-format", "xml"),
         ("run", "night.yaml", "--api-key", "sk-something"),

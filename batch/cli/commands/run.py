@@ -1,4 +1,4 @@
-"""`kling-batch run`: bring the output folder up to date with the manifest."""
+"""`kling-batch run`: bring an output folder up to date with its manifest."""
 
 from __future__ import annotations
 
