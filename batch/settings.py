@@ -33,8 +33,8 @@ class Option:
     """
 
     flag: str
-    metavar: str
     help: str
+    metavar: str | None = None
     parse: Callable[[str], Any] | None = None
     repeats: bool = False
     has_variable: bool = True
@@ -42,49 +42,49 @@ class Option:
 
 def _limit(key: str, metavar: str, more: str = "") -> Option:
     limit = LIMIT_KEYS[key]
-    return Option("--" + key.replace("_", "-"), metavar, limit.about + more, limit.parse)
+    return Option("--" + key.replace("_", "-"), limit.about + more, metavar, limit.parse)
 
 
 def _costly(flag: str, about: str) -> Option:
-    return Option(flag, "", about, has_variable=False)
+    return Option(flag, about, has_variable=False)
 
 
-OUTPUT_DIR = "Folder of videos, results and state. Default: outputs/<name of the manifest>."
-BASE_URL = f"Address of the API. Default: {DEFAULT_BASE_URL}."
-SANDBOX = "Run against an embedded local server: no key, no network, same HTTP."
-SELECT = "Only these jobs: a glob over ids, or tag:NAME. Repeatable; in the variable, one a line."
-FORCE = "Regenerate jobs that are already up to date. Costs money."
-RETRY_FAILED = "Also retry failures that rest: moderation, invalid input. Costs money."
-RESUBMIT = "Submit unconfirmed jobs again. May pay for them a second time."
-CALLBACK_URL = "Where the provider reaches this machine, for example https://studio.example/kling."
-CALLBACK_LISTEN = "Where to listen for callbacks. They only hasten the next poll."
-ENV_FILE = f"A file with {KEY_VARIABLE}=…, read if the environment has no key."
+_OUTPUT_DIR = "Folder of videos, results and state. Default: outputs/<name of the manifest>."
+_BASE_URL = f"Address of the API. Default: {DEFAULT_BASE_URL}."
+_SANDBOX = "Run against an embedded local server: no key, no network, same HTTP."
+_SELECT = "Only these jobs: a glob over ids, or tag:NAME. Repeatable; in the variable, one a line."
+_FORCE = "Regenerate jobs that are already up to date. Costs money."
+_RETRY_FAILED = "Also retry failures that rest: moderation, invalid input. Costs money."
+_RESUBMIT = "Submit unconfirmed jobs again. May pay for them a second time."
+_CALLBACK_URL = "Where the provider reaches this machine, for example https://studio.example/kling."
+_CALLBACK_LISTEN = "Where to listen for callbacks. They only hasten the next poll."
+_ENV_FILE = f"A file with {KEY_VARIABLE}=…, read if the environment has no key."
 AnyPath = str | os.PathLike[str]
 
 
 class Options(TypedDict, total=False):
     """What a caller may choose for a run. None, like silence, leaves it to the manifest."""
 
-    output_dir: Annotated[AnyPath | None, Option("--output-dir", "DIR", OUTPUT_DIR, Path)]
-    base_url: Annotated[str | None, Option("--base-url", "URL", BASE_URL, str)]
-    sandbox: Annotated[bool, Option("--sandbox", "", SANDBOX)]
+    output_dir: Annotated[AnyPath | None, Option("--output-dir", _OUTPUT_DIR, "DIR", Path)]
+    base_url: Annotated[str | None, Option("--base-url", _BASE_URL, "URL", str)]
+    sandbox: Annotated[bool, Option("--sandbox", _SANDBOX)]
     submit_rate: Annotated[Rate | None, _limit("submit_rate", "RATE")]
     max_in_flight: Annotated[int | None, _limit("max_in_flight", "N")]
     deadline_s: Annotated[float | None, _limit("deadline", "DURATION", " Exit code 3.")]
     budget_usd: Annotated[float | None, _limit("budget", "USD", " Exit code 3.")]
     select: Annotated[
-        list[str] | tuple[str, ...], Option("--select", "PATTERN", SELECT, str, repeats=True)
+        list[str] | tuple[str, ...], Option("--select", _SELECT, "PATTERN", str, repeats=True)
     ]
-    force: Annotated[bool, _costly("--force", FORCE)]
-    retry_failed: Annotated[bool, _costly("--retry-failed", RETRY_FAILED)]
-    resubmit_unconfirmed: Annotated[bool, _costly("--resubmit-unconfirmed", RESUBMIT)]
-    callback_url: Annotated[str | None, Option("--callback-url", "URL", CALLBACK_URL, str)]
+    force: Annotated[bool, _costly("--force", _FORCE)]
+    retry_failed: Annotated[bool, _costly("--retry-failed", _RETRY_FAILED)]
+    resubmit_unconfirmed: Annotated[bool, _costly("--resubmit-unconfirmed", _RESUBMIT)]
+    callback_url: Annotated[str | None, Option("--callback-url", _CALLBACK_URL, "URL", str)]
     callback_listen: Annotated[
-        str | None, Option("--callback-listen", "HOST:PORT", CALLBACK_LISTEN, str)
+        str | None, Option("--callback-listen", _CALLBACK_LISTEN, "HOST:PORT", str)
     ]
-    env_file: Annotated[AnyPath | None, Option("--env-file", "FILE", ENV_FILE, Path)]
+    env_file: Annotated[AnyPath | None, Option("--env-file", _ENV_FILE, "FILE", Path)]
     # Without a flag: other users of the machine can read the command line.
-    api_key: Annotated[str | None, Option("", "", "The API key.", str)]
+    api_key: Annotated[str | None, Option("", "The API key.", parse=str)]
 
 
 OPTIONS: dict[str, Option] = {
@@ -192,7 +192,7 @@ def _text(value: Any, option: Option) -> str:
             return f"{value:.6f}"
         case int() if option.parse is not Path and not isinstance(value, bool):
             return str(value)
-    raise TypeError(f"{value!r} is not a valid value")
+    raise TypeError(f"a {type(value).__name__} is not a valid value")  # its repr may be a key
 
 
 def _receiver(given: Mapping[str, Any], callback: Callback) -> Receiver | None:
@@ -220,6 +220,8 @@ def check_base_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
         host, _port = parts.hostname, parts.port
+        if not base_url.isprintable() or " " in base_url:
+            raise ValueError  # noqa: TRY301 - urlsplit would drop a line end in silence
     except ValueError:
         raise UsageError(f"the base URL {base_url!r} is not a valid address") from None
     if parts.username or parts.password or parts.query or parts.fragment:

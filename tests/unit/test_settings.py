@@ -97,6 +97,19 @@ def test_endpoint_in_base_url_is_refused(path: str) -> None:
             check_base_url(f"{HOST}/relay{path}")
 
 
+@pytest.mark.parametrize(
+    "given", ["", "api.example", "https://api\r.example", "https://a b.example"]
+)
+def test_invalid_base_url_is_refused(given: str) -> None:
+    with pytest.raises(UsageError, match="base URL"):
+        check_base_url(given)
+
+
+def test_mistyped_key_is_not_shown(manifest: Manifest) -> None:
+    with pytest.raises(UsageError, match=r"^api_key: a bytes is not a valid value$"):
+        resolve(manifest, {"api_key": b"sk-0123456789"}, {})  # type: ignore[typeddict-item]
+
+
 def test_endpoint_is_the_one_that_is_called() -> None:
     assert ENDPOINT == SUBMIT_PATH
 

@@ -64,7 +64,7 @@ def with_options(command: Command) -> Command:
             type=_type(option),
             is_flag=option.parse is None,
             multiple=option.repeats,
-            metavar=option.metavar or None,
+            metavar=option.metavar,
             help=option.help,
             envvar=variable_of(option.flag) if option.has_variable else None,
             show_envvar=option.has_variable,
