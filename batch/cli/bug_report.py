@@ -1,4 +1,4 @@
-"""What the person is told when the bug is ours: one sentence, and a report that can be pasted."""
+"""Messages of failure: a sentence on stderr and, for a bug, a report without secrets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _hidden: set[str] = set()
 
 
 def print_error(message: str, stream: IO[str] | None = None) -> None:
-    """Tell the person, on stderr."""
+    """Print *message* to stderr."""
     click.echo(f"kling-batch: {message}", file=stream or sys.stderr)
 
 
 def hide(secret: str) -> None:
-    """Let no report of this process show *secret*, which did not come from the environment."""
+    """Redact *secret* from the reports of this process, as the keys in the environment are."""
     if secret:
         _hidden.add(secret)
 
 
 def write_bug_report(text: str) -> str:
-    """Write a report that can be pasted into an issue, without secrets; say where it is.
+    """Write a report that can be pasted into an issue, secrets redacted, and return its path.
 
-    Where no file can be written, a full disk may be why we are here, it goes to stderr.
+    Where no file can be written (the disk may be full), the report goes to stderr.
     """
     named = {value for name, value in os.environ.items() if _is_secret(name) and value}
     for secret in sorted(named | _hidden, key=len, reverse=True):

@@ -20,7 +20,7 @@ from batch.job import Job
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
 from batch.output.state import BeginRun, EndRun
-from batch.plan import Plan, Policy, make_plan
+from batch.plan import Plan, make_plan
 from batch.prices import estimate
 from batch.run.summary import Summary
 from batch.settings import Settings
@@ -102,22 +102,11 @@ def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
     return price
 
 
-def policy_of(settings: Settings) -> Policy:
-    """Return what was asked for."""
-    return Policy(
-        force=settings.force,
-        retry_failed=settings.retry_failed,
-        resubmit_unconfirmed=settings.resubmit_unconfirmed,
-        max_attempts=settings.limits.max_attempts,
-        select=settings.select,
-    )
-
-
 def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]]) -> Plan:
     return make_plan(
         manifest.jobs,
         known,
-        policy=policy_of(settings),
+        policy=settings.policy,
         is_present=_presence(settings, known),
         price=price_of(manifest),
     )

@@ -12,6 +12,7 @@ from batch.attempt import Account
 from batch.callbacks.hints import Hints, hash_token, new_token
 from batch.clock import Clock
 from batch.events import Event
+from batch.key import account_of, require_key
 from batch.output.layout import Layout
 from batch.output.state import State
 from batch.output.videos import Videos
@@ -26,11 +27,11 @@ from batch.run.job_run import Run
 from batch.run.landing import Landing
 from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp
-from batch.run.planner import PlannedRun, policy_of
+from batch.run.planner import PlannedRun
 from batch.run.poll import Poller
 from batch.run.stop import Stop
 from batch.run.submit import CallbackUrl, Submitter
-from batch.settings import Settings, account_of, require_key
+from batch.settings import Settings
 
 SANDBOX_NAME = "sandbox"  # stands for its address, which is another one at every start
 SANDBOX_SPEED = 20.0  # a minute of generation passes in three seconds
@@ -116,7 +117,7 @@ async def open_run(
         context = RunContext(
             account=Account(name, account_of(key)),
             limits=limits,
-            policy=policy_of(settings),
+            policy=settings.policy,
             clock=clock,
             dice=random.Random(),  # noqa: S311 - jitter
             stop=stop,
@@ -142,7 +143,7 @@ def new_external_id() -> str:
 async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str, str]:
     """Return address, name and key of the provider; starts the sandbox if that is it."""
     if not settings.sandbox:
-        return settings.base_url, settings.base_url, require_key(settings)
+        return settings.base_url, settings.base_url, require_key(settings.api_key)
     from batch import sandbox  # noqa: PLC0415 - a server of its own, for those who ask for it
 
     # The journal lets the sandbox outlive the run, as the real provider does.
@@ -155,12 +156,12 @@ async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str
 
 async def _callbacks(settings: Settings, hints: Hints, exits: AsyncExitStack) -> CallbackUrl:
     """Start the receiver, if there is to be one; return what makes each attempt's callback URL."""
-    if settings.callback_url is None or settings.callback_listen is None:
+    if settings.callback is None:
         return lambda _external_task_id: None
     from batch.callbacks.receiver import listen  # noqa: PLC0415 - only for those who ask for it
 
-    await exits.enter_async_context(listen(settings.callback_listen, hints))
-    parts = urlsplit(settings.callback_url)
+    await exits.enter_async_context(listen(settings.callback.listen, hints))
+    parts = urlsplit(settings.callback.url)
 
     def callback_url(external_task_id: str) -> tuple[str, str]:
         token = new_token()

@@ -36,7 +36,7 @@ from virtual_time import (  # noqa: E402
 
 from batch import attempt  # noqa: E402
 from batch.callbacks.hints import Hints  # noqa: E402
-from batch.cli.commands.drive import GC_ALLOCATIONS  # noqa: E402
+from batch.cli.commands.run import GC_ALLOCATIONS  # noqa: E402
 from batch.job import Job, canonical_request, fingerprint  # noqa: E402
 from batch.manifest.limits import Limits, Rate  # noqa: E402
 from batch.manifest.model import Manifest  # noqa: E402
@@ -45,7 +45,7 @@ from batch.output.writer import GROUPING_S  # noqa: E402
 from batch.run.context import RunContext  # noqa: E402
 from batch.run.counts import Counts  # noqa: E402
 from batch.run.feeder import Feeder  # noqa: E402
-from batch.run.planner import PlannedRun, open_planned_run, policy_of  # noqa: E402
+from batch.run.planner import PlannedRun, open_planned_run  # noqa: E402
 from batch.run.stop import Stop  # noqa: E402
 from batch.run.wiring import World, assemble  # noqa: E402
 from batch.settings import Settings  # noqa: E402
@@ -129,7 +129,7 @@ async def night(
         context = RunContext(
             account=attempt.Account(BASE_URL, "a"),
             limits=limits,
-            policy=policy_of(planned.settings),
+            policy=planned.settings.policy,
             clock=clock,
             dice=rng,
             stop=stop,

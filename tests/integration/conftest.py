@@ -30,7 +30,7 @@ from batch.run.planner import open_planned_run, plan_only
 from batch.run.stop import Stop
 from batch.run.summary import Summary
 from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
-from batch.settings import Given, Secret, resolve
+from batch.settings import resolve
 
 KEY = "sk-verysecretkey0123456789"
 SECRETS = (KEY, "verysecret", "ksSecret=", "cacheKey=")
@@ -131,8 +131,8 @@ class Desk:
     def settings(self, box: Sandbox | str, manifest: Manifest, **given: Any) -> Any:
         """Decide the settings of a run against *box*."""
         base_url = box if isinstance(box, str) else box.base_url
-        asked = {"output_dir": self.root, "base_url": base_url, "api_key": Secret(KEY), **given}
-        return resolve(manifest, Given(**asked), {})
+        asked = {"output_dir": self.root, "base_url": base_url, "api_key": KEY, **given}
+        return resolve(manifest, asked, {})
 
     # -- running
 

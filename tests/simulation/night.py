@@ -48,11 +48,11 @@ from batch.manifest.limits import Limits, Rate
 from batch.manifest.model import Manifest
 from batch.output.sqlite import Database
 from batch.output.videos import Videos
-from batch.plan import Action
+from batch.plan import Action, Policy
 from batch.run.context import RunContext
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
-from batch.run.planner import PlannedRun, open_planned_run, policy_of
+from batch.run.planner import PlannedRun, open_planned_run
 from batch.run.stop import Stop, StopReason
 from batch.run.wiring import World, assemble
 from batch.settings import Settings
@@ -318,9 +318,12 @@ class Night:
             base_url=BASE_URL,
             sandbox=False,
             limits=self.limits,
-            force=run.force,
-            retry_failed=run.retry_failed,
-            resubmit_unconfirmed=run.resubmit,
+            policy=Policy(
+                force=run.force,
+                retry_failed=run.retry_failed,
+                resubmit_unconfirmed=run.resubmit,
+                max_attempts=self.limits.max_attempts,
+            ),
         )
         manifest = Manifest(Path("night.yaml"), "night", jobs, self.limits)
         self._say(loop, f"run {run}")
@@ -426,7 +429,7 @@ class Night:
             context = RunContext(
                 account=Account(BASE_URL, run.account),
                 limits=limits,
-                policy=policy_of(planned.settings),
+                policy=planned.settings.policy,
                 clock=clock,
                 dice=rng,
                 stop=stop,

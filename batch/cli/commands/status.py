@@ -1,4 +1,4 @@
-"""`kling-batch status`: what stands where, also while a run is going."""
+"""`kling-batch status`: the state of every job of an output folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from batch.attempt import Known, Phase
+from batch.cli.words import counted
 from batch.errors import ExitCode, UsageError
 from batch.output import lock
 from batch.output.layout import STATE_FOLDER, Layout
@@ -27,13 +28,17 @@ WORDS = {
     Phase.LOST: "being looked up",
 }
 SHOWN = 50
+HELP = """Report the state of every job, also during a run.
+
+Without OUTPUT_DIR: of every folder under outputs/.
+"""
 
 
-@click.command("status", help=__doc__)
+@click.command("status", help=HELP)
 @click.argument("output_dir", required=False, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(output_dir: Path | None, *, as_json: bool) -> int:
-    """Look and tell. Without OUTPUT_DIR: every folder under outputs/."""
+    """Print what the states hold."""
     found = [look(folder) for folder in _folders(output_dir)]
     if as_json:
         click.echo(json.dumps(found[0] if output_dir is not None else found, ensure_ascii=False))
@@ -43,10 +48,10 @@ def command(output_dir: Path | None, *, as_json: bool) -> int:
 
 
 def look(folder: Path) -> dict[str, Any]:
-    """Read the state of one output folder; changes nothing.
+    """Return what the state of *folder* holds. Changes nothing.
 
     Raises:
-        StateError: it cannot be read.
+        StateError: the state cannot be read.
     """
     with Database.open_to_read(Layout(folder).database) as database:
         known = database.known()
@@ -75,7 +80,7 @@ def _folders(output_dir: Path | None) -> list[Path]:
     if output_dir is not None:
         if not Layout(output_dir).database.exists():
             raise UsageError(
-                f"{output_dir} is no output folder (there is no {STATE_FOLDER}/state.db)"
+                f"{output_dir} is not an output folder: it has no {STATE_FOLDER}/state.db"
             )
         return [output_dir]
     found = sorted(Path("outputs").glob(f"*/{STATE_FOLDER}/state.db"))
@@ -127,13 +132,15 @@ def _text(found: dict[str, Any]) -> str:
             else f"ended with exit code {last['exit_code']}"
         )
         lines.append(f"  last run {last['run_id']} {end}")
-    lines.append(f"  {found['tasks_paid']} tasks paid for so far")
+    lines.append(f"  {counted(found['tasks_paid'], 'task')} paid for so far")
     missing = [
         f"{item['job_id']}  task {item['task_id']}  {item['state']}"
         for item in found["paid_without_file"]
     ]
-    lines += _listed("paid for and without a file (the next run fetches them)", missing)
-    lines += _listed("unconfirmed, perhaps paid for (the next run looks)", found["unconfirmed"])
+    lines += _listed("paid for and without a file (the next run downloads them)", missing)
+    lines += _listed(
+        "unconfirmed, perhaps paid for (the next run looks them up)", found["unconfirmed"]
+    )
     return "\n".join(lines)
 
 
