@@ -3,9 +3,6 @@
 Five shapes of success and six of error reach us (Kling's own, CometAPI's, new-api's wrapper, a bare
 task, a task in `data`, JSON inside a message, HTML, text, nothing). This is the one place that
 knows them; what an answer means is judged in `batch.provider.wire`.
-
-Kling's own shape is nearly every answer, and is read first, by plain look-ups (`_read_native`).
-Whatever is not exactly that goes to `_read_any`, which would have said the same of it.
 """
 
 from __future__ import annotations
@@ -102,74 +99,13 @@ def read_answer(body: bytes, headers: Mapping[str, str]) -> Reading:
     if root is None:
         kind = Body.EMPTY if not text else Body.HTML if text.startswith("<") else Body.OTHER
         return Reading(kind, request_id=_header_id(headers))
-    return _read_native(root, headers) or _read_any(root, headers)
-
-
-# -- Kling's own shape -----------------------------------------------------------------------
-
-_ENVELOPE_KEYS = frozenset({"code", "message", "request_id", "data"})
-_TASK_KEYS = frozenset(
-    {"task_id", "task_status", "task_status_msg", "task_info", "task_result"}
-    | {"created_at", "updated_at"}
-)
-_STATUSES = {
-    **dict.fromkeys(("submitted", "queued", "pending", "not_start"), TaskStatus.SUBMITTED),
-    **dict.fromkeys(("processing", "in_progress", "running"), TaskStatus.PROCESSING),
-    **dict.fromkeys(("succeed", "succeeded", "success"), TaskStatus.SUCCEEDED),
-    **dict.fromkeys(("completed", "done"), TaskStatus.SUCCEEDED),
-    **dict.fromkeys(("failed", "failure", "fail", "error"), TaskStatus.FAILED),
-    **dict.fromkeys(("canceled", "cancelled"), TaskStatus.FAILED),
-}
-# What a bare `status` says of a request, not of a task (JSend's words).
-_REQUEST_WORDS = frozenset({"error", "fail"})
-
-
-def _read_native(root: dict[str, Any], headers: Mapping[str, str]) -> Reading | None:
-    """Read `{code: 0, message, request_id, data: {task}}`; None if anything is not as documented.
-
-    A key that is not expected is such a thing too: it might hold what the general reader looks for.
-    """
-    data, message = root.get("data"), root.get("message")
-    if not (isinstance(data, dict) and isinstance(message, str)) or root.get("code") != 0:
-        return None
-    is_expected = root.keys() <= _ENVELOPE_KEYS and data.keys() <= _TASK_KEYS
-    if not is_expected or message.lower() not in OK_WORDS or data.get("task_status_msg"):
-        return None
-    word, info, video = data.get("task_status"), data.get("task_info") or {}, _native_video(data)
-    status = _STATUSES.get(word) if isinstance(word, str) else None
-    task_id = identifier(data.get("task_id"))
-    if status is None or task_id is None or video is None or not isinstance(info, dict):
-        return None
-    request_id = identifier(root.get("request_id")) or _header_id(headers)
-    task = Task(
-        task_id,
-        status,
-        web_url(video.get("url")),
-        "",
-        positive(video.get("duration")),
-        identifier(info.get("external_task_id")),
-        epoch(data.get("created_at")),
-        epoch(data.get("updated_at")),
-        request_id,
-    )
-    return Reading(Body.JSON, task, request_id=request_id, has_status=True, has_task_id=True)
-
-
-def _native_video(data: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the one video of a task, {} if there is none yet, None if there is anything else."""
-    result = data.get("task_result")
-    if not result:
-        return {}
-    videos = result.get("videos") if isinstance(result, dict) else None
-    if isinstance(videos, list) and len(videos) == 1 and isinstance(videos[0], dict):
-        return videos[0]
-    return None
+    return _read_object(root, headers)
 
 
 # -- any shape -------------------------------------------------------------------------------
 
 
-def _read_any(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
+def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
     tasks, layers = _unfold(root)
     task_id = _task_id(tasks)
     words = _status_words(tasks, task_id)
@@ -242,6 +178,17 @@ def _header_id(headers: Mapping[str, str]) -> str | None:
 
 
 # -- a task in any shape ---------------------------------------------------------------------
+
+_STATUSES = {
+    **dict.fromkeys(("submitted", "queued", "pending", "not_start"), TaskStatus.SUBMITTED),
+    **dict.fromkeys(("processing", "in_progress", "running"), TaskStatus.PROCESSING),
+    **dict.fromkeys(("succeed", "succeeded", "success"), TaskStatus.SUCCEEDED),
+    **dict.fromkeys(("completed", "done"), TaskStatus.SUCCEEDED),
+    **dict.fromkeys(("failed", "failure", "fail", "error"), TaskStatus.FAILED),
+    **dict.fromkeys(("canceled", "cancelled"), TaskStatus.FAILED),
+}
+# What a bare `status` says of a request, not of a task (JSend's words).
+_REQUEST_WORDS = frozenset({"error", "fail"})
 
 
 def _task_id(tasks: list[dict[str, Any]]) -> str | None:
