@@ -21,26 +21,10 @@ from yarl import URL
 
 from batch.clock import Clock
 from batch.job import Failure, FailureKind
-from batch.provider.mask import Mask
-from batch.provider.protocol import (
-    BrokenFetchError,
-    ExpiredLinkError,
-    Stale,
-    Stream,
-    Unsent,
-    UselessPartError,
-)
-from batch.provider.wire import (
-    SUBMIT_PATH,
-    Ambiguous,
-    QueryAnswer,
-    SubmitAnswer,
-    Unavailable,
-    read_query,
-    read_submit,
-    task_path,
-)
-from batch.redact import clean
+from batch.provider.answers import Ambiguous, QueryAnswer, Stale, SubmitAnswer, Unavailable, Unsent
+from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, Stream, UselessPartError
+from batch.provider.wire import SUBMIT_PATH, read_query, read_submit, task_path
+from batch.redact import Mask, clean
 
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_REDIRECTS = 5

@@ -1,33 +1,18 @@
-"""What the run needs of a provider. The client implements it over HTTP, tests in memory.
+"""What a run needs of a provider. The client implements it over HTTP, the tests in memory.
 
-`submit`, `look_up` and `query` never raise for anything that the network or the provider does: what
-happened is the answer (see `batch.provider.wire`, and `Unsent` for a request that did not go out at all).
-`fetch` raises, because a stream can break at any byte; the class says what may help.
+`submit` and `query` never raise for anything that the network or the provider does: what happened is
+the answer (see `batch.provider.answers`). `fetch` raises, because a stream can break at any byte; the
+class of the error says what may help.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.job import Failure
-from batch.provider.wire import QueryAnswer, SubmitAnswer
-
-
-@dataclass(frozen=True, slots=True)
-class Unsent:
-    """No byte of the request's body left: surely nothing was created."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The intent was too old when the request could have gone out (money rule 7). Nothing left."""
-
-    failure: Failure
+from batch.provider.answers import QueryAnswer, Stale, SubmitAnswer, Unsent
 
 
 class FetchError(Exception):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from batch.provider.answers import Task, TaskStatus
 from batch.provider.codes import OK_WORDS, VERDICTS
 from batch.provider.fields import (
     as_dict,
@@ -32,35 +33,6 @@ _MAX_DATA = 4  # root → data → data.data → data.data.data
 _MAX_LAYERS = 16  # objects of one answer that are looked at
 _MAX_SAID = 2_000  # characters of a message that are searched for its meaning
 _MAX_HEARD = 4_000  # characters of what is said that are looked at
-
-
-class TaskStatus(StrEnum):
-    """Where a task stands. What we do not know is `UNKNOWN`, and is asked for again."""
-
-    SUBMITTED = "submitted"
-    PROCESSING = "processing"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task as the provider tells it, whatever the envelope.
-
-    *url* is signed and therefore a secret; *message* is the reason of a failure, cleaned; the two
-    times are seconds since the epoch, and their difference at the end is the generation time.
-    """
-
-    task_id: str
-    status: TaskStatus
-    url: str | None = field(default=None, repr=False)
-    message: str = ""
-    video_duration_s: float | None = None
-    external_task_id: str | None = None
-    created_at: float | None = None
-    updated_at: float | None = None
-    request_id: str | None = None
 
 
 class Body(StrEnum):

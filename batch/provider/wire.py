@@ -14,38 +14,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from batch.job import Failure, FailureKind
+from batch.provider.answers import (
+    AccountRefused,
+    Ambiguous,
+    Created,
+    Exists,
+    Found,
+    NotFound,
+    QueryAnswer,
+    Refused,
+    Saturated,
+    SubmitAnswer,
+    Task,
+    TaskStatus,
+    Throttled,
+    Unavailable,
+)
 from batch.provider.codes import AUTH_CODES, MISSING_CODES, REFUSED_5XX, VERDICTS, Verdict
 from batch.provider.fields import header, parse_retry_after
-from batch.provider.shapes import Reading, Task, TaskStatus, read_answer
+from batch.provider.shapes import Reading, read_answer
 from batch.redact import clean
-
-__all__ = [
-    "RETENTION_S",
-    "SUBMIT_PATH",
-    "AccountRefused",
-    "Ambiguous",
-    "Created",
-    "Exists",
-    "Found",
-    "NotFound",
-    "QueryAnswer",
-    "Refused",
-    "Saturated",
-    "SubmitAnswer",
-    "Task",
-    "TaskStatus",
-    "Throttled",
-    "Unavailable",
-    "read_callback",
-    "read_query",
-    "read_submit",
-    "task_failure",
-    "task_path",
-]
 
 RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 SUBMIT_PATH = "/kling/v1/videos/text2video"
@@ -57,86 +48,6 @@ def task_path(identifier: str) -> str:
     Already percent-quoted: hand it to the HTTP library as it is.
     """
     return f"{SUBMIT_PATH}/{quote(identifier, safe='', errors='replace')}"
-
-
-# -- what an answer can be -------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """There is a task, and it is ours. It may have failed already."""
-
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class Exists:
-    """This external id was used before: the task was created earlier. Look it up."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Throttled:
-    """Too fast. Surely not created; again later, same id."""
-
-    failure: Failure
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Saturated:
-    """All slots are taken (1303). Surely not created; again when one is free, same id."""
-
-    failure: Failure
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """This one request is refused, for ever: `invalid_request` or `moderation`."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class AccountRefused:
-    """The whole account is refused (key, credit, permission, base URL). Surely not created."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Ambiguous:
-    """Nobody knows whether there is a task now."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The task as it stands."""
-
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class NotFound:
-    """The API, not a proxy, says that it has no such task (yet)."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Unavailable:
-    """No usable answer to a question that may be asked again for nothing."""
-
-    failure: Failure
-    retry_after_s: float | None = None
-
-
-SubmitAnswer = Created | Exists | Throttled | Saturated | Refused | AccountRefused | Ambiguous
-QueryAnswer = Found | NotFound | Unavailable | AccountRefused
 
 
 # -- what it means ---------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from batch.events import Event
 from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, Video
 from batch.media.check import MediaError, compare, inspect, inspect_data
 from batch.output.videos import OutputFolder, Part
+from batch.provider.answers import Found, NotFound, QueryAnswer, TaskStatus, Unavailable
 from batch.provider.protocol import (
     BrokenFetchError,
     ExpiredLinkError,
@@ -25,7 +26,6 @@ from batch.provider.protocol import (
     UselessPartError,
     VideoApi,
 )
-from batch.provider.wire import Found, NotFound, QueryAnswer, TaskStatus, Unavailable
 from batch.run.backoff import backoff
 from batch.run.lookup import LookUp
 from batch.run.stop import Stop, StopReason

@@ -14,16 +14,9 @@ from batch.clock import Clock
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.output.changes import Proof, Put
 from batch.output.writer import Journal
+from batch.provider.answers import AccountRefused, Found, NotFound, QueryAnswer, Task, Unavailable
 from batch.provider.protocol import VideoApi
-from batch.provider.wire import (
-    RETENTION_S,
-    AccountRefused,
-    Found,
-    NotFound,
-    QueryAnswer,
-    Task,
-    Unavailable,
-)
+from batch.provider.wire import RETENTION_S
 from batch.run.stop import Stop
 from batch.waker import sleep
 

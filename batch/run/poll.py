@@ -23,8 +23,7 @@ from batch.job import (
 )
 from batch.output.changes import GenerationTime, Put
 from batch.output.writer import Journal
-from batch.provider.protocol import VideoApi
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Found,
     NotFound,
@@ -32,8 +31,9 @@ from batch.provider.wire import (
     Task,
     TaskStatus,
     Unavailable,
-    task_failure,
 )
+from batch.provider.protocol import VideoApi
+from batch.provider.wire import task_failure
 from batch.run.lookup import LookUp
 from batch.run.stop import Stop, StopReason
 from batch.waker import sleep

@@ -19,18 +19,20 @@ from batch.events import Event
 from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
 from batch.output.changes import Put, Withdraw
 from batch.output.writer import Journal
-from batch.provider.protocol import Stale, Unsent, VideoApi
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
     Exists,
     Refused,
     Saturated,
+    Stale,
     SubmitAnswer,
     Task,
     Throttled,
+    Unsent,
 )
+from batch.provider.protocol import VideoApi
 from batch.run.backoff import delay
 from batch.run.gate import Pacer, Slots
 from batch.run.lookup import LookUp

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from batch.clock import SystemClock
+from batch.provider.answers import AccountRefused, Ambiguous, Found, Refused
 from batch.provider.client import Client
 from batch.provider.protocol import BrokenFetchError
-from batch.provider.wire import AccountRefused, Ambiguous, Found, Refused
 
 KEY = "Zm9vYmFy/2Jhei+xdWV1eA=="
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -32,8 +32,8 @@ from batch.manifest.schema import Rate
 from batch.output.results_file import ResultsFile
 from batch.output.sqlite import Store
 from batch.output.videos import OutputFolder
+from batch.provider.answers import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 from batch.provider.protocol import BrokenFetchError
-from batch.provider.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 from batch.run.budget import Budget
 from batch.run.download import Downloader
 from batch.run.feeder import Runner

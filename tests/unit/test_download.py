@@ -26,8 +26,8 @@ from scripted import (
 
 from batch.events import Stopping
 from batch.job import Failed, FailureKind, Generated, Landed
+from batch.provider.answers import Found, Task, TaskStatus
 from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, UselessPartError
-from batch.provider.wire import Found, Task, TaskStatus
 from batch.run.download import OUTAGE_S, TRIES
 from batch.run.stop import StopReason
 

@@ -17,8 +17,8 @@ from scripted import SAID, Body, Raises, Stages, attempt, found, generated, land
 
 from batch.events import DownloadBroke, Stopping
 from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, canonical_request
+from batch.provider.answers import Found, NotFound, TaskStatus, Unavailable
 from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, UselessPartError
-from batch.provider.wire import Found, NotFound, TaskStatus, Unavailable
 from batch.run.download import LINK_TRIES, RETRY_BASE_S, TRIES, TRIES_IN_ALL
 from batch.run.stop import StopReason
 

@@ -40,7 +40,7 @@ from batch.job import (
 )
 from batch.output.changes import Put, Row
 from batch.plan import Action, Plan, Policy, make_plan
-from batch.provider.wire import Created, Found, Refused, Task, TaskStatus
+from batch.provider.answers import Created, Found, Refused, Task, TaskStatus
 from batch.run.stop import StopReason
 
 VIDEO = video("8", 5000)

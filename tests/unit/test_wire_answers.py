@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batch.job import FailureKind
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -19,9 +19,8 @@ from batch.provider.wire import (
     Saturated,
     Throttled,
     Unavailable,
-    read_query,
-    read_submit,
 )
+from batch.provider.wire import read_query, read_submit
 
 HTML = b"<html><body>502 Bad Gateway</body></html>"
 NOW = 1_800_000_000.0

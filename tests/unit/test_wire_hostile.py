@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -18,11 +18,8 @@ from batch.provider.wire import (
     Found,
     Refused,
     Throttled,
-    read_callback,
-    read_query,
-    read_submit,
-    task_path,
 )
+from batch.provider.wire import read_callback, read_query, read_submit, task_path
 
 MIB = 1024 * 1024
 PATIENCE_S = 10.0  # of CPU: none needs a second, and what grows with the square needs minutes

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from batch.job import FailureKind
-from batch.provider.wire import (
-    SUBMIT_PATH,
+from batch.provider.answers import (
     AccountRefused,
     Created,
     Found,
@@ -20,6 +19,9 @@ from batch.provider.wire import (
     Task,
     TaskStatus,
     Unavailable,
+)
+from batch.provider.wire import (
+    SUBMIT_PATH,
     read_callback,
     read_query,
     read_submit,
