@@ -14,6 +14,10 @@ from typing import Any, Protocol
 from batch.job import Failure
 from batch.provider.answers import QueryAnswer, Stale, SubmitAnswer, Unsent
 
+# A submission is acknowledged within this time, or never delivered (where the platform can tell
+# the kernel so): how long a request may outlive the process that has sent it.
+DELIVERED_WITHIN_S = 5.0
+
 
 class FetchError(Exception):
     """A download broke. *failure* says how, in words that may be shown."""
@@ -24,7 +28,14 @@ class FetchError(Exception):
 
 
 class BrokenFetchError(FetchError):
-    """The connection, the server or the body: the same link may work in a moment."""
+    """The connection, the server or the body: the same link may work in a moment.
+
+    *retry_after_s* is the wait that the server asked for; such a refusal is no failed try.
+    """
+
+    def __init__(self, failure: Failure, retry_after_s: float | None = None) -> None:
+        super().__init__(failure)
+        self.retry_after_s = retry_after_s
 
 
 class ExpiredLinkError(FetchError):
@@ -84,6 +95,7 @@ class VideoApi(Protocol):
     ) -> AbstractAsyncContextManager[Stream]:
         """Open a signed link at byte *start*, if the file is still the one of *validator*.
 
-        Never carries the API key. Raises the errors of this module on entering.
+        Carries the API key only to the API's own origin. Raises the errors of this module on
+        entering.
         """
         ...

@@ -25,8 +25,8 @@ from batch.provider.fields import (
     identifier,
     parse,
     positive,
-    web_url,
 )
+from batch.provider.links import only_url, result_link
 from batch.redact import clean
 
 _MAX_DATA = 4  # root → data → data.data → data.data.data
@@ -175,20 +175,39 @@ def _read_task(
     tasks: list[dict[str, Any]], task_id: str, words: list[str], said: str, request_id: str | None
 ) -> Task:
     videos = [video for layer in tasks for video in _videos(layer)]
-    url = find(videos, web_url, "url") or find(tasks, web_url, "result_url")
+    link = result_link(tasks, videos)
+    status = _status(words, has_url=link is not None)
     infos = [info for layer in tasks if (info := as_dict(layer.get("task_info"))) is not None]
-    reason = find(tasks, _sentence, "task_status_msg") or find(tasks, _sentence, "fail_reason")
+    reason = find(tasks, _sentence, "task_status_msg") or find(tasks, _reason, "fail_reason")
+    reason = _REQUEST_ID.sub("", reason or said)
     return Task(
         task_id=task_id,
-        status=_status(words, has_url=url is not None),
-        url=url,
-        message=clean(_REQUEST_ID.sub("", reason or said)),
+        status=status,
+        # What a failed task links to is its input, or a page about the error.
+        url=link if status is TaskStatus.SUCCEEDED else None,
+        message=clean(_doubt(words, reason) if status is TaskStatus.UNKNOWN else reason),
         video_duration_s=find(videos, positive, "duration"),
         external_task_id=find([*infos, *tasks], identifier, "external_task_id"),
         created_at=find(tasks, epoch, "created_at", "create_time", "submit_time"),
         updated_at=find(tasks, epoch, "updated_at", "update_time", "finish_time"),
         request_id=request_id,
     )
+
+
+def _reason(value: Any) -> str | None:
+    """Read the reason of a failure; some relays put the link of a success there."""
+    return None if only_url(value) else _sentence(value)
+
+
+def _doubt(words: list[str], reason: str) -> str:
+    """Say why a status is not believed, with the provider's words."""
+    told = f": {reason}" if reason else ""
+    if not words:
+        return reason
+    if _STATUSES.get(words[0]) is TaskStatus.FAILED:
+        deeper = ", ".join(dict.fromkeys(words[1:]))
+        return f"the gateway says {words[0]}{told}; the task inside says {deeper}"
+    return f"the status {words[0]!r} is not known{told}"
 
 
 def _word(value: Any) -> str:
