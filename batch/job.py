@@ -55,6 +55,7 @@ class Failure:
     code: str | None = None
     http_status: int | None = None
     request_id: str | None = None
+    is_unexplained: bool = False  # a failed task whose reason is not known to pass
 
 
 def canonical_request(body: dict[str, Any]) -> str:

@@ -90,9 +90,13 @@ class AccountRefused:
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
-    """The answer does not tell whether a task was created."""
+    """The answer does not tell whether a task was created.
+
+    *is_page*: it came from no API at all, but is a page, or a bare 404 or 405.
+    """
 
     failure: Failure
+    is_page: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,10 +60,13 @@ def as_dict(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+_ERROR_KEYS = {"code", "message", "msg", "error"}
+
+
 def as_error(value: Any) -> dict[str, Any] | None:
     """Return an error that is an object, or is written into a text; other braces are just text."""
     found = as_dict(value)
-    return found if found is not None and found.keys() & {"code", "message", "error"} else None
+    return found if found is not None and _ERROR_KEYS & {key.lower() for key in found} else None
 
 
 def find(layers: Iterable[dict[str, Any]], read: Callable[[Any], T | None], *keys: str) -> T | None:

@@ -26,15 +26,18 @@ _RESULTS = (
 _LINKS = ("url", "videourl", "resulturl", "downloadurl", "resource")
 
 
-def result_link(layers: list[dict[str, Any]], videos: list[dict[str, Any]]) -> str | None:
-    """Return the link of a task that has succeeded: Kling's own first, or any other place.
+def own_link(layers: list[dict[str, Any]], videos: list[dict[str, Any]]) -> str | None:
+    """Return the link where Kling puts it, among the *videos* of a task, or where new-api does."""
+    return find(videos, web_url, "url") or find(layers, web_url, "result_url")
 
-    *layers* are the task's envelopes, outermost first; *videos* are what is listed there.
+
+def other_link(layers: list[dict[str, Any]]) -> str | None:
+    """Return a link from any other place where the result of a task may stand.
+
+    *layers* are the task's envelopes, outermost first.
     """
-    own = find(videos, web_url, "url") or find(layers, web_url, "result_url")
     return (
-        own
-        or next(_links(layers, _LINKS), None)
+        next(_links(layers, _LINKS), None)
         or next(_links(layers, ("watermarkurl",)), None)
         or find(layers, only_url, "fail_reason")
     )
@@ -48,7 +51,7 @@ def _links(values: Iterable[Any], keys: tuple[str, ...], depth: int = 0) -> Iter
             yield url
         elif (found := as_dict(value)) is not None and depth < _MAX_DEPTH:
             layer = flat(found)
-            yield from filter(None, (only_url(layer.get(key)) for key in keys))
+            yield from filter(None, (web_url(layer.get(key)) for key in keys))
             yield from _links(filter(None, map(layer.get, _RESULTS)), keys, depth + 1)
 
 
