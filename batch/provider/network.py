@@ -106,7 +106,8 @@ def network_failure(error: Exception, url: str, kind: FailureKind = FailureKind.
             text = "the address is no valid URL"
         case aiohttp.ClientResponseError():
             # The parser's first line gives the reason; those below quote the answer.
-            text = f"the answer breaks HTTP: {error.message.strip().partition(chr(10))[0]}"
+            reason = error.message.strip().partition("\n")[0].rstrip(": ")
+            text = f"the answer breaks HTTP ({reason})"
         case _:
             text = f"the connection broke ({type(error).__name__})"
     return Failure(kind, clean(text))
