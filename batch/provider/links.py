@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 from batch.provider.fields import as_dict, find, flat
 
 _MAX_URL = 8_192  # characters
-_MAX_DEPTH = 4  # objects and lists inside a result
+_MAX_DEPTH = 5  # objects and lists inside a result
 _PORTS = {"http": 80, "https": 443}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
