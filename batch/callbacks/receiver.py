@@ -22,7 +22,8 @@ from aiohttp import web
 
 from batch.callbacks.hints import Hints
 from batch.errors import UsageError
-from batch.provider.wire import TaskStatus, read_callback
+from batch.provider.answers import TaskStatus
+from batch.provider.wire import read_callback
 
 MAX_BODY_BYTES = 64 * 1024
 READ_TIMEOUT_S = 5.0

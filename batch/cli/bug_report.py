@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
+from collections.abc import Iterator
 from typing import IO
 
 import click
 
 from batch import __version__
+from batch.redact import Mask, redact
 
-_LINK = re.compile(r"(https?://[^\s'\"?#]*+)([?#][^\s'\"]*)?")
 _hidden: set[str] = set()
 
 
@@ -32,11 +32,7 @@ def write_bug_report(text: str) -> str:
 
     Where no file can be written (the disk may be full), the report goes to stderr.
     """
-    named = {value for name, value in os.environ.items() if _is_secret(name) and value}
-    for secret in sorted(named | _hidden, key=len, reverse=True):
-        text = text.replace(secret, "(secret)")
-    text = _LINK.sub(lambda link: f"{link[1]}?…" if link[2] else link[0], text)
-    text = re.sub(r"sk-[\w-]{6,}", "sk-…", text)
+    text = redact(Mask(*_hidden, *_environment_secrets(), shown="(secret)").text(text))
     about = f"kling-batch {__version__}, Python {platform.python_version()}, {platform.platform()}"
     report = f"{about}\n\n{text}\n"
     import tempfile  # noqa: PLC0415 - only a bug needs it
@@ -52,5 +48,11 @@ def write_bug_report(text: str) -> str:
     return file.name
 
 
-def _is_secret(name: str) -> bool:
-    return any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
+def _environment_secrets() -> Iterator[str]:
+    """Yield the values of variables that are named like a secret, and the passwords of proxies."""
+    for name, value in os.environ.items():
+        if any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSW")):
+            yield value
+        elif name.upper().endswith("_PROXY"):
+            credentials = value.rpartition("@")[0].rpartition("://")[2]
+            yield credentials.partition(":")[2]

@@ -15,6 +15,7 @@ from batch.attempt import Attempt, Generated
 from batch.job import Failure, FailureKind
 from batch.media.check import MediaError
 from batch.output.part import Part
+from batch.provider.answers import Found, NotFound, QueryAnswer, TaskStatus, Unavailable
 from batch.provider.protocol import (
     BrokenFetchError,
     ExpiredLinkError,
@@ -22,7 +23,6 @@ from batch.provider.protocol import (
     UselessPartError,
     VideoApi,
 )
-from batch.provider.wire import Found, NotFound, QueryAnswer, TaskStatus, Unavailable
 from batch.run.backoff import backoff
 from batch.run.context import RunContext
 from batch.run.lookup import LookUp

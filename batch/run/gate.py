@@ -25,8 +25,7 @@ from batch.attempt import Attempt
 from batch.clock import Clock
 from batch.manifest.limits import Rate
 from batch.output.state import Put, State
-from batch.provider.protocol import Unsent
-from batch.provider.wire import Saturated, Throttled
+from batch.provider.answers import Saturated, Throttled, Unsent
 from batch.run.backoff import delay
 from batch.run.context import RunContext
 from batch.waker import Waker, sleep

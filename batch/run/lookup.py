@@ -14,16 +14,9 @@ from batch.attempt import Attempt, Doubt, Intended, Open, PaidTask, Unconfirmed
 from batch.callbacks.hints import Hint
 from batch.job import Failure, FailureKind
 from batch.output.state import Proof, Put, State
+from batch.provider.answers import AccountRefused, Found, NotFound, QueryAnswer, Task, Unavailable
 from batch.provider.protocol import VideoApi
-from batch.provider.wire import (
-    RETENTION_S,
-    AccountRefused,
-    Found,
-    NotFound,
-    QueryAnswer,
-    Task,
-    Unavailable,
-)
+from batch.provider.wire import RETENTION_S
 from batch.run.context import RunContext
 from batch.waker import sleep
 

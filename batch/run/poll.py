@@ -13,8 +13,7 @@ from batch.attempt import Attempt, TimedOut
 from batch.callbacks.hints import Hint, Hints
 from batch.job import Failure, FailureKind
 from batch.output.state import Put, State
-from batch.provider.protocol import VideoApi
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Found,
     NotFound,
@@ -22,8 +21,9 @@ from batch.provider.wire import (
     Task,
     TaskStatus,
     Unavailable,
-    task_failure,
 )
+from batch.provider.protocol import VideoApi
+from batch.provider.wire import task_failure
 from batch.run.context import RunContext
 from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp

@@ -23,18 +23,20 @@ from batch.attempt import Attempt, Doubt, Intended, Lost, Open, PaidTask, Unconf
 from batch.callbacks.hints import Hint
 from batch.job import Failure, FailureKind
 from batch.output.state import Put, State, Withdraw
-from batch.provider.protocol import Stale, Unsent, VideoApi
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
     Exists,
     Refused,
     Saturated,
+    Stale,
     SubmitAnswer,
     Task,
     Throttled,
+    Unsent,
 )
+from batch.provider.protocol import VideoApi
 from batch.run.context import RunContext
 from batch.run.gate import Ticket
 from batch.run.lookup import LookUp

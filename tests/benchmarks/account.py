@@ -18,8 +18,8 @@ from typing import Any
 from fake_provider import video
 from virtual_time import EPOCH, VirtualLoop
 
+from batch.provider.answers import Created, Found, NotFound, Task, TaskStatus
 from batch.provider.protocol import Stream
-from batch.provider.wire import Created, Found, NotFound, Task, TaskStatus
 
 SPREAD = 0.25  # of generation times, in log time
 VIDEO_BYTES = 11e6  # the mean of 1080p clips of 5 s

@@ -42,7 +42,7 @@ from batch.output.row import make_row, to_line
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change, Proof, Put, Withdraw
 from batch.plan import PAYING, Decision, Policy, make_plan
-from batch.provider.wire import Found, NotFound, QueryAnswer, Task, TaskStatus
+from batch.provider.answers import Found, NotFound, QueryAnswer, Task, TaskStatus
 from batch.run.context import RunContext
 from batch.run.lookup import LookUp
 from batch.run.stop import Stop

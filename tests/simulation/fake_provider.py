@@ -21,14 +21,7 @@ from virtual_time import EPOCH, VirtualLoop
 from batch.callbacks.hints import Hints
 from batch.clock import Clock
 from batch.job import Failure, FailureKind
-from batch.provider.protocol import (
-    BrokenFetchError,
-    ExpiredLinkError,
-    Stale,
-    Unsent,
-    UselessPartError,
-)
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -38,12 +31,15 @@ from batch.provider.wire import (
     QueryAnswer,
     Refused,
     Saturated,
+    Stale,
     SubmitAnswer,
     Task,
     TaskStatus,
     Throttled,
     Unavailable,
+    Unsent,
 )
+from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, UselessPartError
 from batch.sandbox.clips import render
 from batch.sandbox.mp4 import free_header
 

@@ -31,8 +31,8 @@ from batch.manifest.limits import Limits, Rate
 from batch.output.layout import Layout
 from batch.output.videos import Videos
 from batch.plan import Policy
+from batch.provider.answers import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 from batch.provider.protocol import BrokenFetchError
-from batch.provider.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 from batch.run.context import RunContext
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder

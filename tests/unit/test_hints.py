@@ -12,7 +12,7 @@ from scripted import NOT_FOUND, SAID, Stages, attempt, found, play
 
 from batch.callbacks.hints import PROVED_BY, STRETCH, Hint, Hints, hash_token, new_token
 from batch.job import Lost, Open, Unconfirmed
-from batch.provider.wire import Found, Task, TaskStatus
+from batch.provider.answers import Found, Task, TaskStatus
 from batch.waker import sleep
 
 

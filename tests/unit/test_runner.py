@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch.output.changes import Put, Row
 from fake_provider import video
 from scripted import (
     ACCOUNT,
@@ -38,9 +39,8 @@ from batch.job import (
     canonical_request,
     fingerprint,
 )
-from batch.output.changes import Put, Row
 from batch.plan import Action, Plan, Policy, make_plan
-from batch.provider.wire import Created, Found, Refused, Task, TaskStatus
+from batch.provider.answers import Created, Found, Refused, Task, TaskStatus
 from batch.run.stop import StopReason
 
 VIDEO = video("8", 5000)

@@ -7,6 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from batch.output.changes import (
+    Fact,
+    GenerationTime,
+    Proof,
+    Put,
+    Row,
+    RunEnded,
+    RunStarted,
+    Withdraw,
+)
 from scripted import SAID, attempt, landed, opened
 
 from batch.errors import StateError
@@ -23,16 +33,6 @@ from batch.job import (
     Unconfirmed,
 )
 from batch.output import sqlite as store_module
-from batch.output.changes import (
-    Fact,
-    GenerationTime,
-    Proof,
-    Put,
-    Row,
-    RunEnded,
-    RunStarted,
-    Withdraw,
-)
 from batch.output.sqlite import GENERATION_TIMES_KEPT, Store
 
 FAILURE = Failure(FailureKind.MODERATION, "policy — ünïcode", "1301", 400, "r-1")

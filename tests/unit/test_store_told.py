@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch.output.changes import Fact, GenerationTime, Proof, Put, Row, RunEnded, RunStarted
 from scripted import SAID, attempt, generated, landed, opened
 
 from batch.errors import StateError
 from batch.job import Failed, FailureKind
 from batch.output import sqlite as store_module
-from batch.output.changes import Fact, GenerationTime, Proof, Put, Row, RunEnded, RunStarted
 from batch.output.sqlite import BUSY_TIMEOUT_S, GENERATION_TIMES_KEPT, Known, Store
 
 
