@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from batch.sandbox.api import hang_up
-from batch.sandbox.clips import CHUNK, SIZES, Clip
 from batch.sandbox.engine import Task
 from batch.sandbox.faults import FaultRule
+from batch.sandbox.video.clips import CHUNK, SIZES, Clip
 from batch.sandbox.world import World
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from batch.sandbox.clips import clip_duration_s
 from batch.sandbox.engine import Task, task_id_of_video
+from batch.sandbox.video.clips import clip_duration_s
 
 # An imitation has no secret to keep; a constant lets links outlive a restart.
 _SIGNING_KEY = b"the sandbox signs its links so that a mangled one is noticed"

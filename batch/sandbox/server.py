@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,11 +11,11 @@ from aiohttp import web
 from batch.sandbox.api import Api
 from batch.sandbox.callbacks import Callbacks
 from batch.sandbox.cdn import Cdn
-from batch.sandbox.clips import Clip
 from batch.sandbox.config import SandboxConfig
 from batch.sandbox.engine import Task
 from batch.sandbox.faults import FaultPlan
 from batch.sandbox.stats import Stats
+from batch.sandbox.video.clips import Clip
 from batch.sandbox.world import World
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -94,23 +93,6 @@ async def serve(
         for task in world.engine:
             callbacks.follow(task, since=started_at)
         yield Sandbox(world, base_url, cdn_url)
-
-
-async def main_async(
-    config: SandboxConfig,
-    *,
-    on_ready: Callable[[Sandbox], None] | None = None,
-    now: Callable[[], float] = time.time,
-) -> None:
-    """Serve until cancelled. Prints nothing; *on_ready* hears where the servers listen.
-
-    Raises:
-        OSError: a port is taken, or the journal cannot be opened.
-    """
-    async with serve(config, now=now) as sandbox:
-        if on_ready is not None:
-            on_ready(sandbox)
-        await asyncio.Event().wait()
 
 
 async def _listen(stack: AsyncExitStack, handler: _Handler, host: str, port: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batch.sandbox.clips import SIZES
+from batch.sandbox.video.clips import SIZES
 
 DEFAULT_MODEL = "kling-v1"  # what the real one takes when `model_name` is missing
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batch.sandbox.clips import Clip, padded, render
 from batch.sandbox.config import SandboxConfig
 from batch.sandbox.engine import Engine, Task
 from batch.sandbox.faults import FaultInjector, FaultRule, Subject
 from batch.sandbox.links import Links, task_object
 from batch.sandbox.stats import Stats
+from batch.sandbox.video.clips import Clip, padded, render
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ from batch.provider.wire import (
     Throttled,
     Unavailable,
 )
-from batch.sandbox.clips import render
-from batch.sandbox.mp4 import free_header
+from batch.sandbox.video.clips import render
+from batch.sandbox.video.mp4 import free_header
 
 WORKS, SILENT, ABSENT, RELAY = "works", "silent", "absent", "relay"
 """What a look-up by external id comes to: the task; no usable answer; "not found", always; another
