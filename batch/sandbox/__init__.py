@@ -7,14 +7,15 @@ For demonstrations, for tests, and for every author of a client of this API:
 
 It shares no code with the client, so that a misreading of the API by the client shows. Its parts:
 
-- `api` answers a request: creation with the documented limits and errors, queries by either id, the
-  list, and two pages of its own (`GET /sandbox/stats`, `POST /sandbox/faults`).
+- `api` answers a request in memory: creation with the documented limits and errors, queries by
+  either id, the list, and two pages of its own (`GET /sandbox/stats`, `POST /sandbox/faults`).
+- `edge` puts aiohttp around it, with the faults that are in the line and not in the answer.
 - `engine` holds the tasks. The status of a task is a function of its record and the moment, so
   nothing runs in the background, and the journal of records is all that a restart needs.
 - `cdn` serves the videos from a second origin, behind the signed links of `links`; `video` draws them.
 - `callbacks` POSTs each change of status to the `callback_url` of the task.
-- `faults` decides, request by request, what goes wrong. A `FaultPlan` is a list of rules like
-  `query:500:0.3`; a few words in a prompt do the same for one task (`sandbox:moderation`).
+- `kinds` names what can go wrong, `faults` reads the rules (`query:500:0.3`), `dice` decides which
+  rule hits which request. A word in a prompt does the same for one task (`sandbox:moderation`).
 
 `World` holds what these share: configuration, clock, engine, faults, statistics and links. The
 public face is `serve` and `SandboxConfig`; a test reads the rest off the `Sandbox` it is given.
@@ -24,7 +25,8 @@ from __future__ import annotations
 
 from batch.sandbox.config import SandboxConfig
 from batch.sandbox.engine import Task
-from batch.sandbox.faults import KINDS, FaultPlan, FaultPlanError, FaultRule
+from batch.sandbox.faults import FaultPlan, FaultPlanError, FaultRule
+from batch.sandbox.kinds import KINDS
 from batch.sandbox.server import Sandbox, serve
 from batch.sandbox.stats import Stats
 from batch.sandbox.video.clips import Clip

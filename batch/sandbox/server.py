@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from batch.sandbox.api import Api
 from batch.sandbox.callbacks import Callbacks
 from batch.sandbox.cdn import Cdn
 from batch.sandbox.config import SandboxConfig
+from batch.sandbox.edge import Edge
 from batch.sandbox.engine import Task
 from batch.sandbox.faults import FaultPlan
 from batch.sandbox.stats import Stats
@@ -58,6 +60,10 @@ class Sandbox:
         """Replace the fault plan; counting starts anew."""
         self._world.faults.replace(plan)
 
+    def configure(self, **changes: Any) -> None:
+        """Change fields of the configuration: a top-up (`has_credit`), say, or another cap."""
+        self._world.configure(**changes)
+
     def clip(self, task: Task) -> Clip:
         """Return the video of a task as it is served without faults."""
         return self._world.clip(task)
@@ -85,10 +91,11 @@ async def serve(
         callbacks = Callbacks(world)
         stack.push_async_callback(callbacks.close)
         host = world.config.host
-        cdn_url = await _listen(stack, Cdn(world).handle, host, world.config.cdn_port)
-        world.links.origin = cdn_url
-        api = Api(world, callbacks.follow)
-        base_url = await _listen(stack, api.handle, host, world.config.port)
+        cdn = Cdn(world)
+        cdn_url = await _listen(stack, cdn.handle, host, world.config.cdn_port)
+        edge = Edge(Api(world, callbacks.follow), cdn, world)
+        base_url = await _listen(stack, edge.handle, host, world.config.port)
+        world.links.origin, world.links.api_origin = cdn_url, base_url
         started_at = now()
         for task in world.engine:
             callbacks.follow(task, since=started_at)
