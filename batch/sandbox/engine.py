@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import random
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ _ID_EPOCH_MS = 1_568_000_000_000  # makes ids of 18 digits, of the size that rea
 _SMALLEST_ID = 10**17
 _VIDEO_ID_OFFSET = 184_549_382
 _DUPLICATE = RefusalError(400, 1201, "external_task_id already exists, it must be unique")
-_FAILING_WORDS = {f"sandbox:{name}": name for name in (*FAILURES, "stuck")}
+# In a prompt; with `*2` only the first two tasks of that prompt fail.
+_FAILING_WORD = re.compile(rf"sandbox:({'|'.join(FAILURES)}|stuck)(?:\*(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class Engine:
         number = len(self._by_id) + 1
         dice = random.Random(f"{self._seed}:{number}")  # noqa: S311 - a spread, no secret
         takes_s = _generation_s(order, self.config, dice)
-        fault = ending.kind if ending is not None else _word_fault(order.prompt)
+        fault = ending.kind if ending is not None else self._word_fault(order.prompt)
         message = ending.message if ending is not None else None
         if fault in FAILURES:
             takes_s *= 0.4  # a refusal comes sooner than a video
@@ -207,6 +209,13 @@ class Engine:
         self._keep(task)
         return task
 
+    def _word_fault(self, prompt: str) -> str | None:
+        word = _FAILING_WORD.search(prompt) if "sandbox:" in prompt else None
+        if word is None:
+            return None
+        earlier = sum(task.prompt == prompt for task in self) if word[2] else 0
+        return word[1] if not word[2] or earlier < int(word[2]) else None
+
     def _keep(self, task: Task) -> None:
         self._by_id[task.task_id] = task
         if task.external_task_id is not None:
@@ -229,12 +238,6 @@ def _generation_s(order: Order, config: SandboxConfig, dice: random.Random) -> f
         pace *= 1.2
     spread: float = dice.lognormvariate(0.0, config.sigma)
     return config.median_s * pace * spread / config.speed
-
-
-def _word_fault(prompt: str) -> str | None:
-    if "sandbox:" not in prompt:
-        return None
-    return next((fault for word, fault in _FAILING_WORDS.items() if word in prompt), None)
 
 
 def _read_journal(path: Path) -> Iterator[Task]:

@@ -29,14 +29,12 @@ class World:
     dice: random.Random
 
     @classmethod
-    def from_config(
-        cls, config: SandboxConfig, now: Callable[[], float], faults: FaultInjector | None = None
-    ) -> World:
-        """Make an empty one; *faults* takes the place of the configuration's plan."""
+    def from_config(cls, config: SandboxConfig, now: Callable[[], float]) -> World:
+        """Make an empty one."""
         return cls(
             now=now,
             engine=Engine(config),
-            faults=faults or FaultInjector(config.faults),
+            faults=FaultInjector(config.faults),
             stats=Stats(),
             links=Links(config.link_ttl_s),
             dice=random.Random(config.seed),  # noqa: S311 - request ids, no secrets
