@@ -1,26 +1,35 @@
 """A local imitation of Kling's text2video API as CometAPI serves it, over real HTTP.
 
-For demonstrations, for tests, and for anybody who writes a client of this API:
+For demonstrations, for tests, and for every author of a client of this API:
 
     async with serve(SandboxConfig(speed=30)) as sandbox:
         ...  # POST f"{sandbox.base_url}/kling/v1/videos/text2video" with any bearer token
 
-It imports nothing of the rest of the package, so that a misreading of the API by our client shows.
-What it serves: creation with the documented limits and errors, queries by either id, the list,
-callbacks, and real, playable videos that show their prompt, from another origin, behind signed
-links. What goes wrong is asked for with a `FaultPlan`, or with `sandbox:policy`, `sandbox:unsafe`,
-`sandbox:moderation`, `sandbox:generation`, `sandbox:empty-failure`, `sandbox:stuck` in a prompt.
-`GET /sandbox/stats` tells what happened; `POST /sandbox/faults` replaces the plan.
+It shares no code with the client, so that a misreading of the API by the client shows. Its parts:
+
+- `api` answers a request in memory: creation with the documented limits and errors, queries by
+  either id, the list, and two pages of its own (`GET /sandbox/stats`, `POST /sandbox/faults`).
+- `edge` puts aiohttp around it, with the faults that are in the line and not in the answer.
+- `engine` holds the tasks. The status of a task is a function of its record and the moment, so
+  nothing runs in the background, and the journal of records is all that a restart needs.
+- `cdn` serves the videos from a second origin, behind the signed links of `links`; `video` draws them.
+- `callbacks` POSTs each change of status to the `callback_url` of the task.
+- `kinds` names what can go wrong, `faults` reads the rules (`query:500:0.3`), `dice` decides which
+  rule hits which request. A word in a prompt does the same for one task (`sandbox:moderation`).
+
+`World` holds what these share: configuration, clock, engine, faults, statistics and links. The
+public face is `serve` and `SandboxConfig`; a test reads the rest off the `Sandbox` it is given.
 """
 
 from __future__ import annotations
 
-from batch.sandbox.clips import Clip
 from batch.sandbox.config import SandboxConfig
 from batch.sandbox.engine import Task
-from batch.sandbox.faults import KINDS, FaultPlan, FaultPlanError, FaultRule
-from batch.sandbox.server import Sandbox, main_async, serve
+from batch.sandbox.faults import FaultPlan, FaultPlanError, FaultRule
+from batch.sandbox.kinds import KINDS
+from batch.sandbox.server import Sandbox, serve
 from batch.sandbox.stats import Stats
+from batch.sandbox.video.clips import Clip
 
 __all__ = [
     "KINDS",
@@ -32,6 +41,5 @@ __all__ = [
     "SandboxConfig",
     "Stats",
     "Task",
-    "main_async",
     "serve",
 ]

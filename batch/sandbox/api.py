@@ -1,29 +1,28 @@
-"""The API: POST, GET by either id, list, and the sandbox's own two pages.
+"""The API without I/O: a request in, an answer and the fault that hits it out.
 
-A plain function from request to response without router or middleware: benchmarks send thousands
-of requests through it.
+One method from request to answer, without router or middleware: benchmarks send thousands of
+requests through it, and the simulated nights ask it in memory, in virtual time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from aiohttp import web
-
+from batch.sandbox.canned import CANNED
+from batch.sandbox.dice import Subject
 from batch.sandbox.engine import Task
-from batch.sandbox.faults import FaultPlan, FaultPlanError, FaultRule, Subject
+from batch.sandbox.faults import FaultPlan, FaultPlanError, FaultRule
 from batch.sandbox.links import task_object
 from batch.sandbox.shapes import (
+    OWN_ORIGIN,
     Answer,
     as_json,
-    canned,
     kling_error,
-    new_request_id,
     page,
     refusal,
     relay_error,
@@ -34,54 +33,62 @@ from batch.sandbox.validation import Order, RefusalError, read_order
 from batch.sandbox.world import World
 
 PATH = "/kling/v1/videos/text2video"
-_LONG_S = 3600.0  # a hang without a length of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request. *path* and *query* are decoded."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 class Api:
-    """Answers requests. *on_created* hears of every new task."""
+    """Answers requests. *on_created* is called with every new task."""
 
     def __init__(self, world: World, on_created: Callable[[Task], None]) -> None:
         self._world = world
         self._on_created = on_created
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
+    def answer(self, request: Request) -> tuple[Answer, FaultRule | None]:
+        """Answer one request; the fault, if any, says what is still to happen in the line."""
+        try:
+            answer, fault = self._answer(request)
+        except RefusalError as exc:
+            return refusal(exc.status, exc.code, exc.message, self._world.request_id()), None
+        if fault is not None and (head := fault.head(self._world.now())):
+            answer = replace(answer, headers={**answer.headers, **head})
+        return answer, fault
+
+    def _answer(self, request: Request) -> tuple[Answer, FaultRule | None]:
         path = request.path
         if path.startswith("/sandbox/"):
-            return _response(await self._own_page(request, path))
+            return self._own_page(request), None
+        fault = self._world.faults.pick("any", Subject(path))
+        if fault is not None:
+            return self._instead(fault) or page(404, "404 Not Found"), fault
+        if path == PATH and request.method == "POST":
+            return self._count_submit(request)
         if path != PATH and not path.startswith(PATH + "/"):
-            return _response(page(404, "404 Not Found"))
-        try:
-            answer, fault = await self._kling(request, path)
-        except RefusalError as exc:
-            answer, fault = refusal(exc.status, exc.code, exc.message), None
-        if self._world.config.latency_s:
-            await asyncio.sleep(self._world.config.latency_s)
-        if fault is None:
-            return _response(answer)
-        return await _faulty_response(request, answer, fault)
-
-    async def _kling(self, request: web.BaseRequest, path: str) -> tuple[Answer, FaultRule | None]:
-        stats, method = self._world.stats, request.method
-        is_collection = path == PATH
-        if method == "POST" and is_collection:
-            stats.posts += 1
-            stats.post_times.append(self._world.now())
-            try:
-                return await self._submit(request)
-            except RefusalError:
-                stats.refused += 1
-                raise
-        if method != "GET":
-            return kling_error(404, 1202, f"method {method} is not supported"), None
-        account = self._account(request)
-        if is_collection:
+            return page(404, "404 Not Found"), None
+        if request.method != "GET":
+            text = f"method {request.method} is not supported"
+            return kling_error(404, 1202, text, self._world.request_id()), None
+        account = self.account(request.headers)
+        if path == PATH:
             return self._list(request, account)
         return self._query(account, path[len(PATH) + 1 :])
 
-    def _account(self, request: web.BaseRequest) -> str:
-        """Tell whose key it is; the key itself is forgotten at once."""
-        header = request.headers.get("Authorization", "")
+    def account(self, headers: Mapping[str, str]) -> str:
+        """Return a hash of the key; the key itself is kept nowhere.
+
+        Raises:
+            RefusalError: there is no key, or it is not the right one.
+        """
+        header = headers.get("Authorization", "")
         scheme, _, key = header.partition(" ")
         expected = self._world.config.api_key
         if header and scheme.lower() == "bearer" and key.strip() and expected in (None, key):
@@ -93,13 +100,28 @@ class Api:
             raise RefusalError(401, 1000, "Authentication failed")
         raise RefusalError(401, 1002, "Authorization is invalid")
 
+    def _instead(self, fault: FaultRule) -> Answer | None:
+        """Return the answer that the fault puts in place of the real one, if it does."""
+        canned = CANNED.get(fault.base_kind)
+        return None if canned is None else canned.answer(self._world.request_id(), fault.message)
+
     # -- submitting --------------------------------------------------------------------------
 
-    async def _submit(self, request: web.BaseRequest) -> tuple[Answer, FaultRule | None]:
-        world = self._world
-        account = self._account(request)
+    def _count_submit(self, request: Request) -> tuple[Answer, FaultRule | None]:
+        stats = self._world.stats
+        stats.posts += 1
+        stats.post_times.append(self._world.now())
         try:
-            body = json.loads(await request.read())
+            return self._submit(request)
+        except RefusalError:
+            stats.refused += 1
+            raise
+
+    def _submit(self, request: Request) -> tuple[Answer, FaultRule | None]:
+        world = self._world
+        account = self.account(request.headers)
+        try:
+            body = json.loads(request.body)
         except ValueError:
             raise RefusalError(400, 1200, "Invalid request parameters: no JSON") from None
         said = body if isinstance(body, dict) else {}
@@ -109,13 +131,15 @@ class Api:
         fault = world.faults.pick("submit", about)
         if fault is not None and not fault.creates:
             world.stats.refused += 1
-            return canned(fault.base_kind) or kling_error(500, 5000, "not created"), fault
+            refused = kling_error(500, 5000, "not created", world.request_id())
+            return self._instead(fault) or refused, fault
         task = self._create(account, body)
-        shape, is_numeric = world.faults.dress("submit", about)
-        shown = task_object(task, "submitted", None)
+        shown = task_object(
+            task, "submitted", None, tells_external_id=world.config.tells_external_id
+        )
         del shown["task_result"]
-        answer = success(shown, shape, has_numeric_ids=is_numeric)
-        return (answer if fault is None else _spoiled(answer, fault)), fault
+        answer = success(shown, world.request_id(), world.faults.dress("submit", about))
+        return (answer if fault is None else self._spoiled(answer, fault)), fault
 
     def _create(self, account: str, body: Any) -> Task:
         world = self._world
@@ -126,57 +150,59 @@ class Api:
         )
         moment, number = world.now(), len(world.engine) + 1
         key = order.external_task_id or order.prompt
+        world.engine.admit(account, order, moment)
         ending = world.faults.pick("outcome", Subject(key, number, order.prompt))
-        fault = None if ending is None else ending.kind
-        task = world.engine.create(account, order, body, moment, fault)
+        task = world.engine.create(account, order, body, moment, ending)
         world.stats.created += 1
         in_flight = world.engine.in_flight(account, moment)
         world.stats.most_in_flight = max(world.stats.most_in_flight, in_flight)
         self._on_created(task)
         return task
 
+    def _spoiled(self, answer: Answer, fault: FaultRule) -> Answer:
+        """Return the answer that is sent for a request that was served."""
+        if fault.base_kind == "garbled-2xx":
+            return Answer(200, answer.body[: int(len(answer.body) * fault.at)])
+        return self._instead(fault) or answer
+
     # -- asking ------------------------------------------------------------------------------
 
     def _query(self, account: str, reference: str) -> tuple[Answer, FaultRule | None]:
-        world = self._world
-        moment = world.now()
-        by_id = world.engine.by_task_id(reference)
-        by_external_id = world.engine.by_external_id(account, reference)
-        is_lookup = by_id is None and (by_external_id is not None or not reference.isdigit())
-        where, task = ("lookup", by_external_id) if is_lookup else ("query", by_id)
-        if is_lookup:
-            world.stats.lookups += 1
-        else:
-            world.stats.queries += 1
-            world.stats.query_times[reference].append(moment)
+        world, moment = self._world, self._world.now()
+        task = world.engine.by_task_id(reference)
+        is_lookup = task is None
+        if task is None:
+            task = world.engine.by_external_id(account, reference)
+            is_lookup = task is not None or not reference.isdigit()
+        where = "lookup" if is_lookup else "query"
+        world.stats.note_query(reference, moment, is_lookup=is_lookup)
         about = Subject(reference)
         if task is not None:
             about = Subject(reference, task.number, task.prompt)
         fault = world.faults.pick(where, about)
-        if fault is not None and (answer := canned(fault.base_kind)) is not None:
+        if fault is not None and (answer := self._instead(fault)) is not None:
             return answer, fault
-        if (
-            task is None
-            or task.account != account
-            or (is_lookup and not world.config.lookup)
-            or not world.engine.is_visible(task, moment)
-        ):
+        if fault is not None and fault.kind == "other-task":
+            task = next(iter(world.engine), None)
+        elif task is not None and not world.sees(account, task, moment, by_task_id=not is_lookup):
+            task = None
+        if task is None:
             return self._not_found(), fault
-        shape, is_numeric = world.faults.dress(where, about)
-        shown = _told(world.shown(task, task.status(moment)), fault)
-        answer = success(shown, shape, has_numeric_ids=is_numeric)
-        return (answer if fault is None else _spoiled(answer, fault)), fault
+        dress = world.faults.dress(where, about)
+        shown = world.shown(task, task.status(moment), is_at_api=dress.link == OWN_ORIGIN)
+        answer = success(_told(shown, fault), world.request_id(), dress)
+        return (answer if fault is None else self._spoiled(answer, fault)), fault
 
     def _not_found(self) -> Answer:
         if self._world.config.not_found == "kling":
-            return kling_error(404, 1203, "task not found")
+            return kling_error(404, 1203, "task not found", self._world.request_id())
         return relay_error(400, "task_not_exist", "task_not_exist")
 
-    def _list(self, request: web.BaseRequest, account: str) -> tuple[Answer, FaultRule | None]:
+    def _list(self, request: Request, account: str) -> tuple[Answer, FaultRule | None]:
         world = self._world
         world.stats.lists += 1
         fault = world.faults.pick("list", Subject(account))
-        if fault is not None and (answer := canned(fault.base_kind)) is not None:
+        if fault is not None and (answer := self._instead(fault)) is not None:
             return answer, fault
         if not world.config.list_tasks:
             return page(404, "404 Not Found"), fault
@@ -188,19 +214,19 @@ class Api:
             for task in world.engine.page(account, number, size)
             if world.engine.is_visible(task, moment)
         ]
-        envelope = {"code": 0, "message": "SUCCEED", "request_id": new_request_id(), "data": tasks}
-        return as_json(envelope), fault
+        envelope = {"code": 0, "message": "SUCCEED", "request_id": world.request_id()}
+        return as_json({**envelope, "data": tasks}), fault
 
     # -- the sandbox's own pages -------------------------------------------------------------
 
-    async def _own_page(self, request: web.BaseRequest, path: str) -> Answer:
+    def _own_page(self, request: Request) -> Answer:
         world = self._world
-        if path == "/sandbox/stats" and request.method == "GET":
+        if request.path == "/sandbox/stats" and request.method == "GET":
             fired = dict(world.faults.fired)
             return as_json(report(world.stats, world.engine, fired, world.now()))
-        if path == "/sandbox/faults" and request.method == "POST":
+        if request.path == "/sandbox/faults" and request.method == "POST":
             try:
-                plan = FaultPlan.from_mapping(json.loads(await request.read()))
+                plan = FaultPlan.from_mapping(json.loads(request.body))
             except (FaultPlanError, ValueError, TypeError) as exc:
                 return as_json({"error": str(exc)}, 400)
             world.faults.replace(plan)
@@ -213,8 +239,8 @@ def _account_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _count(request: web.BaseRequest, name: str, *, default: int, most: int) -> int:
-    text = request.rel_url.query.get(name, str(default))
+def _count(request: Request, name: str, *, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
     if not text.isdecimal() or not 1 <= int(text) <= most:
         raise RefusalError(400, 1201, f"{name} is invalid: must be from 1 to {most}")
     return int(text)
@@ -235,57 +261,3 @@ def _told(shown: dict[str, Any], fault: FaultRule | None) -> dict[str, Any]:
             return {**shown, **told, "task_result": {}}
         case _:
             return shown
-
-
-def _spoiled(answer: Answer, fault: FaultRule) -> Answer:
-    """Return what is answered instead, where the fault is in the answer and not in the line."""
-    if fault.base_kind == "garbled-2xx":
-        return Answer(200, answer.body[: int(len(answer.body) * fault.at)])
-    return canned(fault.base_kind) or answer
-
-
-def _response(answer: Answer) -> web.Response:
-    headers = {"Content-Type": answer.content_type, **answer.headers}
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
-
-
-async def _faulty_response(
-    request: web.BaseRequest, answer: Answer, fault: FaultRule
-) -> web.StreamResponse:
-    """Send the answer as the fault has it: late, half, or not at all."""
-    match fault.base_kind:
-        case "drop":
-            hang_up(request)
-        case "hang":
-            await asyncio.sleep(fault.lasts(_LONG_S))
-            hang_up(request)
-        case "slow":
-            await asyncio.sleep(fault.lasts(2.0))
-        case "truncated":
-            return await _half(request, answer, fault.at)
-        case _:
-            pass
-    response = _response(answer)
-    if fault.retry_after is not None:
-        response.headers["Retry-After"] = f"{fault.retry_after:g}"
-    return response
-
-
-async def _half(request: web.BaseRequest, answer: Answer, part: float) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status)
-    response.content_type = "application/json"
-    response.content_length = len(answer.body)
-    await response.prepare(request)
-    await response.write(answer.body[: int(len(answer.body) * part)])
-    hang_up(request, is_clean=True)
-    return response
-
-
-def hang_up(request: web.BaseRequest, *, is_clean: bool = False) -> None:
-    """Close the connection under the request; *is_clean* lets what was written arrive."""
-    if request.transport is None:
-        return
-    if is_clean:
-        request.transport.close()
-    else:
-        request.transport.abort()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import re
 from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from batch.sandbox.api import hang_up
-from batch.sandbox.clips import CHUNK, SIZES, Clip
 from batch.sandbox.engine import Task
 from batch.sandbox.faults import FaultRule
+from batch.sandbox.video.clips import CHUNK, SIZES, Clip
 from batch.sandbox.world import World
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _LONG_S = 3600.0
 _TICK_S = 0.05  # a slow download gets a piece so often
-_STATUSES = {"500": 500, "503": 503, "403": 403, "404": 404}
+_STATUSES = ("403", "404", "429", "500", "503")
+_WITHOUT_RANGES = ("no-range", "no-length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,17 @@ class Cdn:
         self._editions = itertools.count(1)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
+        """Answer one request at the origin of the videos."""
+        if "Authorization" in request.headers:
+            self._world.stats.key_leaks += 1
+            return _plain(400, "the API key does not belong here")
+        return await self.serve(request)
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve the video of a signed link."""
         world = self._world
         if request.method not in ("GET", "HEAD"):
             return _plain(405, "method not allowed")
-        if "Authorization" in request.headers:
-            world.stats.key_leaks += 1
-            return _plain(400, "the API key does not belong here")
         moment = world.now()
         task_id = world.links.check(request.path, request.rel_url.query, moment)
         if task_id is None:
@@ -57,7 +62,7 @@ class Cdn:
             return _plain(404, "cleared after 30 days")
         world.stats.downloads += 1
         fault = None if request.path.startswith("/moved") else world.fault("download", task)
-        if fault is not None and (instead := await _instead(request, fault)) is not None:
+        if fault is not None and (instead := await _instead(request, fault, moment)) is not None:
             return instead
         return await self._send(request, self._clip(task, fault), fault)
 
@@ -83,33 +88,50 @@ class Cdn:
         self, request: web.BaseRequest, clip: Clip, fault: FaultRule | None
     ) -> web.StreamResponse:
         kind = None if fault is None else fault.kind
-        headers = {"Content-Type": "video/mp4", "ETag": clip.etag}
         span: _Span | None = _Span(0, clip.size, is_partial=False)
-        if kind not in ("no-range", "no-length"):
-            headers["Accept-Ranges"] = "bytes"
+        if kind not in _WITHOUT_RANGES:
             span = _asked_span(request, clip)
         if span is None or (kind == "416" and span.is_partial):
-            headers["Content-Range"] = f"bytes */{clip.size}"
-            return web.Response(status=416, headers=headers)
+            head = {"ETag": clip.etag, "Content-Range": f"bytes */{clip.size}"}
+            return web.Response(status=416, headers=head)
         if kind == "wrong-offset" and span.is_partial:
             span = replace(span, start=span.start // 2)
-        if span.is_partial:
-            headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{clip.size}"
-        response = web.StreamResponse(status=206 if span.is_partial else 200, headers=headers)
+        status, headers = self._head(clip, span, fault)
+        is_short = fault is None and span.stop - span.start <= CHUNK
+        if request.method == "GET" and (is_short or kind == "gzip"):
+            body = b"".join(clip.chunks(span.start, span.stop))
+            self._world.stats.bytes += len(body)
+            body = gzip.compress(body, mtime=0) if kind == "gzip" else body
+            return web.Response(status=status, headers=headers, body=body)
+        response = web.StreamResponse(status=status, headers=headers)
         if kind == "no-length":
             response.enable_chunked_encoding()
         else:
             response.content_length = span.stop - span.start
-        if request.method == "HEAD":
-            await response.prepare(request)
-            return response
-        if fault is None and span.stop - span.start <= CHUNK:
-            body = b"".join(clip.chunks(span.start, span.stop))
-            self._world.stats.bytes += len(body)
-            return web.Response(status=response.status, headers=headers, body=body)
         await response.prepare(request)
-        await self._stream(request, response, clip, span, fault)
+        if request.method != "HEAD":
+            await self._stream(request, response, clip, span, fault)
         return response
+
+    def _head(self, clip: Clip, span: _Span, fault: FaultRule | None) -> tuple[int, dict[str, str]]:
+        """Return status and headers of a file or of a part."""
+        kind = None if fault is None else fault.kind
+        headers = {"Content-Type": "video/mp4", "ETag": clip.etag}
+        if kind not in _WITHOUT_RANGES:
+            headers["Accept-Ranges"] = "bytes"
+        status = 200
+        if span.is_partial:
+            status = 206
+            headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{clip.size}"
+        elif kind in ("203", "206"):
+            status = int(kind)
+        if fault is not None:
+            headers |= fault.head(self._world.now())
+        if fault is not None and kind == "label":
+            headers["Content-Type"] = fault.to or "text/html"
+        if kind == "gzip":
+            headers["Content-Encoding"] = "gzip"
+        return status, headers
 
     async def _stream(
         self,
@@ -140,11 +162,14 @@ def _plain(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=text)
 
 
-async def _instead(request: web.BaseRequest, fault: FaultRule) -> web.StreamResponse | None:
-    """Return what is answered in place of a file, if the fault is of that sort."""
+async def _instead(
+    request: web.BaseRequest, fault: FaultRule, moment: float
+) -> web.StreamResponse | None:
+    """Return the answer in place of a file, if the fault is of that sort."""
     kind = fault.kind
     if kind in _STATUSES:
-        return _plain(_STATUSES[kind], fault.message or "asked for by the fault plan")
+        text = fault.message or "asked for by the fault plan"
+        return web.Response(status=int(kind), text=text, headers=fault.head(moment))
     match kind:
         case "html-200":
             return web.Response(text="<!doctype html><p>Just a moment...", content_type="text/html")
@@ -193,3 +218,13 @@ async def _drip(response: web.StreamResponse, chunk: bytes | memoryview, bytes_p
     for start in range(0, len(chunk), step):
         await response.write(chunk[start : start + step])
         await asyncio.sleep(_TICK_S)
+
+
+def hang_up(request: web.BaseRequest, *, is_clean: bool = False) -> None:
+    """Close the connection under the request; *is_clean* lets written bytes arrive."""
+    if request.transport is None:
+        return
+    if is_clean:
+        request.transport.close()
+    else:
+        request.transport.abort()

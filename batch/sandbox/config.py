@@ -31,6 +31,11 @@ class SandboxConfig:
         lookup: whether a GET by external_task_id is served.
         list_tasks: whether the list is served.
         unique_external_ids: whether a second use of an external_task_id is refused, as documented.
+        checks_duplicates_first: before credit and slots, or after them.
+        tells_external_id: whether an answer names the external_task_id.
+        other_keys: what a key sees of another key's tasks: nothing, those it asks for by task id,
+            or everything.
+        has_credit: without it submissions are refused with 1102.
         not_found: which of the two known answers an unknown task gets.
         latency_s: how long every answer of the API takes.
         max_prompt_chars: longer prompts are refused with 1201.
@@ -56,6 +61,10 @@ class SandboxConfig:
     lookup: bool = True
     list_tasks: bool = True
     unique_external_ids: bool = True
+    checks_duplicates_first: bool = True
+    tells_external_id: bool = True
+    other_keys: Literal["nothing", "task-ids", "everything"] = "nothing"
+    has_credit: bool = True
     not_found: Literal["kling", "new-api"] = "kling"
     latency_s: float = 0.0
     max_prompt_chars: int = 2500

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import random
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,20 +18,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from batch.sandbox.config import SandboxConfig
+from batch.sandbox.faults import FaultRule
+from batch.sandbox.kinds import FAILURES
 from batch.sandbox.validation import MODELS, Order, RefusalError
 
 _ID_EPOCH_MS = 1_568_000_000_000  # makes ids of 18 digits, of the size that real ones have
 _SMALLEST_ID = 10**17
 _VIDEO_ID_OFFSET = 184_549_382
-RISK_CONTROL = "Failure to pass the risk control system"
-
-# outcome fault -> the task's message; the same words in a prompt have the same effect
-FAILURES: dict[str, str] = {
-    "moderation": RISK_CONTROL,
-    "generation": "generation error",
-    "empty-failure": "",
-}
-_FAILING_WORDS = {f"sandbox:{name}": name for name in (*FAILURES, "stuck")}
+_DUPLICATE = RefusalError(400, 1201, "external_task_id already exists, it must be unique")
+# In a prompt; with `*2` only the first two tasks of that prompt fail.
+_FAILING_WORD = re.compile(rf"sandbox:({'|'.join(FAILURES)}|stuck)(?:\*(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +91,9 @@ class Engine:
     """All tasks of a server, by every key that they are asked for. O(1) per request."""
 
     def __init__(self, config: SandboxConfig) -> None:
-        self._config = config
+        self.config = config  # may be replaced at any time
         self._by_id: dict[str, Task] = {}
-        self._by_external_id: dict[tuple[str, str], Task] = {}
+        self._by_external_id: defaultdict[str, list[Task]] = defaultdict(list)
         self._by_account: defaultdict[str, list[Task]] = defaultdict(list)
         self._in_flight: defaultdict[str, list[float]] = defaultdict(list)
         self._last_id = _SMALLEST_ID
@@ -105,7 +102,7 @@ class Engine:
 
     def open(self) -> None:
         """Bring back what the journal holds, and go on writing to it."""
-        path = self._config.journal
+        path = self.config.journal
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,8 +129,10 @@ class Engine:
         return self._by_id.get(task_id)
 
     def by_external_id(self, account: str, external_task_id: str) -> Task | None:
-        """Find an account's task by the id that the account gave it."""
-        return self._by_external_id.get((account, external_task_id))
+        """Find the first task of that external id among those that the account knows of."""
+        found = self._by_external_id.get(external_task_id, ())
+        sees_all = self.config.other_keys == "everything"
+        return next((task for task in found if sees_all or task.account == account), None)
 
     def page(self, account: str, number: int, size: int) -> list[Task]:
         """Return a page of an account's tasks, the newest first; pages count from 1."""
@@ -143,7 +142,7 @@ class Engine:
     def is_visible(self, task: Task, moment: float) -> bool:
         """Tell whether queries find it: not right after creation, and not after 30 days."""
         age = max(moment - task.created_at, 0.0)  # a clock may jump back
-        return self._config.invisible_s <= age <= self._config.kept_s
+        return self.config.invisible_s <= age <= self.config.kept_s
 
     def in_flight(self, account: str, moment: float) -> int:
         """Count an account's tasks that hold a slot."""
@@ -152,19 +151,39 @@ class Engine:
             heapq.heappop(ends)
         return len(ends)
 
-    def create(
-        self, account: str, order: Order, body: dict[str, Any], moment: float, fault: str | None
-    ) -> Task:
-        """Make a task, and write it down before anybody hears of it.
+    def admit(self, account: str, order: Order, moment: float) -> None:
+        """Let a request in.
 
         Raises:
-            RefusalError: the external id is taken (1201), or all slots are (1303).
+            RefusalError: the external id is taken (1201), or there is no credit (1102) or slot (1303).
         """
-        self._admit(account, order, moment)
+        config, external_id = self.config, order.external_task_id
+        taken = external_id is not None and self.by_external_id(account, external_id) is not None
+        is_duplicate = taken and config.unique_external_ids
+        if is_duplicate and config.checks_duplicates_first:
+            raise _DUPLICATE
+        if not config.has_credit:
+            raise RefusalError(429, 1102, "Account balance not enough")
+        cap = config.max_parallel
+        if cap is not None and self.in_flight(account, moment) >= cap:
+            raise RefusalError(429, 1303, "parallel task over resource pack limit")
+        if is_duplicate:
+            raise _DUPLICATE
+
+    def create(
+        self,
+        account: str,
+        order: Order,
+        body: dict[str, Any],
+        moment: float,
+        ending: FaultRule | None = None,
+    ) -> Task:
+        """Make a task, and write it down before it is announced; *ending* is its outcome."""
         number = len(self._by_id) + 1
         dice = random.Random(f"{self._seed}:{number}")  # noqa: S311 - a spread, no secret
-        takes_s = _generation_s(order, self._config, dice)
-        fault = fault or _word_fault(order.prompt)
+        takes_s = _generation_s(order, self.config, dice)
+        fault = ending.kind if ending is not None else self._word_fault(order.prompt)
+        message = ending.message if ending is not None else None
         if fault in FAILURES:
             takes_s *= 0.4  # a refusal comes sooner than a video
         task = Task(
@@ -182,7 +201,7 @@ class Engine:
             started_at=moment + takes_s * dice.uniform(0.05, 0.15),
             finished_at=None if fault == "stuck" else moment + takes_s,
             fault=fault,
-            message=FAILURES.get(fault or "", ""),
+            message=FAILURES.get(fault or "", "") if message is None else message,
         )
         if self._journal is not None:
             self._journal.write(json.dumps(asdict(task)) + "\n")
@@ -190,22 +209,17 @@ class Engine:
         self._keep(task)
         return task
 
-    def _admit(self, account: str, order: Order, moment: float) -> None:
-        external_id = order.external_task_id
-        if (
-            external_id is not None
-            and self._config.unique_external_ids
-            and (account, external_id) in self._by_external_id
-        ):
-            raise RefusalError(400, 1201, "external_task_id already exists, it must be unique")
-        cap = self._config.max_parallel
-        if cap is not None and self.in_flight(account, moment) >= cap:
-            raise RefusalError(429, 1303, "parallel task over resource pack limit")
+    def _word_fault(self, prompt: str) -> str | None:
+        word = _FAILING_WORD.search(prompt) if "sandbox:" in prompt else None
+        if word is None:
+            return None
+        earlier = sum(task.prompt == prompt for task in self) if word[2] else 0
+        return word[1] if not word[2] or earlier < int(word[2]) else None
 
     def _keep(self, task: Task) -> None:
         self._by_id[task.task_id] = task
         if task.external_task_id is not None:
-            self._by_external_id.setdefault((task.account, task.external_task_id), task)
+            self._by_external_id[task.external_task_id].append(task)
         self._by_account[task.account].append(task)
         end = float("inf") if task.finished_at is None else task.finished_at
         heapq.heappush(self._in_flight[task.account], end)
@@ -224,12 +238,6 @@ def _generation_s(order: Order, config: SandboxConfig, dice: random.Random) -> f
         pace *= 1.2
     spread: float = dice.lognormvariate(0.0, config.sigma)
     return config.median_s * pace * spread / config.speed
-
-
-def _word_fault(prompt: str) -> str | None:
-    if "sandbox:" not in prompt:
-        return None
-    return next((fault for word, fault in _FAILING_WORDS.items() if word in prompt), None)
 
 
 def _read_journal(path: Path) -> Iterator[Task]:

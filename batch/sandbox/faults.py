@@ -1,116 +1,78 @@
-"""What goes wrong on request: the fault plan, and the dice that decide when.
+"""What goes wrong on request: rules, and the plan that lists them.
 
-A rule names a place, a kind, and when. As text, for a command line: `submit:drop-after:0.2`,
+A rule names a stage, a kind, and when. As text, for a command line: `submit:drop-after:0.2`,
 `query:500:0.3`, `download:cut:first=1`, `submit:429:every=5,retry-after=2`, `query:shape:5`.
 As a mapping: `{"where": "download", "kind": "cut", "per_task": 1, "at": 0.5}`.
 
-The first rule of a place that fires is the one that counts; `shape` and `numeric-ids` only dress an
-answer and go together with any other.
+The first rule of a stage that fires is the one that counts; `shape`, `numeric-ids` and `link` only
+dress an answer and go together with any other.
 """
 
 from __future__ import annotations
 
-import random
+import difflib
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-CANNED_KINDS = frozenset(
-    (
-        *("1000", "1001", "1002", "1003", "1004", "401", "1100", "1101", "1102", "1103", "1200"),
-        *("1201", "1203", "1300", "1301", "1302", "429", "1303", "1304", "5000", "5001", "5002"),
-        *("500", "500-invalid", "502", "502-html", "503", "504", "524", "waf", "quota"),
-        *("insufficient_user_quota", "404", "task_not_exist", "new-api-1303", "301", "404-html"),
-        *("empty-2xx", "garbled-2xx", "html-2xx"),
-    )
-)
-DRESS_KINDS = frozenset(("shape", "numeric-ids"))
-_CONNECTION_KINDS = frozenset(("drop", "hang", "truncated", "slow"))
-_READ_KINDS = CANNED_KINDS | DRESS_KINDS | _CONNECTION_KINDS
-_SUBMIT_PLAIN = CANNED_KINDS | _CONNECTION_KINDS
-# These say that something was created, so it was, unless the rule says `-before`.
-_CREATES = frozenset(("empty-2xx", "garbled-2xx", "html-2xx", "truncated", "slow"))
+from batch.sandbox.kinds import ANSWERS, CREATING, KINDS
+from batch.sandbox.shapes import LINK_PLACES
 
-KINDS: dict[str, frozenset[str]] = {
-    "submit": DRESS_KINDS
-    | _SUBMIT_PLAIN
-    | {f"{kind}-{when}" for kind in _SUBMIT_PLAIN for when in ("before", "after")},
-    "query": _READ_KINDS | {"unknown-status", "backwards", "no-url", "failed"},
-    "lookup": _READ_KINDS | {"unknown-status", "backwards", "no-url", "failed"},
-    "list": _READ_KINDS,
-    "outcome": frozenset(("moderation", "generation", "empty-failure", "stuck")),
-    "download": frozenset(
-        (
-            *("cut", "stall", "500", "503", "403", "404", "html-200", "empty-200", "no-range"),
-            *("no-length", "etag-changes", "wrong-offset", "416", "slow", "zero-filled"),
-            *("truncated-file", "wrong-ratio", "wrong-duration", "redirect", "redirect-evil"),
-            *("drop", "hang"),
-        )
-    ),
-    "callback": frozenset(("late", "twice", "out-of-order", "forged", "wrong-path", "never")),
-}
-
-
-# A comma, or a colon before the next option; others belong to a value, say to an address.
-_BETWEEN_OPTIONS = re.compile(r",|:(?=[a-z_ ]+=|[\d.]+(?:[:,]|$))")
+# A comma, or a colon before the next suffix; others belong to a value, say to an address.
+_BETWEEN_SUFFIXES = re.compile(r",|:(?=[a-z_ ]+=|[\d.]+(?:[:,]|$))")
+_BARE_SUFFIX = {"shape": "n", "link": "to"}  # what a suffix without a name is; else the rate
 
 
 class FaultPlanError(ValueError):
-    """A rule that cannot be understood; the message lists what could have been meant."""
+    """A rule that is not valid; the message says what may have been meant."""
+
+
+def _suffix(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRule:
     """One thing that goes wrong, and when. All conditions must hold.
 
-    Attributes:
-        where: submit, query, lookup, list, outcome, download or callback.
-        kind: see `KINDS`. For submit, `-after` means that the task is created all the same.
-        rate: probability, 0..1, rolled last.
-        first: only the first n requests (of this place, that match).
-        per_task: only the first n requests of each task (for submit: of each external id).
-        every: only each n-th request.
-        after: only tasks with a number above this (tasks count from 1).
-        until: only tasks with a number up to this.
-        match: only tasks whose prompt matches this glob.
-        seconds: how long it hangs or stalls (default an hour), is slow (2) or late (5).
-        at: where in the file or the body, 0..1.
-        n: which of the five shapes (0: each in turn).
-        bytes_per_s: how slow.
-        retry_after: value of a Retry-After header, seconds.
-        message: text of a failure.
-        to: where a redirect leads.
+    *where* is the stage and *kind* the fault, see `KINDS`; the other fields are the suffixes, each
+    described in its metadata. For submit, `-before` and `-after` say whether a task is created.
     """
 
     where: str
     kind: str
-    rate: float = 1.0
-    first: int | None = None
-    per_task: int | None = None
-    every: int | None = None
-    after: int | None = None
-    until: int | None = None
-    match: str | None = None
-    seconds: float | None = None
-    at: float = 0.5
-    n: int = 1
-    bytes_per_s: int = 64_000
-    retry_after: float | None = None
-    message: str | None = None
-    to: str | None = None
+    rate: float = _suffix(1.0, "probability, 0 to 1; may stand without its name")
+    first: int | None = _suffix(None, "only the first N requests of the stage that match")
+    per_task: int | None = _suffix(None, "only the first N requests of each task")
+    every: int | None = _suffix(None, "only each Nth request")
+    after: int | None = _suffix(None, "only tasks with a number above N, counted from 1")
+    until: int | None = _suffix(None, "only tasks with a number up to N")
+    match: str | None = _suffix(None, "only tasks whose prompt matches this glob")
+    seconds: float | None = _suffix(
+        None, "how long: hang and stall (3600), slow (2), late and idle (5)"
+    )
+    at: float = _suffix(0.5, "where in the file or body, 0 to 1 (0.5)")
+    n: int = _suffix(1, "which shape, 1 to 5; may stand without its name")
+    size: int | None = _suffix(None, "how large the head is")
+    bytes_per_s: int = _suffix(64_000, "how slow (64000)")
+    retry_after: float | None = _suffix(None, "sends a Retry-After header of so many seconds")
+    moment: str | None = _suffix(None, "sends that as a moment instead: s or ms since the epoch")
+    message: str | None = _suffix(None, "the words of the error or failure")
+    to: str | None = _suffix(
+        None, f"where a redirect leads, a label, or the place of a link: {', '.join(LINK_PLACES)}"
+    )
 
     def __post_init__(self) -> None:
         """Refuse a rule that would silently do nothing."""
-        if self.where not in KINDS:
-            raise FaultPlanError(f"no place {self.where!r}; there are {', '.join(KINDS)}")
-        if self.kind not in KINDS[self.where]:
-            known = ", ".join(sorted(k for k in KINDS[self.where] if not _is_derived(k)))
-            raise FaultPlanError(f"{self.where} has no fault {self.kind!r}; it has {known}")
+        _check_name("stage", self.where, KINDS)
+        _check_name(f"fault of {self.where}", self.kind, KINDS[self.where])
+        if self.kind == "link":
+            _check_name("place of a link", self.to or "", LINK_PLACES)
+        if self.moment not in {None, "s", "ms"}:
+            raise FaultPlanError(f"{self.moment!r} is not a valid moment; it is s or ms")
         if not 0 <= self.rate <= 1 or not 0 <= self.at <= 1 or not 0 <= self.n <= 5:
-            raise FaultPlanError("rate and at are 0..1, n is 0..5")
+            raise FaultPlanError("rate and at are 0 to 1, n is 0 to 5")
 
     def lasts(self, default_s: float) -> float:
         """Return `seconds`, or what is usual for the kind."""
@@ -126,28 +88,41 @@ class FaultRule:
         """Whether a submission hit by this rule still makes a task."""
         if self.kind.endswith("-after"):
             return True
-        return self.base_kind in _CREATES and not self.kind.endswith("-before")
+        return self.base_kind in CREATING and not self.kind.endswith("-before")
+
+    def head(self, now: float) -> dict[str, str]:
+        """Return the headers that the rule adds to an answer."""
+        headers = {}
+        if self.retry_after is not None:
+            scale = {None: 1, "s": 1, "ms": 1000}[self.moment]
+            begin = 0.0 if self.moment is None else now
+            headers["Retry-After"] = f"{(begin + self.retry_after) * scale:.15g}"
+        if self.base_kind == "big-header":
+            headers["X-Large"] = "x" * (self.size or 60_000)
+        if self.base_kind == "many-headers":
+            headers |= {f"X-Extra-{number}": "x" for number in range(self.size or 500)}
+        return headers
 
     @classmethod
     def from_text(cls, text: str) -> FaultRule:
-        """Read `where:kind[:option[,option]]`; an option is `name=value` or a bare rate.
+        """Read `stage:kind[:suffix[,suffix]]`; a suffix is `name=value` or a bare rate.
 
         Raises:
-            FaultPlanError: the text makes no rule.
+            FaultPlanError: the text is not a valid rule.
         """
         where, _, rest = text.strip().partition(":")
-        kind, _, options = rest.partition(":")
+        kind, _, suffixes = rest.partition(":")
         values: dict[str, Any] = {"where": where, "kind": kind}
-        for option in filter(None, _BETWEEN_OPTIONS.split(options)):
-            name, is_named, value = option.partition("=")
+        for suffix in filter(None, _BETWEEN_SUFFIXES.split(suffixes)):
+            name, is_named, value = suffix.partition("=")
             if not is_named:
-                name, value = ("n" if kind == "shape" else "rate"), option
+                name, value = _BARE_SUFFIX.get(kind, "rate"), suffix
             values[name.strip()] = value.strip()
         return cls.from_mapping(values)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FaultRule:
-        """Read a mapping whose keys are the attributes; values may be text.
+        """Read a mapping whose keys are the fields; values may be text.
 
         Raises:
             FaultPlanError: a key is unknown or a value is of the wrong type.
@@ -156,16 +131,28 @@ class FaultRule:
         read: dict[str, Any] = {}
         for key, value in values.items():
             name = str(key).replace("-", "_")
-            if name not in types:
-                raise FaultPlanError(f"no option {key!r}; there are {', '.join(types)}")
+            _check_name("suffix", name, types)
             read[name] = _converted(name, types[name], value)
         if "where" not in read or "kind" not in read:
             raise FaultPlanError("a rule needs where and kind")
         return cls(**read)
 
 
-def _is_derived(kind: str) -> bool:
-    return kind.endswith(("-before", "-after")) and not kind.startswith("drop")
+def suffixes() -> dict[str, str]:
+    """Return the suffixes of a rule, each with what it means."""
+    described: tuple[Field[Any], ...] = fields(FaultRule)
+    return {entry.name: entry.metadata["help"] for entry in described if entry.metadata}
+
+
+def _check_name(what: str, name: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if name in names:
+        return
+    likely = difflib.get_close_matches(name, names, n=1)
+    derived = tuple(f"{kind}-{when}" for kind in ANSWERS for when in ("before", "after"))
+    listed = ", ".join(sorted(set(names) - set(derived)))
+    hint = f"did you mean {likely[0]}?" if likely else f"there are {listed}"
+    raise FaultPlanError(f"{name!r} is not a valid {what}; {hint}")
 
 
 def _converted(name: str, type_name: str, value: Any) -> Any:
@@ -176,7 +163,7 @@ def _converted(name: str, type_name: str, value: Any) -> Any:
             return int(value)
         return float(value) if type_name.startswith("float") else str(value)
     except (TypeError, ValueError) as exc:
-        raise FaultPlanError(f"{name} cannot be {value!r}") from exc
+        raise FaultPlanError(f"{value!r} is not a valid {name}") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +178,7 @@ class FaultPlan:
         """Read rules as they stand on a command line.
 
         Raises:
-            FaultPlanError: one of them makes no rule.
+            FaultPlanError: one of them is not a valid rule.
         """
         return cls(tuple(map(FaultRule.from_text, texts)), seed)
 
@@ -200,7 +187,7 @@ class FaultPlan:
         """Read `{"seed": 1, "rules": [...]}` or just the list; a rule is a text or a mapping.
 
         Raises:
-            FaultPlanError: one of them makes no rule.
+            FaultPlanError: one of them is not a valid rule.
         """
         seed: Any = 0
         rules: Any = plan
@@ -219,83 +206,3 @@ def _read_rule(rule: Any) -> FaultRule:
     if isinstance(rule, Mapping):
         return FaultRule.from_mapping(rule)
     raise FaultPlanError(f"a rule is a text or a mapping, not {rule!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a request is about, as far as rules ask: whose it is, the task's number and prompt."""
-
-    key: str
-    number: int = 0
-    prompt: str = ""
-
-
-@dataclass(slots=True)
-class _Armed:
-    """A rule and what it has seen so far."""
-
-    rule: FaultRule
-    dice: random.Random
-    seen: int = 0
-    per_key: Counter[str] = field(default_factory=Counter)
-
-    def fires(self, about: Subject) -> bool:
-        rule = self.rule
-        if rule.match is not None and not fnmatchcase(about.prompt, rule.match):
-            return False
-        if rule.after is not None and about.number <= rule.after:
-            return False
-        if rule.until is not None and about.number > rule.until:
-            return False
-        self.seen += 1
-        if rule.per_task is not None:
-            self.per_key[about.key] += 1
-            if self.per_key[about.key] > rule.per_task:
-                return False
-        if rule.first is not None and self.seen > rule.first:
-            return False
-        if rule.every is not None and self.seen % rule.every:
-            return False
-        return rule.rate >= 1 or self.dice.random() < rule.rate
-
-
-class FaultInjector:
-    """Decides, request by request. The plan can be replaced at any time; counting starts anew."""
-
-    def __init__(self, plan: FaultPlan) -> None:
-        self.fired: Counter[str] = Counter()
-        self.replace(plan)
-
-    def replace(self, plan: FaultPlan) -> None:
-        """Follow another plan from now on."""
-        self.plan = plan
-        self._faults: dict[str, list[_Armed]] = {}
-        self._dresses: dict[str, list[_Armed]] = {}
-        for number, rule in enumerate(plan.rules):
-            seed = None if plan.seed is None else f"{plan.seed}:{number}"
-            armed = _Armed(rule, random.Random(seed))  # noqa: S311 - dice, no secret
-            group = self._dresses if rule.kind in DRESS_KINDS else self._faults
-            group.setdefault(rule.where, []).append(armed)
-
-    def pick(self, where: str, about: Subject) -> FaultRule | None:
-        """Return the rule that hits this request, if one does."""
-        armed_rules = self._faults.get(where)
-        if armed_rules is None:
-            return None
-        for armed in armed_rules:
-            if armed.fires(about):
-                self.fired[f"{where}:{armed.rule.kind}"] += 1
-                return armed.rule
-        return None
-
-    def dress(self, where: str, about: Subject) -> tuple[int, bool]:
-        """Return the shape (1..5) that this answer comes in, and whether ids are numbers."""
-        shape, is_numeric = 1, False
-        for armed in self._dresses.get(where, ()):
-            if not armed.fires(about):
-                continue
-            if armed.rule.kind == "numeric-ids":
-                is_numeric = True
-            else:
-                shape = armed.rule.n or armed.seen % 5 + 1
-        return shape, is_numeric

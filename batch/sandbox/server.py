@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
 from batch.sandbox.api import Api
 from batch.sandbox.callbacks import Callbacks
 from batch.sandbox.cdn import Cdn
-from batch.sandbox.clips import Clip
 from batch.sandbox.config import SandboxConfig
+from batch.sandbox.edge import Edge
 from batch.sandbox.engine import Task
 from batch.sandbox.faults import FaultPlan
 from batch.sandbox.stats import Stats
+from batch.sandbox.video.clips import Clip
 from batch.sandbox.world import World
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -59,6 +60,10 @@ class Sandbox:
         """Replace the fault plan; counting starts anew."""
         self._world.faults.replace(plan)
 
+    def configure(self, **changes: Any) -> None:
+        """Change fields of the configuration: a top-up (`has_credit`), say, or another cap."""
+        self._world.configure(**changes)
+
     def clip(self, task: Task) -> Clip:
         """Return the video of a task as it is served without faults."""
         return self._world.clip(task)
@@ -86,31 +91,15 @@ async def serve(
         callbacks = Callbacks(world)
         stack.push_async_callback(callbacks.close)
         host = world.config.host
-        cdn_url = await _listen(stack, Cdn(world).handle, host, world.config.cdn_port)
-        world.links.origin = cdn_url
-        api = Api(world, callbacks.follow)
-        base_url = await _listen(stack, api.handle, host, world.config.port)
+        cdn = Cdn(world)
+        cdn_url = await _listen(stack, cdn.handle, host, world.config.cdn_port)
+        edge = Edge(Api(world, callbacks.follow), cdn, world)
+        base_url = await _listen(stack, edge.handle, host, world.config.port)
+        world.links.origin, world.links.api_origin = cdn_url, base_url
         started_at = now()
         for task in world.engine:
             callbacks.follow(task, since=started_at)
         yield Sandbox(world, base_url, cdn_url)
-
-
-async def main_async(
-    config: SandboxConfig,
-    *,
-    on_ready: Callable[[Sandbox], None] | None = None,
-    now: Callable[[], float] = time.time,
-) -> None:
-    """Serve until cancelled. Prints nothing; *on_ready* hears where the servers listen.
-
-    Raises:
-        OSError: a port is taken, or the journal cannot be opened.
-    """
-    async with serve(config, now=now) as sandbox:
-        if on_ready is not None:
-            on_ready(sandbox)
-        await asyncio.Event().wait()
 
 
 async def _listen(stack: AsyncExitStack, handler: _Handler, host: str, port: int) -> str:

@@ -50,6 +50,14 @@ class Stats:
     post_times: list[float] = field(default_factory=list)
     query_times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
+    def note_query(self, reference: str, moment: float, *, is_lookup: bool) -> None:
+        """Count a GET for one task."""
+        if is_lookup:
+            self.lookups += 1
+        else:
+            self.queries += 1
+            self.query_times[reference].append(moment)
+
     @property
     def queries_per_task(self) -> dict[str, int]:
         """How often each task was asked for, by task id."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batch.sandbox.clips import SIZES
+from batch.sandbox.video.clips import SIZES
 
 DEFAULT_MODEL = "kling-v1"  # what the real one takes when `model_name` is missing
 
@@ -56,6 +56,7 @@ _CAMERA_PRESETS = ("down_back", "forward_up", "right_turn_forward", "left_turn_f
 
 # For trying out refusals and failures without a fault plan: say one of these in a prompt.
 REFUSING_WORDS: dict[str, tuple[int, str]] = {
+    "sandbox:invalid": (1200, "Invalid request parameters"),
     "sandbox:policy": (1300, "the request triggers the platform policy"),
     "sandbox:unsafe": (1301, "the content of the prompt violates the content security policy"),
 }

@@ -2,47 +2,73 @@
 
 from __future__ import annotations
 
+import random
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from batch.sandbox.clips import Clip, padded, render
 from batch.sandbox.config import SandboxConfig
+from batch.sandbox.dice import FaultInjector, Subject
 from batch.sandbox.engine import Engine, Task
-from batch.sandbox.faults import FaultInjector, FaultRule, Subject
+from batch.sandbox.faults import FaultRule
 from batch.sandbox.links import Links, task_object
 from batch.sandbox.stats import Stats
+from batch.sandbox.video.clips import Clip, padded, render
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One sandbox's insides. *now* gives seconds since the epoch; nothing else reads a clock."""
+    """The insides of one sandbox. *now* returns seconds since the epoch; no other clock is read."""
 
-    config: SandboxConfig
     now: Callable[[], float]
     engine: Engine
     faults: FaultInjector
     stats: Stats
     links: Links
+    dice: random.Random
 
     @classmethod
     def from_config(cls, config: SandboxConfig, now: Callable[[], float]) -> World:
         """Make an empty one."""
         return cls(
-            config=config,
             now=now,
             engine=Engine(config),
             faults=FaultInjector(config.faults),
             stats=Stats(),
             links=Links(config.link_ttl_s),
+            dice=random.Random(config.seed),  # noqa: S311 - request ids, no secrets
         )
 
-    def shown(self, task: Task, status: str) -> dict[str, object]:
-        """Return a task as it is told, with a fresh link if there is a video."""
-        url = self.links.sign(task, self.now()) if status == "succeed" else None
-        return task_object(task, status, url)
+    @property
+    def config(self) -> SandboxConfig:
+        """The configuration of this moment."""
+        return self.engine.config
+
+    def configure(self, **changes: Any) -> None:
+        """Change fields of the configuration: a top-up, say, or another cap."""
+        self.engine.config = replace(self.engine.config, **changes)
+
+    def request_id(self) -> str:
+        """Return a fresh request id that looks like the real ones."""
+        return str(uuid.UUID(int=self.dice.getrandbits(128), version=4))
+
+    def sees(self, account: str, task: Task, moment: float, *, by_task_id: bool) -> bool:
+        """Tell whether a query of that account finds the task."""
+        if not (by_task_id or self.config.lookup) or not self.engine.is_visible(task, moment):
+            return False
+        allowed = {"nothing": (), "task-ids": (True,), "everything": (True, False)}
+        return task.account == account or by_task_id in allowed[self.config.other_keys]
+
+    def shown(self, task: Task, status: str, *, is_at_api: bool = False) -> dict[str, Any]:
+        """Return a task as answers show it, with a fresh link if there is a video."""
+        url = None
+        if status == "succeed":
+            url = self.links.sign(task, self.now(), is_at_api=is_at_api)
+        return task_object(task, status, url, tells_external_id=self.config.tells_external_id)
 
     def fault(self, where: str, task: Task) -> FaultRule | None:
-        """Roll the dice for something that concerns a task."""
+        """Return the rule that hits something that concerns a task, or None."""
         return self.faults.pick(where, Subject(task.task_id, task.number, task.prompt))
 
     def clip(

@@ -19,9 +19,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import rules
+from fake_api import FakeApi
 from fake_provider import (
     ABSENT,
     FAILS,
@@ -31,7 +33,6 @@ from fake_provider import (
     RELAY,
     SILENT,
     WORKS,
-    FakeApi,
     Provider,
     Rates,
     Ways,
@@ -55,6 +56,7 @@ from batch.run.feeder import Feeder
 from batch.run.planner import PlannedRun, open_planned_run
 from batch.run.stop import Stop, StopReason
 from batch.run.wiring import World, assemble
+from batch.sandbox.config import SandboxConfig
 from batch.settings import Settings
 
 BASE_URL = "https://simulated.example"
@@ -67,9 +69,9 @@ TRAITS = (
     "",
     "",
     "",
-    f"{FAILS} 1)",
-    f"{FAILS} 2)",
-    f"{FAILS} 9)",
+    f"{FAILS}1",
+    f"{FAILS}2",
+    f"{FAILS}9",
     MODERATED,
     INVALID,
     FORBIDDEN,
@@ -132,21 +134,23 @@ class Night:
             deadline_s=rng.choice([None, None, None, 120.0, 3600.0]),
             budget_usd=rng.choice([None, None, None, 1.0, 3.0]),
         )
-        self.ways = Ways(
-            look_up=rng.choice([WORKS, WORKS, WORKS, WORKS, SILENT, ABSENT, RELAY]),
-            refuses_duplicates=rng.random() < 0.7,
+        self.ways = Ways(look_up=rng.choice([WORKS, WORKS, WORKS, WORKS, SILENT, ABSENT, RELAY]))
+        sandbox = SandboxConfig(
+            seed=seed,
+            unique_external_ids=rng.random() < 0.7,
             checks_duplicates_first=rng.random() < 0.5,
-            tells_external_id=rng.random() < 0.5,
-            cap=rng.choice([1, 2, 5, 1000, 1000]),
+            tells_external_id=rng.random() < 0.5 or self.ways.look_up == RELAY,
+            max_parallel=rng.choice([1, 2, 5, None, None]),
             invisible_s=rng.choice([0.0, 0.5]) * self.limits.settle_time_s,
-            generation_s=rng.choice([10.0, 60.0, 200.0, 900.0]),
-            link_lasts_s=rng.choice([20.0, 600.0]),
-            resumes=rng.random() < 0.8,
-            knows_other_keys=rng.random() < 0.5,
-            calls_back=rng.choice([None, None, 0.0, 0.5, 1.0]),
+            median_s=rng.choice([10.0, 60.0, 200.0, 900.0]),
+            sigma=0.6,
+            link_ttl_s=rng.choice([20.0, 600.0]),
+            kept_s=math.inf,
+            other_keys=rng.choice(["everything", "task-ids"]),
         )
-        if self.ways.look_up == RELAY:
-            self.ways.tells_external_id = True
+        self.ways.shape = rng.choice([1, 1, 2, 3, 4, 5, 0])
+        self.ways.resumes = rng.random() < 0.8
+        self.ways.calls_back = rng.choice([None, None, 0.0, 0.5, 1.0])
         levels = (0.0, 0.0, 0.05, 0.3)
         self.rates = Rates(
             submit=rng.choice(levels),
@@ -158,7 +162,7 @@ class Night:
         )
         self.is_mortal = rng.random() < 0.75
         self.fickle = rng.choice((0.05, 0.05, 0.05, 0.4))  # how much of the manifest is edited
-        self.provider = Provider(self.ways, random.Random(rng.random()))
+        self.provider = Provider(self.ways, sandbox, random.Random(rng.random()))
         self.count = rng.choice((3, 3, 5, 8, 12, 20, 30))
         self.versions = dict.fromkeys((f"j{n}" for n in range(self.count)), 1)
         self.traits: dict[tuple[str, int], str] = {}
@@ -195,8 +199,8 @@ class Night:
     def _settle(self, number: int) -> None:
         """No more faults: within a few runs, nothing may be left to do."""
         self.limits = self.limits.with_given(deadline_s=None, budget_usd=None)
-        self.ways.look_up, self.ways.cap = WORKS, 1000
-        self.ways.knows_other_keys = True
+        self.ways.look_up = WORKS
+        self.provider.configure(max_parallel=None, other_keys="everything")
         for calm in range(1, CALM_RUNS + 1):
             run = RunPlan(number + calm, self.now, is_calm=True, resubmit=calm > 4)
             exit_code = self._run(run)
@@ -280,10 +284,7 @@ class Night:
     def _job(self, job_id: str, version: int) -> Job:
         key = (job_id, version)
         if key not in self.traits:
-            trait = self.rng.choice(TRAITS) if self.has_traits else ""
-            self.traits[key] = trait
-            if trait.startswith(FAILS):
-                self.provider.failures_left[self.prompt(*key)] = int(trait[len(FAILS) : -1])
+            self.traits[key] = self.rng.choice(TRAITS) if self.has_traits else ""
         body = {
             "prompt": self.prompt(*key),
             "model_name": "kling-v2-6",
@@ -328,7 +329,7 @@ class Night:
         manifest = Manifest(Path("night.yaml"), "night", jobs, self.limits)
         self._say(loop, f"run {run}")
         exit_code = self._guarded(run, manifest, settings, loop, clock, life)
-        self.provider.no_credit = False
+        self.provider.configure(has_credit=True)
         self.now, self.offset = loop.time(), clock.offset
         self.report.steps += life.steps
         if life.is_dead:
@@ -422,7 +423,9 @@ class Night:
                 guard=VirtualWindow(clock, rate.count, rate.per_second),
                 hints=hints,
                 callback_url=lambda external_task_id: (
-                    None if self.ways.calls_back is None else (f"cb:{external_task_id}", "00")
+                    None
+                    if self.ways.calls_back is None
+                    else (f"https://cb/{external_task_id}", "00")
                 ),
                 new_id=lambda: f"kb-{ids.randbytes(6).hex()}",
             )
@@ -466,7 +469,8 @@ class Night:
         if run.insist_after_s is not None:
             loop.call_later(run.insist_after_s, main.cancel)
         if run.no_credit_after_s is not None:
-            loop.call_later(run.no_credit_after_s, setattr, self.provider, "no_credit", True)
+            no_credit = partial(self.provider.configure, has_credit=False)
+            loop.call_later(run.no_credit_after_s, no_credit)
         if run.clock_jump is not None:
             after_s, by_s = run.clock_jump
             loop.call_later(after_s, setattr, clock, "offset", clock.offset + by_s)

@@ -10,7 +10,7 @@ import aiohttp
 import av
 import pytest
 
-from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, main_async, serve
+from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
 
 PATH = "/kling/v1/videos/text2video"
 
@@ -276,16 +276,3 @@ async def test_a_download_can_be_slow() -> None:
     """So many bytes a second, in small pieces."""
     async with viewer("download:slow:bytes_per_s=200000") as it:
         assert (await it.get())[2] == it.whole
-
-
-async def test_the_server_of_the_command_runs_until_it_is_cancelled() -> None:
-    """It says where it listens, and prints nothing."""
-    ready: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-    server = asyncio.create_task(main_async(SandboxConfig(), on_ready=ready.set_result))
-
-    sandbox = await ready
-    server.cancel()
-
-    assert sandbox.base_url.startswith("http://127.0.0.1:")
-    with pytest.raises(asyncio.CancelledError):
-        await server

@@ -7,8 +7,8 @@ import time
 import av
 import pytest
 
-from batch.sandbox.clips import SIZES, Clip, clip_duration_s, padded, render
-from batch.sandbox.font import BOX, drawable
+from batch.sandbox.video.clips import SIZES, Clip, clip_duration_s, padded, render
+from batch.sandbox.video.font import BOX, drawable
 
 RATIOS = sorted(SIZES)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
-from batch.sandbox.font import GLYPH_WIDTH, drawable, glyph_rows
-from batch.sandbox.h264 import (
+from batch.sandbox.video.font import GLYPH_WIDTH, drawable, glyph_rows
+from batch.sandbox.video.h264 import (
     MACROBLOCK,
     Picture,
     Size,
@@ -20,7 +20,7 @@ from batch.sandbox.h264 import (
     sequence_parameters,
     still,
 )
-from batch.sandbox.mp4 import FRAMES_PER_S, Track, free_header, movie, sample
+from batch.sandbox.video.mp4 import FRAMES_PER_S, Track, free_header, movie, sample
 
 SIZES = {
     "16:9": Size(320, 180),
