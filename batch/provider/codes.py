@@ -1,7 +1,7 @@
-"""The provider's codes, and what they mean.
+"""The provider's codes, and what each of them means.
 
-Kling's numbers (API sheet, 4a) and the words of CometAPI and of new-api (4b, 4c). What to do about
-each is decided in `batch.provider.wire`, which also sees the HTTP status.
+Kling's numbers (API sheet, 4a) and the words of CometAPI and of new-api (4b, 4c).
+`batch.provider.wire` decides, since it also knows the HTTP status.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One foreign value at a time: what stands in JSON or in a header, and what it can be taken for.
+"""Readers of one foreign value each, from JSON or from a header.
 
-Each reader takes whatever `parse` may return, and returns None for what it cannot be; none raises.
+Each takes anything that `parse` returns, and returns None for a value of another kind; none raises.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NOT_IN_ID = frozenset(" /\\\ufffd")
 
 
 def parse(text: str) -> Any:
-    """Parse JSON; None if it is none, or a bomb."""
+    """Return parsed JSON, or None for anything else and for a bomb."""
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -83,7 +83,7 @@ def flat(layer: dict[str, Any]) -> dict[str, Any]:
     return {key.lower().replace("_", ""): value for key, value in layer.items()}
 
 
-# -- what a value is -------------------------------------------------------------------------
+# -- values -------------------------------------------------------------------------
 
 
 def identifier(value: Any) -> str | None:

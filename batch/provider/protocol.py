@@ -43,7 +43,7 @@ class ExpiredLinkError(FetchError):
 
 
 class UselessPartError(FetchError):
-    """What was fetched so far cannot be continued: start from zero."""
+    """The part that was fetched so far cannot be resumed: start from zero."""
 
 
 class Stream(Protocol):
@@ -51,17 +51,17 @@ class Stream(Protocol):
 
     @property
     def start(self) -> int:
-        """Which byte of the file the body begins with: what was asked for, or 0."""
+        """The byte of the file at which the body begins: the requested one, or 0."""
         ...
 
     @property
     def total(self) -> int | None:
-        """How many bytes the whole file has, if the server says so."""
+        """The size of the whole file in bytes, if the server tells it."""
         ...
 
     @property
     def validator(self) -> str | None:
-        """What to send as If-Range to go on with this very file later."""
+        """The value of If-Range with which this very file is resumed later."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -79,15 +79,17 @@ class VideoApi(Protocol):
     async def submit(
         self, body: dict[str, Any], *, not_after: float, resent: bool
     ) -> SubmitAnswer | Unsent | Stale:
-        """Ask for a video; this is what costs money. Never repeats itself.
+        """Request a video, once; this costs money.
 
-        Nothing goes out when the clock's monotonic time is past *not_after* at the moment of
-        sending. *resent* tells that this external id may have been sent before.
+        Args:
+            body: The request, with its `external_task_id`.
+            not_after: Nothing is sent once the clock's monotonic time is past this.
+            resent: Whether this external id may have been sent before.
         """
         ...
 
     async def query(self, identifier: str) -> QueryAnswer:
-        """Ask for a task by its task id or by its external id. Free, and safe to repeat."""
+        """Return a task by its task id or by its external id. Free, and safe to repeat."""
         ...
 
     def fetch(
@@ -95,7 +97,9 @@ class VideoApi(Protocol):
     ) -> AbstractAsyncContextManager[Stream]:
         """Open a signed link at byte *start*, if the file is still the one of *validator*.
 
-        Carries the API key only to the API's own origin. Raises the errors of this module on
-        entering.
+        The API key goes along only to the API's own origin.
+
+        Raises:
+            FetchError: On entering; the class says what may help.
         """
         ...

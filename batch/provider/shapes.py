@@ -1,8 +1,8 @@
-"""Every shape in which an answer comes, made one.
+"""Every shape in which an answer comes, made one `Reading`.
 
-Five shapes of success and six of error reach us (Kling's own, CometAPI's, new-api's wrapper, a bare
-task, a task in `data`, JSON inside a message, HTML, text, nothing). This is the one place that
-knows them; what an answer means is judged in `batch.provider.wire`.
+Tasks come in Kling's own envelope, in new-api's, bare or in `data`; errors also as CometAPI's, as JSON
+inside a message, as HTML, text or nothing. Only this module knows the shapes; `batch.provider.wire`
+judges what an answer means.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from batch.provider.words import plain
 from batch.redact import clean
 
 _MAX_DATA = 4  # root → data → data.data → data.data.data
-_MAX_LAYERS = 16  # objects of one answer that are looked at
-_MAX_SAID = 2_000  # characters of a message that are searched for its meaning
-_MAX_HEARD = 4_000  # characters of what is said that are looked at
+_MAX_LAYERS = 16  # objects of one answer that are read
+_MAX_SAID = 2_000  # characters of a message that are searched
+_MAX_HEARD = 4_000  # characters of all messages that are read
 
 
 class Body(StrEnum):
-    """What came, in the words of a message to the person."""
+    """What came, in the words of a message to the user."""
 
     JSON = "without a task id"
     HTML = "with a page of HTML instead of JSON"
@@ -52,9 +52,9 @@ class Reading:
 
     *code* is the one that decides (lower case; None where there is none, or one that says "ok"),
     *message* the sentence for people, *words* all that is said of an error, as `words.plain` writes
-    it; *status* the HTTP status of a refusal that the body itself gives as its code. *has_error* whether the body itself, in JSON, speaks of an error; *has_status* whether it says how
-    the task stands; *has_task_id* whether the task is named by that key, and not just by an `id`,
-    which may be an error's own.
+    it; *status* the HTTP status of a refusal that the body itself gives as its code. *has_error*:
+    the body itself, in JSON, speaks of an error; *has_status*: it says how the task stands;
+    *has_task_id*: the task is named by that key, and not just by an `id`, which may be an error's.
     """
 
     body: Body
@@ -139,7 +139,7 @@ def _http_status(layer: dict[str, Any]) -> int | None:
 def _unfold(root: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the layers that may hold the task, and all that may hold an error; outermost first.
 
-    A task inside an *error's* text is the upstream's, under an id that means nothing here.
+    A task inside the text of an error is the upstream's, under an id that means nothing here.
     """
     tasks = [root]
     while len(tasks) < _MAX_DATA and (inner := as_dict(tasks[-1].get("data"))) is not None:
@@ -181,7 +181,7 @@ def _bare_word(value: Any) -> str | None:
     return None if as_error(value) is not None else value[:_MAX_HEARD]
 
 
-# Bounded on every side: it is searched for in what anybody may have written.
+# Bounded on every side: the text may be hostile.
 _REQUEST_ID = re.compile(r"(?i)\(request[ _]id:\s{0,9}([^\s)]{1,128})\s{0,9}\)")
 
 
@@ -257,12 +257,12 @@ def _word(value: Any) -> str:
 
 
 def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]:
-    """Return what is said of the task itself, outermost first.
+    """Return the statuses of the task itself, outermost first.
 
     `task_status` is the task's wherever it stands. A bare `status` may be that of the request: it
     is read only beside an id, in the layer that names the task or below, or inside an envelope that
-    says itself that the request went well; and there is no failure of the task in an answer that
-    has an error code, for it is the answer that failed.
+    reports success; and never as a failure in an answer with an error code, for then the request
+    has failed, not the task.
     """
     words: list[str] = []
     is_inside = is_error = is_well = False
@@ -288,11 +288,11 @@ def _may_have_succeeded(words: list[str]) -> bool:
 
 
 def _status(words: list[str], *, has_url: bool) -> TaskStatus:
-    """Read the outermost status that we know.
+    """Return the outermost known status.
 
-    A "success" without a link gives way to what a deeper layer says: it may have been that of the
-    request, and new-api has called failed tasks successful. A failure is believed only where no
-    deeper layer knows better: a new task would be paid for while this one lives.
+    A "success" without a link yields to a deeper layer: it may have been that of the request, and
+    new-api has called failed tasks successful. A failure is believed only where no deeper layer
+    contradicts it: a new task would be paid for while this one lives.
     """
     known = [status for word in words if (status := _STATUSES.get(word)) is not None]
     if not has_url and known[:1] == [TaskStatus.SUCCEEDED]:

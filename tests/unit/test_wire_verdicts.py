@@ -87,6 +87,47 @@ def test_refusal_means_the_same_in_every_shape(row: tuple[str, ...], shape: str)
     assert verdict(500, body) == verdict(503, body) == "ambiguous"
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        *((said, "account") for said in ("No API key provided", "Token expired", "令牌已禁用")),
+        *((said, "account") for said in ("You didn't provide an API key", "鉴权失败", "无权访问")),
+        *((said, "account") for said in ("quota exceeded", "low balance", "Your plan has expired")),
+        *(
+            (said, "account")
+            for said in ("The balance isn't sufficient", "积分不足", "预扣费额度失败")
+        ),
+        *(
+            (said, "saturated")
+            for said in ("Max running tasks exceeded", "resource pack concurrency")
+        ),
+        *(
+            (said, "saturated")
+            for said in ("5 tasks in progress, the maximum", "同时进行的任务已达上限")
+        ),
+        *(
+            (said, "throttled")
+            for said in ("requests sent too quickly", "resource_exhausted", "限流")
+        ),
+        *(
+            (said, "throttled")
+            for said in ("Please wait a moment", "no available channel", "系统忙碌")
+        ),
+        *(
+            (said, "moderation")
+            for said in ("prompt not pass audit", "DataInspectionFailed", "人脸")
+        ),
+        *(
+            (said, "invalid")
+            for said in ("prompt is too long", "extra fields not permitted", "参数错误")
+        ),
+        *((said, "invalid") for said in ("no token at position 3", "time must be later than now")),
+    ],
+)
+def test_words_of_many_gateways_are_understood(said: str, expected: str) -> None:
+    assert verdict(400, SHAPES["comet"](said)) == expected
+
+
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 408, 409, 422, 425, 429, 499, 500, 503])
 @pytest.mark.parametrize("key", ["code", "status", "statusCode", "error_code"])
 @pytest.mark.parametrize("form", [int, str])
@@ -184,6 +225,13 @@ def failure_of(reason: str) -> Failure:
         *("The server is busy, please try again later.", "Task execution timeout", "TIMEOUT"),
         "The model is currently overloaded with other requests. Sorry about that!",
         *("Failed to generate the video, please retry", "Unknown error (code: 5000)", "failed"),
+        *(
+            "An unexpected error occurred",
+            "CUDA out of memory",
+            "502 Bad Gateway",
+            "N/A",
+            "排队超时",
+        ),
         *("service_unavailable", "生成失败", "系统繁忙，请稍后再试", "视频生成失败，请重试"),
         *("服务器内部错误", "任务超时", "当前分组上游负载已饱和，请稍后再试", "网络异常"),
     ],
