@@ -310,3 +310,5 @@ class Known(NamedTuple):
     bytes: int | None
     cost_usd: float | None
     landed_at: float | None
+    failure_message: str | None = None
+    is_unexplained: bool = False

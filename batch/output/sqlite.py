@@ -120,7 +120,9 @@ class Database:
         known: dict[str, list[Known]] = {}
         query = (
             "SELECT external_task_id, job_id, number, fingerprint, state, task_id, failure_kind,"
-            " file, bytes, cost_usd, json_extract(detail, '$.landed_at')"
+            " file, bytes, cost_usd, json_extract(detail, '$.landed_at'),"
+            " CASE WHEN failure_kind IS NOT NULL THEN json_extract(detail, '$.failure.message') END,"
+            " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0)"
             " FROM attempts ORDER BY job_id, number"
         )
         with _told(self.path):

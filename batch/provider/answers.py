@@ -132,10 +132,11 @@ class NotFound:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """No usable answer; asking again costs nothing."""
+    """No usable answer; asking again costs nothing. *is_page*: as in `Ambiguous`."""
 
     failure: Failure
     retry_after_s: float | None = None
+    is_page: bool = False
 
 
 SubmitAnswer = Created | Exists | Throttled | Saturated | Refused | AccountRefused | Ambiguous

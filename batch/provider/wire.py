@@ -214,6 +214,8 @@ def _is_about_account(said: str) -> bool:
 
 def _is_page(status: int, reading: Reading) -> bool:
     """Return whether no API has answered: a page, or a 404 or 405 that is none of its own."""
+    if status >= 500 or status in _UNSURE_STATUSES:  # a gateway's page about what is behind it
+        return False
     return reading.body is Body.HTML or (status in {404, 405} and not reading.has_error)
 
 
@@ -237,7 +239,8 @@ def read_query(status: int, headers: Mapping[str, str], body: bytes, *, now: flo
         return NotFound(_failure(FailureKind.PROVIDER, status, reading))
     kind = FailureKind.RATE_LIMITED if told == 429 else FailureKind.PROVIDER
     retry_after_s = parse_retry_after(header(headers, "retry-after"), now)
-    return Unavailable(_failure(kind, status, reading), retry_after_s)
+    failure = _failure(kind, status, reading)
+    return Unavailable(failure, retry_after_s, is_page=_is_page(status, reading))
 
 
 def _is_missing(status: int, reading: Reading) -> bool:

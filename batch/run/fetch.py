@@ -33,6 +33,7 @@ TRIES = 6  # in a row without a new byte
 TRIES_IN_ALL = 40
 LINK_TRIES = 6
 OUTAGE_S = 1800.0  # for so long nothing is given up while not even the API can be reached
+LONGEST_ASKED_S = 300.0  # of a wait that the file server asks for, and that is no failed try
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 20.0
 MAX_VIDEO_BYTES = 2 * 1024**3  # no video of some seconds comes near it
@@ -70,7 +71,7 @@ class Fetcher:
         self._lookup = lookup
         self._left_at: float | None = None  # when a download first saw that the run is being left
 
-    async def fetch(
+    async def fetch(  # noqa: C901 - what each break leads to, in one place
         self,
         attempt: Attempt,
         link: str | None,
@@ -109,6 +110,8 @@ class Fetcher:
                 failure, had = error.failure, part.size
             except BrokenFetchError as error:
                 failure = error.failure
+                if await self._waited(error.retry_after_s):
+                    continue
             except MediaError as error:
                 # Whole by its length and yet no video: start over, with a fresh link.
                 failure = Failure(
@@ -191,6 +194,13 @@ class Fetcher:
                     failure = replace(answer.failure, kind=FailureKind.DOWNLOAD)
             await self._wait(max(self._backoff(asked), interval_s))
         raise FetchFailedError(failure, attempt)
+
+    async def _waited(self, asked_s: float | None) -> bool:
+        """Wait as long as the file server has asked for; False if it has not, or wants too much."""
+        if asked_s is None or asked_s > LONGEST_ASKED_S:
+            return False
+        await self._wait(asked_s)
+        return True
 
     def _backoff(self, tries: int) -> float:
         return backoff(tries, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=self._context.dice)

@@ -26,11 +26,13 @@ from batch.clock import Clock
 from batch.manifest.limits import Rate
 from batch.output.state import Put, State
 from batch.provider.answers import Saturated, Throttled, Unsent
+from batch.provider.protocol import DELIVERED_WITHIN_S
 from batch.run.backoff import delay
 from batch.run.context import RunContext
 from batch.waker import Waker, sleep
 
 SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, not sent
+ARRIVES_WITHIN_S = SEND_WITHIN_S + DELIVERED_WITHIN_S + 2.0  # and a margin
 REFUSAL_BASE_S = 1.0
 REFUSAL_CAP_S = 60.0
 GUARD_RETRY_INTERVAL_S = 0.002
@@ -41,12 +43,13 @@ Guard = AbstractAsyncContextManager[None] | Throttler
 
 
 def still_on_its_way(since: float, now: float) -> float:
-    """Return for how many more seconds a request of that intent may go out (money rule 7).
+    """Return for how many more seconds a request of that intent may arrive (money rule 7).
 
-    The process that intended it may be asleep, not dead. Both are wall-clock times, which may jump:
-    the answer is never more than a request may take to be sent.
+    The process that intended it may be asleep, not dead, and what it has sent may be on its way
+    after its death. Both are wall-clock times, which may jump: the answer is never more than a
+    request may take to arrive.
     """
-    return min(max(since + SEND_WITHIN_S - now, 0.0), SEND_WITHIN_S)
+    return min(max(since + ARRIVES_WITHIN_S - now, 0.0), ARRIVES_WITHIN_S)
 
 
 class Gate:

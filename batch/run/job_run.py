@@ -18,6 +18,7 @@ from batch.attempt import (
     Landed,
     Lost,
     Open,
+    PaidTask,
     Phase,
     TimedOut,
     Unconfirmed,
@@ -27,7 +28,7 @@ from batch.job import Failure, FailureKind, Job
 from batch.output.layout import former_file
 from batch.output.row import make_row, to_line
 from batch.output.state import AddRow, Put, State, Withdraw
-from batch.plan import HEALS_BY_ITSELF, Action, Decision
+from batch.plan import Action, Decision, passes
 from batch.run.budget import Budget
 from batch.run.context import RunContext
 from batch.run.gate import Gate, Ticket, still_on_its_way
@@ -180,7 +181,7 @@ class JobRun:
     def _is_worth_another(self, attempt: Attempt) -> bool:
         """Return whether the provider has failed the task, and a new attempt may heal that."""
         match attempt.state:
-            case Failed(failure=failure, task=task) if task and failure.kind in HEALS_BY_ITSELF:
+            case Failed(failure=failure, task=PaidTask()) if passes(failure):
                 return (
                     self._failures + 1 < self._run.context.limits.max_attempts
                     and not self._run.context.stop.feeding.is_set()

@@ -110,4 +110,6 @@ def _known(attempt: Attempt) -> Known:
         bytes=getattr(state, "bytes", None),
         cost_usd=attempt.cost_usd,
         landed_at=getattr(state, "landed_at", None),
+        failure_message=None if failure is None else failure.message,
+        is_unexplained=failure is not None and failure.is_unexplained,
     )
