@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from batch.sandbox.config import SandboxConfig
 from batch.sandbox.engine import Task
-from batch.sandbox.faults import FaultPlan, FaultPlanError, FaultRule
+from batch.sandbox.faults import FaultPlan, FaultPlanError, FaultRule, suffixes
 from batch.sandbox.kinds import KINDS
 from batch.sandbox.server import Sandbox, serve
 from batch.sandbox.stats import Stats
@@ -42,4 +42,5 @@ __all__ = [
     "Stats",
     "Task",
     "serve",
+    "suffixes",
 ]

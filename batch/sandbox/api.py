@@ -68,8 +68,15 @@ class Api:
         if path.startswith("/sandbox/"):
             return self._own_page(request), None
         fault = self._world.faults.pick("any", Subject(path))
-        if fault is not None:
-            return self._instead(fault) or page(404, "404 Not Found"), fault
+        if fault is None:
+            return self._kling(request)
+        answer = self._instead(fault)
+        if answer is None and fault.base_kind in ("drop", "hang"):
+            answer = page(404, "404 Not Found")  # which is never sent
+        return answer or self._spoiled(self._kling(request)[0], fault), fault
+
+    def _kling(self, request: Request) -> tuple[Answer, FaultRule | None]:
+        path = request.path
         if path == PATH and request.method == "POST":
             return self._count_submit(request)
         if path != PATH and not path.startswith(PATH + "/"):

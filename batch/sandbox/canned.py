@@ -32,6 +32,10 @@ class Canned:
         """Return the answer, with another *message* where one is given."""
         return self.make(self.message if message is None else message, request_id)
 
+    def describe(self) -> str:
+        """Return status and message, for a table of faults."""
+        return f"HTTP {self.status}: {self.message.removeprefix(str(self.status)).lstrip(' :')}"
+
 
 def _kling(status: int, code: int, message: str) -> Canned:
     return Canned(status, message, partial(kling_error, status, code))

@@ -61,10 +61,10 @@ class Edge:
     def _is_lost(self, request: web.BaseRequest) -> bool:
         """Tell whether the connection idled for so long that its next request is lost."""
         rules = [rule for rule in self._world.faults.plan.rules if rule.where == "connection"]
-        if not rules or request.transport is None:
+        answered_at = self._answered.get(request.transport) if request.transport else None
+        if answered_at is None:
             return False
-        now = asyncio.get_running_loop().time()
-        idle_s = now - self._answered.get(request.transport, now)
+        idle_s = asyncio.get_running_loop().time() - answered_at
         is_idle = any(idle_s >= rule.lasts(5.0) for rule in rules)
         return is_idle and self._world.faults.pick("connection", Subject("")) is not None
 

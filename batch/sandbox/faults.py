@@ -57,7 +57,7 @@ class FaultRule:
     size: int | None = _suffix(None, "how large the head is")
     bytes_per_s: int = _suffix(64_000, "how slow (64000)")
     retry_after: float | None = _suffix(None, "sends a Retry-After header of so many seconds")
-    moment: str | None = _suffix(None, "sends that as a moment instead: s or ms since the epoch")
+    moment: str | None = _suffix(None, "s or ms: sends Retry-After as that moment since the epoch")
     message: str | None = _suffix(None, "the words of the error or failure")
     to: str | None = _suffix(
         None, f"where a redirect leads, a label, or the place of a link: {', '.join(LINK_PLACES)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from batch.sandbox.canned import CANNED
 
 ANSWERS: dict[str, str] = {
-    **{kind: f"HTTP {canned.status}: {canned.message}" for kind, canned in CANNED.items()},
+    **{kind: canned.describe() for kind, canned in CANNED.items()},
     "garbled-2xx": "HTTP 200: the JSON ends at `at`",
     "drop": "closes the connection without an answer",
     "hang": "answers nothing for `seconds`",

@@ -32,7 +32,7 @@ WORKS, SILENT, ABSENT, RELAY = "works", "silent", "absent", "relay"
 INVALID, FORBIDDEN, MODERATED = "sandbox:invalid", "sandbox:unsafe", "sandbox:moderation"
 FAILS = "sandbox:generation*"  # and how often
 _CDN = "https://cdn"
-_BY_LOOK_UP = {SILENT: "404-html", ABSENT: "404", RELAY: "other-task"}
+_BY_LOOK_UP = {WORKS: (), SILENT: ("404-html",), ABSENT: ("404",), RELAY: ("other-task",)}
 _THROTTLES = ("429", "429:retry_after=1", "429:retry_after=20", "1303")
 _UNCLEAR = (  # answers to a POST that leave open whether there is a task
     *("502-before", "502-after", "504-after", "500-after", "5000-before"),
@@ -107,7 +107,9 @@ def weather(ways: Ways, rates: Rates, seed: int) -> FaultPlan:
         ("submit", rates.throttle, _THROTTLES),
         ("submit", rates.submit / 3, _UNCLEAR),
         ("query", rates.query, (*_BAD_ANSWERS, *_LIES, "404", "other-task")),
-        ("lookup", rates.query, (*_BAD_ANSWERS, *_LIES)),
+        ("lookup", rates.query / 2, _BAD_ANSWERS),
+        ("lookup", 1.0, _BY_LOOK_UP[ways.look_up]),  # before the lies: they find the task
+        ("lookup", rates.query / 2, _LIES),
     )
     rules = [
         f"{where}:{kind}:rate={rate / len(kinds)}"
@@ -115,8 +117,6 @@ def weather(ways: Ways, rates: Rates, seed: int) -> FaultPlan:
         for kind in kinds
         if rate
     ]
-    if ways.look_up != WORKS:
-        rules.append(f"lookup:{_BY_LOOK_UP[ways.look_up]}")
     for where in ("submit", "query", "lookup"):
         rules += [f"{where}:shape:{ways.shape}", f"{where}:numeric-ids:0.1"]
     return FaultPlan.from_strings(rules, seed=seed)

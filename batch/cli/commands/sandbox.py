@@ -4,56 +4,104 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from batch.errors import ExitCode, UsageError
-from batch.sandbox import KINDS, FaultPlan, FaultPlanError, SandboxConfig, serve
+from batch.sandbox import KINDS, FaultPlan, FaultPlanError, SandboxConfig, serve, suffixes
 
-FAULTS_HELP = "  ".join(f"{where}: {', '.join(sorted(kinds))}." for where, kinds in KINDS.items())
+_EXAMPLES = {
+    "submit:drop-after:0.2": "one answer in five is lost after creation",
+    "query:500:first=3": "the first three queries fail",
+    "download:cut:per_task=1": "the first download of each video is cut",
+    "any:html-2xx": "a front page at every path, as at a wrong address",
+}
+
+
+def _table(title: str, rows: Mapping[str, str]) -> str:
+    """Return a block of help that click does not wrap."""
+    width = max(map(len, rows), default=0)
+    lines = [
+        line
+        for name, text in rows.items()
+        for line in textwrap.wrap(
+            f"  {name:{width}}  {text}", 78, subsequent_indent=" " * (width + 4)
+        )
+    ]
+    return "\n".join(["\b", title, *lines])
+
+
+def _faults_help() -> str:
+    shared = KINDS["any"]
+    stages: dict[str, dict[str, str]] = {}  # by its table, so that equal tables stand once
+    for stage, kinds in KINDS.items():
+        rows = {kind: text for kind, text in kinds.items() if not _is_told_once(stage, kind)}
+        if stage == "submit":
+            rows["…-before, …-after"] = "any of those, before or after the task is created"
+        same = next((title for title, known in stages.items() if known == rows), None)
+        if same is not None:
+            del stages[same]
+        if rows:
+            stages[stage if same is None else f"{same} and {stage}"] = rows
+    return "\n\n".join(
+        [
+            _table("Faults, as STAGE:FAULT[:SUFFIX…], for example", _EXAMPLES),
+            _table("Suffixes, as NAME=VALUE", suffixes()),
+            _table("any (every path of the API), and also submit, query, lookup and list", shared),
+            *(_table(title, rows) for title, rows in stages.items()),
+        ]
+    )
+
+
+def _is_told_once(stage: str, kind: str) -> bool:
+    is_derived = stage == "submit" and kind.endswith(("-before", "-after"))
+    return is_derived or (stage != "download" and kind in KINDS["any"])
 
 
 @click.command(
     "sandbox",
     help=f"""Serve the local imitation of the API until interrupted.
 
-    Point any client at the printed address, with any key. GET /sandbox/stats tells what was
-    created, POST /sandbox/faults replaces the faults while it runs.
+Point any client at the printed address, with any key. GET /sandbox/stats reports the tasks that
+were created, POST /sandbox/faults replaces the faults while it runs.
 
-    \b
-    Faults, as WHERE:KIND[:RATE][:key=value…], for example
-      --fault submit:drop-after:0.2      one answer in five is lost after creation
-      --fault query:500:first=3          the first three status requests fail
-      --fault download:cut:per_task=1    the first download of each video is cut
-
-    Kinds:  {FAULTS_HELP}
-    """,
+{_faults_help()}
+""",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=8080, show_default=True, help="Of the API; 0 takes a free one.")
-@click.option("--cdn-port", default=0, help="Of the videos; 0 takes a free one.")
-@click.option("--speed", default=1.0, show_default=True, help="How much faster its time runs.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8080, show_default=True, help="Port of the API; 0 takes a free one."
+)
+@click.option("--cdn-port", default=0, help="Port of the videos; 0 takes a free one.")
+@click.option("--speed", default=1.0, show_default=True, help="Generate so many times faster.")
 @click.option(
     "--median", "median_s", default=60.0, show_default=True, help="Seconds of generation."
 )
 @click.option("--sigma", default=0.25, show_default=True, help="Spread of the generation times.")
-@click.option("--max-parallel", type=int, help="Tasks in flight; more are refused with 1303.")
-@click.option("--no-lookup", is_flag=True, help="Serve no GET by external_task_id.")
-@click.option("--invisible", "invisible_s", default=0.0, help="Seconds a new task is not found.")
+@click.option("--max-parallel", type=int, help="Most tasks in flight; more are refused with 1303.")
+@click.option("--no-lookup", is_flag=True, help="Do not serve GET by external_task_id.")
 @click.option(
-    "--fault", "faults", multiple=True, metavar="FAULT", help="What goes wrong; repeatable."
+    "--invisible", "invisible_s", default=0.0, help="Seconds for which a new task is not found."
 )
-@click.option("--seed", type=int, help="Makes generation times and faults repeatable.")
 @click.option(
-    "--clip", type=click.Choice(["prompt", "tiny"]), default="prompt", help="Kind of video."
+    "--fault", "faults", multiple=True, metavar="FAULT", help="A fault, as above; repeatable."
+)
+@click.option("--seed", type=int, help="Repeat generation times and faults.")
+@click.option(
+    "--clip",
+    type=click.Choice(["prompt", "tiny"]),
+    default="prompt",
+    help="A video for each prompt, or one small one for all.",
 )
 @click.option("--video-bytes", type=int, help="Pad every video to this size.")
 @click.option(
     "--journal",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Keep created tasks here, so that they survive a restart.",
+    help="Keep created tasks here, across restarts.",
 )
 def command(faults: tuple[str, ...], *, no_lookup: bool, **options: Any) -> int:
     """Serve."""
