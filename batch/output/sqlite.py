@@ -181,6 +181,13 @@ class Database:
             row = self._db.execute(query, (account.base_url, account.key_hash)).fetchone()
         return None if row is None else float(row[0])
 
+    def newest_task_of(self, account: Account) -> Attempt | None:
+        """Return the attempt of the latest task that is known to be *account*'s, if there is one."""
+        where = "task_id IS NOT NULL AND base_url = ? AND account = ?"
+        latest = "json_extract(detail, '$.submitted_at') DESC LIMIT 1"
+        found = self._attempts(where, account.base_url, account.key_hash, order=latest)
+        return next(found, None)
+
     def generation_times(self) -> dict[str, list[float]]:
         """Return how long past tasks took, seconds, by kind, oldest first."""
         times: dict[str, list[float]] = {}
@@ -205,8 +212,10 @@ class Database:
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def _attempts(self, where: str, *values: object) -> Iterator[Attempt]:
-        query = f"SELECT {COLUMNS} FROM attempts WHERE {where} ORDER BY job_id, number"  # noqa: S608
+    def _attempts(
+        self, where: str, *values: object, order: str = "job_id, number"
+    ) -> Iterator[Attempt]:
+        query = f"SELECT {COLUMNS} FROM attempts WHERE {where} ORDER BY {order}"  # noqa: S608
         with _told(self.path):
             for record in self._db.execute(query, values):
                 yield from_record(record)

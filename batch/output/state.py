@@ -112,6 +112,10 @@ class State(Protocol):
         """Return when look-up by external id was last seen to work for *account*."""
         ...
 
+    async def newest_task_of(self, account: Account) -> Attempt | None:
+        """Return the attempt of the latest task that is known to be *account*'s, if there is one."""
+        ...
+
     async def generation_times(self) -> dict[str, list[float]]:
         """Return how long past tasks took, seconds, by kind, oldest first."""
         ...

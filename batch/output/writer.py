@@ -54,6 +54,9 @@ class SqliteState:
     async def proved_at(self, account: Account) -> float | None:
         return self._reader.proved_at(account)
 
+    async def newest_task_of(self, account: Account) -> Attempt | None:
+        return self._reader.newest_task_of(account)
+
     async def generation_times(self) -> dict[str, list[float]]:
         return self._reader.generation_times()
 

@@ -17,6 +17,7 @@ from batch.output.state import Proof, Put, State
 from batch.provider.answers import AccountRefused, Found, NotFound, QueryAnswer, Task, Unavailable
 from batch.provider.protocol import VideoApi
 from batch.provider.wire import RETENTION_S
+from batch.run.address import Address
 from batch.run.context import RunContext
 from batch.waker import sleep
 
@@ -34,11 +35,18 @@ SENT_BEFORE = Failure(
 class LookUp:
     """Finds tasks by external id, and knows what "not found" is worth.
 
-    *proved_at* is when look-up was last seen to work for this run's account.
+    *proved_at* is when look-up was last seen to work for this run's account, *older* an attempt of
+    it whose task may still prove that.
     """
 
     def __init__(
-        self, context: RunContext, *, api: VideoApi, state: State, proved_at: float | None
+        self,
+        context: RunContext,
+        *,
+        api: VideoApi,
+        state: State,
+        proved_at: float | None,
+        older: Attempt | None = None,
     ) -> None:
         self._context = context
         self._api = api
@@ -47,6 +55,8 @@ class LookUp:
         age_s = None if proved_at is None else context.clock.now() - proved_at
         self._is_proved = age_s is not None and 0 <= age_s < PROOF_LASTS_S  # clocks may be set back
         self._tries_left = PROOF_TRIES
+        self._older = older
+        self.address = Address(is_known=older is not None or proved_at is not None)
 
     @property
     def is_proved(self) -> bool:
@@ -72,10 +82,19 @@ class LookUp:
     async def prove(self, attempt: Attempt) -> QueryAnswer:
         """Query an open task by its external id; finding the right one is the proof."""
         self._tries_left -= 1
-        answer = await self._api.query(attempt.external_task_id)
+        answer = await self._get(attempt.external_task_id)
         if isinstance(answer, Found) and answer.task.task_id == attempt.task_id:
             await self._record_proof()
         return answer
+
+    async def _prove_by_older(self) -> None:
+        """Query an older task by its external id, once in a run: found, it is the proof as well.
+
+        So what was lost is settled also on a night on which nothing new is accepted.
+        """
+        older, self._older = self._older, None
+        if older is not None and not self._is_proved:
+            await self.prove(older)
 
     async def _record_proof(self) -> None:
         if not self._is_proved:
@@ -93,7 +112,13 @@ class LookUp:
         return attempt
 
     async def find(
-        self, attempt: Attempt, hint: Hint, *, is_new: bool = False, at_least_s: float = 0.0
+        self,
+        attempt: Attempt,
+        hint: Hint,
+        *,
+        is_new: bool = False,
+        was_page: bool = False,
+        at_least_s: float = 0.0,
     ) -> Attempt:
         """Look for the task of a *Lost* attempt, several times over the settle time.
 
@@ -101,11 +126,12 @@ class LookUp:
             attempt: the attempt, committed as lost.
             hint: may name its task.
             is_new: whether this run has sent the request.
+            was_page: whether a page answered it, and it was the only request under this id.
             at_least_s: for so long "not found" is not believed, however short the settle time is.
 
         Returns:
             The attempt *Open* (found, committed), *Intended* (absent: the same request may go out
-            again; not committed), *Unconfirmed* (it cannot be known; not committed), or *Lost* as
+            again; not committed; without a doubt if the address is wrong), *Unconfirmed* (it cannot be known; not committed), or *Lost* as
             before when the run is being left.
         """
         limits, clock = self._context.limits, self._context.clock
@@ -117,6 +143,8 @@ class LookUp:
             if isinstance(answer, Found) and await self.claim(answer.task, attempt):
                 named = hint.task_id is not None
                 return await self._adopt(attempt, answer.task, is_new=is_new, was_named=named)
+            if self.address.is_wrong and was_page:
+                return attempt.to(Intended(clock.now()))
             elapsed_s = clock.monotonic() - begun
             # Whether the task exists is asked until the settle time is over; whether anything
             # answers at all, for as long as a task would be waited for.
@@ -127,6 +155,7 @@ class LookUp:
                 limit_s = patience_s
                 longest_wait_s = LONGEST_WAIT_S if elapsed_s < settle_s else RARE_WAIT_S
             if elapsed_s >= limit_s:
+                await self._prove_by_older()
                 return self._give_up(attempt, answer)
             wait_s = min(wait_s, max(limit_s - elapsed_s, 0.01))
             await sleep(wait_s, self._context.stop.leaving, hint.named)
@@ -139,14 +168,19 @@ class LookUp:
         if hint.task_id is not None:
             hint.named.clear()
             named, names_us = hint.task_id, hint.names_us
-            answer = await self._api.query(named)
+            answer = await self._get(named)
             if isinstance(answer, Found):
                 says = answer.task.external_task_id
                 if (says is not None or names_us) and await self._is_of(answer.task, attempt):
                     return answer
                 if hint.task_id == named:
                     hint.task_id = None  # another attempt's; one that is not found yet is kept
-        return await self._api.query(attempt.external_task_id)
+        return await self._get(attempt.external_task_id)
+
+    async def _get(self, identifier: str) -> QueryAnswer:
+        answer = await self._api.query(identifier)
+        self.address.note(answer)
+        return answer
 
     def _is_an_answer(self, answer: QueryAnswer) -> bool:
         """Return whether waiting changes nothing: not found, or look-up may not be served."""

@@ -97,6 +97,9 @@ class Submitter:
                     attempt = await self._find(attempt, answer, hint)
                     if not isinstance(attempt.state, Intended):
                         return attempt
+                    if self._lookup.address.is_wrong:
+                        await self._wrong_address(attempt)
+                        return None
                 case Throttled() | Saturated() | Unsent():
                     attempt = await self._take_back(attempt)
             if clock.monotonic() >= give_up_at:
@@ -120,6 +123,8 @@ class Submitter:
         """Send the request; a task that is another attempt's says nothing about this one."""
         resent = attempt.doubt is not None
         answer = await self._api.submit(body, not_after=ticket.not_after, resent=resent)
+        if not isinstance(answer, Unsent | Stale):
+            self._lookup.address.note(answer)
         if isinstance(answer, Created) and not await self._lookup.claim(answer.task, attempt):
             return Ambiguous(ANOTHERS)
         return answer
@@ -128,8 +133,9 @@ class Submitter:
         self, attempt: Attempt, answer: Exists | Ambiguous | Stale, hint: Hint
     ) -> Attempt:
         exists = isinstance(answer, Exists)
+        was_page = isinstance(answer, Ambiguous) and answer.is_page and attempt.doubt is None
         attempt = await self._lookup.lose(attempt, answer.failure, exists=exists)
-        return await self._lookup.find(attempt, hint, is_new=True)
+        return await self._lookup.find(attempt, hint, is_new=True, was_page=was_page)
 
     async def _open(self, attempt: Attempt, task: Task, ticket: Ticket) -> Attempt:
         now = self._context.clock.now()
@@ -190,6 +196,15 @@ class Submitter:
             )
             return None
         return await self._give_up(attempt, replace(failure, kind=FailureKind.PROVIDER))
+
+    async def _wrong_address(self, attempt: Attempt) -> None:
+        """Stop the run: what answers at the base URL is not the API."""
+        await self._take_back(attempt)
+        self._context.stop.ask(
+            StopReason.ACCOUNT,
+            f"{self._context.account.base_url} answers with web pages instead of the API's answers;"
+            " check the base URL (--base-url). Nothing was created, and nothing more is submitted",
+        )
 
     def _is_one_wall(self, failure: Failure) -> bool:
         """A firewall's page (403 without a code) may be about this prompt; a few in a row are not."""

@@ -60,6 +60,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         api=world.api,
         state=world.state,
         proved_at=await world.state.proved_at(context.account),
+        older=await world.state.newest_task_of(context.account),
     )
     lessons = Lessons(
         await world.state.generation_times(),

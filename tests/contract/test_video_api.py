@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fake_provider import FORBIDDEN, INVALID, MODERATED, FakeApi, Provider, Rates, Ways
+from fake_api import FakeApi
+from fake_provider import FORBIDDEN, INVALID, MODERATED, Provider, Rates, Ways
 from mortal import Life
 from virtual_time import VirtualClock, VirtualLoop, run
 
@@ -135,7 +136,7 @@ def in_memory(story: Story) -> None:
     """Tell the story with the provider of the simulated nights."""
 
     async def main(loop: VirtualLoop) -> None:
-        ways = Ways(cap=SLOTS, link_lasts_s=LINK_LASTS_S, generation_s=600.0)
+        config = SandboxConfig(max_parallel=SLOTS, link_ttl_s=LINK_LASTS_S, median_s=600.0, seed=1)
         clock = VirtualClock(loop)
 
         def api(provider: Provider, offline: tuple[float, float] = (0.0, 0.0)) -> FakeApi:
@@ -150,10 +151,11 @@ def in_memory(story: Story) -> None:
                 request_timeout_s=20.0,
                 late_s=0.0,
                 offline=offline,
+                account="somebody",
             )
 
-        provider, empty = Provider(ways, random.Random(1)), Provider(ways, random.Random(1))
-        empty.no_credit = True
+        provider, empty = (Provider(Ways(), config, random.Random(1)) for _ in range(2))
+        empty.configure(has_credit=False)
         await story(
             World(
                 api(provider),

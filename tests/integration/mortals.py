@@ -40,7 +40,9 @@ def main() -> None:
     mode, base_url, folder, count, limits, *rest = sys.argv[1:]
     root = Path(folder)
     fetch.RETRY_BASE_S = 0.01
-    gate.SEND_WITHIN_S = gate.ARRIVES_WITHIN_S = 1.0  # so long a request of the dead is taken to be on its way
+    gate.SEND_WITHIN_S = gate.ARRIVES_WITHIN_S = (
+        1.0  # so long a request of the dead is taken to be on its way
+    )
     manifest = root / f"{mode}.yaml"
     jobs = [{"id": f"job-{n}", "prompt": f"a fox, number {n}"} for n in range(int(count))]
     manifest.write_text(

@@ -75,6 +75,10 @@ class MemoryState:
     async def proved_at(self, account: Account) -> float | None:
         return self.proofs.get(account)
 
+    async def newest_task_of(self, account: Account) -> Attempt | None:
+        paid = [a for a in self.attempts.values() if a.task is not None and a.account == account]
+        return max(paid, key=lambda a: a.paid_task.submitted_at, default=None)
+
     async def generation_times(self) -> dict[str, list[float]]:
         return {kind: list(seconds) for kind, seconds in self.times.items()}
 
