@@ -211,7 +211,7 @@ async def test_undocumented_value_is_refused(
     ],
 )
 async def test_documented_value_is_accepted(changes: dict[str, Any]) -> None:
-    """Also fields that nobody knows: they are passed over."""
+    """Unknown fields are ignored."""
     async with hands() as api:
         await api.create(**changes)
 
@@ -221,7 +221,7 @@ async def test_documented_value_is_accepted(changes: dict[str, Any]) -> None:
     [(None, 1001), ("Bearer ", 1001), ("Basic abc", 1000), ("Bearer wrong", 1002)],
 )
 async def test_wrong_key_is_refused(header: str | None, code: int) -> None:
-    """The code says what is wrong with it."""
+    """The code says why."""
     async with hands(api_key="right") as api:
         headers = {} if header is None else {"Authorization": header}
         url = api.sandbox.base_url + PATH
@@ -372,7 +372,7 @@ async def test_stuck_task_never_ends() -> None:
     ],
 )
 async def test_submission_is_refused_on_request(kind: str, status: int, code: int | str) -> None:
-    """In the envelope of whoever would say so; nothing is created."""
+    """In the envelope of Kling, CometAPI or the relay; nothing is created."""
     async with hands(f"submit:{kind}:first=1") as api:
         got, answer = await api.post()
 
@@ -530,7 +530,7 @@ async def test_journal_holds_no_key(tmp_path: Path) -> None:
 
 
 async def test_statistics_are_served_without_key() -> None:
-    """Without a key, so that another process can ask what was paid for."""
+    """Another process can read which tasks were paid for."""
     async with hands() as api:
         task_id = await api.create(external_task_id="mine")
         await api.query(task_id)

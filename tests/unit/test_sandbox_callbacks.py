@@ -16,7 +16,7 @@ PATH = "/kling/v1/videos/text2video"
 
 
 class Listener:
-    """Writes down what it is told."""
+    """Records the callbacks that it gets."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
@@ -119,7 +119,7 @@ async def test_missing_listener_is_counted() -> None:
 
 
 async def test_callbacks_continue_after_restart(tmp_path: Path) -> None:
-    """What was told before is not told again."""
+    """Changes that were sent before the restart are not sent again."""
     config = SandboxConfig(journal=tmp_path / "journal.jsonl", seed=1)
     async with listener() as it:
         async with serve(config) as it.sandbox:

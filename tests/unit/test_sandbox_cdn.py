@@ -16,7 +16,7 @@ PATH = "/kling/v1/videos/text2video"
 
 
 class Viewer:
-    """Somebody with a link to a video, and a clock that stands still."""
+    """A client with a link to a video, and a clock that stands still."""
 
     def __init__(self) -> None:
         self.moment = 1_800_000_000.0
@@ -161,7 +161,7 @@ async def test_tiny_clips_share_one_body() -> None:
         assert len((await it.get())[2]) < 8_000
 
 
-# -- what a download can suffer --------------------------------------------------------------------
+# -- faults of downloads ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", ["download:cut:per_task=1", "download:drop:per_task=2"])

@@ -117,7 +117,7 @@ def test_two_prompts_make_two_pictures() -> None:
     ids=["empty", "one", "words", "no spaces", "Chinese", "controls", "half a pair", "emoji"],
 )
 def test_any_prompt_makes_small_file(prompt: str) -> None:
-    """Too much text is cut, and what has no glyph is a box."""
+    """Long text is cut, and a letter without a glyph is a box."""
     clip = render(prompt, "footer", "9:16", 5)
 
     assert 4_000 < clip.size < 80_000

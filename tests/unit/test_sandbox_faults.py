@@ -150,5 +150,5 @@ def test_shape_zero_takes_each_in_turn() -> None:
     ],
 )
 def test_submission_fault_knows_whether_task_exists(kind: str, creates: bool) -> None:
-    """That is what a client cannot see, and what the tests must know."""
+    """A client cannot see it; a test must know it."""
     assert FaultRule(where="submit", kind=kind).creates is creates

@@ -1,4 +1,4 @@
-"""What gateways, relays and file servers were seen to do, as faults on request."""
+"""The observed habits of gateways, relays and file servers, as faults on request."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_relay_answers_with_oldest_task(stage: str) -> None:
 def test_other_key_sees_as_configured(
     other_keys: str, by_task_id: int, by_external_id: int, again: int
 ) -> None:
-    """What a key can find, its external ids collide with."""
+    """The external ids of a key collide with those of tasks that it finds."""
     api = desk(other_keys=other_keys)
     api.post()
 
