@@ -14,11 +14,11 @@ It shares no code with the client, so that a misreading of the API by the client
   nothing runs in the background, and the journal of records is all that a restart needs.
 - `cdn` serves the videos from a second origin, behind the signed links of `links`; `video` draws them.
 - `callbacks` POSTs each change of status to the `callback_url` of the task.
-- `kinds` names what can go wrong, `faults` reads the rules (`query:500:0.3`), `dice` decides which
+- `kinds` names the faults, `faults` reads the rules (`query:500:0.3`), `dice` decides which
   rule hits which request. A word in a prompt does the same for one task (`sandbox:moderation`).
 
-`World` holds what these share: configuration, clock, engine, faults, statistics and links. The
-public face is `serve` and `SandboxConfig`; a test reads the rest off the `Sandbox` it is given.
+`World` holds the shared state: configuration, clock, engine, faults, statistics and links. The
+public face is `serve` and `SandboxConfig`; the `Sandbox` that `serve` yields reports the rest.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Api:
         self._on_created = on_created
 
     def answer(self, request: Request) -> tuple[Answer, FaultRule | None]:
-        """Answer one request; the fault, if any, says what is still to happen in the line."""
+        """Return the answer to a request, and the fault of the line to send it with."""
         try:
             answer, fault = self._answer(request)
         except RefusalError as exc:

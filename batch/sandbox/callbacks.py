@@ -1,6 +1,6 @@
 """Callbacks: the bare task object, POSTed to `callback_url` at every change of status.
 
-Best effort, one try each, as little is promised by the documentation; failures are counted.
+One try each, since the documentation promises no more; failures are counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
 class Callbacks:
-    """Sends the callbacks of one sandbox, each task's from an asyncio task of its own."""
+    """Sends the callbacks of one sandbox, for each task from an asyncio task of its own."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -25,32 +25,32 @@ class Callbacks:
         self._running: set[asyncio.Task[None]] = set()
 
     def follow(self, task: Task, since: float | None = None) -> None:
-        """Tell a task's listener, if it has one, of what happens from the moment *since* on."""
+        """Send the changes of a task from the moment *since* on, if it has a `callback_url`."""
         url = task.body.get("callback_url")
         if not isinstance(url, str) or not url:
             return
         runner = asyncio.get_running_loop().create_task(
-            self._tell_story(task, url, since or task.created_at)
+            self._send_all(task, url, since or task.created_at)
         )
         self._running.add(runner)
         runner.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
-        """Stop telling."""
+        """Cancel the callbacks to come."""
         for runner in self._running:
             runner.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
-    async def _tell_story(self, task: Task, url: str, since: float) -> None:
+    async def _send_all(self, task: Task, url: str, since: float) -> None:
         moments = [(task.created_at, "submitted"), (task.started_at, "processing")]
         if task.finished_at is not None:
             moments.append((task.finished_at, task.outcome))
         held: str | None = None
         for moment, status in moments:
             if moment < since:
-                continue  # told before a restart
+                continue  # sent before a restart
             await asyncio.sleep(max(moment - self._world.now(), 0.0))
             fault = self._world.fault("callback", task)
             kind = None if fault is None else fault.kind
@@ -61,12 +61,12 @@ class Callbacks:
                 continue
             if fault is not None and kind == "late":
                 await asyncio.sleep(fault.lasts(5.0))
-            await self._tell(task, url, status, kind)
+            await self._send(task, url, status, kind)
             if held is not None:
                 await self._post(url, self._world.shown(task, held))
                 held = None
 
-    async def _tell(self, task: Task, url: str, status: str, kind: str | None) -> None:
+    async def _send(self, task: Task, url: str, status: str, kind: str | None) -> None:
         shown = self._world.shown(task, status)
         if kind == "wrong-path":
             url = f"{url.partition('?')[0]}-wrong"

@@ -1,4 +1,4 @@
-"""The video server: another origin, signed links, ranges, and everything that a download can suffer."""
+"""The video server: another origin, signed links, ranges, and the faults of downloads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from batch.sandbox.world import World
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _LONG_S = 3600.0
-_TICK_S = 0.05  # a slow download gets a piece so often
+_TICK_S = 0.05  # between two pieces of a slow download
 _STATUSES = ("403", "404", "429", "500", "503")
 _WITHOUT_RANGES = ("no-range", "no-length")
 
@@ -194,7 +194,7 @@ async def _instead(
 def _asked_span(request: web.BaseRequest, clip: Clip) -> _Span | None:
     """Read Range and If-Range (RFC 9110, 14.2 and 13.1.5). None: cannot be satisfied.
 
-    What is malformed, has several ranges or another ETag gets the whole file.
+    A malformed range, several ranges and another ETag return the whole file.
     """
     whole = _Span(0, clip.size, is_partial=False)
     match = _RANGE.fullmatch(request.headers.get("Range", ""))

@@ -1,4 +1,4 @@
-"""How a sandbox is set up."""
+"""The configuration of a sandbox."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ THIRTY_DAYS_S = 30 * 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxConfig:
-    """Everything about a sandbox that can be chosen. All times are seconds.
+    """The choices about a sandbox. All times are in seconds.
 
     Attributes:
-        host: where both servers listen.
+        host: the address that both servers listen on.
         port: of the API; 0 takes a free one.
         cdn_port: of the videos, another origin than the API; 0 takes a free one.
         speed: generation runs so many times faster than the real thing.
-        median_s: what half of the standard 5 s clips are done after, before `speed`.
+        median_s: median time of generation of a standard 5 s clip, before `speed`.
         sigma: spread of the lognormal distribution around it.
         seed: makes generation times repeatable.
         api_key: the only key accepted; None accepts any that is not empty.
         max_parallel: tasks in flight per account; more are refused with 1303. None: no cap.
         journal: created tasks are kept here and brought back at the next start.
-        faults: what goes wrong.
+        faults: the fault plan.
         invisible_s: how long a fresh task is not found by queries.
         lookup: whether a GET by external_task_id is served.
         list_tasks: whether the list is served.
         unique_external_ids: whether a second use of an external_task_id is refused, as documented.
-        checks_duplicates_first: before credit and slots, or after them.
+        checks_duplicates_first: whether that comes before credit and slots, or after them.
         tells_external_id: whether an answer names the external_task_id.
-        other_keys: what a key sees of another key's tasks: nothing, those it asks for by task id,
+        other_keys: whether a key finds tasks of another key: nothing, those it asks for by task id,
             or everything.
         has_credit: without it submissions are refused with 1102.
-        not_found: which of the two known answers an unknown task gets.
+        not_found: the answer about an unknown task: Kling's, or that of the new-api relays.
         latency_s: how long every answer of the API takes.
         max_prompt_chars: longer prompts are refused with 1201.
         max_negative_prompt_chars: likewise.
         link_ttl_s: how long a signed link works; every query signs a fresh one.
-        kept_s: how long a task and its video can be had.
+        kept_s: how long a task and its video are kept.
         clip: `prompt` shows each its own; `tiny` shares one small body per ratio and length.
         video_bytes: pads every video to this size.
     """
@@ -75,6 +75,6 @@ class SandboxConfig:
     video_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would divide by zero or never end."""
+        """Refuse values that would divide by zero or never end."""
         if self.speed <= 0 or self.median_s < 0 or self.sigma < 0:
             raise ValueError("speed must be above 0, median_s and sigma not below")

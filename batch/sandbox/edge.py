@@ -59,7 +59,7 @@ class Edge:
         return await self._cdn.serve(request)
 
     def _is_lost(self, request: web.BaseRequest) -> bool:
-        """Tell whether the connection idled for so long that its next request is lost."""
+        """Return whether the connection idled for so long that its next request is lost."""
         rules = [rule for rule in self._world.faults.plan.rules if rule.where == "connection"]
         answered_at = self._answered.get(request.transport) if request.transport else None
         if answered_at is None:
@@ -77,7 +77,7 @@ def _response(answer: Answer) -> web.Response:
 async def _faulty_response(
     request: web.BaseRequest, answer: Answer, fault: FaultRule
 ) -> web.StreamResponse:
-    """Send the answer as the fault has it: late, half, or not at all."""
+    """Send the answer late, half, or not at all, as the fault demands."""
     match fault.base_kind:
         case "drop":
             hang_up(request)

@@ -1,7 +1,7 @@
-"""The tasks. What a task is at a moment is a pure function of its record and the moment.
+"""The tasks. The status of a task is a pure function of its record and the moment.
 
-So nothing has to be kept but the records, one line each in a journal, and a server that was killed
-and started again goes on as if nothing had happened.
+Only the records are kept, one line each in a journal: a server that was killed and started again
+continues with the same tasks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FAILING_WORD = re.compile(rf"sandbox:({'|'.join(FAILURES)}|stuck)(?:\*(\d+))?")
 class Task:
     """A created task. Times are seconds since the epoch; *finished_at* None means never.
 
-    *fault*: the outcome fault that it will end by, or None for a video.
+    *fault* is the outcome fault that ends it, None for a video.
     """
 
     number: int
@@ -60,7 +60,7 @@ class Task:
 
     @property
     def outcome(self) -> str:
-        """How it ends: `succeed`, `failed` or `stuck`."""
+        """The final status: `succeed`, `failed` or `stuck`."""
         if self.finished_at is None:
             return "stuck"
         return "succeed" if self.fault is None else "failed"
@@ -72,7 +72,7 @@ class Task:
         return "processing" if moment >= self.started_at else "submitted"
 
     def updated_at(self, status: str) -> float:
-        """Return when it came to be in that status."""
+        """Return when it reached that status."""
         if status == "submitted":
             return self.created_at
         if status == "processing" or self.finished_at is None:
@@ -88,7 +88,7 @@ def task_id_of_video(video_id: str) -> str:
 
 
 class Engine:
-    """All tasks of a server, by every key that they are asked for. O(1) per request."""
+    """All tasks of a server, indexed by each id. O(1) per request."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config  # may be replaced at any time
@@ -101,7 +101,7 @@ class Engine:
         self._journal: TextIO | None = None
 
     def open(self) -> None:
-        """Bring back what the journal holds, and go on writing to it."""
+        """Read the tasks in the journal, and append further ones to it."""
         path = self.config.journal
         if path is None:
             return
@@ -110,7 +110,7 @@ class Engine:
             self._keep(task)
         self._journal = path.open("a", encoding="utf-8")
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-            self._journal.write("\n")  # the line that a kill has torn stays torn, alone
+            self._journal.write("\n")  # a line torn by a kill stays a line of its own
 
     def close(self) -> None:
         """Close the journal."""
@@ -125,11 +125,11 @@ class Engine:
         return iter(self._by_id.values())
 
     def by_task_id(self, task_id: str) -> Task | None:
-        """Find a task, whoever owns it."""
+        """Return the task of that id, of any account, or None."""
         return self._by_id.get(task_id)
 
     def by_external_id(self, account: str, external_task_id: str) -> Task | None:
-        """Find the first task of that external id among those that the account knows of."""
+        """Return the first task of that external id that the account can find, or None."""
         found = self._by_external_id.get(external_task_id, ())
         sees_all = self.config.other_keys == "everything"
         return next((task for task in found if sees_all or task.account == account), None)
@@ -140,19 +140,19 @@ class Engine:
         return newest_first[(number - 1) * size : number * size]
 
     def is_visible(self, task: Task, moment: float) -> bool:
-        """Tell whether queries find it: not right after creation, and not after 30 days."""
+        """Return whether queries find it: not right after creation, and not after 30 days."""
         age = max(moment - task.created_at, 0.0)  # a clock may jump back
         return self.config.invisible_s <= age <= self.config.kept_s
 
     def in_flight(self, account: str, moment: float) -> int:
-        """Count an account's tasks that hold a slot."""
+        """Return how many tasks of an account hold a slot."""
         ends = self._in_flight[account]
         while ends and ends[0] <= moment:
             heapq.heappop(ends)
         return len(ends)
 
     def admit(self, account: str, order: Order, moment: float) -> None:
-        """Let a request in.
+        """Check a request against the external ids, credit and slots of its account.
 
         Raises:
             RefusalError: the external id is taken (1201), or there is no credit (1102) or slot (1303).
@@ -178,7 +178,7 @@ class Engine:
         moment: float,
         ending: FaultRule | None = None,
     ) -> Task:
-        """Make a task, and write it down before it is announced; *ending* is its outcome."""
+        """Create a task, journal it, and return it; *ending* is its outcome fault."""
         number = len(self._by_id) + 1
         dice = random.Random(f"{self._seed}:{number}")  # noqa: S311 - a spread, no secret
         takes_s = _generation_s(order, self.config, dice)
@@ -241,7 +241,7 @@ def _generation_s(order: Order, config: SandboxConfig, dice: random.Random) -> f
 
 
 def _read_journal(path: Path) -> Iterator[Task]:
-    """Yield the tasks in a journal. A line that makes no sense was torn by a kill: passed over."""
+    """Yield the tasks in a journal, skipping a line torn by a kill."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as lines:

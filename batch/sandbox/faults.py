@@ -1,4 +1,4 @@
-"""What goes wrong on request: rules, and the plan that lists them.
+"""Faults on request: the rules, and the plan that lists them.
 
 A rule names a stage, a kind, and when. As text, for a command line: `submit:drop-after:0.2`,
 `query:500:0.3`, `download:cut:first=1`, `submit:429:every=5,retry-after=2`, `query:shape:5`.
@@ -21,11 +21,11 @@ from batch.sandbox.shapes import LINK_PLACES
 
 # A comma, or a colon before the next suffix; others belong to a value, say to an address.
 _BETWEEN_SUFFIXES = re.compile(r",|:(?=[a-z_ ]+=|[\d.]+(?:[:,]|$))")
-_BARE_SUFFIX = {"shape": "n", "link": "to"}  # what a suffix without a name is; else the rate
+_BARE_SUFFIX = {"shape": "n", "link": "to"}  # meaning of a suffix without a name; else the rate
 
 
 class FaultPlanError(ValueError):
-    """A rule that is not valid; the message says what may have been meant."""
+    """Raised for a rule that is not valid; the message suggests the nearest name."""
 
 
 def _suffix(default: Any, text: str) -> Any:
@@ -75,7 +75,7 @@ class FaultRule:
             raise FaultPlanError("rate and at are 0 to 1, n is 0 to 5")
 
     def lasts(self, default_s: float) -> float:
-        """Return `seconds`, or what is usual for the kind."""
+        """Return `seconds`, or the default of the kind."""
         return default_s if self.seconds is None else self.seconds
 
     @property
@@ -139,7 +139,7 @@ class FaultRule:
 
 
 def suffixes() -> dict[str, str]:
-    """Return the suffixes of a rule, each with what it means."""
+    """Return the suffixes of a rule, each with its meaning."""
     described: tuple[Field[Any], ...] = fields(FaultRule)
     return {entry.name: entry.metadata["help"] for entry in described if entry.metadata}
 

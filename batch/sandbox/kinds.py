@@ -1,4 +1,4 @@
-"""The names of all faults, stage by stage, each with what it does."""
+"""The names of all faults, stage by stage, each with its effect."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Links:
         return f"{self.api_origin if is_at_api else self.origin}{path}?{query}"
 
     def check(self, path: str, query: Mapping[str, str], moment: float) -> str | None:
-        """Return the task id that a request's link stands for, or None if the link is no good."""
+        """Return the task id of a link, or None if its signature is wrong or expired."""
         match = _PATH.fullmatch(path)
         if match is None:
             return None
@@ -50,7 +50,7 @@ class Links:
 
 
 def is_video_path(path: str) -> bool:
-    """Tell whether a path is one of a video."""
+    """Return whether a path is that of a video."""
     return path.removeprefix("/moved").startswith("/bs2/")
 
 

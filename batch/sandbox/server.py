@@ -22,7 +22,7 @@ from batch.sandbox.world import World
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _KEEP_ALIVE_S = 86_400.0  # the client hangs up first: a reset on reuse would look like a fault
-_SHUTDOWN_S = 0.1  # what hangs on purpose is not waited for
+_SHUTDOWN_S = 0.1  # requests that hang on purpose are not waited for
 
 
 class Sandbox:
@@ -38,17 +38,17 @@ class Sandbox:
 
     @property
     def config(self) -> SandboxConfig:
-        """What it was started with."""
+        """The configuration of this moment."""
         return self._world.config
 
     @property
     def stats(self) -> Stats:
-        """What it has seen; goes on changing."""
+        """The statistics so far; they keep changing."""
         return self._world.stats
 
     @property
     def faults_fired(self) -> dict[str, int]:
-        """How often each fault struck, by `where:kind`."""
+        """How often each fault was applied, by `stage:kind`."""
         return dict(self._world.faults.fired)
 
     @property
@@ -57,7 +57,7 @@ class Sandbox:
         return list(self._world.engine)
 
     def set_faults(self, plan: FaultPlan) -> None:
-        """Replace the fault plan; counting starts anew."""
+        """Replace the fault plan; its rules count from zero."""
         self._world.faults.replace(plan)
 
     def configure(self, **changes: Any) -> None:
@@ -77,9 +77,9 @@ class Sandbox:
 async def serve(
     config: SandboxConfig | None = None, *, now: Callable[[], float] = time.time
 ) -> AsyncIterator[Sandbox]:
-    """Run a sandbox in the caller's event loop, as long as the block lasts.
+    """Run a sandbox in the current event loop until the block ends.
 
-    *now* gives wall-clock seconds; a test in virtual time hands in its own.
+    *now* gives wall-clock seconds; a test may pass its own.
 
     Raises:
         OSError: a port is taken, or the journal cannot be opened.

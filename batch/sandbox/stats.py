@@ -1,4 +1,4 @@
-"""What a sandbox has seen: for tests, benchmarks and people who want to know what was paid for."""
+"""Counts of requests, tasks and downloads, for tests, benchmarks and `GET /sandbox/stats`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Stats:
     """Counts since the server started.
 
     Attributes:
-        posts: submissions that arrived, whatever became of them.
+        posts: submissions that arrived, refused ones included.
         created: tasks made, each of them paid for.
         refused: submissions that were answered with an error and made nothing.
         queries: GETs by task id.
@@ -30,7 +30,7 @@ class Stats:
         failed_callbacks: callbacks that were not.
         most_in_flight: most tasks of one account that held a slot at once.
         post_times: when each submission arrived, seconds since the epoch.
-        query_times: when each task was asked for, by task id.
+        query_times: when each task was polled, by task id.
     """
 
     posts: int = 0
@@ -60,7 +60,7 @@ class Stats:
 
     @property
     def queries_per_task(self) -> dict[str, int]:
-        """How often each task was asked for, by task id."""
+        """How often each task was polled, by task id."""
         return {task_id: len(times) for task_id, times in self.query_times.items()}
 
     def closest_queries_s(self) -> float:
@@ -79,7 +79,7 @@ class Stats:
 
 
 def report(stats: Stats, engine: Engine, fired: dict[str, int], moment: float) -> dict[str, Any]:
-    """Return everything as JSON-ready values; `GET /sandbox/stats` answers with it."""
+    """Return all statistics as JSON-ready values."""
     polled = stats.queries_per_task
     tasks = [_task_row(task, polled.get(task.task_id, 0), moment) for task in engine]
     return {

@@ -1,4 +1,4 @@
-"""What a request may say: the documented limits of text2video, model by model.
+"""The documented limits of a text2video request, model by model.
 
 Sources: Kling's API reference (limits, capability map, error codes) and CometAPI's page of the same
 endpoint (seven aspect ratios). An option that a model is known to ignore is ignored here too.
@@ -12,7 +12,7 @@ from typing import Any
 
 from batch.sandbox.video.clips import SIZES
 
-DEFAULT_MODEL = "kling-v1"  # what the real one takes when `model_name` is missing
+DEFAULT_MODEL = "kling-v1"  # as the real one, where `model_name` is missing
 
 
 class RefusalError(Exception):
@@ -27,7 +27,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a model can do. *pace* is its generation time relative to the others."""
+    """The options of a model. *pace* is its generation time relative to the others."""
 
     modes: tuple[str, ...] = ("std", "pro")
     durations: tuple[int, ...] = (5, 10)
@@ -54,7 +54,7 @@ _MODELS_WITHOUT_MODE = ("kling-v2-master", "kling-v2-1-master")
 _CAMERA_AXES = frozenset(("horizontal", "vertical", "pan", "tilt", "roll", "zoom"))
 _CAMERA_PRESETS = ("down_back", "forward_up", "right_turn_forward", "left_turn_forward")
 
-# For trying out refusals and failures without a fault plan: say one of these in a prompt.
+# In a prompt, each of these causes its refusal without a fault plan.
 REFUSING_WORDS: dict[str, tuple[int, str]] = {
     "sandbox:invalid": (1200, "Invalid request parameters"),
     "sandbox:policy": (1300, "the request triggers the platform policy"),
@@ -64,7 +64,7 @@ REFUSING_WORDS: dict[str, tuple[int, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A request that was understood."""
+    """A valid request."""
 
     prompt: str
     model: str
@@ -80,7 +80,7 @@ def read_order(body: Any, *, max_prompt_chars: int, max_negative_prompt_chars: i
     """Check a decoded body against the documentation.
 
     Raises:
-        RefusalError: as the real one would answer.
+        RefusalError: the body is not valid; carries the answer of the real API.
     """
     if not isinstance(body, dict):
         raise RefusalError(400, 1200, "Invalid request parameters: the body must be an object")

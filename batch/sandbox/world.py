@@ -1,4 +1,4 @@
-"""What the API and the video server share."""
+"""The state that the API, the video server and the callbacks share."""
 
 from __future__ import annotations
 

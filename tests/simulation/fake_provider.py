@@ -28,7 +28,7 @@ from batch.sandbox.video.mp4 import free_header
 from batch.sandbox.world import World
 
 WORKS, SILENT, ABSENT, RELAY = "works", "silent", "absent", "relay"
-"""What a look-up by external id returns: the task; a page; "not found", always; another task."""
+"""The answer to a look-up by external id: the task; a page; always "not found"; another task."""
 INVALID, FORBIDDEN, MODERATED = "sandbox:invalid", "sandbox:unsafe", "sandbox:moderation"
 FAILS = "sandbox:generation*"  # and how often
 _CDN = "https://cdn"
@@ -102,7 +102,7 @@ def video(task_id: str, size: int) -> bytes:
 
 
 def weather(ways: Ways, rates: Rates, seed: int) -> FaultPlan:
-    """Return the plan of what goes wrong with the answers of one run."""
+    """Return the fault plan of one run."""
     odds = (
         ("submit", rates.throttle, _THROTTLES),
         ("submit", rates.submit / 3, _UNCLEAR),
@@ -154,7 +154,7 @@ class Provider:
         self.configure = self._world.configure
 
     def set_rates(self, rates: Rates) -> None:
-        """Have answers go wrong at these rates from now on."""
+        """Apply faults at these rates from now on."""
         self._world.faults.replace(weather(self.ways, rates, self.rng.getrandbits(32)))
 
     def send(self, body: dict[str, Any], account: str, arrives: float) -> Parcel:
@@ -171,7 +171,7 @@ class Provider:
         return self._api.answer(Request("GET", f"{SUBMIT_PATH}/{identifier}", _key(account)))[0]
 
     def catch_up(self, now: float) -> None:
-        """Take in the requests that have arrived by now."""
+        """Serve the requests that have arrived by now."""
         while self._travelling and self._travelling[0].arrives <= now:
             parcel = self._travelling.pop(0)
             self._moment = parcel.arrives

@@ -12,7 +12,7 @@ BLOCK = 25
 
 
 @pytest.mark.parametrize("first", range(0, 300, BLOCK))
-def test_nothing_is_paid_twice_or_lost_whatever_happens(first: int) -> None:
+def test_night_pays_nothing_twice_and_loses_nothing(first: int) -> None:
     """Every seed keeps every rule; a failure names the seed to play again, aloud."""
     broken = {
         f"nights.py --seed {seed} --verbose": report.violations
@@ -23,13 +23,13 @@ def test_nothing_is_paid_twice_or_lost_whatever_happens(first: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [2, 87, 511])
-def test_a_seed_is_the_same_night_every_time(seed: int) -> None:
+def test_seed_repeats_its_night(seed: int) -> None:
     """Otherwise a failure could not be looked at."""
     first, second = (_trace(seed) for _ in range(2))
     assert first == second
 
 
-def test_a_loop_that_would_wait_for_ever_says_so() -> None:
+def test_endless_wait_raises_deadlock() -> None:
     async def wait(loop: VirtualLoop) -> None:
         await loop.create_future()
 

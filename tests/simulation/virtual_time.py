@@ -1,4 +1,4 @@
-"""An event loop whose time is virtual, a clock that reads it, and what works beside it.
+"""An event loop in virtual time, a clock that reads it, a rate limit and an executor on it.
 
 No sockets, no threads, no waiting: when nothing is ready, time jumps to the next timer. Futures and
 tasks hash by the order of their making, so that sets of them are walked in the same order in every
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 EPOCH = 1_790_000_000.0
-STEP_S = 1e-6  # what one turn of the loop takes: time never stands still
+STEP_S = 1e-6  # per turn of the loop: time never stands still
 
 
 class DeadlockError(RuntimeError):
@@ -94,7 +94,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There are none."""
 
     def _write_to_self(self) -> None:
-        """There is nobody asleep to be woken."""
+        """Nothing sleeps that could be woken."""
 
 
 class VirtualClock:
@@ -110,7 +110,7 @@ class VirtualClock:
         return EPOCH + self._loop.time() + self.offset
 
     def monotonic(self) -> float:
-        """Seconds since boot; another zero in every run, since nobody may keep it."""
+        """Seconds since boot; another zero in every run, so that keeping it shows."""
         return self._loop.time() - self._boot
 
 

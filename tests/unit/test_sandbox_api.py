@@ -67,7 +67,7 @@ async def hands(*faults: str, **options: Any) -> AsyncIterator[Hands]:
 # -- the plain road --------------------------------------------------------------------------------
 
 
-async def test_a_task_goes_from_submitted_to_succeed() -> None:
+async def test_task_goes_from_submitted_to_succeed() -> None:
     """In the documented envelope, with an id that is a text and times in milliseconds."""
     async with hands() as api:
         status, answer = await api.post(external_task_id="mine-1")
@@ -93,7 +93,7 @@ async def test_a_task_goes_from_submitted_to_succeed() -> None:
     assert seen[2]["updated_at"] > seen[2]["created_at"]
 
 
-async def test_a_link_looks_like_the_real_ones() -> None:
+async def test_link_looks_like_real_one() -> None:
     """Another origin, a path that ends in .mp4, and a signature that ends after thirty days."""
     async with hands() as api:
         task_id = await api.create()
@@ -107,7 +107,7 @@ async def test_a_link_looks_like_the_real_ones() -> None:
         assert expires == api.moment + 30 * 86_400
 
 
-async def test_a_task_is_found_by_its_external_id_too() -> None:
+async def test_query_by_external_id_finds_task() -> None:
     """And counted as a look-up, not as a query."""
     async with hands() as api:
         task_id = await api.create(external_task_id="mine-1")
@@ -117,7 +117,7 @@ async def test_a_task_is_found_by_its_external_id_too() -> None:
         assert (api.sandbox.stats.lookups, api.sandbox.stats.queries) == (1, 0)
 
 
-async def test_the_list_shows_the_newest_first_in_pages() -> None:
+async def test_list_pages_newest_first() -> None:
     """Each account its own."""
     async with hands() as api:
         ids = [await api.create() for _ in range(5)]
@@ -132,7 +132,7 @@ async def test_the_list_shows_the_newest_first_in_pages() -> None:
     assert status == 400
 
 
-async def test_without_a_model_name_the_oldest_model_is_taken() -> None:
+async def test_missing_model_name_means_oldest_model() -> None:
     """`model` is accepted and ignored, as the real one does."""
     async with hands() as api:
         await api.create(model_name=None, model="kling-v3")
@@ -140,7 +140,7 @@ async def test_without_a_model_name_the_oldest_model_is_taken() -> None:
         assert api.sandbox.tasks[0].model == "kling-v1"
 
 
-async def test_generation_times_follow_the_options_and_the_speed() -> None:
+async def test_generation_time_follows_options_and_speed() -> None:
     """Half of the standard clips are done after the median; speed divides."""
     async with hands(median_s=60.0, speed=10.0) as api:
         for _ in range(40):
@@ -185,7 +185,7 @@ async def test_generation_times_follow_the_options_and_the_speed() -> None:
         ({"prompt": "sandbox:unsafe"}, 400, 1301),
     ],
 )
-async def test_what_the_documentation_forbids_is_refused(
+async def test_undocumented_value_is_refused(
     changes: dict[str, Any], status: int, code: int | str
 ) -> None:
     """With the documented status and code; nothing is created."""
@@ -210,8 +210,8 @@ async def test_what_the_documentation_forbids_is_refused(
         {"something_new": {"a": 1}},
     ],
 )
-async def test_what_the_documentation_allows_is_accepted(changes: dict[str, Any]) -> None:
-    """Also fields that nobody knows: they are passed over."""
+async def test_documented_value_is_accepted(changes: dict[str, Any]) -> None:
+    """Unknown fields are ignored."""
     async with hands() as api:
         await api.create(**changes)
 
@@ -220,8 +220,8 @@ async def test_what_the_documentation_allows_is_accepted(changes: dict[str, Any]
     ("header", "code"),
     [(None, 1001), ("Bearer ", 1001), ("Basic abc", 1000), ("Bearer wrong", 1002)],
 )
-async def test_without_the_right_key_there_is_nothing(header: str | None, code: int) -> None:
-    """The code says what is wrong with it."""
+async def test_wrong_key_is_refused(header: str | None, code: int) -> None:
+    """The code says why."""
     async with hands(api_key="right") as api:
         headers = {} if header is None else {"Authorization": header}
         url = api.sandbox.base_url + PATH
@@ -232,7 +232,7 @@ async def test_without_the_right_key_there_is_nothing(header: str | None, code: 
         assert "right" not in repr(api.sandbox.config)
 
 
-async def test_an_external_id_serves_once_per_account() -> None:
+async def test_external_id_serves_once_per_account() -> None:
     """The second use is refused with 1201, and says why."""
     async with hands() as api:
         await api.create(external_task_id="mine")
@@ -245,7 +245,7 @@ async def test_an_external_id_serves_once_per_account() -> None:
     assert other_status == 200
 
 
-async def test_accounts_do_not_see_each_other() -> None:
+async def test_account_sees_no_task_of_another() -> None:
     """Neither by task id nor by external id."""
     async with hands() as api:
         task_id = await api.create(external_task_id="mine")
@@ -254,7 +254,7 @@ async def test_accounts_do_not_see_each_other() -> None:
         assert (await api.query("mine", key="another"))[0] == 404
 
 
-async def test_too_many_tasks_in_flight_are_refused_until_one_ends() -> None:
+async def test_full_account_is_refused_until_task_ends() -> None:
     """1303 under 429; a slot is held from submission to the end."""
     async with hands(max_parallel=2) as api:
         statuses = [(await api.post())[0] for _ in range(3)]
@@ -271,7 +271,7 @@ async def test_too_many_tasks_in_flight_are_refused_until_one_ends() -> None:
 @pytest.mark.parametrize(
     ("style", "status", "code"), [("kling", 404, 1203), ("new-api", 400, "task_not_exist")]
 )
-async def test_an_unknown_task_gets_one_of_the_two_known_answers(
+async def test_unknown_task_gets_configured_answer(
     style: str, status: int, code: int | str
 ) -> None:
     """Which of them CometAPI gives is not known."""
@@ -281,7 +281,7 @@ async def test_an_unknown_task_gets_one_of_the_two_known_answers(
     assert (got, answer["code"]) == (status, code)
 
 
-async def test_a_fresh_task_may_be_invisible_for_a_while() -> None:
+async def test_fresh_task_stays_invisible_as_configured() -> None:
     """It exists all the same: its external id is taken."""
     async with hands(invisible_s=10.0) as api:
         task_id = await api.create(external_task_id="mine")
@@ -303,7 +303,7 @@ async def test_lookup_and_list_can_be_missing() -> None:
         assert (await api.ask("GET", PATH))[0] == 404
 
 
-async def test_wrong_methods_wrong_paths_and_no_json_are_refused() -> None:
+async def test_wrong_method_path_or_body_is_refused() -> None:
     """1202 for a method, HTML for a path as at CometAPI, 1200 for a body."""
     async with hands() as api:
         method = await api.ask("DELETE", PATH + "/1")
@@ -330,7 +330,7 @@ async def test_wrong_methods_wrong_paths_and_no_json_are_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("by_word", [True, False])
-async def test_a_task_can_fail_behind_code_zero(kind: str, message: str, by_word: bool) -> None:
+async def test_task_fails_behind_code_zero(kind: str, message: str, by_word: bool) -> None:
     """By a rule or by a word in the prompt; the reason is only in `task_status_msg`."""
     rules = () if by_word else (f"outcome:{kind}",)
     async with hands(*rules) as api:
@@ -344,7 +344,7 @@ async def test_a_task_can_fail_behind_code_zero(kind: str, message: str, by_word
     assert answer["data"]["task_result"] == {}
 
 
-async def test_a_stuck_task_never_ends() -> None:
+async def test_stuck_task_never_ends() -> None:
     """And keeps its slot."""
     async with hands("outcome:stuck:first=1", max_parallel=1) as api:
         task_id = await api.create()
@@ -371,10 +371,8 @@ async def test_a_stuck_task_never_ends() -> None:
         ("new-api-1303", 429, "fail_to_fetch_task"),
     ],
 )
-async def test_a_submission_can_be_refused_on_request(
-    kind: str, status: int, code: int | str
-) -> None:
-    """In the envelope of whoever would say so; nothing is created."""
+async def test_submission_is_refused_on_request(kind: str, status: int, code: int | str) -> None:
+    """In the envelope of Kling, CometAPI or the relay; nothing is created."""
     async with hands(f"submit:{kind}:first=1") as api:
         got, answer = await api.post()
 
@@ -397,7 +395,7 @@ async def test_a_submission_can_be_refused_on_request(
         ("html-2xx", 200, 1),
     ],
 )
-async def test_an_answer_can_say_nothing(kind: str, status: int, created: int) -> None:
+async def test_answer_leaves_creation_open(kind: str, status: int, created: int) -> None:
     """Whether a task was made cannot be told from it."""
     async with hands(f"submit:{kind}") as api:
         url = api.sandbox.base_url + PATH
@@ -416,7 +414,7 @@ async def test_an_answer_can_say_nothing(kind: str, status: int, created: int) -
     ("kind", "created"),
     [("drop-before", 0), ("drop-after", 1), ("truncated", 1), ("hang", 0), ("hang-after", 1)],
 )
-async def test_an_answer_can_fail_to_come(kind: str, created: int) -> None:
+async def test_answer_does_not_come(kind: str, created: int) -> None:
     """Dropped, cut in half, or never sent; the sandbox still closes at once."""
     async with hands(f"submit:{kind}") as api:
         timeout = aiohttp.ClientTimeout(total=0.05)
@@ -426,7 +424,7 @@ async def test_an_answer_can_fail_to_come(kind: str, created: int) -> None:
         assert api.sandbox.stats.created == created
 
 
-async def test_retry_after_is_sent_where_the_plan_says_so() -> None:
+async def test_retry_after_is_sent_on_request() -> None:
     """It is not documented, so by default it is not there."""
     async with hands("submit:429:first=1,retry-after=2", "submit:1303") as api:
         seen = []
@@ -460,7 +458,7 @@ async def test_success_comes_in_five_shapes(shape: int) -> None:
         assert answer["data"]["result_url"].startswith("http")
 
 
-async def test_ids_can_come_as_numbers() -> None:
+async def test_task_ids_come_as_numbers() -> None:
     """Which a client must not take for floats."""
     async with hands("submit:numeric-ids") as api:
         _, answer = await api.post()
@@ -477,7 +475,7 @@ async def test_ids_can_come_as_numbers() -> None:
         ("failed", "failed", False),
     ],
 )
-async def test_a_query_can_lie(kind: str, status: str, has_url: bool) -> None:
+async def test_query_lies_once_on_request(kind: str, status: str, has_url: bool) -> None:
     """Once; the next one tells the truth."""
     async with hands(f"query:{kind}:first=1") as api:
         task_id = await api.create()
@@ -489,7 +487,7 @@ async def test_a_query_can_lie(kind: str, status: str, has_url: bool) -> None:
     assert truth["task_status"] == "succeed"
 
 
-async def test_a_query_can_miss_the_task_once() -> None:
+async def test_query_misses_task_once_on_request() -> None:
     """As behind a replica that lags."""
     async with hands("query:404:per_task=1", "lookup:task_not_exist:per_task=1") as api:
         task_id = await api.create(external_task_id="mine")
@@ -501,7 +499,7 @@ async def test_a_query_can_miss_the_task_once() -> None:
 # -- memory and its own pages ----------------------------------------------------------------------
 
 
-async def test_tasks_survive_the_death_of_the_server(tmp_path: Path) -> None:
+async def test_tasks_survive_death_of_server(tmp_path: Path) -> None:
     """With their ids, their times and their owner; a line torn by the kill is passed over."""
     journal = tmp_path / "deep" / "journal.jsonl"
     async with hands(journal=journal) as api:
@@ -522,7 +520,7 @@ async def test_tasks_survive_the_death_of_the_server(tmp_path: Path) -> None:
     assert first != second
 
 
-async def test_the_journal_holds_no_key(tmp_path: Path) -> None:
+async def test_journal_holds_no_key(tmp_path: Path) -> None:
     """An account is known by a hash of it."""
     journal = tmp_path / "journal.jsonl"
     async with hands(journal=journal) as api:
@@ -531,8 +529,8 @@ async def test_the_journal_holds_no_key(tmp_path: Path) -> None:
     assert "sk-secret" not in journal.read_text()
 
 
-async def test_the_statistics_can_be_read_from_outside() -> None:
-    """Without a key, so that another process can ask what was paid for."""
+async def test_statistics_are_served_without_key() -> None:
+    """Another process can read which tasks were paid for."""
     async with hands() as api:
         task_id = await api.create(external_task_id="mine")
         await api.query(task_id)
@@ -551,7 +549,7 @@ async def test_the_statistics_can_be_read_from_outside() -> None:
     assert stats["tasks"][0]["queries"] == 2
 
 
-async def test_the_fault_plan_can_be_replaced_from_outside() -> None:
+async def test_fault_plan_is_replaced_over_http() -> None:
     """And a plan that makes no sense is refused, the old one stays."""
     async with hands() as api:
         good = await api.ask("POST", "/sandbox/faults", json={"rules": ["submit:500"]})

@@ -16,7 +16,7 @@ PATH = "/kling/v1/videos/text2video"
 
 
 class Viewer:
-    """Somebody with a link to a video, and a clock that stands still."""
+    """A client with a link to a video, and a clock that stands still."""
 
     def __init__(self) -> None:
         self.moment = 1_800_000_000.0
@@ -55,7 +55,7 @@ async def viewer(*faults: str, **options: Any) -> AsyncIterator[Viewer]:
         yield made
 
 
-async def test_a_video_is_served_whole() -> None:
+async def test_video_is_served_whole() -> None:
     """With its length, its type, an ETag, and the offer of ranges."""
     async with viewer() as it:
         status, headers, body = await it.get()
@@ -81,7 +81,7 @@ async def test_a_video_is_served_whole() -> None:
         ("bytes=5-99999999", 5, None),
     ],
 )
-async def test_a_part_of_a_video_can_be_had(asked: str, start: int, stop: int | None) -> None:
+async def test_range_returns_part_of_video(asked: str, start: int, stop: int | None) -> None:
     """206, and Content-Range says which part."""
     async with viewer() as it:
         status, headers, body = await it.get(Range=asked)
@@ -93,7 +93,7 @@ async def test_a_part_of_a_video_can_be_had(asked: str, start: int, stop: int | 
         assert headers["Content-Range"] == f"bytes {first}-{last}/{len(it.whole)}"
 
 
-async def test_a_part_beyond_the_end_is_refused_and_nonsense_ignored() -> None:
+async def test_range_beyond_end_is_refused_malformed_ignored() -> None:
     """416 tells the size; a malformed range gets the whole."""
     async with viewer() as it:
         status, headers, _ = await it.get(Range="bytes=99999999-")
@@ -103,7 +103,7 @@ async def test_a_part_beyond_the_end_is_refused_and_nonsense_ignored() -> None:
         assert [answer[0] for answer in nonsense] == [200, 200, 200]
 
 
-async def test_a_part_is_only_sent_if_the_file_is_still_the_same() -> None:
+async def test_range_of_changed_file_returns_whole() -> None:
     """If-Range with another ETag gets the whole."""
     async with viewer() as it:
         _, headers, _ = await it.get()
@@ -114,7 +114,7 @@ async def test_a_part_is_only_sent_if_the_file_is_still_the_same() -> None:
         assert other[2] == it.whole
 
 
-async def test_a_key_that_comes_with_a_download_is_noticed() -> None:
+async def test_key_sent_with_download_is_counted() -> None:
     """A client that leaks its key must not get away with it."""
     async with viewer() as it:
         status, _, _ = await it.get(Authorization="Bearer sk-secret")
@@ -123,7 +123,7 @@ async def test_a_key_that_comes_with_a_download_is_noticed() -> None:
         assert it.sandbox.stats.key_leaks == 1
 
 
-async def test_a_link_that_was_changed_or_is_too_old_is_refused() -> None:
+async def test_changed_or_expired_link_is_refused() -> None:
     """A fresh one works as long as the video is kept."""
     async with viewer(link_ttl_s=60.0, kept_s=5000.0) as it:
         (task,) = it.sandbox.tasks
@@ -142,7 +142,7 @@ async def test_a_link_that_was_changed_or_is_too_old_is_refused() -> None:
         assert (old, fresh, cleared) == (403, 200, 404)
 
 
-async def test_a_video_can_be_of_any_size() -> None:
+async def test_video_can_have_any_size() -> None:
     """Without being held in memory; ranges work in the padding too."""
     async with viewer(video_bytes=3_000_000) as it:
         _, headers, body = await it.get()
@@ -161,11 +161,11 @@ async def test_tiny_clips_share_one_body() -> None:
         assert len((await it.get())[2]) < 8_000
 
 
-# -- what a download can suffer --------------------------------------------------------------------
+# -- faults of downloads ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", ["download:cut:per_task=1", "download:drop:per_task=2"])
-async def test_a_download_can_break_off(rule: str) -> None:
+async def test_download_breaks_off_on_request(rule: str) -> None:
     """The next one goes through. Two drops, because aiohttp asks again once by itself."""
     async with viewer(rule) as it:
         with pytest.raises((aiohttp.ClientError, ConnectionError)):
@@ -175,7 +175,7 @@ async def test_a_download_can_break_off(rule: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["stall", "hang"])
-async def test_a_download_can_stall(kind: str) -> None:
+async def test_download_stalls_on_request(kind: str) -> None:
     """Half of it comes, or nothing, and then nothing more."""
     async with viewer(f"download:{kind}") as it:
         with pytest.raises(TimeoutError):
@@ -187,7 +187,7 @@ async def test_a_download_can_stall(kind: str) -> None:
     ("kind", "status"),
     [("500", 500), ("503", 503), ("403", 403), ("404", 404), ("html-200", 200), ("empty-200", 200)],
 )
-async def test_a_download_can_be_answered_by_something_else(kind: str, status: int) -> None:
+async def test_download_returns_something_else_on_request(kind: str, status: int) -> None:
     """An error, a page, or nothing at all."""
     async with viewer(f"download:{kind}") as it:
         got, _, body = await it.get()
@@ -204,7 +204,7 @@ async def test_a_download_can_be_answered_by_something_else(kind: str, status: i
         ("wrong-offset", 206, "bytes 500-", 500),
     ],
 )
-async def test_ranges_can_be_ignored_refused_or_answered_wrongly(
+async def test_range_is_ignored_refused_or_wrong(
     kind: str, status: int, part: str, start: int | None
 ) -> None:
     """A client that trusts them blindly ends up with a broken file."""
@@ -216,7 +216,7 @@ async def test_ranges_can_be_ignored_refused_or_answered_wrongly(
         assert body == (b"" if start is None else it.whole[start:])
 
 
-async def test_a_length_can_be_missing() -> None:
+async def test_length_is_missing_on_request() -> None:
     """Sent in pieces, as some proxies do."""
     async with viewer("download:no-length") as it:
         _, headers, body = await it.get()
@@ -225,7 +225,7 @@ async def test_a_length_can_be_missing() -> None:
         assert body == it.whole
 
 
-async def test_a_file_can_change_between_two_requests() -> None:
+async def test_file_changes_between_two_requests() -> None:
     """Another ETag and other bytes, so that spliced parts do not fit."""
     async with viewer("download:etag-changes") as it:
         (_, first, one), (_, second, two) = [await it.get() for _ in range(2)]
@@ -234,7 +234,7 @@ async def test_a_file_can_change_between_two_requests() -> None:
         assert one != two
 
 
-async def test_a_file_can_be_broken_inside() -> None:
+async def test_file_is_broken_inside() -> None:
     """Zeros or a half, with a length that matches."""
     async with viewer("download:zero-filled:first=1,at=0.25", "download:truncated-file") as it:
         _, _, zeros = await it.get()
@@ -248,7 +248,7 @@ async def test_a_file_can_be_broken_inside() -> None:
         assert int(headers["Content-Length"]) == len(half)
 
 
-async def test_a_file_can_be_another_than_asked() -> None:
+async def test_file_has_another_ratio_or_length() -> None:
     """Playable, but of another ratio or another length."""
     async with viewer("download:wrong-ratio:first=1", "download:wrong-duration") as it:
         shapes = []
@@ -260,7 +260,7 @@ async def test_a_file_can_be_another_than_asked() -> None:
         assert shapes == [(False, 121), (True, 73)]
 
 
-async def test_a_download_can_be_redirected() -> None:
+async def test_download_is_redirected_on_request() -> None:
     """To a good place, or to one where no client should go."""
     async with viewer("download:redirect:first=1", "download:redirect-evil") as it:
         status, good, _ = await it.get()
@@ -272,7 +272,7 @@ async def test_a_download_can_be_redirected() -> None:
         assert evil["Location"].startswith("file:")
 
 
-async def test_a_download_can_be_slow() -> None:
+async def test_download_is_slow_on_request() -> None:
     """So many bytes a second, in small pieces."""
     async with viewer("download:slow:bytes_per_s=200000") as it:
         assert (await it.get())[2] == it.whole

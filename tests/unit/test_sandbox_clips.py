@@ -40,7 +40,7 @@ def luma(frame: av.VideoFrame) -> list[bytes]:
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_a_clip_has_the_ratio_that_was_asked_for(ratio: str) -> None:
+def test_clip_has_requested_ratio(ratio: str) -> None:
     """Exactly, in the decoded picture and in the track header."""
     width, height = map(int, ratio.split(":"))
     clip = render("A fox", "", ratio, 3)
@@ -53,7 +53,7 @@ def test_a_clip_has_the_ratio_that_was_asked_for(ratio: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [3, 5, 10, 15])
-def test_a_clip_is_as_long_as_the_real_ones(seconds: int) -> None:
+def test_clip_is_as_long_as_real_one(seconds: int) -> None:
     """One frame more than asked, which makes 5.04 s of 5; every frame can be decoded."""
     clip = render("A fox", "", "16:9", seconds)
 
@@ -65,7 +65,7 @@ def test_a_clip_is_as_long_as_the_real_ones(seconds: int) -> None:
     assert 0 < duration / scale - seconds < 0.05
 
 
-def test_the_index_comes_before_the_data_and_points_at_it() -> None:
+def test_index_precedes_data_and_points_at_it() -> None:
     """A player can start before the file is complete."""
     content = render("A fox", "", "1:1", 5).content()
     moov = boxes(content)["moov"]
@@ -80,7 +80,7 @@ def test_the_index_comes_before_the_data_and_points_at_it() -> None:
     assert sum(lengths) == len(boxes(content)["mdat"])
 
 
-def test_the_prompt_is_legible_in_the_picture() -> None:
+def test_prompt_is_legible_in_picture() -> None:
     """The letter T at double size stands where the text begins: a beam of ten dots on a stem."""
     lines = luma(decoded(render("T", "", "16:9", 3))[0])
     bright = [[dot > 180 for dot in line[16:28]] for line in lines[16:32]]
@@ -90,7 +90,7 @@ def test_the_prompt_is_legible_in_the_picture() -> None:
     assert bright == [beam] * 2 + [stem] * 12 + [[False] * 12] * 2
 
 
-def test_a_bar_grows_over_the_length_of_the_clip() -> None:
+def test_bar_grows_over_length_of_clip() -> None:
     """So that a person sees it play; the rest of the picture stands still."""
     frames = [luma(frame) for frame in decoded(render("A fox", "", "1:1", 3))]
     widths = [sum(dot > 160 for dot in lines[-8]) for lines in frames]
@@ -116,15 +116,15 @@ def test_two_prompts_make_two_pictures() -> None:
     ["", "x", "word " * 500, "y" * 2500, "一只猫" * 300, "\x00\n\t", "\ud800", "🎬"],
     ids=["empty", "one", "words", "no spaces", "Chinese", "controls", "half a pair", "emoji"],
 )
-def test_any_prompt_makes_a_small_file(prompt: str) -> None:
-    """Too much text is cut, and what has no glyph is a box."""
+def test_any_prompt_makes_small_file(prompt: str) -> None:
+    """Long text is cut, and a letter without a glyph is a box."""
     clip = render(prompt, "footer", "9:16", 5)
 
     assert 4_000 < clip.size < 80_000
     assert decoded(clip)
 
 
-def test_what_has_no_glyph_is_drawn_as_its_nearest_kin() -> None:
+def test_letter_without_glyph_is_drawn_as_lookalike() -> None:
     """The title holds the prompt as it was."""
     title = "Жук — naïve “猫”"
     with av.open(io.BytesIO(render(title, "", "16:9", 3).content()), "r") as container:
@@ -135,7 +135,7 @@ def test_what_has_no_glyph_is_drawn_as_its_nearest_kin() -> None:
 
 
 @pytest.mark.parametrize("size", [300_000, 1_000_001, 5_000_000_000])
-def test_padding_makes_a_file_of_any_size_without_holding_it(size: int) -> None:
+def test_padding_makes_any_size_without_holding_it(size: int) -> None:
     """It is a `free` box, so the file stays valid."""
     clip = render("A fox", "", "16:9", 5)
     big = padded(clip, size)
@@ -149,7 +149,7 @@ def test_padding_makes_a_file_of_any_size_without_holding_it(size: int) -> None:
     assert len(next(big.chunks(size - 10, size))) == 10
 
 
-def test_any_part_of_a_padded_file_is_the_same_as_the_whole() -> None:
+def test_part_of_padded_file_equals_whole() -> None:
     """Ranges are cut from a file that never exists."""
     big = padded(render("A fox", "", "16:9", 5), 900_000)
     whole = big.content()
@@ -158,7 +158,7 @@ def test_any_part_of_a_padded_file_is_the_same_as_the_whole() -> None:
         assert b"".join(big.chunks(start, stop)) == whole[start:stop]
 
 
-def test_a_clip_costs_little() -> None:
+def test_clip_costs_little() -> None:
     """Benchmarks ask for a thousand; 30 ms each would be 30 s."""
     render("warm up", "", "16:9", 5)
     began = time.process_time()

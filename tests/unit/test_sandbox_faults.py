@@ -39,7 +39,7 @@ def strikes(rule: str, subjects: list[Subject]) -> list[int]:
         ),
     ],
 )
-def test_a_rule_can_be_said_in_one_word(text: str, rule: FaultRule) -> None:
+def test_rule_is_read_from_text_and_mapping(text: str, rule: FaultRule) -> None:
     """As a command line has it; the mapping says the same."""
     mapping = {name: getattr(rule, name) for name in rule.__slots__}
 
@@ -61,13 +61,13 @@ def test_a_rule_can_be_said_in_one_word(text: str, rule: FaultRule) -> None:
         "query:shape:9",
     ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(text: str) -> None:
+def test_invalid_rule_is_refused(text: str) -> None:
     """A fault that silently never comes would make a test pass for nothing."""
     with pytest.raises(FaultPlanError):
         FaultRule.from_text(text)
 
 
-def test_a_plan_is_read_from_texts_and_mappings() -> None:
+def test_plan_is_read_from_texts_and_mappings() -> None:
     """As YAML or JSON has it."""
     rules = ["query:500:0.5", {"where": "download", "kind": "cut", "per_task": 1}]
 
@@ -96,14 +96,14 @@ def test_a_plan_is_read_from_texts_and_mappings() -> None:
         ("query:500:0", []),
     ],
 )
-def test_conditions_say_which_requests_are_hit(rule: str, hit: list[int]) -> None:
+def test_conditions_select_requests(rule: str, hit: list[int]) -> None:
     """Two tasks, asked for in turn, three times each."""
     subjects = [Subject("a", 1, "A fox"), Subject("b", 2, "A deer")] * 3
 
     assert strikes(rule, subjects) == hit
 
 
-def test_the_dice_are_repeatable_and_fair() -> None:
+def test_dice_are_repeatable_and_fair() -> None:
     """The same seed hits the same requests."""
     subjects = [Subject("a")] * 1000
 
@@ -113,7 +113,7 @@ def test_the_dice_are_repeatable_and_fair() -> None:
     assert 230 < len(once) < 370
 
 
-def test_the_first_rule_that_fires_counts_and_shapes_go_with_any() -> None:
+def test_first_firing_rule_counts_shapes_join_any() -> None:
     """Dressing an answer and spoiling it are two things."""
     texts = ["query:500:first=1", "query:404", "query:shape:3", "query:numeric-ids"]
     injector = FaultInjector(FaultPlan.from_strings(texts))
@@ -125,7 +125,7 @@ def test_the_first_rule_that_fires_counts_and_shapes_go_with_any() -> None:
     assert injector.fired == {"query:500": 1, "query:404": 1}
 
 
-def test_shape_zero_takes_all_five_in_turn() -> None:
+def test_shape_zero_takes_each_in_turn() -> None:
     """One rule shows a client everything."""
     injector = FaultInjector(FaultPlan.from_strings(["query:shape:0"]))
 
@@ -149,6 +149,6 @@ def test_shape_zero_takes_all_five_in_turn() -> None:
         ("429", False),
     ],
 )
-def test_a_submission_fault_says_whether_a_task_was_made(kind: str, creates: bool) -> None:
-    """That is what a client cannot see, and what the tests must know."""
+def test_submission_fault_knows_whether_task_exists(kind: str, creates: bool) -> None:
+    """A client cannot see it; a test must know it."""
     assert FaultRule(where="submit", kind=kind).creates is creates

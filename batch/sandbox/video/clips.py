@@ -167,7 +167,7 @@ def _layout(prompt: str, footer: str, size: Size) -> list[tuple[tuple[str, ...],
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """What the text is drawn on."""
+    """The canvas of the text."""
 
     size: Size
     brightness: list[int]

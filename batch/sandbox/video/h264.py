@@ -31,7 +31,7 @@ _EMULATION = re.compile(rb"\x00\x00(?=[\x00-\x03])")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A picture's size in pixels. Even numbers; what 16 does not divide is cropped."""
+    """The size of a picture in pixels, even numbers; cropped from whole macroblocks."""
 
     width: int
     height: int

@@ -13,7 +13,7 @@ _IDENTITY = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What the index says of the video. *sizes*: bytes of each sample, in order."""
+    """The contents of the index. *sizes*: bytes of each sample, in order."""
 
     width: int
     height: int
