@@ -1,196 +1,192 @@
-"""The state: what was committed is there, whole, whatever comes; and what is wrong is told."""
+"""The database: flushed commits, readers beside a writer, and the questions of a plan."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from batch.output.changes import (
-    Fact,
-    GenerationTime,
-    Proof,
-    Put,
-    Row,
-    RunEnded,
-    RunStarted,
-    Withdraw,
-)
-from scripted import SAID, attempt, landed, opened
+from scripted import ACCOUNT, SAID, attempt, landed
 
+from batch.attempt import Failed, Known, PaidTask, Phase
 from batch.errors import StateError
-from batch.job import (
-    STATES,
-    Failed,
-    Failure,
-    FailureKind,
-    Generated,
-    Intended,
-    Lost,
-    State,
-    TimedOut,
-    Unconfirmed,
-)
-from batch.output import sqlite as store_module
-from batch.output.sqlite import GENERATION_TIMES_KEPT, Store
-
-FAILURE = Failure(FailureKind.MODERATION, "policy — ünïcode", "1301", 400, "r-1")
-EVERY_STATE: list[State] = [
-    Intended(1.5),
-    Lost(1.5, FAILURE, exists=True),
-    opened(),
-    TimedOut("8", 1.0, 2.0, "r"),
-    Generated("8", 1.0, 2.0, "r", FAILURE),
-    landed("8", "videos/a.mp4", 9),
-    Failed(FAILURE, 2.0, "8", 1.0),
-    Unconfirmed(1.0, SAID, exists=True),
-]
+from batch.job import FailureKind
+from batch.output.sqlite import BUSY_TIMEOUT_S, GENERATION_TIMES_KEPT, Database
+from batch.output.state import AddRow, BeginRun, EndRun, Fact, GenerationTime, Put
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "state.db") as opened_store:
-        yield opened_store
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
 
 
-def test_every_state_is_tried_here() -> None:
-    assert {type(state) for state in EVERY_STATE} == set(STATES)
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    with Database.open(path) as opened:
+        yield opened
 
 
-@pytest.mark.parametrize("state", EVERY_STATE, ids=lambda state: type(state).__name__)
-def test_an_attempt_comes_back_as_it_was(store: Store, state: State) -> None:
-    store.write([Put(attempt(state).polled())])
-    assert store.attempt("kb-1") == attempt(state).polled()
-
-
-def test_changes_are_committed_together_or_not_at_all(store: Store) -> None:
-    with pytest.raises(StateError):
-        store.write([Put(attempt()), Row("{}"), RunStarted("r", 1.0), RunStarted("r", 1.0)])
-    assert list(store.attempts()) == []
-    assert list(store.result_lines()) == []
-
-
-def test_a_commit_is_seen_by_who_opens_the_file_next(tmp_path: Path, store: Store) -> None:
-    store.write([Put(attempt())])
-    with Store.open_to_read(tmp_path / "state.db") as reader:
-        assert reader.attempt("kb-1") == attempt()
-
-
-def test_commits_are_flushed_to_the_disk(store: Store) -> None:
+def test_commits_are_flushed_to_the_disk(database: Database) -> None:
     """WAL and synchronous=FULL: a commit survives the machine, not only the process."""
-    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert database._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert database._db.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-def test_what_is_withdrawn_was_never_there(store: Store) -> None:
-    store.write([Put(attempt())])
-    store.write([Withdraw("kb-1")])
-    with pytest.raises(KeyError, match="kb-1"):
-        store.attempt("kb-1")
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["moved away", "replaced"])
+def test_moved_database_is_not_written_to(
+    path: Path, database: Database, is_replaced: bool
+) -> None:
+    """A commit to a file that no later run reads must not pass for being on disk."""
+    database.write([Fact("origin", "sandbox")])
+    elsewhere = path.with_name("elsewhere.db")
+    path.rename(elsewhere)
+    if is_replaced:
+        path.touch()
+    with pytest.raises(StateError, match=re.escape(f"{path} is no longer where it was")):
+        database.write([Put(attempt())])
+    elsewhere.replace(path)
+    database.write([Put(attempt(name="kb-2"))])
+    assert [one.external_task_id for one in database.attempts()] == ["kb-2"]
 
 
-def test_known_attempts_come_by_job_in_their_order(store: Store) -> None:
-    for number in (2, 1, 3):
-        made = attempt(name=f"kb-{number}")
-        store.write([Put(made.__class__(**{**_fields(made), "number": number}))])
-    assert [item.number for item in store.known()["a"]] == [1, 2, 3]
+# -- reading beside others
 
 
-def test_facts_proofs_and_owners_are_remembered(store: Store) -> None:
-    store.write(
-        [Fact("origin", "sandbox"), Proof("https://x", "me", 7.0), Put(attempt(opened("8")))]
-    )
-    assert store.fact("origin") == "sandbox"
-    assert store.proved_at("https://x", "me") == 7.0
-    assert store.proved_at("https://y", "me") is None
-    assert store.proved_at("https://x", "another") is None
-    assert store.owner_of("8") == "kb-1"
-    assert store.owner_of("9") is None
+@pytest.mark.parametrize("opens", [Database.open, Database.open_to_read])
+def test_locked_database_is_waited_for(path: Path, opens: Callable[[Path], Database]) -> None:
+    """A backup or a `status` that reads must not end a night."""
+    Database.open(path).close()
+    with opens(path) as database:
+        (milliseconds,) = database._db.execute("PRAGMA busy_timeout").fetchone()
+    assert milliseconds == BUSY_TIMEOUT_S * 1000
 
 
-def test_generation_times_do_not_grow_for_ever(store: Store) -> None:
-    store.write([GenerationTime("k", float(n)) for n in range(GENERATION_TIMES_KEPT + 50)])
-    store.write([RunStarted("r", 1.0), RunEnded("r", 2.0, 0)])
-    times = store.generation_times()["k"]
-    assert len(times) == GENERATION_TIMES_KEPT
-    assert times[-1] == GENERATION_TIMES_KEPT + 49
-    assert store.last_run() == ("r", 1.0, 2.0, 0)
-
-
-# -- what is told
-
-
-def test_a_damaged_file_is_told_and_left_alone(tmp_path: Path) -> None:
-    """Never start over silently: that would pay for everything again."""
-    path = tmp_path / "state.db"
-    path.write_bytes(b"this is no database, it only looks like a file" * 100)
-    with pytest.raises(StateError, match="damaged"):
-        Store.open(path)
-    assert path.read_bytes().startswith(b"this is no database")
-
-
-def test_a_newer_release_is_told(tmp_path: Path) -> None:
-    Store.open(tmp_path / "state.db").close()
-    with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    for opens in (Store.open, Store.open_to_read):
-        with pytest.raises(StateError, match="newer release"):
-            opens(tmp_path / "state.db")
-
-
-def test_a_state_that_is_not_there_is_told_to_readers(tmp_path: Path) -> None:
-    with pytest.raises(StateError):
-        Store.open_to_read(tmp_path / "state.db")
-
-
-def test_a_locked_state_is_told(tmp_path: Path, store: Store) -> None:
-    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    store._db.execute("PRAGMA busy_timeout = 1")
-    try:
-        with pytest.raises(StateError, match="locked"):
-            store.write([Put(attempt())])
-    finally:
-        other.close()
-
-
-def test_a_reader_changes_nothing(tmp_path: Path, store: Store) -> None:
-    with Store.open_to_read(tmp_path / "state.db") as reader, pytest.raises(StateError):
+def test_reader_changes_nothing(path: Path, database: Database) -> None:
+    with Database.open_to_read(path) as reader, pytest.raises(StateError):
         reader.write([Put(attempt())])
 
 
-def test_a_migration_that_breaks_leaves_the_old_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_database_at_rest_is_read_without_trace(path: Path, tmp_path: Path) -> None:
+    """Also from a folder that may only be read, such as a backup."""
+    with Database.open(path) as database:
+        database.write([Put(attempt())])
+    with Database.open_to_read(path) as reader:
+        assert reader.attempt("kb-1") == attempt()
+        assert reader.path == path
+        assert [file.name for file in tmp_path.iterdir()] == ["state.db"]
+
+
+@pytest.mark.parametrize("beside_writer", [True, False])
+def test_reader_sees_commits_made_meanwhile(
+    path: Path, database: Database, beside_writer: bool
 ) -> None:
-    """Each step is one transaction, its number included."""
-    path = tmp_path / "state.db"
-    with Store.open(path) as old:
-        old.write([Put(attempt())])
-    steps = (*store_module.MIGRATIONS, "CREATE TABLE more (x); SELECT * FROM nowhere;")
-    monkeypatch.setattr(store_module, "MIGRATIONS", steps)
-    with pytest.raises(StateError):
-        Store.open(path)
-    monkeypatch.undo()
-    with Store.open(path) as again:
-        assert again.attempt("kb-1") == attempt()
+    with Database.open_to_read(path, beside_writer=beside_writer) as reader:
+        assert list(reader.attempts()) == []
+        database.write([Put(attempt())])
+        assert list(reader.attempts()) == [attempt()]
 
 
-def test_a_migration_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "state.db"
-    with Store.open(path) as old:
-        old.write([Put(attempt())])
-    monkeypatch.setattr(
-        store_module, "MIGRATIONS", (*store_module.MIGRATIONS, "CREATE TABLE more (x);")
+def test_expected_writer_is_seen(path: Path) -> None:
+    """No log is there yet, which otherwise means that no run writes."""
+    Database.open(path).close()
+    with Database.open_to_read(path, beside_writer=True) as reader, Database.open(path) as database:
+        database.write([Put(attempt())])
+        assert list(reader.attempts()) == [attempt()]
+
+
+def test_empty_file_is_read_as_empty(path: Path, tmp_path: Path) -> None:
+    """The run that was creating it died; a reader neither fails nor creates it."""
+    path.touch()
+    with Database.open_to_read(path) as reader:
+        assert reader.path == path
+        assert reader.is_new
+        assert reader.known() == {}
+    assert path.read_bytes() == b""
+    assert [file.name for file in tmp_path.iterdir()] == ["state.db"]
+
+
+# -- questions
+
+
+def test_new_database_knows_nothing(database: Database) -> None:
+    assert database.is_new
+    assert database.known() == {}
+    assert database.result_bytes() == 0
+    assert database.last_run() is None
+    assert database.fact("origin") is None
+    assert database.proved_at(ACCOUNT) is None
+    assert database.generation_times() == {}
+
+
+@pytest.mark.parametrize("change", [Put(attempt()), Fact("origin", "sandbox")])
+def test_database_with_any_commit_is_not_new(database: Database, change: Any) -> None:
+    database.write([change])
+    assert not database.is_new
+
+
+def test_fact_is_replaced(database: Database) -> None:
+    database.write([Fact("origin", "sandbox")])
+    database.write([Fact("origin", "provider")])
+    assert database.fact("origin") == "provider"
+
+
+def test_known_holds_what_a_plan_needs(database: Database) -> None:
+    failure = replace(SAID, kind=FailureKind.MODERATION)
+    failed = Failed(failure, 2.0, PaidTask("9", 1.0))
+    database.write(
+        [
+            Put(replace(attempt(landed("8", "videos/a.mp4", 9)), cost_usd=0.21)),
+            Put(attempt(failed, name="kb-2", job_id="b")),
+        ]
     )
-    with Store.open(path) as migrated:
-        assert migrated.attempt("kb-1") == attempt()
-        assert migrated._db.execute("SELECT count(*) FROM more").fetchone() == (0,)
+    mark, moderation = attempt().fingerprint, FailureKind.MODERATION
+    assert database.known() == {
+        "a": [Known("kb-1", "a", 1, mark, Phase.LANDED, "8", None, "videos/a.mp4", 9, 0.21, 3.0)],
+        "b": [Known("kb-2", "b", 1, mark, Phase.FAILED, "9", moderation, None, None, None, None)],
+    }
 
 
-# -- results.jsonl
+def test_attempt_is_recorded_or_not(database: Database) -> None:
+    database.write([Put(attempt())])
+    assert database.has_attempt("kb-1")
+    assert not database.has_attempt("kb-2")
 
 
-def _fields(of: object) -> dict[str, object]:
-    return {name: getattr(of, name) for name in of.__slots__}  # type: ignore[attr-defined]
+def test_attempts_come_by_job_and_number(database: Database) -> None:
+    made = [
+        replace(
+            attempt(name=f"kb-{job}{number}", job_id=job), number=number, fingerprint=f"{number}"
+        )
+        for job, number in (("b", 1), ("a", 2), ("a", 1))
+    ]
+    database.write([Put(one) for one in made])
+    assert list(database.attempts()) == made[::-1]
+
+
+def test_result_bytes_count_lines_with_ends(database: Database) -> None:
+    """In bytes, each with its line end: that is how a torn file is noticed."""
+    lines = ['{"note":"ü"}', "{}", '{"note":"fox 🦊"}']
+    for line in lines:
+        database.write([AddRow(line)])
+    assert list(database.result_lines()) == lines
+    assert database.result_bytes() == sum(len(line.encode()) + 1 for line in lines)
+
+
+def test_last_run_is_the_latest_begun(database: Database) -> None:
+    database.write([BeginRun("r-2", 20.0), BeginRun("r-1", 10.0), EndRun("r-1", 30.0, 1)])
+    assert database.last_run() == ("r-2", 20.0, None, None)
+    database.write([EndRun("r-2", 40.0, 3)])
+    assert database.last_run() == ("r-2", 20.0, 40.0, 3)
+
+
+def test_generation_times_are_bounded_per_kind(database: Database) -> None:
+    """A frequent kind does not push out the times of a rare one."""
+    database.write([GenerationTime("rare", 1.0)])
+    database.write([GenerationTime("often", float(n)) for n in range(GENERATION_TIMES_KEPT + 50)])
+    database.write([BeginRun("r", 1.0), EndRun("r", 2.0, 0)])
+    times = database.generation_times()
+    assert times["rare"] == [1.0]
+    assert times["often"] == [float(n) for n in range(50, GENERATION_TIMES_KEPT + 50)]
