@@ -1,7 +1,7 @@
 """Attempts as records of the database, and back.
 
-The detail of a state is a flat JSON object, the same in every release: what a later release adds
-has a default, so that states of older ones open.
+The detail of a state is a flat JSON object, the same in every release: fields that a later release
+adds have a default, so that it opens older states. The first release wrote absent fields as null.
 """
 
 from __future__ import annotations
@@ -31,11 +31,16 @@ COLUMNS = (
     "external_task_id, job_id, number, fingerprint, request, state, detail, task_id, failure_kind,"
     " file, bytes, polls, cost_usd, base_url, token_hash, account"
 )
-# An upsert, not a REPLACE: that would delete the other owner of a task instead of refusing.
+# An upsert: a REPLACE would delete the other owner of a task instead of being refused. It leaves out
+# the columns that never change.
 PUT = (
     f"INSERT INTO attempts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
     " ON CONFLICT (external_task_id) DO UPDATE SET state = excluded.state, detail = excluded.detail,"
-    " task_id = excluded.task_id, failure_kind = excluded.failure_kind, file = excluded.file,"
+    # A task that an older release recorded twice stays out of the column of its second attempt.
+    " task_id = CASE WHEN attempts.task_id IS NULL"
+    " AND json_extract(attempts.detail, '$.task_id') = excluded.task_id"
+    " THEN NULL ELSE excluded.task_id END,"
+    " failure_kind = excluded.failure_kind, file = excluded.file,"
     " bytes = excluded.bytes, polls = excluded.polls, token_hash = excluded.token_hash,"
     " job_id = excluded.job_id, number = excluded.number, cost_usd = excluded.cost_usd"
 )
@@ -67,7 +72,7 @@ def to_record(attempt: Attempt) -> tuple[object, ...]:
 
 
 def from_record(record: tuple[Any, ...]) -> Attempt:
-    """Return the attempt that the values of `COLUMNS` stand for."""
+    """Return the attempt of a record with the values of `COLUMNS`."""
     return Attempt(
         external_task_id=record[0],
         job_id=record[1],
@@ -83,7 +88,7 @@ def from_record(record: tuple[Any, ...]) -> Attempt:
 
 
 def failure_of(state: AttemptState) -> Failure | None:
-    """Return the failure that a state is about."""
+    """Return the failure of a state, where it has one by nature."""
     match state:
         case (
             Failed(failure=failure) | Lost(doubt=Doubt(failure)) | Unconfirmed(doubt=Doubt(failure))
@@ -94,7 +99,10 @@ def failure_of(state: AttemptState) -> Failure | None:
 
 
 def _detail(value: AttemptState | Failure | Video | PaidTask | Doubt) -> dict[str, Any]:
-    """Return a value's fields, a task's and a doubt's among them (`dataclasses.asdict` is slow)."""
+    """Return a value's fields, with those of its task and doubt beside them.
+
+    `dataclasses.asdict` would take five times as long.
+    """
     detail: dict[str, Any] = {}
     for name in type(value).__slots__:
         item = getattr(value, name)
@@ -123,7 +131,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
             trouble = _failure(detail["trouble"]) if detail.get("trouble") else None
             return Generated(_task(detail), detail["generated_at"], trouble)
         case Phase.FAILED:
-            task = _task(detail) if "task_id" in detail else None
+            task = _task(detail) if detail.get("task_id") else None
             return Failed(_failure(detail["failure"]), detail["failed_at"], task)
         case Phase.LANDED:
             return Landed(

@@ -1,11 +1,8 @@
-"""The state as one SQLite file; the only module that knows it is SQLite.
+"""The state as one SQLite file.
 
-The database is the truth; `results.jsonl` is derived from it. A `write` returns when the changes are
-on disk and flushed (WAL, synchronous=FULL).
-
-If we die right here: a transaction is there whole or not at all. Rows are committed with the state
-that they tell of and appended to `results.jsonl` afterwards; what is missing there, or torn, is
-mended when the folder is opened the next time.
+A `write` returns when its changes are on disk and flushed (WAL, synchronous=FULL). After a death a
+transaction is there whole or not at all; rows are part of it, and `results.jsonl` is repaired from
+them when the folder is opened the next time.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from batch.attempt import Account, Attempt, Known, Phase
 from batch.errors import StateError
 from batch.output.codec import COLUMNS, PUT, from_record, to_record
 from batch.output.migrations import check_version, migrate
+from batch.output.sqlite_errors import map_errors
 from batch.output.state import (
     AddRow,
     BeginRun,
@@ -48,12 +46,12 @@ class Database:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the state at *path*; make it, or bring it up to date, if need be.
+        """Open the state at *path*; create or migrate it where necessary.
 
         Raises:
             StateError: it cannot be opened, is damaged, or was made by a newer release.
         """
-        with _told(path):
+        with map_errors(path):
             connection = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
@@ -71,7 +69,7 @@ class Database:
     @property
     def is_new(self) -> bool:
         """Whether nothing was ever committed."""
-        with _told(self.path):
+        with map_errors(self.path):
             (has_any,) = self._db.execute(
                 "SELECT EXISTS (SELECT 1 FROM facts) OR EXISTS (SELECT 1 FROM attempts)"
             ).fetchone()
@@ -79,13 +77,17 @@ class Database:
 
     @classmethod
     def open_to_read(cls, path: Path, *, beside_writer: bool = False) -> Self:
-        """Open an existing state without the means to change it, also beside a running run.
+        """Open an existing state read-only, also while a run writes to it.
+
+        Args:
+            path: the database.
+            beside_writer: a writer has it open or is about to, so it must not be taken for at rest.
 
         Raises:
             StateError: there is none, it is damaged, or it was made by a newer release.
         """
-        with _told(path):
-            # Without a log beside it nobody writes, and then reading leaves no trace at all.
+        with map_errors(path):
+            # Without a log beside it no run writes, and an immutable read leaves no trace.
             has_log = path.with_name(f"{path.name}-wal").exists()
             is_at_rest = not beside_writer and not has_log
             mode = "mode=ro&immutable=1" if is_at_rest else "mode=ro"
@@ -98,7 +100,7 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-        if version == 0:  # whoever was about to make it died before it had a table
+        if version == 0:  # the run that was creating it died before its first table
             connection.close()
             return cls(_empty(), path)
         return cls(connection, path)
@@ -116,7 +118,7 @@ class Database:
     # -- reading
 
     def known(self) -> dict[str, list[Known]]:
-        """Return what there is, by job, each job's attempts in their order."""
+        """Return all attempts in short, by job, each job's in the order of their numbers."""
         known: dict[str, list[Known]] = {}
         query = (
             "SELECT external_task_id, job_id, number, fingerprint, state, task_id, failure_kind,"
@@ -125,7 +127,7 @@ class Database:
             " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0)"
             " FROM attempts ORDER BY job_id, number"
         )
-        with _told(self.path):
+        with map_errors(self.path):
             for record in self._db.execute(query):
                 item = Known._make((*record[:4], _PHASES[record[4]], *record[5:]))
                 known.setdefault(item.job_id, []).append(item)
@@ -146,37 +148,37 @@ class Database:
         return self._attempts("1")
 
     def has_attempt(self, external_task_id: str) -> bool:
-        """Tell whether an attempt of that id is recorded."""
-        with _told(self.path):
+        """Return whether an attempt of that id is recorded."""
+        with map_errors(self.path):
             query = "SELECT 1 FROM attempts WHERE external_task_id = ?"
             return self._db.execute(query, (external_task_id,)).fetchone() is not None
 
     def owner_of(self, task_id: str) -> str | None:
         """Return the external id of the attempt that a task is recorded for."""
-        with _told(self.path):
+        with map_errors(self.path):
             query = "SELECT external_task_id FROM attempts WHERE task_id = ? LIMIT 1"
             row = self._db.execute(query, (task_id,)).fetchone()
         return None if row is None else str(row[0])
 
     def holders_of(self, file: str) -> list[Attempt]:
-        """Return the attempts whose video is recorded to be in *file*, oldest first."""
+        """Return the attempts whose video is recorded to be in *file*, by job and number."""
         return list(self._attempts("file = ?", file))
 
     def result_lines(self) -> Iterator[str]:
-        """Iterate over all rows ever made, oldest first."""
-        with _told(self.path):
+        """Iterate over all rows, oldest first."""
+        with map_errors(self.path):
             for (line,) in self._db.execute("SELECT line FROM results ORDER BY seq"):
                 yield line
 
     def result_bytes(self) -> int:
-        """Return how large results.jsonl ought to be."""
-        with _told(self.path):
+        """Return the size that results.jsonl should have."""
+        with map_errors(self.path):
             row = self._db.execute(_END_OF_RESULTS).fetchone()
         return 0 if row is None else int(row[0])
 
     def proved_at(self, account: Account) -> float | None:
-        """Return when look-up by external id was last seen to work for *account*."""
-        with _told(self.path):
+        """Return when look-up by external id last worked for *account*."""
+        with map_errors(self.path):
             query = "SELECT proved_at FROM lookup_proofs WHERE base_url = ? AND account = ?"
             row = self._db.execute(query, (account.base_url, account.key_hash)).fetchone()
         return None if row is None else float(row[0])
@@ -189,9 +191,9 @@ class Database:
         return next(found, None)
 
     def generation_times(self) -> dict[str, list[float]]:
-        """Return how long past tasks took, seconds, by kind, oldest first."""
+        """Return the seconds that past tasks took, by kind, oldest first."""
         times: dict[str, list[float]] = {}
-        with _told(self.path):
+        with map_errors(self.path):
             query = "SELECT kind, seconds FROM generation_times ORDER BY seq"
             for kind, seconds in self._db.execute(query):
                 times.setdefault(kind, []).append(seconds)
@@ -199,7 +201,7 @@ class Database:
 
     def last_run(self) -> tuple[str, float, float | None, int | None] | None:
         """Return id, start, end and exit code of the latest run."""
-        with _told(self.path):
+        with map_errors(self.path):
             row = self._db.execute(
                 "SELECT run_id, started_at, finished_at, exit_code FROM runs"
                 " ORDER BY started_at DESC LIMIT 1"
@@ -208,7 +210,7 @@ class Database:
 
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
-        with _told(self.path):
+        with map_errors(self.path):
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
@@ -216,7 +218,7 @@ class Database:
         self, where: str, *values: object, order: str = "job_id, number"
     ) -> Iterator[Attempt]:
         query = f"SELECT {COLUMNS} FROM attempts WHERE {where} ORDER BY {order}"  # noqa: S608
-        with _told(self.path):
+        with map_errors(self.path):
             for record in self._db.execute(query, values):
                 yield from_record(record)
 
@@ -226,14 +228,15 @@ class Database:
         """Commit all *changes* as one transaction, flushed.
 
         Raises:
-            StateError: nothing of it was committed.
+            RefusedError: they break a rule of the state.
+            StateError: they cannot be written. In both cases none of them is committed.
         """
         if self._identity is not None and _identity(self.path) != self._identity:
             raise StateError(
                 f"{self.path} is no longer where it was when this run began: the folder was moved,"
-                " replaced or deleted under it. Nothing more is written; put it back and run again"
+                " replaced or deleted meanwhile. Nothing more is written; put it back and run again"
             )
-        with _told(self.path):
+        with map_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 for change in changes:
@@ -279,52 +282,13 @@ class Database:
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
-class _told:  # noqa: N801 - reads as a word where it is used
-    """Turn what SQLite and the disk say into a StateError that a person can act on."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, sqlite3.DatabaseError | OSError):
-            raise StateError(_sentence(self._path, error)) from error
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another one of the same name; None where there is none."""
+    """Return device and inode of a file; None where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - once per commit
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _sentence(path: Path, error: Exception) -> str:
-    text = str(error).lower()
-    if "not a database" in text or "malformed" in text or "corrupt" in text:
-        return (
-            f"the state file {path} is damaged ({error}); nothing was sent. Restore it from a backup."
-            " Starting without it would pay again for everything it knows, so that is yours to"
-            f" decide: move {path.parent} away to begin anew"
-        )
-    if isinstance(error, sqlite3.IntegrityError):
-        return (
-            f"{path} refuses what would make two attempts the owner of one task, or let a job have"
-            f" two unfinished ones ({error}); nothing of it was recorded. This is a bug of"
-            " kling-batch; please report it"
-        )
-    if "locked" in text or "busy" in text:
-        return (
-            f"the state file {path} is locked by another program ({error}); close it and run again"
-        )
-    if "full" in text or getattr(error, "errno", None) == 28:  # ENOSPC
-        return f"no space left on the disk of {path}; make room and run again ({error})"
-    if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
-        return f"{path} cannot be written ({error}); mend its permissions and run again"
-    return f"{path} cannot be used: {error}"
 
 
 def _empty() -> sqlite3.Connection:

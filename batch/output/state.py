@@ -1,4 +1,4 @@
-"""The state of an output folder: what can be committed to it, and what can be asked of it.
+"""The state of an output folder: the changes that can be committed to it, and its questions.
 
 Every implementation (SQLite here, in memory for tests) keeps the promises in `tests/contract`.
 """
@@ -20,7 +20,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """The attempt is as if it had never been intended. Only for what was surely not sent."""
+    """Remove an attempt whose request was surely not sent."""
 
     external_task_id: str
 
@@ -34,7 +34,7 @@ class AddRow:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Look-up works for this account: a task of ours was found by its external id."""
+    """Look-up works for this account: it found a task of ours by its external id."""
 
     account: Account
     proved_at: float
@@ -42,7 +42,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class GenerationTime:
-    """How long the provider took for a task of this kind (model, mode, duration)."""
+    """The seconds that the provider took for a task of this kind (model, mode, duration)."""
 
     kind: str
     seconds: float
@@ -79,16 +79,17 @@ Change = Put | Withdraw | AddRow | Proof | GenerationTime | BeginRun | EndRun | 
 class State(Protocol):
     """What is on disk.
 
-    It refuses what no run may do, whatever a bug makes it try: a task belongs to one attempt, and a
-    job has one unfinished attempt for a fingerprint.
+    Two rules hold whatever a bug makes a run try: a task belongs to one attempt, and a job has one
+    unfinished attempt for a fingerprint.
     """
 
     async def commit(self, *changes: Change) -> None:
-        """Return when *changes* are on disk, all or none. They get there also if cancelled.
+        """Return when all *changes* are on disk. Cancelling the call does not take them back.
 
         Raises:
-            StateError: they are not; or they are, and their rows could not be appended to
-                results.jsonl, which the next run makes up for.
+            RefusedError: they break one of the two rules; none of them is committed.
+            StateError: they cannot be written, and none of them is committed; or they are, and only
+                their rows could not be appended to results.jsonl, which the next run does.
         """
         ...
 
@@ -101,7 +102,7 @@ class State(Protocol):
         ...
 
     async def holders_of(self, file: str) -> list[Attempt]:
-        """Return the attempts whose video is recorded to be in *file*, oldest first."""
+        """Return the attempts whose video is recorded to be in *file*, by job and number."""
         ...
 
     async def owner_of(self, task_id: str) -> str | None:
@@ -109,7 +110,7 @@ class State(Protocol):
         ...
 
     async def proved_at(self, account: Account) -> float | None:
-        """Return when look-up by external id was last seen to work for *account*."""
+        """Return when look-up by external id last worked for *account*."""
         ...
 
     async def newest_task_of(self, account: Account) -> Attempt | None:
@@ -117,7 +118,7 @@ class State(Protocol):
         ...
 
     async def generation_times(self) -> dict[str, list[float]]:
-        """Return how long past tasks took, seconds, by kind, oldest first."""
+        """Return the seconds that past tasks took, by kind, oldest first."""
         ...
 
     async def known(self) -> dict[str, list[Known]]:

@@ -9,6 +9,7 @@ import time
 from typing import NamedTuple, Self
 
 from batch.attempt import Account, Attempt, Known
+from batch.errors import RefusedError
 from batch.output.results import ResultsFile
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change
@@ -19,8 +20,8 @@ GROUPING_S = 0.05
 class SqliteState:
     """`State` over a folder's database and results file.
 
-    Use as a context manager; leaving it commits what is queued and ends the thread. Reads are made
-    on the event loop, by a connection of its own: each is one row by an index.
+    Use as a context manager; leaving it commits what is queued and ends the thread. Reads happen on
+    the event loop, over a connection of their own: most are one row by an index.
     """
 
     def __init__(self, database: Database, results: ResultsFile) -> None:
@@ -75,18 +76,16 @@ class SqliteState:
         open_for_more = True
         while open_for_more:
             entries, open_for_more = self._take()
-            if entries:
-                failure = self._write(entries)
-                loops = {entry.loop for entry in entries}
-                for loop in loops:
-                    mine = [entry.done for entry in entries if entry.loop is loop]
+            for written, failure in self._write_all(entries) if entries else ():
+                for loop in {entry.loop for entry in written}:
+                    mine = [entry.done for entry in written if entry.loop is loop]
                     if not loop.is_closed():
                         loop.call_soon_threadsafe(_settle, mine, failure)
 
     def _take(self) -> tuple[list[_Entry], bool]:
         entries: list[_Entry] = []
         item = self._queue.get()
-        # At once after a silence; in a crowd, all that comes within the gap shares one flush.
+        # After a pause at once; commits in quick succession share one flush per gap.
         gap_s = self._last_write + GROUPING_S - time.monotonic()
         if item is not None and gap_s > 0:
             time.sleep(gap_s)
@@ -98,6 +97,13 @@ class SqliteState:
             except queue.Empty:
                 return entries, True
         return entries, False
+
+    def _write_all(self, entries: list[_Entry]) -> list[tuple[list[_Entry], Exception | None]]:
+        """Write *entries* together; each by itself where one breaks a rule, to spare the others."""
+        failure = self._write(entries)
+        if isinstance(failure, RefusedError) and len(entries) > 1:
+            return [([entry], self._write([entry])) for entry in entries]
+        return [(entries, failure)]
 
     def _write(self, entries: list[_Entry]) -> Exception | None:
         changes = [change for entry in entries for change in entry.changes]

@@ -55,10 +55,14 @@ class Landing:
                 return _troubled(attempt, self._disk_failure(error))
 
     async def _land(self, attempt: Attempt, link: str | None, file: str) -> Attempt:
-        keep_as = await self._make_way(attempt, file)
+        keep_as: str | None = None
         async with self._videos.part(attempt.external_task_id) as part:
 
             async def settle() -> Video:
+                # Only now: a download that fails must leave the former video where it is. And once:
+                # a second time, the state would not know whose video is in the way.
+                nonlocal keep_as
+                keep_as = keep_as or await self._make_way(attempt, file)
                 return await self._videos.land(part, file, keep_as=keep_as, check=inspect)
 
             attempt, video = await self._fetcher.fetch(attempt, link, part, settle)
@@ -85,12 +89,12 @@ class Landing:
             return None
         async with self._downloads:
             try:
-                keep_as = await self._make_way(attempt, file)
                 async with self._videos.part(attempt.external_task_id) as part:
                     source = self._videos.layout.root / state.file
                     await self._videos.run(part.copy_from, source)
                     if part.sha256 != state.sha256:
                         return None
+                    keep_as = await self._make_way(attempt, file)
                     await self._videos.land(part, file, keep_as=keep_as, check=inspect)
             except (OSError, MediaError):
                 return None  # it is fetched then, as if it were not here

@@ -1,4 +1,4 @@
-"""`State` in memory: what unit tests and one-stage scripts run on; see `tests/contract`."""
+"""`State` in memory, for unit tests and one-stage scripts; see `tests/contract`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass, field
 
 from batch.attempt import Account, Attempt, Known, Landed
-from batch.errors import StateError
+from batch.errors import RefusedError, StateError
 from batch.output.codec import failure_of
 from batch.output.state import AddRow, Change, Fact, GenerationTime, Proof, Put, Withdraw
 
 
 @dataclass
 class MemoryState:
-    """Keeps every promise of `State` but one: nothing of it outlives the process.
+    """Keeps every promise of `State` but one: it does not outlive the process.
 
-    *commits* are the changes in the order in which they came; *fails* has the next ones refused.
+    *commits* are the changes in their order; *fails* makes the next commits fail.
     """
 
     attempts: dict[str, Attempt] = field(default_factory=dict)
@@ -27,7 +27,10 @@ class MemoryState:
     fails: bool = False
 
     async def commit(self, *changes: Change) -> None:
+        self._write(changes)  # before the first await: a cancelled commit counts
         await asyncio.sleep(0)
+
+    def _write(self, changes: tuple[Change, ...]) -> None:
         if self.fails:
             raise StateError("the state cannot be written")
         after = dict(self.attempts)
@@ -94,10 +97,10 @@ def _check(attempt: Attempt, attempts: dict[str, Attempt]) -> None:
         if other.external_task_id == attempt.external_task_id:
             continue
         if attempt.task_id is not None and other.task_id == attempt.task_id:
-            raise StateError(f"task {attempt.task_id} has an owner already")
+            raise RefusedError(f"task {attempt.task_id} has an owner already")
         is_same_job = (other.job_id, other.fingerprint) == (attempt.job_id, attempt.fingerprint)
         if is_same_job and not (other.phase.is_finished or attempt.phase.is_finished):
-            raise StateError(f"job {attempt.job_id!r} has an unfinished attempt already")
+            raise RefusedError(f"job {attempt.job_id!r} has an unfinished attempt already")
 
 
 def _known(attempt: Attempt) -> Known:
