@@ -31,6 +31,14 @@ from batch.provider.wire import SUBMIT_PATH, read_query, read_submit, task_path
 from batch.redact import Mask
 
 MAX_ANSWER_BYTES = 1024 * 1024
+_BEFORE_SENDING = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    UnicodeError,
+)
 
 
 class StaleIntentError(Exception):
@@ -40,7 +48,8 @@ class StaleIntentError(Exception):
 class Client:
     """`VideoApi` over HTTP. Use as an async context manager.
 
-    *base_url* is an origin, with or without a path; *key* goes there and nowhere else.
+    *base_url* is an origin, with or without a path; *key* goes there and nowhere else. *proxy* is the
+    URL of a proxy, or `env` for those of the environment, which are not used otherwise.
     """
 
     def __init__(
@@ -51,14 +60,20 @@ class Client:
         request_timeout_s: float,
         stall_timeout_s: float,
         clock: Clock,
+        proxy: str | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._key = key
         self._mask = Mask(key)
         self._request_timeout_s = request_timeout_s
         self._clock = clock
+        self._proxy = proxy
         self._files = Files(
-            base_url=base_url, key=key, stall_timeout_s=stall_timeout_s, clock=clock
+            base_url=base_url,
+            key=key,
+            stall_timeout_s=stall_timeout_s,
+            clock=clock,
+            proxy=proxy,
         )
         self._exits = AsyncExitStack()
 
@@ -79,9 +94,14 @@ class Client:
     async def _open(
         self, traces: list[aiohttp.TraceConfig], *, reuses: bool
     ) -> aiohttp.ClientSession:
-        timeout_s = self._request_timeout_s
         return await self._exits.enter_async_context(
-            api_session(self._key, timeout_s=timeout_s, traces=traces, reuses=reuses)
+            api_session(
+                self._key,
+                timeout_s=self._request_timeout_s,
+                traces=traces,
+                reuses=reuses,
+                proxy=self._proxy,
+            )
         )
 
     async def submit(
@@ -102,9 +122,7 @@ class Client:
                 )
         except StaleIntentError:
             return Stale(Failure(FailureKind.NETWORK, "too much time passed before sending"))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return Unsent(self._failure(error))
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
+        except _BEFORE_SENDING as error:
             return Unsent(self._failure(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return Ambiguous(self._failure(error))

@@ -44,17 +44,28 @@ _GZIP_WINDOW = 31  # zlib's number for a gzip header and the largest window
 class Files:
     """Opens signed links. The key goes along only to the origin of *base_url*."""
 
-    def __init__(self, *, base_url: str, key: str, stall_timeout_s: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        key: str,
+        stall_timeout_s: float,
+        clock: Clock,
+        proxy: str | None = None,
+    ) -> None:
         self._base_url = base_url
         self._key = key
         self._stall_timeout_s = stall_timeout_s
         self._clock = clock
+        self._proxy = proxy
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
         """Keep connections open as long as the block lasts."""
         async with file_session(
-            stall_timeout_s=self._stall_timeout_s, read_ahead_bytes=READ_AHEAD_BYTES
+            stall_timeout_s=self._stall_timeout_s,
+            read_ahead_bytes=READ_AHEAD_BYTES,
+            proxy=self._proxy,
         ) as self._session:
             yield
 

@@ -32,7 +32,11 @@ async def server(talk: Talk) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def client(
-    base_url: str, *, key: str = KEY, stall_timeout_s: float = 5.0
+    base_url: str,
+    *,
+    key: str = KEY,
+    stall_timeout_s: float = 5.0,
+    proxy: str | None = None,
 ) -> AsyncIterator[Client]:
     async with Client(
         base_url=base_url,
@@ -40,6 +44,7 @@ async def client(
         request_timeout_s=20.0,
         stall_timeout_s=stall_timeout_s,
         clock=SystemClock(),
+        proxy=proxy,
     ) as opened:
         yield opened
 

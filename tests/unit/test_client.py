@@ -11,10 +11,18 @@ from typing import Any
 import pytest
 from loopback import KEY, client, says, server
 
-from batch.provider.answers import AccountRefused, Ambiguous, Created, Found, NotFound, Refused
+from batch.provider.answers import (
+    AccountRefused,
+    Ambiguous,
+    Created,
+    Found,
+    NotFound,
+    Refused,
+    Unsent,
+)
 from batch.provider.client import Client
 from batch.provider.network import USER_TIMEOUT
-from batch.provider.protocol import DELIVERED_WITHIN_S
+from batch.provider.protocol import DELIVERED_WITHIN_S, ExpiredLinkError
 
 
 async def submit(api: Client) -> Any:
@@ -177,3 +185,33 @@ async def test_ignored_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "password" not in failure.message
         monkeypatch.setenv("NO_PROXY", "127.0.0.2")
         assert "PROXY" not in (await submit(api)).failure.message
+
+
+@pytest.mark.parametrize("form", ["url", "environment"])
+async def test_chosen_proxy_carries_every_request(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+    async with server(says(200, b'{"data":{"task_id":"8"}}', seen=seen)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy if form == "environment" else "http://127.0.0.1:1")
+        chosen = "env" if form == "environment" else proxy
+        async with client("http://127.0.0.2:1", proxy=chosen) as api:
+            assert isinstance(await submit(api), Created)
+            assert isinstance(await api.query("8"), Found)
+            with pytest.raises(ExpiredLinkError, match="page"):
+                async with api.fetch("http://127.0.0.3:1/v.mp4"):
+                    pytest.fail("JSON is no video")
+    targets = [request.split()[1].decode() for request in seen]
+    assert [target.split("/")[2] for target in targets] == ["127.0.0.2:1"] * 2 + ["127.0.0.3:1"]
+
+
+async def test_refusal_of_a_proxy_sends_nothing() -> None:
+    async with server(says(407, b"")) as proxy:
+        async with client("https://127.0.0.2:1", proxy=proxy) as api:
+            answer = await submit(api)
+            assert isinstance(answer, Unsent)
+            assert answer.failure.message == "the proxy refuses the connection (HTTP 407)"
+        async with client("https://127.0.0.2:1", proxy="http://127.0.0.1:1") as api:
+            answer = await submit(api)
+            assert isinstance(answer, Unsent)
+            assert "the proxy 127.0.0.1:1" in answer.failure.message
