@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from virtual_time import VirtualClock, VirtualLoop, VirtualWindow, run
 
-from batch.manifest.schema import Rate
+from batch.manifest.limits import Rate
 from batch.run.gate import Pacer, Slots, window_guard
 from batch.run.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
 from batch.waker import Waker
@@ -62,7 +62,7 @@ def test_no_window_sees_more_than_the_rate(rate: Rate) -> None:
     assert all(last - first >= rate.period_s - 1e-6 for first, last in pairs)
 
 
-def test_turns_are_even_and_not_the_whole_window_at_once() -> None:
+def test_turns_are_spread_evenly_over_the_window() -> None:
     async def main(loop: VirtualLoop) -> list[float]:
         times: list[float] = []
         await take_turns(loop, pacer_of(loop, Rate(60, 60.0)), 30, times)
@@ -71,7 +71,7 @@ def test_turns_are_even_and_not_the_whole_window_at_once() -> None:
     assert min(run(main)[1:]) >= 0.99
 
 
-def test_a_silence_saves_no_turn_up() -> None:
+def test_a_silence_saves_up_no_turn() -> None:
     """After a while without a request the second one is as far from the first as ever."""
 
     async def main(loop: VirtualLoop) -> list[float]:
@@ -84,7 +84,7 @@ def test_a_silence_saves_no_turn_up() -> None:
     assert min(run(main)) >= 0.45
 
 
-def test_a_pause_holds_everybody() -> None:
+def test_a_pause_holds_every_request() -> None:
     async def main(loop: VirtualLoop) -> float:
         pacer = pacer_of(loop, Rate(10, 1.0))
         pacer.pause(42.0)
@@ -95,7 +95,7 @@ def test_a_pause_holds_everybody() -> None:
     assert run(main) >= 42.0
 
 
-def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
+def test_a_shorter_pause_ends_no_longer_one() -> None:
     async def main(loop: VirtualLoop) -> float:
         pacer = pacer_of(loop, Rate(10, 1.0))
         pacer.pause(42.0)
@@ -106,7 +106,7 @@ def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
     assert run(main) >= 42.0
 
 
-def test_a_stop_wakes_all_who_wait_at_the_door() -> None:
+def test_a_stop_ends_every_wait_for_a_turn() -> None:
     """Nobody who waited gets a turn, and nobody goes on waiting."""
 
     async def main(loop: VirtualLoop) -> tuple[list[bool], float]:
@@ -125,9 +125,7 @@ def test_a_stop_wakes_all_who_wait_at_the_door() -> None:
     ("rate", "limit", "period_s"),
     [(Rate(60, 60.0), 60, 60.0), (Rate(0.5, 1.0), 1, 2.0), (Rate(2.5, 1.0), 2, 0.8)],
 )
-def test_the_guard_of_a_small_rate_lets_something_through(
-    rate: Rate, limit: int, period_s: float
-) -> None:
+def test_the_guard_of_a_small_rate_opens(rate: Rate, limit: int, period_s: float) -> None:
     """A Throttler with a limit below one would wait for ever."""
     guard: Any = window_guard(rate)
     assert guard.rate_limit == limit
@@ -171,7 +169,7 @@ def test_a_cancelled_waiter_takes_no_slot_with_it() -> None:
     assert run(main) == 0
 
 
-def test_what_is_open_already_counts_whatever_the_limit() -> None:
+def test_open_tasks_count_whatever_the_limit() -> None:
     async def main(loop: VirtualLoop) -> tuple[int, bool]:
         slots = Slots(2, clock=VirtualClock(loop))
         for _ in range(3):
@@ -258,7 +256,7 @@ class _Provider:
 
 
 @pytest.mark.parametrize("cap", [1, 5, 20])
-def test_a_cap_below_our_ceiling_is_found_and_used(cap: int) -> None:
+def test_a_cap_below_the_ceiling_is_used(cap: int) -> None:
     """With a ceiling of 50, at least 95 % of what the provider takes is in use.
 
     The first minutes teach the limit; after the first hour it is asked for more four times an hour
