@@ -89,10 +89,14 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """Open, but this run has stopped waiting. Not a verdict: the next run polls again."""
+    """Open, but this run has stopped waiting. Not a verdict: the next run polls again.
+
+    *said* are the last words of the provider about it, if there were any.
+    """
 
     task: PaidTask
     timed_out_at: float
+    said: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,12 +291,10 @@ class Attempt:
         return None if self.task is None else self.task.task_id
 
     def owns(self, task_id: str, external_task_id: str | None) -> bool:
-        """Return whether a task that an answer names is this attempt's.
+        """Return whether a task that an answer names is this attempt's, by either id.
 
         A gateway that mixes up its answers must not give one job the video of another.
         """
-        if external_task_id is not None and external_task_id != self.external_task_id:
-            return False
         return task_id == self.task_id or external_task_id == self.external_task_id
 
 
