@@ -20,12 +20,27 @@ from batch.plan import Policy
 from batch.provider.answers import Created, Found, Task, TaskStatus, Unavailable
 from batch.run.lookup import PROOF_LASTS_S, PROOF_TRIES
 
+LOST = attempt(Lost(1.0, Doubt(SAID)))
+OTHERS = attempt(opened("8"), name="kb-other", job_id="b")
 
-def looked_up(root: Path, answers: list[Any], *, exists: bool = False, **how: Any) -> Any:
+
+def looked_up(
+    root: Path,
+    answers: list[Any],
+    lost: Attempt = LOST,
+    *,
+    known: Attempt | None = None,
+    at_least_s: float = 0.0,
+    **how: Any,
+) -> tuple[Any, Stages]:
+    """Look up *lost*, beside a *known* attempt; virtual time begins at 0 with it."""
+
     async def story(stages: Stages) -> tuple[Attempt, Stages]:
+        if known is not None:
+            await stages.state.commit(Put(known))
         stages.api.queries = list(answers)
-        lost = attempt(Lost(1.0, Doubt(SAID, exists=exists)))
-        return await stages.run.lookup.find(lost, Hint()), stages
+        reached = await stages.run.lookup.find(lost, Hint(), at_least_s=at_least_s)
+        return reached, stages
 
     return play(root, story, **how)
 
@@ -51,7 +66,8 @@ def test_a_task_that_appears_late_is_adopted(tmp_path: Path) -> None:
 def test_absence_is_believed_only_with_proof(
     tmp_path: Path, proved_at: float | None, exists: bool, expected: type
 ) -> None:
-    reached, stages = looked_up(tmp_path, [NOT_FOUND], exists=exists, proved_at=proved_at)
+    lost = attempt(Lost(1.0, Doubt(SAID, exists)))
+    reached, stages = looked_up(tmp_path, [NOT_FOUND], lost, proved_at=proved_at)
     assert isinstance(reached.state, expected)
     assert reached.state.since == pytest.approx(EPOCH + 30.0, abs=0.2)
     assert stages.loop.time() == pytest.approx(30.0, abs=0.2), "the settle time was waited for"
@@ -68,31 +84,19 @@ def test_another_account_proves_no_absence(
     tmp_path: Path, sent_to: dict[str, str], told: str
 ) -> None:
     """A new key may be that of another account, which knows nothing of the first one's tasks."""
-
-    async def story(stages: Stages) -> Attempt:
-        stages.api.queries = [NOT_FOUND]
-        lost = replace(attempt(Lost(1.0, Doubt(SAID))), account=replace(ACCOUNT, **sent_to))
-        return await stages.run.lookup.find(lost, Hint())
-
-    reached = play(tmp_path, story, proved_at=EPOCH)
+    lost = replace(LOST, account=replace(ACCOUNT, **sent_to))
+    reached, _ = looked_up(tmp_path, [NOT_FOUND], lost, proved_at=EPOCH)
     assert isinstance(reached.state, Unconfirmed)
-    assert told in reached.state.doubt.failure.message
+    assert told in reached.doubt.failure.message
 
 
 @pytest.mark.parametrize("at_least_s", [0.0, 10.0])
 def test_absence_waits_for_requests_on_their_way(tmp_path: Path, at_least_s: float) -> None:
     """The run that meant to send it may be asleep; a short settle time changes nothing of that."""
-
-    async def story(stages: Stages) -> tuple[Attempt, float]:
-        stages.api.queries = [NOT_FOUND]
-        begun = stages.loop.time()
-        lost = attempt(Lost(1.0, Doubt(SAID)))
-        reached = await stages.run.lookup.find(lost, Hint(), at_least_s=at_least_s)
-        return reached, stages.loop.time() - begun
-
-    reached, took_s = play(tmp_path, story, proved_at=EPOCH, settle_time_s=1.0)
+    how = {"at_least_s": at_least_s, "settle_time_s": 1.0}
+    reached, stages = looked_up(tmp_path, [NOT_FOUND], proved_at=EPOCH, **how)
     assert isinstance(reached.state, Intended)
-    assert 0.0 <= took_s - max(at_least_s, 1.0) <= 0.2
+    assert 0.0 <= stages.loop.time() - max(at_least_s, 1.0) <= 0.2
 
 
 def test_a_late_callback_names_the_lost_task(tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_a_late_callback_names_the_lost_task(tmp_path: Path) -> None:
 
         stages.api.query = query  # type: ignore[method-assign]
         stages.loop.call_later(300.0, lambda: hint.record("8", None, has_ended=True, names_us=True))
-        lost = replace(attempt(Lost(1.0, Doubt(SAID))), token_hash="00")
+        lost = replace(LOST, token_hash="00")
         return await stages.run.lookup.find(lost, hint), asked_at
 
     reached, asked_at = play(tmp_path, story)
@@ -121,15 +125,10 @@ def test_a_late_callback_names_the_lost_task(tmp_path: Path) -> None:
 
 
 def test_a_missing_callback_is_awaited_until_task_timeout(tmp_path: Path) -> None:
-    async def story(stages: Stages) -> tuple[Attempt, float]:
-        stages.api.queries = [NOT_FOUND]
-        begun = stages.loop.time()
-        lost = replace(attempt(Lost(1.0, Doubt(SAID))), token_hash="00")
-        return await stages.run.lookup.find(lost, Hint()), stages.loop.time() - begun
-
-    reached, took_s = play(tmp_path, story, task_timeout_s=600.0)
+    lost = replace(LOST, token_hash="00")
+    reached, stages = looked_up(tmp_path, [NOT_FOUND], lost, task_timeout_s=600.0)
     assert isinstance(reached.state, Unconfirmed)
-    assert took_s == pytest.approx(600.0, abs=1.0)
+    assert stages.loop.time() == pytest.approx(600.0, abs=1.0)
 
 
 @pytest.mark.parametrize(
@@ -140,14 +139,9 @@ def test_a_missing_callback_is_awaited_until_task_timeout(tmp_path: Path) -> Non
 def test_a_useless_callback_is_not_awaited(
     tmp_path: Path, proved_at: float | None, token_hash: str | None
 ) -> None:
-    async def story(stages: Stages) -> float:
-        stages.api.queries = [NOT_FOUND]
-        begun = stages.loop.time()
-        lost = replace(attempt(Lost(1.0, Doubt(SAID))), token_hash=token_hash)
-        await stages.run.lookup.find(lost, Hint())
-        return stages.loop.time() - begun
-
-    assert play(tmp_path, story, proved_at=proved_at) == pytest.approx(30.0, abs=0.2)
+    lost = replace(LOST, token_hash=token_hash)
+    _, stages = looked_up(tmp_path, [NOT_FOUND], lost, proved_at=proved_at)
+    assert stages.loop.time() == pytest.approx(30.0, abs=0.2)
 
 
 def test_a_short_settle_time_allows_several_queries(tmp_path: Path) -> None:
@@ -168,7 +162,7 @@ def test_a_silent_provider_is_queried_until_it_answers(
             return found() if stages.loop.time() > 200.0 else NO_ANSWER
 
         stages.api.query = query  # type: ignore[method-assign]
-        lost = replace(attempt(Lost(1.0, Doubt(SAID))), token_hash=token_hash)
+        lost = replace(LOST, token_hash=token_hash)
         return await stages.run.lookup.find(lost, Hint()), stages.loop.time()
 
     reached, ended = play(tmp_path, story)
@@ -187,7 +181,7 @@ def test_a_relays_foreign_answers_are_outwaited(
             return Found(Task("8", TaskStatus.PROCESSING, external_task_id=name))
 
         stages.api.query = query  # type: ignore[method-assign]
-        return await stages.run.lookup.find(attempt(Lost(1.0, Doubt(SAID))), Hint())
+        return await stages.run.lookup.find(LOST, Hint())
 
     assert isinstance(play(tmp_path, story).state, Open)
 
@@ -226,17 +220,12 @@ def test_an_unconfirmed_attempt_reports_reason_and_cause(
     tmp_path: Path, answer: Any, exists: bool, sent_to: dict[str, str], why: str
 ) -> None:
     cause = Failure(FailureKind.NETWORK, "the line was cut", "17", 502, "r-7")
-
-    async def story(stages: Stages) -> Any:
-        stages.api.queries = [answer]
-        lost = attempt(Lost(1.0, Doubt(cause, exists=exists)))
-        lost = replace(lost, account=replace(ACCOUNT, **sent_to))
-        return (await stages.run.lookup.find(lost, Hint())).state
-
-    state = play(tmp_path, story)
-    assert isinstance(state, Unconfirmed)
-    failure = state.doubt.failure
-    assert state.doubt.exists is exists
+    lost = attempt(Lost(1.0, Doubt(cause, exists)))
+    lost = replace(lost, account=replace(ACCOUNT, **sent_to))
+    reached, _ = looked_up(tmp_path, [answer], lost)
+    assert isinstance(reached.state, Unconfirmed)
+    failure = reached.doubt.failure
+    assert reached.doubt.exists is exists
     assert failure.kind is FailureKind.UNCONFIRMED
     assert why in failure.message
     assert failure.message.endswith("; the next run looks for it again (cause: the line was cut)")
@@ -250,39 +239,19 @@ def test_an_adopted_task_keeps_the_providers_age(tmp_path: Path) -> None:
     assert reached.state == Open(PaidTask("8", EPOCH - 60.0, "r-8"))
 
 
-def test_silence_is_no_absence(tmp_path: Path) -> None:
-    """No answer, though look-up was proved, says nothing about the task."""
-    reached, _ = looked_up(tmp_path, [NO_ANSWER], proved_at=EPOCH)
+@pytest.mark.parametrize("before", [0, 3])
+def test_silence_is_no_absence(tmp_path: Path, before: int) -> None:
+    """Though look-up was proved: it takes an answer after the settle time, not one from before it."""
+    reached, _ = looked_up(tmp_path, [NOT_FOUND] * before + [NO_ANSWER], proved_at=EPOCH)
     assert isinstance(reached.state, Unconfirmed)
 
 
-def test_silence_at_the_end_is_no_absence(tmp_path: Path) -> None:
-    """Absence takes an answer that says so after the settle time, not one from before it."""
-    reached, _ = looked_up(tmp_path, [NOT_FOUND] * 3 + [NO_ANSWER], proved_at=EPOCH)
+@pytest.mark.parametrize("names", [None, "kb-1"])
+def test_a_task_of_another_attempt_is_not_adopted(tmp_path: Path, names: str | None) -> None:
+    """A relay that answers with any task, and puts the id that was asked for on it."""
+    answer = Found(Task("8", TaskStatus.PROCESSING, external_task_id=names))
+    reached, _ = looked_up(tmp_path, [answer], known=OTHERS, proved_at=EPOCH)
     assert isinstance(reached.state, Unconfirmed)
-
-
-def test_a_task_of_another_attempt_is_not_adopted(tmp_path: Path) -> None:
-    """A relay that answers any question with the same task must not hand out another job's video."""
-
-    async def story(stages: Stages) -> Any:
-        await stages.state.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
-        stages.api.queries = [found()]
-        return await stages.run.lookup.find(attempt(Lost(1.0, Doubt(SAID))), Hint())
-
-    assert isinstance(play(tmp_path, story, proved_at=EPOCH).state, Unconfirmed)
-
-
-def test_another_attempts_task_naming_us_is_not_adopted(tmp_path: Path) -> None:
-    """A gateway that mixes up its answers puts the id that was asked for on any task."""
-
-    async def story(stages: Stages) -> Any:
-        await stages.state.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
-        named = Task("8", TaskStatus.PROCESSING, external_task_id="kb-1")
-        stages.api.queries = [Found(named)]
-        return await stages.run.lookup.find(attempt(Lost(1.0, Doubt(SAID))), Hint())
-
-    assert isinstance(play(tmp_path, story, proved_at=EPOCH).state, Unconfirmed)
 
 
 def test_one_task_is_claimed_by_one_attempt(tmp_path: Path) -> None:
@@ -290,7 +259,7 @@ def test_one_task_is_claimed_by_one_attempt(tmp_path: Path) -> None:
 
     async def story(stages: Stages) -> list[bool]:
         task, lookup = Task("8", TaskStatus.SUBMITTED), stages.run.lookup
-        first, second = attempt(name="kb-1"), attempt(name="kb-2", job_id="b")
+        first, second, third = (attempt(name=f"kb-{n}", job_id=f"{n}") for n in range(3))
         owner_of = stages.state.owner_of
 
         async def slow(task_id: str) -> str | None:
@@ -298,11 +267,12 @@ def test_one_task_is_claimed_by_one_attempt(tmp_path: Path) -> None:
             return await owner_of(task_id)
 
         stages.state.owner_of = slow  # type: ignore[method-assign]
-        claims = await asyncio.gather(*(lookup.claim(task, one) for one in (first, second, first)))
+        claimants = (first, second, third, first)
+        claims = await asyncio.gather(*(lookup.claim(task, one) for one in claimants))
         lookup.unclaim(task)
         return [*claims, await lookup.claim(task, second)]
 
-    assert play(tmp_path, story) == [True, False, True, True]
+    assert play(tmp_path, story) == [True, False, False, True, True]
 
 
 def test_a_task_on_record_is_claimed_by_its_owner(tmp_path: Path) -> None:
@@ -321,14 +291,13 @@ def test_a_task_on_record_is_claimed_by_its_owner(tmp_path: Path) -> None:
 def test_one_task_in_two_answers_opens_one_attempt(tmp_path: Path, owner: str | None) -> None:
     """A relay answers two submissions with one task, whether it names an attempt or not."""
 
-    async def story(stages: Stages) -> list[str | None]:
+    async def story(stages: Stages) -> list[str]:
         stages.api.submits = [Created(Task("8", TaskStatus.SUBMITTED, external_task_id=owner))]
         stages.api.queries = [NOT_FOUND]
+        stages.api.on_submit = lambda: asyncio.sleep(1.0)  # both are on their way
         both = attempt(name="kb-1"), attempt(name="kb-2", job_id="b")
         await asyncio.gather(*(stages.submit(one) for one in both))
-        return [
-            one.external_task_id for one in both if stages.phase_of(one.external_task_id) == "Open"
-        ]
+        return [name for name in ("kb-1", "kb-2") if stages.phase_of(name) == "Open"]
 
     assert play(tmp_path, story, task_timeout_s=60.0) == [owner or "kb-1"]
 
@@ -353,16 +322,10 @@ def test_a_resubmission_on_request_is_never_absent(
     tmp_path: Path, is_allowed: bool, expected: type
 ) -> None:
     """Two requests may be under way; only a person can ask for a third."""
-
-    async def story(stages: Stages) -> Attempt:
-        stages.api.queries = [NOT_FOUND]
-        lost = attempt(Lost(1.0, Doubt(SAID, on_request=True)))
-        return await stages.run.lookup.find(lost, Hint())
-
+    lost = attempt(Lost(1.0, Doubt(SAID, on_request=True)))
     policy = Policy(resubmit_unconfirmed=is_allowed)
-    reached = play(tmp_path, story, proved_at=EPOCH, policy=policy)
+    reached, _ = looked_up(tmp_path, [NOT_FOUND], lost, proved_at=EPOCH, policy=policy)
     assert isinstance(reached.state, expected)
-    assert reached.doubt is not None
     assert reached.doubt.on_request
 
 
@@ -406,6 +369,26 @@ def test_only_the_right_task_proves_look_up(tmp_path: Path, task_id: str, is_pro
     assert (remembered is not None) is is_proof
 
 
+@pytest.mark.parametrize(("task_id", "expected"), [("7", Intended), ("6", Unconfirmed)])
+def test_an_older_task_proves_look_up(tmp_path: Path, task_id: str, expected: type) -> None:
+    """So what was lost is settled also in a run in which nothing new is accepted."""
+
+    async def story(stages: Stages) -> tuple[Attempt, int]:
+        async def query(identifier: str) -> Any:
+            stages.api.calls.append((stages.loop.time(), "query", identifier))
+            return found(task_id=task_id) if identifier == "kb-old" else NOT_FOUND
+
+        await stages.state.commit(Put(attempt(opened("7"), name="kb-old", job_id="b")))
+        await stages.wire()
+        stages.api.query = query  # type: ignore[method-assign]
+        reached = await stages.run.lookup.find(LOST, Hint())
+        return reached, sum(what == "kb-old" for _, _, what in stages.api.calls)
+
+    reached, asked = play(tmp_path, story)
+    assert isinstance(reached.state, expected)
+    assert asked == 1
+
+
 def test_proof_is_tried_a_few_times_only(tmp_path: Path) -> None:
     """Where look-up is not supported, every run pays a handful of GETs and no more."""
 
@@ -427,13 +410,6 @@ def test_an_unserved_look_up_is_not_awaited(
 ) -> None:
     """A proxy's page will be the same in half an hour; a server in trouble may come back."""
     page = Unavailable(replace(SAID, http_status=status))
-
-    async def story(stages: Stages) -> tuple[Any, float]:
-        begun = stages.loop.time()
-        stages.api.queries = [page]
-        reached = await stages.run.lookup.find(attempt(Lost(1.0, Doubt(SAID))), Hint())
-        return reached, stages.loop.time() - begun
-
-    reached, took_s = play(tmp_path, story, proved_at=proved_at)
+    reached, stages = looked_up(tmp_path, [page], proved_at=proved_at)
     assert isinstance(reached.state, Unconfirmed)
-    assert (took_s < 60.0) == is_quick
+    assert (stages.loop.time() < 60.0) == is_quick

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from batch.provider.answers import (
     Stale,
     Task,
     TaskStatus,
+    Unavailable,
     Unsent,
 )
 from batch.run.gate import SEND_WITHIN_S
@@ -189,6 +190,36 @@ def test_a_lost_answer_is_looked_up_and_adopted(tmp_path: Path, answer: Any) -> 
     assert isinstance(reached.state, Open)
     assert stages.api.count("submit") == 1
     assert stages.phase_of() == "Open"
+
+
+@pytest.mark.parametrize(("named", "is_taken"), [("relay-1", True), ("kb-other", False)])
+def test_a_rewritten_id_is_taken_unless_known(tmp_path: Path, named: str, is_taken: bool) -> None:
+    """A relay may give the task an external id of its own, but not another attempt's."""
+
+    async def story(stages: Stages) -> Attempt | None:
+        await stages.state.commit(Put(attempt(name="kb-other", job_id="b")))
+        task = Task("8", TaskStatus.SUBMITTED, external_task_id=named)
+        stages.api.submits, stages.api.queries = [Created(task)], [NOT_FOUND]
+        return await stages.submit(attempt())
+
+    reached = play(tmp_path, story)
+    assert reached is not None
+    assert isinstance(reached.state, Open) is is_taken
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_pages_stop_only_a_run_at_a_wrong_address(tmp_path: Path, is_known: bool) -> None:
+    """Where a task was never seen, pages in a row are no API: nothing was created."""
+
+    async def story(stages: Stages) -> tuple[str | None, StopReason | None]:
+        page = replace(SAID, http_status=404)
+        stages.api.submits = [Ambiguous(page, is_page=True)]
+        stages.api.queries = [Unavailable(page, is_page=True)]
+        await stages.submit(attempt())
+        return stages.phase_of(), stages.stop.reason
+
+    expected = ("Lost", None) if is_known else (None, StopReason.ACCOUNT)
+    assert play(tmp_path, story, proved_at=EPOCH - 30 * 86_400 if is_known else None) == expected
 
 
 def test_an_answer_about_another_task_is_looked_up(tmp_path: Path) -> None:
