@@ -9,27 +9,16 @@ from typing import Any
 import pytest
 from fake_provider import video
 from sample_jobs import VIDEO, feed, job, planned, tried
-from scripted import NOT_FOUND, SAID, Body, Stages, found, generated, landed, opened, play
+from scripted import NOT_FOUND, SAID, Body, Stages, generated, landed, opened, play
 from virtual_time import EPOCH
 
-from batch.attempt import (
-    Attempt,
-    Doubt,
-    Failed,
-    Intended,
-    Lost,
-    PaidTask,
-    Phase,
-    TimedOut,
-    Unconfirmed,
-)
+from batch.attempt import Attempt, Doubt, Failed, Lost, PaidTask, TimedOut, Unconfirmed
 from batch.errors import ExitCode, StateError
-from batch.events import Adopted, Event, Resumed, Stopping
+from batch.events import Stopping
 from batch.job import Failure, FailureKind
 from batch.output.state import AddRow, Change, Put
 from batch.plan import Action
 from batch.provider.answers import Created, Found, Refused, Task, TaskStatus
-from batch.run.gate import ARRIVES_WITHIN_S
 from batch.run.stop import StopReason
 
 DONE = Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8"))
@@ -298,45 +287,6 @@ def test_attempts_are_numbered_without_gaps(tmp_path: Path) -> None:
     assert play(tmp_path, story, proved_at=EPOCH, max_attempts=2) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "state", [Lost(EPOCH, Doubt(SAID)), Intended(EPOCH), Unconfirmed(EPOCH, Doubt(SAID))]
-)
-def test_a_task_of_an_earlier_run_is_adopted(tmp_path: Path, state: Any) -> None:
-    """The person who watches the run sees where the paid task came from."""
-
-    async def story(stages: Stages) -> list[Event]:
-        await stages.state.commit(Put(tried(state, job())))
-        stages.api.queries = [found(), DONE]
-        stages.api.fetches = [Body([VIDEO], total=len(VIDEO))]
-        await feed(stages, job())
-        return [event for event in stages.events if isinstance(event, Adopted | Resumed)]
-
-    phase = Phase(type(state).__name__)
-    assert play(tmp_path, story) == [
-        Resumed("a", phase, None),
-        Adopted("a", "8", "kb-0", is_new=False),
-    ]
-
-
-@pytest.mark.parametrize(("age_s", "waited_s"), [(0.0, ARRIVES_WITHIN_S), (1000.0, 0.5)])
-@pytest.mark.parametrize("phase", [Phase.INTENDED, Phase.LOST])
-def test_a_young_intent_is_not_soon_absent(
-    tmp_path: Path, phase: Phase, age_s: float, waited_s: float
-) -> None:
-    """The run that intended it may be asleep, not dead; then it is sent again, as it is absent."""
-    since = EPOCH - age_s
-    state = Intended(since) if phase is Phase.INTENDED else Lost(since, Doubt(SAID))
-
-    async def story(stages: Stages) -> list[float]:
-        await stages.state.commit(Put(tried(state, job())))
-        stages.api.queries, stages.api.submits = [NOT_FOUND], [Refused(SAID)]
-        await feed(stages, job())
-        return stages.api.times("submit")
-
-    (sent_at,) = play(tmp_path, story, proved_at=EPOCH, settle_time_s=0.5)
-    assert sent_at == pytest.approx(waited_s, abs=0.2)
-
-
 def test_a_job_with_two_tasks_holds_two_slots(tmp_path: Path) -> None:
     """Its former version is collected first; both count at the provider."""
 
@@ -377,29 +327,3 @@ def test_a_bug_while_collecting_keeps_no_slot(tmp_path: Path) -> None:
     bugs, in_use = play(tmp_path, story, proved_at=EPOCH)
     assert bugs
     assert in_use == 0
-
-
-def test_an_unexplained_failure_is_retried_once(tmp_path: Path) -> None:
-    """Not in the run that saw it; once in a later one; and then it rests."""
-    known: dict[str, Attempt] = {}
-
-    async def run(stages: Stages) -> tuple[int, ExitCode, Action]:
-        stages.state.attempts.update(known)
-        number = len(known)
-        stages.api.submits = [Created(Task(f"8{number}", TaskStatus.SUBMITTED))]
-        failed = Task(f"8{number}", TaskStatus.FAILED, message="model declined")
-        stages.api.queries = [Found(failed)]
-        plan = await feed(stages, job())
-        for attempt in stages.state.attempts.values():
-            known[f"kb-{attempt.number}"] = replace(
-                attempt, external_task_id=f"kb-{attempt.number}"
-            )
-        (action,) = plan.counts
-        return stages.api.count("submit"), stages.counts.exit_code(plan, stages.stop), action
-
-    runs = [play(tmp_path, run, proved_at=EPOCH) for _ in range(3)]
-    assert runs == [
-        (1, ExitCode.JOBS_FAILED, Action.NEW),
-        (1, ExitCode.JOBS_FAILED, Action.RETRY),
-        (0, ExitCode.JOBS_FAILED, Action.RESTING),
-    ]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_jobs import feed, job, tried
-from scripted import NOT_FOUND, SAID, Stages, attempt, play
+from sample_jobs import VIDEO, feed, job, tried
+from scripted import NOT_FOUND, SAID, Body, Stages, attempt, found, play
 from virtual_time import EPOCH
 
-from batch.attempt import Attempt, Doubt, Intended, Lost, Unconfirmed
+from batch.attempt import Attempt, Doubt, Intended, Lost, Phase, Unconfirmed
 from batch.callbacks.hints import Hint
+from batch.errors import ExitCode
+from batch.events import Adopted, Event, Resumed
 from batch.job import Failure, FailureKind
 from batch.output.state import Change, Put
-from batch.plan import Policy
+from batch.plan import Action, Policy
 from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
@@ -29,6 +32,7 @@ from batch.provider.answers import (
     TaskStatus,
     Throttled,
 )
+from batch.run.gate import ARRIVES_WITHIN_S
 
 ON_REQUEST = Policy(resubmit_unconfirmed=True)
 REFUSED = Refused(Failure(FailureKind.MODERATION, "not that", "1301", 400))
@@ -126,6 +130,76 @@ def test_no_answer_settles_a_doubt(tmp_path: Path, answer: Any, exists: bool) ->
     stages = nights.run(REFUSED)
     assert stages.api.count("submit") == 0
     assert isinstance(nights.attempt.state, Unconfirmed)
+
+
+# -- what an earlier run has left
+
+
+DONE = Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8"))
+
+
+@pytest.mark.parametrize(
+    "state", [Lost(EPOCH, Doubt(SAID)), Intended(EPOCH), Unconfirmed(EPOCH, Doubt(SAID))]
+)
+def test_a_task_of_an_earlier_run_is_adopted(tmp_path: Path, state: Any) -> None:
+    """The person who watches the run sees where the paid task came from."""
+
+    async def story(stages: Stages) -> list[Event]:
+        await stages.state.commit(Put(tried(state, job())))
+        stages.api.queries = [found(), DONE]
+        stages.api.fetches = [Body([VIDEO], total=len(VIDEO))]
+        await feed(stages, job())
+        return [event for event in stages.events if isinstance(event, Adopted | Resumed)]
+
+    phase = Phase(type(state).__name__)
+    assert play(tmp_path, story) == [
+        Resumed("a", phase, None),
+        Adopted("a", "8", "kb-0", is_new=False),
+    ]
+
+
+@pytest.mark.parametrize(("age_s", "waited_s"), [(0.0, ARRIVES_WITHIN_S), (1000.0, 0.5)])
+@pytest.mark.parametrize("phase", [Phase.INTENDED, Phase.LOST])
+def test_a_young_intent_is_not_soon_absent(
+    tmp_path: Path, phase: Phase, age_s: float, waited_s: float
+) -> None:
+    """The run that intended it may be asleep, not dead; then it is sent again, as it is absent."""
+    since = EPOCH - age_s
+    state = Intended(since) if phase is Phase.INTENDED else Lost(since, Doubt(SAID))
+
+    async def story(stages: Stages) -> list[float]:
+        await stages.state.commit(Put(tried(state, job())))
+        stages.api.queries, stages.api.submits = [NOT_FOUND], [Refused(SAID)]
+        await feed(stages, job())
+        return stages.api.times("submit")
+
+    (sent_at,) = play(tmp_path, story, proved_at=EPOCH, settle_time_s=0.5)
+    assert sent_at == pytest.approx(waited_s, abs=0.2)
+
+
+def test_an_unexplained_failure_is_retried_once(tmp_path: Path) -> None:
+    """Not in the run that saw it; once in a later one; and then it rests."""
+    known: dict[str, Attempt] = {}
+
+    async def run(stages: Stages) -> tuple[int, ExitCode, Action]:
+        stages.state.attempts.update(known)
+        number = len(known)
+        stages.api.submits = [Created(Task(f"8{number}", TaskStatus.SUBMITTED))]
+        failed = Task(f"8{number}", TaskStatus.FAILED, message="model declined")
+        stages.api.queries = [Found(failed)]
+        plan = await feed(stages, job())
+        for one in stages.state.attempts.values():
+            name = f"kb-{one.number}"
+            known[name] = replace(one, external_task_id=name)
+        (action,) = plan.counts
+        return stages.api.count("submit"), stages.counts.exit_code(plan, stages.stop), action
+
+    runs = [play(tmp_path, run, proved_at=EPOCH) for _ in range(3)]
+    assert runs == [
+        (1, ExitCode.JOBS_FAILED, Action.NEW),
+        (1, ExitCode.JOBS_FAILED, Action.RETRY),
+        (0, ExitCode.JOBS_FAILED, Action.RESTING),
+    ]
 
 
 # -- a death at a commit

@@ -10,7 +10,7 @@ import pytest
 from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
-from batch.attempt import Attempt, Doubt, Failed, Intended, Lost, Open, Unconfirmed
+from batch.attempt import Attempt, Failed, Lost, Open, Unconfirmed
 from batch.callbacks.hints import Hint
 from batch.events import Adopted, AnswerLost, Submitted
 from batch.job import Failure, FailureKind
@@ -320,54 +320,3 @@ def test_a_stop_during_look_up_leaves_it_lost(tmp_path: Path) -> None:
     reached, on_disk = play(tmp_path, story)
     assert isinstance(reached.state, Lost)
     assert on_disk == "Lost"
-
-
-REFUSALS = {
-    "429": TOO_FAST,
-    "unsent": Unsent(SAID),
-    "credit": CREDIT,
-    "invalid": Refused(SAID),
-    "a firewall": AccountRefused(Failure(FailureKind.ACCOUNT, "no", http_status=403)),
-}
-
-
-@pytest.mark.parametrize("answer", REFUSALS.values(), ids=REFUSALS.keys())
-def test_a_doubt_outlives_a_refusal_of_its_resubmission(tmp_path: Path, answer: Any) -> None:
-    """`--resubmit-unconfirmed` sends what may exist already; a refusal now says nothing about then.
-
-    Were the attempt withdrawn or called failed, a task that was paid for would be forgotten.
-    """
-
-    async def story(stages: Stages) -> tuple[Any, str | None]:
-        await stages.state.commit(Put(attempt(Unconfirmed(1.0, Doubt(SAID)))))
-        doubtful = attempt(Intended(1.0, Doubt(SAID, on_request=True)))
-        stages.api.submits, stages.api.queries = [answer], [NOT_FOUND]
-        stages.loop.call_later(5.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
-        reached = await stages.submit(doubtful)
-        return reached, stages.phase_of()
-
-    reached, on_disk = play(tmp_path, story)
-    assert on_disk == "Lost"
-    assert reached is None or isinstance(reached.state, Unconfirmed)
-
-
-@pytest.mark.parametrize(
-    "answer", [TOO_FAST, Unsent(SAID), CREDIT], ids=["429", "unsent", "credit"]
-)
-def test_an_absent_task_is_not_forgotten(tmp_path: Path, answer: Any) -> None:
-    """A task may turn up after the settle time; until a request has gone through it is looked for."""
-
-    async def story(stages: Stages) -> str | None:
-        stages.api.submits, stages.api.queries = [Ambiguous(SAID), answer], [NOT_FOUND]
-        stages.loop.call_later(60.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
-        await stages.submit(attempt())
-        return stages.phase_of()
-
-    assert play(tmp_path, story, proved_at=EPOCH) == "Lost"
-
-
-def test_a_refusal_after_absence_fails_the_attempt(tmp_path: Path) -> None:
-    """What is wrong with the request now was wrong with it when its answer was lost."""
-    answers = [Ambiguous(SAID), Refused(SAID)]
-    reached, _ = submitted(tmp_path, answers, [NOT_FOUND], proved_at=EPOCH)
-    assert isinstance(reached.state, Failed)

@@ -11,17 +11,13 @@ from typing import Any
 
 import pytest
 from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, play
-from virtual_time import EPOCH
 
-from batch.attempt import Attempt, Doubt, Failed, Intended, Lost, Unconfirmed
+from batch.attempt import Attempt, Failed, Intended
 from batch.events import Delayed, Stopping
 from batch.job import Failure, FailureKind
-from batch.output.state import Put
 from batch.provider.answers import (
     AccountRefused,
-    Ambiguous,
     Created,
-    Refused,
     Saturated,
     Task,
     TaskStatus,
@@ -29,7 +25,6 @@ from batch.provider.answers import (
     Unsent,
 )
 from batch.run.gate import REFUSAL_BASE_S, Ticket
-from batch.run.lookup import SENT_BEFORE
 from batch.run.stop import StopReason
 from batch.run.submit import WALLS
 
@@ -49,13 +44,6 @@ async def send(stages: Stages, answers: Iterable[Any], name: str = "kb-1") -> An
     stages.api.submits, stages.api.queries = list(answers), [NOT_FOUND]
     one = attempt(name=name, job_id=f"job-of-{name}")
     return await stages.submit(one, stages.run.gate.occupy(0))
-
-
-async def resend(stages: Stages, answers: Iterable[Any], doubt: Doubt) -> Any:
-    """Submit an unconfirmed attempt again, as a person has asked for."""
-    await stages.state.commit(Put(attempt(Unconfirmed(1.0, doubt))))
-    stages.api.submits, stages.api.queries = list(answers), [NOT_FOUND]
-    return await stages.submit(attempt(Intended(1.0, replace(doubt, on_request=True))))
 
 
 def answering(stages: Stages, of: Callable[[str], Any]) -> None:
@@ -124,47 +112,7 @@ def test_a_refused_account_is_reported_once(tmp_path: Path) -> None:
     assert "go away" in sentence
 
 
-def test_a_firewall_page_leaves_a_resubmission_doubtful(tmp_path: Path) -> None:
-    """It may have been created before: no failure that a later run would pay for anew."""
-    doubt = Doubt(SAID, exists=True, on_request=True)
-
-    async def story(stages: Stages) -> tuple[Any, Any]:
-        return await resend(stages, [refused(None, 403)], doubt), stages.state.attempts["kb-1"]
-
-    reached, on_disk = play(tmp_path, story)
-    assert isinstance(reached.state, Unconfirmed)
-    assert isinstance(on_disk.state, Lost)
-    assert reached.doubt == on_disk.doubt == doubt
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_a_refused_resubmission_reports_both_answers(tmp_path: Path, exists: bool) -> None:
-    async def story(stages: Stages) -> tuple[Any, float]:
-        refusal = Refused(Failure(FailureKind.MODERATION, "not that", "1301", 400))
-        doubt = Doubt(replace(SAID, kind=FailureKind.UNCONFIRMED), exists)
-        return await resend(stages, [refusal], doubt), stages.clock.now()
-
-    reached, now = play(tmp_path, story)
-    failure = Failure(FailureKind.UNCONFIRMED, "sent again, it was refused (not that); said so")
-    assert reached.state == Unconfirmed(now, Doubt(failure, exists, on_request=True))
-
-
 # -- patience
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_an_exhausted_resubmission_stays_unconfirmed(tmp_path: Path, exists: bool) -> None:
-    """What was known of the first request is still known, on disk too while the second waits."""
-    doubt = Doubt(SAID, exists, on_request=True)
-
-    async def story(stages: Stages) -> tuple[Any, Any, float]:
-        reached = await resend(stages, [TOO_FAST], doubt)
-        return reached, stages.state.attempts["kb-1"].state, stages.clock.now()
-
-    reached, on_disk, now = play(tmp_path, story, task_timeout_s=30.0)
-    assert reached.state == Unconfirmed(now, doubt)
-    assert isinstance(on_disk, Lost)
-    assert on_disk.doubt == doubt
 
 
 def test_an_exhausted_request_reports_the_last_failure(tmp_path: Path) -> None:
@@ -173,39 +121,6 @@ def test_an_exhausted_request_reports_the_last_failure(tmp_path: Path) -> None:
 
     reached, now = play(tmp_path, story, task_timeout_s=30.0)
     assert reached.state == Failed(TOO_FAST.failure, now)
-
-
-@pytest.mark.parametrize(
-    ("doubt", "answers"),
-    [(None, [Ambiguous(SAID), TOO_FAST]), (Doubt(SENT_BEFORE), [TOO_FAST])],
-    ids=["in this run", "in an earlier one"],
-)
-def test_an_exhausted_resend_stays_unconfirmed(
-    tmp_path: Path, doubt: Doubt | None, answers: list[Any]
-) -> None:
-    """A task may turn up after the settle time: that is no failure to pay anew for."""
-
-    async def story(stages: Stages) -> tuple[Any, Any, float]:
-        stages.api.submits, stages.api.queries = answers, [NOT_FOUND]
-        reached = await stages.submit(attempt(Intended(1.0, doubt)))
-        return reached, stages.state.attempts["kb-1"].state, stages.clock.now()
-
-    reached, on_disk, now = play(tmp_path, story, proved_at=EPOCH, task_timeout_s=60.0)
-    assert reached.state == Unconfirmed(now, Doubt(SENT_BEFORE))
-    assert isinstance(on_disk, Lost)
-
-
-def test_a_resubmission_lost_too_keeps_its_doubt(tmp_path: Path) -> None:
-    """Look-up not finding it says nothing against what the provider had said: it exists."""
-
-    async def story(stages: Stages) -> tuple[Any, int]:
-        lost = Ambiguous(replace(SAID, message="the line was cut"))
-        reached = await resend(stages, [lost, TOO_FAST], Doubt(SAID, exists=True))
-        return reached, stages.api.count("submit")
-
-    reached, sent = play(tmp_path, story, proved_at=EPOCH, task_timeout_s=60.0)
-    assert isinstance(reached.state, Unconfirmed)
-    assert (reached.doubt.exists, reached.doubt.on_request, sent) == (True, True, 1)
 
 
 # -- waiting
