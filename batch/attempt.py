@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from batch.errors import TransitionError
 from batch.job import Failure, Video
 
+EXTERNAL_ID_PREFIX = "kb-"
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -290,11 +292,19 @@ class Attempt:
         """The provider's id of the task, as soon as it is known."""
         return None if self.task is None else self.task.task_id
 
+    def is_anothers(self, external_task_id: str | None) -> bool:
+        """Return whether an external id is one of ours, but not this attempt's."""
+        is_ours = external_task_id is not None and external_task_id.startswith(EXTERNAL_ID_PREFIX)
+        return is_ours and external_task_id != self.external_task_id
+
     def owns(self, task_id: str, external_task_id: str | None) -> bool:
         """Return whether a task that an answer names is this attempt's, by either id.
 
-        A gateway that mixes up its answers must not give one job the video of another.
+        A gateway that mixes up its answers must not give one job the video of another; a relay
+        that gives our external id a name of its own does no harm.
         """
+        if self.is_anothers(external_task_id):
+            return False
         return task_id == self.task_id or external_task_id == self.external_task_id
 
 

@@ -180,7 +180,7 @@ class Fetcher:
             tries += not is_offline
             not_found = not_found + 1 if isinstance(answer, NotFound) else 0
             match answer:
-                case Found(task) if not await self._lookup.is_own(task, attempt):
+                case Found(task) if not attempt.owns(task.task_id, task.external_task_id):
                     pass
                 case Found(task) if task.status is TaskStatus.SUCCEEDED and task.url is not None:
                     return attempt, task.url

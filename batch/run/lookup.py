@@ -245,24 +245,6 @@ class LookUp:
 
     # -- whose a task is
 
-    async def is_own(self, task: Task, attempt: Attempt) -> bool:
-        """Return whether an answer about an attempt's known task is about that one.
-
-        A relay may rewrite our external id; another attempt's id under it is a mix-up.
-        """
-        if not attempt.owns(task.task_id, task.external_task_id):
-            return False
-        return not await self._is_anothers(task.external_task_id, attempt)
-
-    async def _is_anothers(self, external_task_id: str | None, attempt: Attempt) -> bool:
-        if external_task_id in {None, attempt.external_task_id}:
-            return False
-        try:
-            await self._state.attempt(external_task_id or "")
-        except KeyError:
-            return False
-        return True
-
     async def claim(self, task: Task, attempt: Attempt, *, is_answer: bool = False) -> bool:
         """Take a task for an attempt, if it is the attempt's as far as can be told.
 
@@ -272,9 +254,7 @@ class LookUp:
         that has claimed commits next, and then calls `unclaim`.
         """
         is_other = task.external_task_id not in {None, attempt.external_task_id}
-        if is_other and not is_answer:
-            return False
-        if await self._is_anothers(task.external_task_id, attempt):
+        if is_other and (not is_answer or attempt.is_anothers(task.external_task_id)):
             return False
         holder = self._claimed.setdefault(task.task_id, attempt.external_task_id)
         if holder != attempt.external_task_id:

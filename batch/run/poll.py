@@ -153,7 +153,9 @@ class Poller:
                 return answer
             return Unavailable(Failure(FailureKind.PROVIDER, "not found by its external id"))
         answer = await self._api.query(task_id)
-        if isinstance(answer, Found) and not await self._lookup.is_own(answer.task, attempt):
+        if isinstance(answer, Found) and not attempt.owns(
+            answer.task.task_id, answer.task.external_task_id
+        ):
             return Unavailable(Failure(FailureKind.PROVIDER, "the answer is about another task"))
         return answer
 
