@@ -302,17 +302,6 @@ def test_a_job_with_two_tasks_holds_two_slots(tmp_path: Path) -> None:
     assert play(tmp_path, story, max_in_flight=2, proved_at=EPOCH) == 0
 
 
-def test_a_plan_says_what_a_resubmission_may_cost(tmp_path: Path) -> None:
-    async def story(stages: Stages) -> tuple[float, float]:
-        wanted = job()
-        await stages.state.commit(Put(tried(Unconfirmed(EPOCH, Doubt(SAID)), wanted, "kb-0")))
-        asked = await planned(stages, [wanted], resubmit_unconfirmed=True)
-        assert asked.counts == {Action.RESUBMIT: 1}
-        return asked.cost_usd, (await planned(stages, [wanted])).cost_usd
-
-    assert play(tmp_path, story) == (0.21, 0.0)
-
-
 def test_a_bug_while_collecting_keeps_no_slot(tmp_path: Path) -> None:
     """A slot that is never given back would have the run wait for it for ever."""
 

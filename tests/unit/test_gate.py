@@ -14,14 +14,7 @@ from virtual_time import EPOCH, VirtualClock, VirtualLoop, VirtualWindow, run
 
 from batch.attempt import Doubt, Intended
 from batch.manifest.limits import Rate
-from batch.run.gate import (
-    ARRIVES_WITHIN_S,
-    SEND_WITHIN_S,
-    Pacer,
-    Slots,
-    still_on_its_way,
-    window_guard,
-)
+from batch.run.gate import SEND_WITHIN_S, Pacer, Slots, window_guard
 from batch.run.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
 from batch.run.stop import StopReason
 from batch.waker import Waker
@@ -96,21 +89,13 @@ def test_a_silence_saves_up_no_turn() -> None:
 
 
 def test_a_pause_holds_every_request() -> None:
-    async def main(loop: VirtualLoop) -> float:
-        pacer = pacer_of(loop, Rate(10, 1.0))
-        pacer.pause(42.0)
-        assert pacer.is_paused
-        await pacer.turn(Waker())
-        return loop.time()
+    """A shorter one that follows does not end it."""
 
-    assert run(main) >= 42.0
-
-
-def test_a_shorter_pause_ends_no_longer_one() -> None:
     async def main(loop: VirtualLoop) -> float:
         pacer = pacer_of(loop, Rate(10, 1.0))
         pacer.pause(42.0)
         pacer.pause(1.0)
+        assert pacer.is_paused
         await pacer.turn(Waker())
         return loop.time()
 
@@ -324,12 +309,3 @@ def test_a_stop_before_the_turn_leaves_no_intent(tmp_path: Path) -> None:
         return await ticket.intend(attempt()), stages.state.commits
 
     assert play(tmp_path, story) == (None, [])
-
-
-@pytest.mark.parametrize(
-    ("age_s", "share"), [(0.0, 1.0), (ARRIVES_WITHIN_S / 4, 0.75), (9e9, 0.0), (-50.0, 1.0)]
-)
-def test_a_request_is_on_its_way_for_seconds(age_s: float, share: float) -> None:
-    """A clock that was set back makes it no longer."""
-    assert still_on_its_way(100.0, 100.0 + age_s) == pytest.approx(share * ARRIVES_WITHIN_S)
-    assert ARRIVES_WITHIN_S > SEND_WITHIN_S

@@ -286,7 +286,7 @@ def test_a_task_naming_another_id_is_not_adopted(tmp_path: Path) -> None:
     assert isinstance(reached.state, Unconfirmed)
 
 
-def test_an_adopted_task_naming_our_id_proves_look_up(tmp_path: Path) -> None:
+def test_an_adopted_task_naming_us_proves_it(tmp_path: Path) -> None:
     answer = Found(Task("8", TaskStatus.PROCESSING, external_task_id="kb-1"))
     _, stages = looked_up(tmp_path, [answer])
     assert stages.run.lookup.is_proved

@@ -38,7 +38,7 @@ def test_one_task_is_claimed_by_one_attempt(tmp_path: Path) -> None:
     assert play(tmp_path, story) == [True, False, False, True, True]
 
 
-def test_a_task_on_record_is_claimed_by_its_owner(tmp_path: Path) -> None:
+def test_a_recorded_task_is_its_owners(tmp_path: Path) -> None:
     """A claim that is refused leaves the task to the attempt that it is recorded for."""
 
     async def story(stages: Stages) -> list[bool]:

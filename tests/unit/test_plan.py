@@ -250,6 +250,18 @@ def test_what_is_not_selected_is_not_planned() -> None:
     assert not plan.counts
 
 
+@pytest.mark.parametrize(
+    ("resubmit", "expected", "cost_usd"),
+    [(True, Action.RESUBMIT, 0.21), (False, Action.RESUME, None)],
+)
+def test_a_resubmission_has_its_cost(
+    resubmit: bool, expected: Action, cost_usd: float | None
+) -> None:
+    decision = decided(tried(NOW, Phase.UNCONFIRMED), resubmit_unconfirmed=resubmit)
+    assert decision is not None
+    assert (decision.action, decision.cost_usd) == (expected, cost_usd)
+
+
 def test_the_cost_sums_what_is_payable() -> None:
     jobs = [job(job_id=name) for name in "bcd"]
     plan = planned(jobs=jobs)

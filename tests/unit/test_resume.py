@@ -32,7 +32,7 @@ from batch.provider.answers import (
     TaskStatus,
     Throttled,
 )
-from batch.run.gate import ARRIVES_WITHIN_S
+from batch.run.gate import ARRIVES_WITHIN_S, SEND_WITHIN_S, still_on_its_way
 
 ON_REQUEST = Policy(resubmit_unconfirmed=True)
 REFUSED = Refused(Failure(FailureKind.MODERATION, "not that", "1301", 400))
@@ -200,6 +200,15 @@ def test_an_unexplained_failure_is_retried_once(tmp_path: Path) -> None:
         (1, ExitCode.JOBS_FAILED, Action.RETRY),
         (0, ExitCode.JOBS_FAILED, Action.RESTING),
     ]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "share"), [(0.0, 1.0), (ARRIVES_WITHIN_S / 4, 0.75), (9e9, 0.0), (-50.0, 1.0)]
+)
+def test_a_request_is_on_its_way_for_seconds(age_s: float, share: float) -> None:
+    """A clock that was set back makes it no longer."""
+    assert still_on_its_way(100.0, 100.0 + age_s) == pytest.approx(share * ARRIVES_WITHIN_S)
+    assert ARRIVES_WITHIN_S > SEND_WITHIN_S
 
 
 # -- a death at a commit

@@ -159,7 +159,7 @@ def test_a_lost_answer_and_its_adoption_are_reported(tmp_path: Path) -> None:
     assert stages.events == [AnswerLost("a", "kb-1", SAID), Adopted("a", "8", "kb-1", is_new=True)]
 
 
-def test_a_callback_names_the_task_of_a_lost_answer(tmp_path: Path) -> None:
+def test_a_callback_names_the_lost_task(tmp_path: Path) -> None:
     """Also where it cannot be found by our id."""
 
     async def story(stages: Stages) -> Any:
@@ -208,7 +208,7 @@ def test_a_rewritten_id_is_taken_unless_known(tmp_path: Path, named: str, is_tak
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-def test_pages_stop_only_a_run_at_a_wrong_address(tmp_path: Path, is_known: bool) -> None:
+def test_pages_stop_runs_at_wrong_addresses_only(tmp_path: Path, is_known: bool) -> None:
     """Where a task was never seen, pages in a row are no API: nothing was created."""
 
     async def story(stages: Stages) -> tuple[str | None, StopReason | None]:
@@ -225,26 +225,15 @@ def test_pages_stop_only_a_run_at_a_wrong_address(tmp_path: Path, is_known: bool
 def test_an_answer_about_another_task_is_looked_up(tmp_path: Path) -> None:
     """A gateway that mixes up its answers must not give two jobs the same video."""
 
-    async def story(stages: Stages) -> tuple[Attempt | None, int]:
+    async def story(stages: Stages) -> tuple[Attempt | None, Stages]:
         await stages.state.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
-        stages.api.submits = [CREATED]
-        stages.api.queries = [NOT_FOUND, found(task_id="9")]
-        return await stages.submit(attempt()), stages.api.count("submit")
+        stages.api.submits, stages.api.queries = [CREATED], [NOT_FOUND, found(task_id="9")]
+        return await stages.submit(attempt()), stages
 
-    reached, sent = play(tmp_path, story)
+    reached, stages = play(tmp_path, story)
     assert reached is not None
-    assert reached.task_id == "9"
-    assert sent == 1
-
-
-def test_an_answer_about_another_task_is_the_cause(tmp_path: Path) -> None:
-    async def story(stages: Stages) -> list[Any]:
-        await stages.state.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
-        stages.api.submits, stages.api.queries = [CREATED], [found(task_id="9")]
-        await stages.submit(attempt())
-        return stages.events
-
-    assert play(tmp_path, story)[0] == AnswerLost("a", "kb-1", ANOTHERS)
+    assert (reached.task_id, stages.api.count("submit")) == ("9", 1)
+    assert stages.events[0] == AnswerLost("a", "kb-1", ANOTHERS)
 
 
 def test_not_found_without_proof_leads_to_unconfirmed(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ async def release_after(stages: Stages, one: Attempt, ticket: Ticket) -> None:
 # -- an account that is full
 
 
-def test_a_full_account_is_retried_when_a_task_ends(
+def test_a_full_account_waits_for_a_task(
     tmp_path: Path,
 ) -> None:
     """A refused job gives its slot back and waits in the order of the manifest."""
