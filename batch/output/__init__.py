@@ -1,3 +1,26 @@
-"""The output folder: lock, state, results.jsonl, and videos that appear whole or not at all."""
+"""An output folder: lock, state, results.jsonl, and videos that appear whole or not at all.
+
+    folder       lock, open or migrate the database, check it against results.jsonl and repair that
+    state        the protocol: the changes that can be committed, and the questions (`tests/contract`)
+    writer       `State` for the event loop: a thread commits, many commits share a flush
+    sqlite       the database itself, with codec, migrations, sqlite_errors
+    results      results.jsonl, appended to with each commit; row: one line of it
+    videos       a part file grows (part), is checked, flushed and renamed (disk)
+    layout       every path of the folder, once
+
+The database is the truth and everything else follows it. So after a death at any step:
+
+    what a run does next           is on disk before                    the next run
+    POST a request                 the attempt *Intended*               looks the task up
+    poll                           the task id                          polls on
+    put a video at its name        where the former one is kept         downloads again, unpaid
+    report the end of a job        the outcome and its row, in one      appends the row
+
+A part file left over is removed, half a line of results.jsonl is cut off and written again. Nothing
+that was paid for is deleted: a former video gets its second name before the new one takes the first.
+
+Public face: `open_folder`, `peek` and `OutputFolder` in `folder`, `State` and its changes in `state`,
+`SqliteState` in `writer`, `Videos` in `videos`, `make_row` in `row`.
+"""
 
 from __future__ import annotations

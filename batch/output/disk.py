@@ -1,4 +1,4 @@
-"""Files and folders that outlive a power cut: what was written is lost if its name is."""
+"""Files and folders that outlive a power cut: a file whose name was not flushed is lost."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 import shutil
 from pathlib import Path
 
-# Some network file systems cannot flush a folder, and some folders may be written to but not read;
-# what was done in them has happened all the same.
+# Some network file systems cannot flush a folder, and some folders can be written to but not read;
+# the change in them is made all the same.
 _CANNOT = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES})
 
 
 def make(folder: Path) -> None:
-    """Create *folder* and make its name durable, parents first.
+    """Create *folder* and flush its name, parents first.
 
     Raises:
-        OSError: it cannot be made, or the disk fails.
+        OSError: it cannot be created, or the disk fails.
     """
     if folder.is_dir():
         return
-    if folder != folder.parent:  # else it is a drive, and not there
+    if folder != folder.parent:  # a missing drive has no parent
         make(folder.parent)
     folder.mkdir(exist_ok=True)
     flush(folder.parent)
@@ -74,7 +74,7 @@ def move(part: Path, final: Path) -> None:
 
 
 def _copy(source: Path, target: Path, *, beside: Path) -> None:
-    """Copy to a hidden name *beside* the target, so that the last step is a rename all the same."""
+    """Copy to a hidden name *beside* the target, so that the last step is a rename."""
     try:
         shutil.copyfile(source, beside)
         with beside.open("rb") as file:

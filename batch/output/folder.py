@@ -1,4 +1,4 @@
-"""An output folder that is ours for the time of a run: the lock, the state, the results file."""
+"""An output folder during a run: the lock, the database, the results file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batch.output.results import ResultsFile
 from batch.output.sqlite import Database
 from batch.output.state import Fact
 
-ORIGIN = "origin"  # the fact that tells whose videos a folder holds
+ORIGIN = "origin"  # the fact that names the maker of the folder's videos
 SANDBOX, PROVIDER = "sandbox", "provider"
 
 
@@ -29,11 +29,11 @@ class OutputFolder:
 
 @contextmanager
 def open_folder(root: Path, *, sandbox: bool) -> Iterator[OutputFolder]:
-    """Lock the folder, open its state (make it, or migrate it), mend its results file.
+    """Lock the folder, create or migrate its database, repair its results file.
 
     Raises:
         LockedError: another run holds the folder.
-        StateError: the folder or the state cannot be used.
+        StateError: the folder or the database cannot be used.
         UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse.
     """
     layout = Layout(root)
@@ -45,16 +45,16 @@ def open_folder(root: Path, *, sandbox: bool) -> Iterator[OutputFolder]:
         if database.fact(ORIGIN) is None:
             database.write([Fact(ORIGIN, SANDBOX if sandbox else PROVIDER)])
         results = ResultsFile(layout.results)
-        results.mend(database)
+        results.repair(database)
         yield OutputFolder(layout, database, results)
 
 
 @contextmanager
 def peek(root: Path, *, sandbox: bool) -> Iterator[Database | None]:
-    """Open the state of a folder to read, without a lock and without a trace; None if there is none.
+    """Open the database of a folder read-only, without a lock or a trace; None if there is none.
 
     Raises:
-        StateError: there is a state, and it cannot be read.
+        StateError: it cannot be read.
         UsageError: as for `open_folder`.
     """
     layout = Layout(root)
@@ -70,18 +70,18 @@ def peek(root: Path, *, sandbox: bool) -> Iterator[Database | None]:
 
 
 def _check_history(database: Database | None, layout: Layout) -> None:
-    """Refuse results without the state behind them: all of them would be paid for again."""
+    """Refuse results without their state: all of them would be paid for again."""
     results = layout.results
     if (database is None or database.is_new) and results.exists() and results.stat().st_size:
         raise StateError(
-            f"{results} tells of earlier runs, but their state in {layout.state} is gone or"
+            f"{results} holds rows of earlier runs, but their state in {layout.state} is gone or"
             " empty; nothing was sent. Restore the state from a backup; or, to begin anew and pay for"
             " everything again, move results.jsonl away"
         )
 
 
 def _check_origin(database: Database, root: Path, *, sandbox: bool) -> None:
-    """Refuse to mix the sandbox's videos with real ones: they must never pass for up to date."""
+    """Refuse to mix the sandbox's videos with real ones: they must not count as up to date."""
     mine = SANDBOX if sandbox else PROVIDER
     theirs = database.fact(ORIGIN)
     if theirs not in {None, mine}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-STATE_FOLDER = ".kling-batch"  # everything in it is ours
+STATE_FOLDER = ".kling-batch"  # users keep nothing in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """The folder of what is ours: state, lock, part files, former versions."""
+        """The folder of the database, the lock, part files and former versions."""
         return self.root / STATE_FOLDER
 
     @property
@@ -26,29 +26,29 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """The file that a run holds while it works on the folder."""
+        """The file that a run holds locked."""
         return self.state / "lock"
 
     @property
     def parts(self) -> Path:
-        """The folder of downloads under way."""
+        """The folder of part files."""
         return self.state / "parts"
 
     @property
     def results(self) -> Path:
-        """One line per job that reached an outcome."""
+        """One row for each outcome of a job."""
         return self.root / "results.jsonl"
 
     @property
     def sandbox(self) -> Path:
-        """What the embedded sandbox remembers of the tasks that it has made."""
+        """The tasks of the embedded sandbox."""
         return self.state / "sandbox.jsonl"
 
     def part(self, external_task_id: str) -> Path:
-        """Return where the download of an attempt grows."""
+        """Return the part file of an attempt."""
         return self.parts / f"{external_task_id}.part"
 
 
 def former_file(job_id: str, owner: str) -> str:
-    """Return where the video of a former version is kept; *owner* is its external id."""
+    """Return where a former video is kept; *owner* is the external id of its attempt."""
     return f"{STATE_FOLDER}/former/{job_id}.{owner}.mp4"

@@ -1,8 +1,8 @@
 """One run per output folder, also across processes.
 
-The lock is the operating system's (flock): it is free the moment its holder dies, however it dies.
-The file only says who holds it. Where the system can lock a folder, the folder that holds the file
-is locked too: the file alone could be deleted by somebody who wants to be rid of the lock.
+The lock is the operating system's (flock): it is free the moment its holder dies. The file only names
+the holder. Where the system can lock a folder, the file's folder is locked too: users delete the file
+to get rid of the lock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ else:
 HOLDER_MAX_BYTES = 4096
 PATIENCE_S = 0.05
 PATIENCE_TRIES = 10
-# How the system says that somebody holds it; anything else means that it cannot lock here.
+# The errors of a lock that another process holds; with any other, the system cannot lock here.
 HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 
 
@@ -40,7 +40,7 @@ def hold(path: Path) -> Iterator[None]:
 
     Raises:
         LockedError: another process holds it; the message says which.
-        StateError: the file cannot be made, or its file system cannot lock.
+        StateError: the file cannot be created, or its file system cannot lock.
     """
     try:
         disk.make(path.parent)
@@ -53,7 +53,7 @@ def hold(path: Path) -> Iterator[None]:
         except OSError as error:
             raise StateError(
                 f"{path} cannot be locked ({error.strerror or error}): its file system has no locks,"
-                " so that nothing would keep a second run away; choose another --output-dir"
+                " and a second run could start beside this one; choose another --output-dir"
             ) from error
         if not is_ours:
             raise LockedError(f"another run holds {path.parent.parent}: {_holder(path)}")
@@ -63,13 +63,13 @@ def hold(path: Path) -> Iterator[None]:
         except OSError as error:
             raise StateError(f"{path} cannot be written: {error.strerror or error}") from error
         yield
-        with contextlib.suppress(OSError):  # it only says who held it
+        with contextlib.suppress(OSError):  # it only names the holder
             file.seek(0)
             file.truncate(0)
 
 
 def holder(path: Path) -> str | None:
-    """Say who holds the lock at *path*, or None if nobody does."""
+    """Return the holder of the lock at *path*, or None if it is free."""
     try:
         with _open_folder(path.parent) as folder:
             if not _try_folder(folder):
@@ -81,11 +81,11 @@ def holder(path: Path) -> str | None:
         try:
             return None if _try_lock(file.fileno()) else _holder(path)
         except OSError:
-            return None  # what cannot be locked is held by nobody
+            return None  # it cannot be locked, so it is not held
 
 
 def _try_long(try_lock: Callable[[int], bool], descriptor: int) -> bool:
-    """Try for a moment: `status` takes the lock for an instant to see whether anybody holds it."""
+    """Try for a moment: `status` takes the lock for an instant to see whether it is free."""
     for _ in range(PATIENCE_TRIES):
         if try_lock(descriptor):
             return True
@@ -95,7 +95,7 @@ def _try_long(try_lock: Callable[[int], bool], descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _open_folder(folder: Path) -> Iterator[int]:
-    """Open a folder to lock it; -1 where that cannot be done, which no lock refuses."""
+    """Open a folder to lock it; -1 where that fails, which `_try_folder` accepts."""
     try:
         descriptor = -1 if sys.platform == "win32" else os.open(folder, os.O_RDONLY)
     except OSError:
@@ -108,7 +108,7 @@ def _open_folder(folder: Path) -> Iterator[int]:
 
 
 def _try_folder(descriptor: int) -> bool:
-    """Lock a folder; where that cannot be done (network drives) the file's lock has to do."""
+    """Lock a folder; where that fails (network drives), the file's lock is enough."""
     if sys.platform != "win32":
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

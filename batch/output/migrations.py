@@ -1,7 +1,6 @@
-"""The tables of the state, and how a database of an older release comes up to date.
+"""The tables of the database, and how one of an older release comes up to date.
 
-Numbered from the first day: entry n brings a database from version n to n + 1. Never edit one that
-was released; append.
+Entry n brings a database from version n to n + 1. Never edit a released one; append.
 """
 
 from __future__ import annotations
@@ -52,9 +51,9 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (base_url, account)
     ) WITHOUT ROWID;
     """,
-    # What no run may do is refused here: a task has one owner, a job one unfinished attempt for a
-    # fingerprint. A task id that an older release recorded twice stays with its first owner in the
-    # column; the detail keeps it for both.
+    # The two rules of the state: a task has one owner, a job one unfinished attempt for a fingerprint.
+    # A task id that an older release recorded twice stays in the column of its first owner, and in
+    # the detail of both.
     """
     UPDATE attempts SET task_id = NULL WHERE EXISTS (
         SELECT 1 FROM attempts AS other WHERE other.task_id = attempts.task_id

@@ -16,15 +16,15 @@ from typing import Any, Self
 import aiofiles.threadpool
 from aiofiles.threadpool.binary import AsyncFileIO
 
-CHUNK_BYTES = 2 * 1024 * 1024  # one thread hop for so much; 64 KiB costs 2.5 times the wall time
+CHUNK_BYTES = 2 * 1024 * 1024  # per hop to a thread; 64 KiB takes 2.5 times the wall time
 SMALL_BYTES = 16 * 1024
-WRITE_BACK_BYTES = 4 * 1024 * 1024  # the disk is told to begin for each so much
+WRITE_BACK_BYTES = 4 * 1024 * 1024  # the disk begins with every so many
 
 
 class Part:
-    """A file that grows while a download goes on, with its hash. Use as an async context manager.
+    """A file that grows during a download, with its hash. Use as an async context manager.
 
-    It is opened with the first bytes, and removed at the end unless it has landed.
+    It is created with the first bytes, and removed if the block fails.
     """
 
     def __init__(self, path: Path, pool: Executor) -> None:
@@ -51,11 +51,11 @@ class Part:
 
     @property
     def sha256(self) -> str:
-        """The hash of what is in the file now."""
+        """The hash of the bytes in the file."""
         return self._hash.hexdigest()
 
     async def write(self, chunk: bytes) -> None:
-        """Take a chunk in; it reaches the file when enough is together, at the latest in `finish`.
+        """Take in a chunk; it reaches the file with the next full `CHUNK_BYTES` or in `finish`.
 
         Raises:
             OSError: the disk.
@@ -80,14 +80,14 @@ class Part:
         return pieces
 
     async def restart(self) -> None:
-        """Begin anew: what was fetched is of no use."""
+        """Discard all bytes so far."""
         self._take_waiting()
-        self.close()  # it is created empty again, whoever had opened it
+        self.close()  # the next write creates it empty
         self._hash = hashlib.sha256()
         self.size = 0
 
     def copy_from(self, source: Path) -> None:
-        """Fill the part with a file that is here already. Blocks."""
+        """Fill the part from another file. Blocks."""
         with source.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 self.size += len(chunk)
@@ -95,7 +95,7 @@ class Part:
                 self.finish()
 
     def finish(self) -> None:
-        """Write what still waits. Blocks: for a thread, in the hop that lands the file."""
+        """Write the chunks that still wait. Blocks: for a thread, in the hop that lands the file."""
         with self._using:
             if self._is_over:
                 raise ValueError("the download was given up")
@@ -104,13 +104,13 @@ class Part:
             _append(self._descriptor, self._take_waiting(), self._hash)
 
     def sync(self) -> None:
-        """Bring what was written through the operating system's cache. Blocks."""
+        """Flush the file to the disk. Blocks."""
         with self._using:
             assert self._descriptor is not None
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file; waits for a write under way, and lets none begin after."""
+        """Close the file once a write in progress has ended; no later one begins."""
         with self._using:
             if self._raw is not None:
                 self._raw.close()
@@ -144,7 +144,7 @@ def _append(descriptor: int, pieces: list[bytes], sha256: hashlib._Hash) -> int:
     """Write and hash *pieces*; return how many bytes they were.
 
     Large ones are not joined: the copy would hold the interpreter's lock, and with it the event
-    loop, while hashing and writing let go of it. For small ones a call each would be dearer.
+    loop, while hashing and writing release it. For small ones a call each would take longer.
     """
     size = sum(map(len, pieces))
     if size < len(pieces) * SMALL_BYTES:
@@ -158,10 +158,10 @@ def _append(descriptor: int, pieces: list[bytes], sha256: hashlib._Hash) -> int:
 
 
 def _begin_write_back(descriptor: int, start: int, length: int) -> None:
-    """Have the disk begin with these bytes now, so that the flush at the end finds few left."""
+    """Have the disk begin with these bytes now, so that the flush at the end is short."""
     if hasattr(os, "posix_fadvise"):
-        # Linux begins to write what it is told will not be needed. It is a hint, and a file system
-        # that does not take it loses nothing.
+        # Linux begins to write bytes that are declared as no longer needed. A file system may ignore
+        # the hint.
         with contextlib.suppress(OSError):
             os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
 

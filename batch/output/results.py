@@ -1,4 +1,4 @@
-"""results.jsonl: appended to, never rewritten, mended from the state that it is derived from."""
+"""results.jsonl: derived from the database, appended to, repaired, never rewritten."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from batch.redact import clean
 
 
 class ResultsFile:
-    """results.jsonl: appended to, never rewritten, mended from the database."""
+    """The results file of one output folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._is_torn = False
         self._has_grown = False
 
-    def mend(self, database: Database) -> int:
-        """Cut what is torn, append the rows that are missing; return how many were.
+    def repair(self, database: Database) -> int:
+        """Cut off torn lines and append missing ones; return the number of those.
 
         Raises:
-            StateError: the file cannot be read or written, or tells of tasks that the state has
-                forgotten. Nothing was changed.
+            StateError: the file cannot be read or written, or names tasks that the database does
+                not know. Nothing was changed.
         """
         try:
-            return self._mend(database)
+            return self._repair(database)
         except OSError as error:
             raise self._cannot_be_used(error) from error
 
     def check(self, database: Database) -> None:
-        """Compare the file with the state that it is derived from, without changing anything.
+        """Compare the file with the database, without changing anything.
 
         Raises:
-            StateError: it tells of a task that the state does not know. The state is older than the
-                file then, a backup put back or a log lost: to go on would pay for that task again.
+            StateError: it names a task that the database does not know. The database is older than
+                the file (a restored backup, a lost log), and a run would pay for that task again.
         """
         try:
             if self._size() != database.result_bytes():
@@ -57,34 +57,34 @@ class ResultsFile:
             task_id, external_task_id = _task_of(line)
             if task_id and external_task_id and not database.has_attempt(external_task_id):
                 raise StateError(
-                    f"{self._path} tells of the paid task {clean(task_id)}, which the state in"
+                    f"{self._path} names the paid task {clean(task_id)}, which the state in"
                     f" {database.path.parent} does not know: that state is older than the results;"
-                    " nothing was sent. Restore a newer one; or, to go on with this one and pay again"
-                    " for what it has forgotten, move results.jsonl away"
+                    " nothing was sent. Restore a newer one; or, to continue with this one and pay"
+                    " again for the tasks that it lacks, move results.jsonl away"
                 )
 
-    def _mend(self, database: Database) -> int:
+    def _repair(self, database: Database) -> int:
         size = self._size()
         last_run = database.last_run()
         has_ended = last_run is None or last_run[2] is not None
-        # After a death the size alone says nothing: the machine may have died, too, and what was
-        # not flushed be zeros.
+        # After a death the size proves nothing: the machine may have died too, and unflushed bytes
+        # be zeros.
         if size == database.result_bytes() and has_ended:
             return 0
         self._check(database)
         present = self._cut_torn_line() if size else set()
         missing: list[str] = []
-        newest: dict[object, str] = {}  # of each job; what is older than all that is missing is not
+        newest: dict[object, str] = {}  # of each job, from the first missing line on
         for line in database.result_lines():
             if _digest(line) not in present:
                 missing.append(line)
             if missing:
                 newest[_job_of(line)] = line
-        # No job's older line may come last: where one is appended behind its newest, that follows.
+        # No job's older line may be its last: its newest is repeated behind an appended older one.
         appended = {_job_of(line): line for line in missing}
         again = [newest[job] for job, line in appended.items() if newest[job] != line]
         self.append([*missing, *again])
-        # A dead run may have left its lines unflushed: whoever ends this one says that they are there.
+        # Flush the lines of a dead run now: the end of this run declares the file complete.
         self._has_grown = self._has_grown or size > 0
         self.flush()
         return len(missing)
@@ -93,15 +93,15 @@ class ResultsFile:
         """Append *lines* in one write.
 
         Raises:
-            StateError: some of it may be missing; nothing more is appended by this object.
+            StateError: the last line may be torn; this object appends no more.
         """
         if not lines:
             return
         if self._is_torn:
-            raise StateError(f"{self._path} ends in half a line; the next run mends it")
+            raise StateError(f"{self._path} ends in half a line; the next run repairs it")
         data = "".join(f"{line}\n" for line in lines).encode()
         self._has_grown = True
-        self._is_torn = True  # until all of it is there: nothing may ever follow half a line
+        self._is_torn = True  # until all is written: no line may follow half a line
         try:
             with self._path.open("ab", buffering=0) as file:
                 view = memoryview(data)
@@ -112,10 +112,10 @@ class ResultsFile:
         self._is_torn = False
 
     def flush(self) -> None:
-        """Bring what was appended through the operating system's cache.
+        """Flush the file to the disk.
 
         Raises:
-            StateError: it cannot be.
+            StateError: that fails.
         """
         if not self._has_grown:
             return
@@ -130,8 +130,8 @@ class ResultsFile:
 
     def _cannot_be_used(self, error: OSError) -> StateError:
         return StateError(
-            f"{self._path} cannot be used ({error.strerror or error}); mend that and run again:"
-            " nothing is lost, the next run adds the lines that are missing"
+            f"{self._path} cannot be used ({error.strerror or error}); correct that and run again:"
+            " nothing is lost, the next run adds the missing lines"
         )
 
     def _lines(self) -> Iterator[bytes]:
@@ -155,7 +155,7 @@ class ResultsFile:
 
 
 def _task_of(line: bytes) -> tuple[str | None, str | None]:
-    """Return task id and external id of a line; None where it does not say, or is torn."""
+    """Return task id and external id of a line; None where it has none, or is torn."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""One line of results.jsonl: what became of a job. Part of the public contract."""
+"""One row of results.jsonl: the outcome of a job. Part of the public contract."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ SCHEMA = 1
 def make_row(
     attempt: Attempt, *, run_id: str, tasks: int, now: float, warnings: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Make the line for an attempt that has reached an outcome.
+    """Return the row of an attempt that has reached an outcome.
 
-    *tasks* is how many tasks were created for this job so far.
+    Args:
+        attempt: the attempt.
+        run_id: the run that reports it.
+        tasks: the number of tasks created for this job so far.
+        now: the end, where its state does not hold that.
+        warnings: in addition to those of its state.
     """
     state = attempt.state
     options = attempt.body()
@@ -70,10 +75,10 @@ def make_row(
 
 
 def outcome_of(attempt: Attempt) -> Outcome:
-    """Return how an attempt has ended.
+    """Return the outcome of an attempt.
 
     Raises:
-        TransitionError: it has not; a bug of ours.
+        TransitionError: it has none yet, which is a bug.
     """
     match attempt.state:
         case Landed():
@@ -89,7 +94,7 @@ def outcome_of(attempt: Attempt) -> Outcome:
 
 
 def to_line(row: dict[str, Any]) -> str:
-    """Write a row as it stands in the file, without the newline."""
+    """Return a row as it is in the file, without the newline."""
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 

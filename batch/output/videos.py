@@ -2,8 +2,8 @@
 
     .kling-batch/parts/<external id>.part  →  check  →  flush  →  rename  →  flush the folder
 
-If we die right here: a part file is left over, which the next run removes, or a whole video is
-there that the state does not know, which the next run fetches again, free of charge.
+A death in between leaves a part file, which the next run removes, or a whole video that the state
+does not know, which the next run downloads again, unpaid.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ T = TypeVar("T")
 
 
 class Videos:
-    """Where the videos of one manifest live. Makes the folder of its part files when entered."""
+    """The videos of one output folder. Entering it creates the folder of part files."""
 
     def __init__(self, layout: Layout, *, workers: int = 4, pool: Executor | None = None) -> None:
         self.layout = layout
-        # A pool of its own: the default one is shared with name look-ups, and slow disks must not
-        # keep those waiting.
+        # A pool of its own: slow disks must not delay the name look-ups of the default one.
         self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix="files")
 
     def __enter__(self) -> Self:
@@ -55,7 +54,7 @@ class Videos:
         return status.st_dev, status.st_ino
 
     def _check_place(self) -> None:
-        """Nothing may land in a folder that has taken this one's place."""
+        """Raise if another folder has taken this one's place: no video may land there."""
         if self._place() != self._identity:
             root = str(self.layout.root)
             raise OSError(errno.ESTALE, "the output folder was moved or replaced", root)
@@ -73,7 +72,7 @@ class Videos:
         return Part(self.layout.part(external_task_id), self._pool)
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do blocking *work* beside the event loop."""
+        """Run blocking *work* in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def keep(self, file: str, keep_as: str) -> None:
@@ -89,12 +88,12 @@ class Videos:
     async def land(self, part: Part, file: str, *, keep_as: str, check: Callable[[Path], T]) -> T:
         """Check a complete *part* and move it to *file*: one hop to a thread for all of it.
 
-        What was paid for is never destroyed: a former video is kept at *keep_as* before the new
-        one takes its place, and at no moment is there none. Returns what *check* has found.
+        A former video is kept at *keep_as* before the new one takes its place; at no moment is
+        there none. Returns the result of *check*.
 
         Raises:
             OSError: the disk or the permissions; the final name is then as it was.
-            Exception: whatever *check* raises; nothing has moved, and the part is still open.
+            Exception: from *check*; nothing has moved, and the part is still open.
         """
         self._check_place()
         root = self.layout.root
@@ -111,7 +110,7 @@ def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) ->
 
 
 def _take_place(part: Part, final: Path, keep_as: Path) -> None:
-    """Move a flushed part to its name; what is there and differs is kept before."""
+    """Move a flushed part to its name, after keeping a different video that is there."""
     part.close()
     disk.make(final.parent)
     if final.exists() and not filecmp.cmp(part.path, final, shallow=False):
@@ -125,7 +124,7 @@ def _keep_if_there(final: Path, keep_as: Path) -> None:
 
 
 def _keep(final: Path, keep_as: Path) -> None:
-    """Give a former video its name; another one, if that name holds something else already."""
+    """Give a former video its second name; a numbered one if another file has that."""
     disk.make(keep_as.parent)
     for number in itertools.count(1):
         name = keep_as if number == 1 else keep_as.with_suffix(f".{number}.mp4")
@@ -134,4 +133,4 @@ def _keep(final: Path, keep_as: Path) -> None:
             disk.flush(name.parent)
             return
         if filecmp.cmp(name, final, shallow=False):
-            return  # kept by a run that died right after
+            return  # kept by a run that died afterwards

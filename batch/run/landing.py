@@ -125,7 +125,7 @@ class Landing:
         what = error.strerror or type(error).__name__
         if error.errno not in NO_ROOM:
             message = (
-                f"the video cannot be written ({what}); mend that and run again, it is paid for"
+                f"the video cannot be written ({what}); correct that and run again, it is paid for"
             )
             return Failure(FailureKind.DISK, message)
         self._context.stop.ask(

@@ -43,6 +43,7 @@ EVERY_STATE: list[AttemptState] = [
     Lost(1.5, DOUBT),
     opened(),
     TimedOut(TASK, 2.0),
+    TimedOut(TASK, 2.0, "queued"),
     generated(),
     Generated(TASK, 2.0, SAID),
     landed("8", "videos/a.mp4", 9),

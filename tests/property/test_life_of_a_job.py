@@ -121,7 +121,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.store = Database.open(self.root / "state.db")
         self.store._db.execute("PRAGMA synchronous=OFF")
         self.results = ResultsFile(self.root / "results.jsonl")
-        self.results.mend(self.store)
+        self.results.repair(self.store)
         self.mine: dict[str, Attempt] = {}  # what this process holds in memory
         self.may_go_out: set[str] = set()  # intents of this very process
         self.doubted: set[str] = set()  # looked for by this process; once is enough

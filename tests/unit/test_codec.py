@@ -48,7 +48,7 @@ STATES: dict[type[AttemptState], st.SearchStrategy[AttemptState]] = {
     Intended: st.builds(Intended, time, st.none() | doubt),
     Lost: st.builds(Lost, time, doubt),
     Open: st.builds(Open, task),
-    TimedOut: st.builds(TimedOut, task, time),
+    TimedOut: st.builds(TimedOut, task, time, st.none() | text),
     Generated: st.builds(Generated, task, time, st.none() | failure),
     Landed: st.builds(
         Landed,

@@ -36,9 +36,9 @@ def test_torn_results_are_repaired_from_state(
     results.append(lines)
     data = (tmp_path / "results.jsonl").read_bytes()
     (tmp_path / "results.jsonl").write_bytes(data[: len(data) - torn])
-    results.mend(database)
+    results.repair(database)
     assert (tmp_path / "results.jsonl").read_text().splitlines() == lines
-    assert results.mend(database) == 0
+    assert results.repair(database) == 0
 
 
 @pytest.mark.parametrize("kept", range(2**5 - 1))
@@ -51,7 +51,7 @@ def test_repaired_results_end_with_newest_lines(
     path = tmp_path / "results.jsonl"
     present = [line for at, line in enumerate(lines) if kept >> at & 1]
     path.write_text("".join(f"{line}\n" for line in present))
-    assert ResultsFile(path).mend(database) == len(lines) - len(present)
+    assert ResultsFile(path).repair(database) == len(lines) - len(present)
     mended = path.read_text().splitlines()
     assert set(mended) == set(lines)
     assert mended[: len(present)] == present
@@ -63,7 +63,7 @@ def test_results_of_right_size_are_not_read(tmp_path: Path, database: Database) 
     line = row(5)
     database.write([AddRow(line)])
     (tmp_path / "results.jsonl").write_bytes(b"\xff" * (len(line.encode()) + 1))
-    assert ResultsFile(tmp_path / "results.jsonl").mend(database) == 0
+    assert ResultsFile(tmp_path / "results.jsonl").repair(database) == 0
 
 
 def test_unusable_results_file_is_reported(tmp_path: Path, database: Database) -> None:
@@ -72,7 +72,7 @@ def test_unusable_results_file_is_reported(tmp_path: Path, database: Database) -
     path.mkdir()
     database.write([AddRow(row(1))])
     with pytest.raises(StateError, match=r"results\.jsonl cannot be used .*nothing is lost"):
-        ResultsFile(path).mend(database)
+        ResultsFile(path).repair(database)
     with pytest.raises(StateError, match=r"results\.jsonl cannot be used .*nothing is lost"):
         ResultsFile(path).append([row(1)])
 
@@ -107,7 +107,7 @@ def test_results_newer_than_state_stop_run(tmp_path: Path, database: Database) -
         )
     path.write_text("".join(f"{paid(number)}\n" for number in range(3)))
     before = path.read_bytes()
-    for work in (results.check, results.mend):
+    for work in (results.check, results.repair):
         with pytest.raises(StateError, match="paid task 802"):
             work(database)
     assert path.read_bytes() == before
@@ -130,7 +130,7 @@ def test_strange_line_without_forgotten_task_stays(
     path = tmp_path / "results.jsonl"
     path.write_text(f"{paid(0)}\n{line}\n")
     ResultsFile(path).check(database)
-    assert ResultsFile(path).mend(database) == 0
+    assert ResultsFile(path).repair(database) == 0
     assert path.read_text() == f"{paid(0)}\n{line}\n"
 
 
@@ -144,5 +144,5 @@ def test_zeros_of_a_power_cut_are_repaired(
     path = tmp_path / "results.jsonl"
     whole = "".join(f"{line}\n" for line in lines).encode()
     path.write_bytes(whole[:zeros_from].ljust(len(whole), b"\0"))
-    ResultsFile(path).mend(database)
+    ResultsFile(path).repair(database)
     assert path.read_bytes() == whole

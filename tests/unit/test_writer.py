@@ -154,10 +154,10 @@ def test_unappended_row_is_reported_and_state_kept(tmp_path: Path, database: Dat
     path.mkdir()
     with (
         SqliteState(database, ResultsFile(path)) as state,
-        pytest.raises(StateError, match="adds the lines that are missing"),
+        pytest.raises(StateError, match="adds the missing lines"),
     ):
         asyncio.run(state.commit(Put(attempt()), AddRow(row(1))))
     assert database.attempt("kb-1") == attempt()
     path.rmdir()
-    assert ResultsFile(path).mend(database) == 1
+    assert ResultsFile(path).repair(database) == 1
     assert path.read_text() == row(1) + "\n"
