@@ -87,6 +87,7 @@ class Ticket:
     def __init__(self, gate: Gate, order: int) -> None:
         self._gate = gate
         self._order = order
+        self._is_held = True
         self.not_after = 0.0
 
     async def intend(self, attempt: Attempt) -> Attempt | None:
@@ -137,12 +138,15 @@ class Ticket:
 
     async def requeue(self) -> None:
         """Give the slot back, and wait for one like every other job."""
-        self._gate.slots.release()
+        self.leave()
         await self._gate.slots.acquire(self._order)
+        self._is_held = True
 
     def leave(self) -> None:
-        """Give the slot back."""
-        self._gate.slots.release()
+        """Give the slot back, unless a wait for the next one was cancelled."""
+        if self._is_held:
+            self._is_held = False
+            self._gate.slots.release()
 
 
 def window_guard(rate: Rate) -> Throttler:
