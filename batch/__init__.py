@@ -1,6 +1,6 @@
 """Runs a manifest of text-to-video prompts through Kling: paid once, collected always.
 
-The command is `kling-batch`; the same from Python is small (see `batch.api`):
+The command is `kling-batch`. From Python (see `batch.api`):
 
     load_manifest(path) → Manifest
     plan_run(manifest, …) → Plan
@@ -14,7 +14,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Imported when asked for: `kling-batch --help` needs none of it.
+# Imported on access: `kling-batch --help` needs none of it.
 _HOMES = {
     "BatchError": "errors",
     "ExitCode": "errors",
@@ -26,7 +26,7 @@ _HOMES = {
     "Rate": "manifest.reader",
     "Run": "api",
     "StateError": "errors",
-    "Summary": "run.session",
+    "Summary": "run.summary",
     "UsageError": "errors",
     "load_manifest": "api",
     "open_run": "api",

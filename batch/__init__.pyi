@@ -12,6 +12,6 @@ from batch.job import Job as Job
 from batch.manifest.reader import Manifest as Manifest
 from batch.manifest.reader import Rate as Rate
 from batch.plan import Plan as Plan
-from batch.run.session import Summary as Summary
+from batch.run.summary import Summary as Summary
 
 __version__: str

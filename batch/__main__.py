@@ -9,16 +9,16 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-GC_ALLOCATIONS = 50_000  # before the collector looks for garbage; importing and reading make none
+GC_ALLOCATIONS = 50_000  # between collections; importing and reading leave no cycles
 INTERRUPTED, TERMINATED = 130, 143  # as in `batch.errors`, which is not imported yet
 
 
 def main() -> None:
-    """Run the command line and leave the process with its exit code, also while it only begins."""
+    """Run the command line and exit with its code; signals are handled from the first import on."""
     signal.signal(signal.SIGTERM, _leave)
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
     try:
-        from batch.cli import main as cli  # noqa: PLC0415 - a Ctrl-C meanwhile is no traceback
+        from batch.cli import main as cli  # noqa: PLC0415 - a Ctrl-C during the import prints no traceback
 
         code = cli.main()
     except KeyboardInterrupt:
@@ -27,13 +27,13 @@ def main() -> None:
         try:
             stream.flush()
         except OSError:
-            # Whoever read it has gone. Python would try again, and leave with a code of its own.
+            # The reader has closed it. Python would flush again and exit with a code of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Unwind as for a Ctrl-C; a run that submits has handlers of its own, see `batch.run.signals`."""
+    """Unwind as for a Ctrl-C. A run installs its own handlers, see `batch.run.signals`."""
     raise SystemExit(TERMINATED)
 
 

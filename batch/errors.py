@@ -6,6 +6,7 @@ The class of an error says who must act:
     ├── UsageError            the person: wrong option, missing key            exit 2
     │   └── ManifestError     the person: the manifest, all faults at once     exit 2
     ├── StateError            the person: the output folder cannot be used     exit 1
+    │   └── RefusedError      us: a commit would break a rule of the state     exit 1
     ├── LockedError           nobody: another run holds the folder             exit 75
     └── TransitionError       us: a state of a job was left in a way that its table forbids
 
@@ -77,6 +78,10 @@ class ManifestError(UsageError):
 
 class StateError(BatchError):
     """The state or the output folder cannot be read or written; nothing more is submitted."""
+
+
+class RefusedError(StateError):
+    """A commit would give a task two owners, or a job two unfinished attempts."""
 
 
 class LockedError(BatchError):

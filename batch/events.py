@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from batch.attempt import Phase
 from batch.job import Failure
 
 
@@ -30,10 +31,11 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A task of an earlier run (or an earlier moment) goes on."""
+    """An attempt of an earlier run goes on from the *phase* that it was left in."""
 
     job_id: str
-    step: str
+    phase: Phase
+    task_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,19 @@ class AnswerLost:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A task whose answer was lost was found by its external id."""
+    """A task whose answer was lost was found by its external id.
+
+    *is_new*: this run had sent the request; otherwise an earlier run had.
+    """
 
     job_id: str
     task_id: str
     external_task_id: str
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Delayed:
     """The provider asked for patience (429, 1303) or could not be reached; the job waits."""
 
     job_id: str
@@ -65,7 +71,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """A task was looked at."""
+    """A task was polled."""
 
     job_id: str
     task_id: str
@@ -73,8 +79,8 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
-    """The provider has made the video."""
+class VideoReady:
+    """The provider has generated the video."""
 
     job_id: str
     task_id: str
@@ -99,6 +105,21 @@ class JobEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class JobLeft:
+    """A job is left to the next run."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BugFound:
+    """A bug of ours ended the work on a job; *report* is its traceback."""
+
+    job_id: str
+    report: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """Nothing more is submitted; *reason* says why, in a sentence."""
 
@@ -111,17 +132,19 @@ Event = (
     | Resumed
     | AnswerLost
     | Adopted
-    | Refused
+    | Delayed
     | Polled
-    | Generated
+    | VideoReady
     | DownloadBroke
     | JobEnded
+    | JobLeft
+    | BugFound
     | Stopping
 )
 
 
 class Observer(Protocol):
-    """Whoever wants to know. Must not block, and must not raise."""
+    """Is told of every event. Must not block, and must not raise."""
 
     def notify(self, event: Event) -> None:
         """Take note of *event*."""

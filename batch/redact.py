@@ -1,38 +1,47 @@
-"""Foreign text made fit to be shown.
+"""Secrets out of every text that is shown or kept: one redaction for all outputs.
 
-What a provider, a proxy or an operating system says goes into logs, results and reports. It may
-hold keys, signed links, control codes and pages of HTML; what leaves here holds none.
+A provider, a proxy or an operating system may quote keys, signed links, control codes and pages of
+HTML; logs, results and bug reports are made of what they say.
+
+- `Mask` removes known secrets, the API key first of all, however they are spelled.
+- `redact` removes whatever looks like a secret: signatures, passwords in URLs, tokens, `sk-…` keys.
+- `clean` also makes one bounded line of printable characters.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Mapping
 
 MAX_MESSAGE = 300  # characters of a foreign message that are ever shown
+SHORTEST_SECRET = 8  # characters; a shorter value may stand anywhere by chance
+MASKED_KEY = "(the key)"
 _MAX_READ = 16_384  # characters of a foreign message that are looked at
 
 # Joiners belong to emoji and to Persian; every other format character can only disguise a text.
 _JOINERS = "\u200c\u200d"
+# The bounded scheme keeps a long word from being tried again from each of its letters.
 _URL_SECRETS = re.compile(
-    r"(?i)\b(https?://)(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>]*)([?#][^\s\"'<>]*)?"
+    r"(?i)\b([a-z][a-z0-9+.-]{1,15}://)(?:[^\s/?#\"'<>]*@)?([^\s?#\"'<>]*)([?#][^\s\"'<>]*)?"
 )
 # The query of a link that lost its head, or that is quoted inside another; and a JSON web token.
 # The last branch of each takes what looked like one and is none, so that no part of it is looked
 # at again from each of its characters: a hostile text would take minutes.
 _QUERY = re.compile(r"(?i)(?:[?&]|%3f|%26)(?:([\w.~%\-\[\]]+(?:=|%3d)\S*)|[\w.~%\-\[\]]++)")
+_SIGNATURE = re.compile(
+    r"(?i)\b(x-amz-[a-z-]{1,32}|signature|kssecret|cachekey|access_?token|api_?key)=[^\s&\"'<>…]+"
+)
 _TOKEN = re.compile(r"(?i)\beyj[\w-]++(\.[\w-]++\.[\w.-]*+)?")
 _BEARER = re.compile(r"(?i)\bbearer\s+[^\s…]+")
 _KEY = re.compile(r"(?i)(?<![a-z0-9])sk-[\w-]{6,}")
 # In ASCII, none of them finds anything where this finds nothing.
-_SUSPECT = re.compile(r"[?&%]|://|[sS][kK]-|[eE][yY][jJ]|[bB][eE][aA][rR][eE][rR]")
+_SUSPECT = re.compile(r"[?&%=]|://|[sS][kK]-|[eE][yY][jJ]|[bB][eE][aA][rR][eE][rR]")
 
 
 def clean(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Make a foreign text fit to be shown: one line, bounded, no secrets, no control codes.
+    """Return a foreign text fit to be shown: one line of at most *limit* characters, redacted.
 
-    Control codes, bidi overrides and line ends become spaces; the queries of links, user names in
-    links, `sk-…` keys and bearer tokens are masked; what is longer than *limit* characters is cut.
+    Control codes, bidi overrides and line ends become spaces.
     """
     if len(text) <= limit and text.isascii() and text.isprintable() and not _SUSPECT.search(text):
         return " ".join(text.split())  # nearly every message; the same as below, without the work
@@ -42,19 +51,61 @@ def clean(text: str, limit: int = MAX_MESSAGE) -> str:
 def _scrub(text: str, limit: int) -> str:
     head = text[: max(_MAX_READ, limit)]
     plain = "".join(c if c.isprintable() or c in _JOINERS else " " for c in head)
-    line = " ".join(plain.split())
-    line = _URL_SECRETS.sub(lambda m: m[1] + m[2] + ("?…" if m[3] else ""), line)
-    line = _QUERY.sub(lambda m: "?…" if m[1] else m[0], line)
-    line = _TOKEN.sub(lambda m: "…" if m[1] else m[0], _BEARER.sub("Bearer …", line))
-    line = _KEY.sub("sk-…", line)
+    line = redact(" ".join(plain.split()))
     return line if len(line) <= limit else line[: max(limit - 1, 0)] + "…"[:limit]
 
 
-def redact_url(url: str) -> str:
-    """Return *url* without user, query and fragment: what may be logged of a signed link."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(unreadable URL)"
-    host = parts.netloc.rpartition("@")[2]
-    return clean(urlunsplit((parts.scheme, host, parts.path, "", "")), limit=1_000)
+def redact(text: str) -> str:
+    """Return *text* without the queries and passwords of URLs, signatures, tokens and keys."""
+    text = _URL_SECRETS.sub(lambda m: m[1] + m[2] + ("?…" if m[3] else ""), text)
+    text = _QUERY.sub(lambda m: "?…" if m[1] else m[0], text)
+    text = _SIGNATURE.sub(lambda m: f"{m[1]}=…", text)
+    text = _TOKEN.sub(lambda m: "…" if m[1] else m[0], _BEARER.sub("Bearer …", text))
+    return _KEY.sub("sk-…", text)
+
+
+class Mask:
+    """Replaces *secrets* by *shown*; one that is too short is left alone.
+
+    JSON, JSON written into a text and links may spell each character in another way, with
+    backslashes, as a number or with a per cent sign; those spellings are found too.
+    """
+
+    def __init__(self, *secrets: str, shown: str = MASKED_KEY) -> None:
+        long_enough = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
+        # The longest first: another may be a part of it.
+        self._secrets = sorted(long_enough, key=len, reverse=True)
+        self._spelled = re.compile(
+            b"|".join(b"".join(map(_spellings, secret)) for secret in self._secrets)
+        )
+        self._shown = shown
+
+    def body(self, raw: bytes) -> bytes:
+        """Return an answer's body without the secrets."""
+        if self._secrets and (b"\\" in raw or b"%" in raw):
+            return self._spelled.sub(self._shown.encode(), raw)
+        for secret in self._secrets:
+            raw = raw.replace(_raw(secret), self._shown.encode())
+        return raw
+
+    def text(self, text: str) -> str:
+        """Return *text* without the secrets."""
+        return self.body(_raw(text)).decode("utf-8", "surrogatepass")
+
+    def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Return an answer's headers without the secrets."""
+        if not any(secret in value for value in headers.values() for secret in self._secrets):
+            return headers
+        return {name: self.text(value) for name, value in headers.items()}
+
+
+def _spellings(char: str) -> bytes:
+    """Match one character; a bounded number of backslashes stands for JSON inside JSON."""
+    if not char.isascii():
+        return _raw(re.escape(char))
+    code = f"{ord(char):02x}"
+    return rf"(?:\\{{0,7}}{re.escape(char)}|(?i:\\{{1,7}}u00{code}|%{code}))".encode()
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # a variable's value may hold any byte

@@ -1,183 +1,253 @@
-"""Settings by precedence: flag, environment, manifest, default. Secrets are masked."""
+"""Settings by precedence: flag, environment, manifest, default.
+
+`Options` is the one table of what can be chosen for a run: the command's flags, their environment
+variables and the keyword arguments of the Python API all come from it.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, TypedDict, get_type_hints
 from urllib.parse import urlsplit
 
 from batch.errors import UsageError
-from batch.manifest.limits import Limits, Rate
-from batch.manifest.model import Manifest
+from batch.key import KEY_VARIABLE, Secret, find_key
+from batch.manifest.limits import LIMIT_KEYS, Limits, Rate
+from batch.manifest.model import Callback, Manifest
+from batch.plan import Policy
 
-KEY_VARIABLE = "COMETAPI_KEY"
 DEFAULT_BASE_URL = "https://api.cometapi.com"
-
-
-class Secret:
-    """A text that shows itself only when asked by name."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the text itself."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
+ENDPOINT = "/kling/v1/videos/text2video"  # what a request adds to the base URL
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What the command line or the environment (or a caller) says; None is silence."""
+class Option:
+    """How a choice is written on the command line.
 
-    output_dir: Path | None = None
-    base_url: str | None = None
-    sandbox: bool = False
-    submit_rate: Rate | None = None
-    max_in_flight: int | None = None
-    deadline_s: float | None = None
-    budget_usd: float | None = None
-    select: tuple[str, ...] = ()
-    force: bool = False
-    retry_failed: bool = False
-    resubmit_unconfirmed: bool = False
-    callback_url: str | None = None
-    callback_listen: str | None = None
-    api_key: Secret | None = None
-    env_file: Path | None = None
+    *parse* raises ValueError with advice; without it the option is a switch. A switch that costs
+    money has no environment variable: forgotten there, it would go on paying.
+    """
+
+    flag: str
+    help: str
+    metavar: str | None = None
+    parse: Callable[[str], Any] | None = None
+    repeats: bool = False
+    has_variable: bool = True
+
+
+def _limit(key: str, metavar: str, more: str = "") -> Option:
+    limit = LIMIT_KEYS[key]
+    return Option("--" + key.replace("_", "-"), limit.about + more, metavar, limit.parse)
+
+
+def _costly(flag: str, about: str) -> Option:
+    return Option(flag, about, has_variable=False)
+
+
+_OUTPUT_DIR = "Folder of videos, results and state. Default: outputs/<name of the manifest>."
+_BASE_URL = f"Address of the API. Default: {DEFAULT_BASE_URL}."
+_SANDBOX = "Run against an embedded local server: no key, no network, same HTTP."
+_SELECT = "Only these jobs: a glob over ids, or tag:NAME. Repeatable; in the variable, one a line."
+_FORCE = "Regenerate jobs that are already up to date. Costs money."
+_RETRY_FAILED = "Also retry failures that rest: moderation, invalid input. Costs money."
+_RESUBMIT = "Submit unconfirmed jobs again. May pay for them a second time."
+_CALLBACK_URL = "Where the provider reaches this machine, for example https://studio.example/kling."
+_CALLBACK_LISTEN = "Where to listen for callbacks. They only hasten the next poll."
+_ENV_FILE = f"A file with {KEY_VARIABLE}=…, read if the environment has no key."
+AnyPath = str | os.PathLike[str]
+
+
+class Options(TypedDict, total=False):
+    """What a caller may choose for a run. None, like silence, leaves it to the manifest."""
+
+    output_dir: Annotated[AnyPath | None, Option("--output-dir", _OUTPUT_DIR, "DIR", Path)]
+    base_url: Annotated[str | None, Option("--base-url", _BASE_URL, "URL", str)]
+    sandbox: Annotated[bool, Option("--sandbox", _SANDBOX)]
+    submit_rate: Annotated[Rate | None, _limit("submit_rate", "RATE")]
+    max_in_flight: Annotated[int | None, _limit("max_in_flight", "N")]
+    deadline_s: Annotated[float | None, _limit("deadline", "DURATION", " Exit code 3.")]
+    budget_usd: Annotated[float | None, _limit("budget", "USD", " Exit code 3.")]
+    select: Annotated[
+        list[str] | tuple[str, ...], Option("--select", _SELECT, "PATTERN", str, repeats=True)
+    ]
+    force: Annotated[bool, _costly("--force", _FORCE)]
+    retry_failed: Annotated[bool, _costly("--retry-failed", _RETRY_FAILED)]
+    resubmit_unconfirmed: Annotated[bool, _costly("--resubmit-unconfirmed", _RESUBMIT)]
+    callback_url: Annotated[str | None, Option("--callback-url", _CALLBACK_URL, "URL", str)]
+    callback_listen: Annotated[
+        str | None, Option("--callback-listen", _CALLBACK_LISTEN, "HOST:PORT", str)
+    ]
+    env_file: Annotated[AnyPath | None, Option("--env-file", _ENV_FILE, "FILE", Path)]
+    # Without a flag: other users of the machine can read the command line.
+    api_key: Annotated[str | None, Option("", "The API key.", parse=str)]
+
+
+OPTIONS: dict[str, Option] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Options, include_extras=True).items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Where callbacks arrive: the public *url* that the provider calls, and HOST:PORT here."""
+
+    url: str
+    listen: str
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run goes by, everything decided."""
+    """What a run goes by, with every choice made."""
 
     output_dir: Path
     base_url: str
     sandbox: bool
     limits: Limits
-    select: tuple[str, ...] = ()
-    force: bool = False
-    retry_failed: bool = False
-    resubmit_unconfirmed: bool = False
-    callback_url: str | None = None
-    callback_listen: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    callback: Receiver | None = None
     api_key: Secret = field(default_factory=lambda: Secret(""))
 
 
-def resolve(manifest: Manifest, given: Given, environ: Mapping[str, str]) -> Settings:
-    """Decide every setting.
+def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of a run.
 
-    The key may be missing here: a plan needs none; `require_key` asks for it before anything is sent.
+    The key may be missing: a plan needs none, and `batch.key.require_key` asks for it before a run.
+
+    Args:
+        manifest: answers for what *options* leave open.
+        options: the choices of the command line, its environment, or a caller.
+        environ: where the key is looked for; no other variable is read.
 
     Raises:
         UsageError: a value cannot be used; the message says which and why.
     """
-    limits = manifest.limits
-    stronger = {
-        "submit_rate": given.submit_rate,
-        "max_in_flight": given.max_in_flight,
-        "deadline_s": given.deadline_s,
-        "budget_usd": given.budget_usd,
-    }
-    changes = {name: value for name, value in stronger.items() if value is not None}
-    limits = limits.with_given(**changes)
-    output_dir = given.output_dir
-    if output_dir is None and manifest.output_dir is not None:
-        output_dir = manifest.path.parent / manifest.output_dir
-    if output_dir is None:
-        output_dir = Path("outputs") / manifest.name
+    given = _checked(options)
+    fields = {limit.field for limit in LIMIT_KEYS.values()} & given.keys()
+    limits = manifest.limits.with_given(**{name: given[name] for name in fields})
+    default_dir = Path("outputs") / manifest.name
+    if manifest.output_dir is not None:
+        default_dir = manifest.path.parent / manifest.output_dir
     # An empty --base-url is a variable that was not set: it must not mean the real API.
-    base_url = manifest.base_url or DEFAULT_BASE_URL if given.base_url is None else given.base_url
-    callback = manifest.callback
-    callback_url = given.callback_url or (callback.url if callback else None)
-    callback_listen = given.callback_listen or (callback.listen if callback else None)
-    if (callback_url is None) != (callback_listen is None):
-        raise UsageError(
-            "callbacks take both an address for the provider (--callback-url) and one to listen on"
-            " here (--callback-listen)"
-        )
-    if callback_url is not None and callback_listen is not None:
-        _check_callback(callback_url, callback_listen)
+    base_url = given.get("base_url", manifest.base_url or DEFAULT_BASE_URL)
+    key = given.get("api_key")
     return Settings(
-        output_dir=output_dir,
+        output_dir=given.get("output_dir", default_dir),
         base_url=check_base_url(base_url),
-        sandbox=given.sandbox,
+        sandbox=given.get("sandbox", False),
         limits=limits,
-        select=given.select,
-        force=given.force,
-        retry_failed=given.retry_failed,
-        resubmit_unconfirmed=given.resubmit_unconfirmed,
-        callback_url=callback_url,
-        callback_listen=callback_listen,
-        api_key=given.api_key or find_key(environ, given.env_file),
+        policy=Policy(
+            force=given.get("force", False),
+            retry_failed=given.get("retry_failed", False),
+            resubmit_unconfirmed=given.get("resubmit_unconfirmed", False),
+            max_attempts=limits.max_attempts,
+            select=given.get("select", ()),
+        ),
+        callback=_receiver(given, manifest.callback or Callback()),
+        api_key=Secret(key) if key else find_key(environ, given.get("env_file")),
     )
 
 
-def find_key(environ: Mapping[str, str], env_file: Path | None) -> Secret:
-    """Return the API key from the environment, or else from *env_file*; empty if there is none.
+def _checked(options: Options) -> dict[str, Any]:
+    """Return what is given, each value read as its text on the command line would be."""
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise UsageError(f"{name} is not an option; the options are {', '.join(OPTIONS)}")
+        if value is not None:
+            try:
+                checked[name] = _read(OPTIONS[name], value)
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"{name}: {error}") from None
+    return checked
 
-    Raises:
-        UsageError: the file cannot be read.
-    """
-    key = environ.get(KEY_VARIABLE, "")
-    if not key and env_file is not None:
-        key = _read_env_file(env_file).get(KEY_VARIABLE, "")
-    return Secret(key.strip())
+
+def _read(option: Option, value: Any) -> Any:
+    if option.parse is None:
+        if not isinstance(value, bool):
+            raise TypeError(f"{value!r} must be True or False")
+        return value
+    if not option.repeats:
+        return option.parse(_text(value, option))
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r} must be a list")
+    return tuple(option.parse(_text(item, option)) for item in value)
 
 
-def require_key(settings: Settings) -> str:
-    """Return the key that a run sends.
+def _text(value: Any, option: Option) -> str:
+    """Return *value* as the command line would have it."""
+    match value:
+        case str():
+            return value
+        case os.PathLike() if option.parse is Path:
+            return str(Path(value))
+        case Rate():
+            return f"{value.count:.6f}/{value.period_s:.6f}s"
+        case float() if option.parse is not Path:
+            return f"{value:.6f}"
+        case int() if option.parse is not Path and not isinstance(value, bool):
+            return str(value)
+    raise TypeError(f"a {type(value).__name__} is not a valid value")  # its repr may be a key
 
-    Raises:
-        UsageError: there is none, or it cannot be a key.
-    """
-    key = settings.api_key.reveal()
-    if not key:
+
+def _receiver(given: Mapping[str, Any], callback: Callback) -> Receiver | None:
+    url = given.get("callback_url") or callback.url
+    listen = given.get("callback_listen") or callback.listen
+    if url and listen:
+        _check_callback(url, listen)
+        return Receiver(url, listen)
+    if url or listen:
         raise UsageError(
-            f"no API key: set {KEY_VARIABLE} in the environment, or name a file that holds it with"
-            " --env-file (to try things out without a key, use --sandbox)"
+            "callbacks need both an address for the provider (--callback-url) and one to listen on"
+            " here (--callback-listen)"
         )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError(f"{KEY_VARIABLE} holds characters that no key has; copy it again")
-    return key
+    return None
 
 
 def check_base_url(base_url: str) -> str:
-    """Return *base_url* without a slash at its end.
+    """Return *base_url* without blanks around it and without a slash at its end.
 
     Raises:
-        UsageError: it is no http(s) address, or would send the key over an open line.
+        UsageError: it is not an http(s) address, holds a part of the endpoint, or would send the key
+            unencrypted.
     """
+    base_url = base_url.strip()
     try:
         parts = urlsplit(base_url)
         host, _port = parts.hostname, parts.port
+        if not base_url.isprintable() or " " in base_url:
+            raise ValueError  # noqa: TRY301 - urlsplit would drop a line end in silence
     except ValueError:
-        raise UsageError(f"--base-url {base_url!r} is no address") from None
+        raise UsageError(f"the base URL {base_url!r} is not a valid address") from None
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError("--base-url takes an address without a user name, a query or a fragment")
+        raise UsageError("the base URL must not hold a user name, a query or a fragment")
     if parts.scheme not in {"http", "https"} or not host:
-        raise UsageError(f"--base-url {base_url!r} must begin with https:// and name a host")
+        raise UsageError(f"the base URL {base_url!r} must begin with https:// and name a host")
     if parts.scheme == "http" and not _is_loopback(host):
         raise UsageError(
-            f"--base-url {base_url!r} would send the API key unencrypted; use https://"
+            f"the base URL {base_url!r} would send the API key unencrypted; use https://"
             " (http:// is for this machine only)"
         )
-    return base_url.rstrip("/")
+    path = parts.path.rstrip("/")
+    right = _without_endpoint(path)
+    if right != path:
+        right_url = parts._replace(path=right).geturl()
+        raise UsageError(f"the base URL {base_url!r} must end before {ENDPOINT}; use {right_url}")
+    return parts._replace(path=path).geturl()
 
 
-def account_of(key: str) -> str:
-    """Return what the state keeps of a key: enough to see that it is another one, too little to use."""
-    return hashlib.sha256(b"kling-batch account\0" + key.encode()).hexdigest()[:8]
+def _without_endpoint(path: str) -> str:
+    """Return *path* without the endpoint, or any part of it, that was pasted along."""
+    kling_v1 = "/".join(ENDPOINT.split("/")[:3])
+    before, found, _ = f"{path}/".partition(f"{kling_v1}/")
+    if found:
+        return before
+    return "" if f"{path}/" in f"{ENDPOINT}/" else path
 
 
 def _check_callback(url: str, listen: str) -> None:
@@ -187,10 +257,15 @@ def _check_callback(url: str, listen: str) -> None:
     except ValueError:
         is_url = False
     if not is_url:
-        raise UsageError(f"--callback-url {url!r} must be an http(s) address")
+        raise UsageError(
+            f"--callback-url {url!r} is not a valid http(s) address; for example"
+            " https://studio.example/kling"
+        )
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
-        raise UsageError(f"--callback-listen {listen!r} must be HOST:PORT, like 127.0.0.1:8090")
+        raise UsageError(
+            f"--callback-listen {listen!r} is not a valid HOST:PORT; for example 127.0.0.1:8090"
+        )
 
 
 def _is_loopback(host: str) -> bool:
@@ -198,20 +273,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _read_env_file(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the env file {path} cannot be read: {error}") from None
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if not equals or name.startswith("#"):
-            continue
-        value = value.strip()
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-            value = value[1:-1]
-        values[name.strip()] = value
-    return values

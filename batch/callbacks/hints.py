@@ -24,7 +24,7 @@ class Hint:
     """What may arrive for one attempt while it is in flight.
 
     *task_id* is what a callback has named: a guess to be confirmed, for a lost answer; *names_us*
-    tells whether it named our external id as well. *has_come* tells that one has said the task has
+    tells whether it named our external id as well. *announced_end* tells that one has said the task has
     ended, *woke_at* when one last had the task looked at (`Clock.monotonic`).
     """
 
@@ -33,11 +33,11 @@ class Hint:
         self.ended = Waker()  # set by a callback that says that the task has ended
         self.task_id: str | None = None
         self.names_us = False
-        self.has_come = False
+        self.announced_end = False
         self.woke_at = float("-inf")
         self._updated_at = float("-inf")
 
-    def come(
+    def record(
         self, task_id: str, updated_at: float | None, *, has_ended: bool, names_us: bool = False
     ) -> bool:
         """Take a callback in; False if it is older than what is known, and changes nothing."""
@@ -48,16 +48,16 @@ class Hint:
         self.task_id, self.names_us = task_id, names_us
         self.named.set()
         if has_ended:
-            self.has_come = True
+            self.announced_end = True
             self.ended.set()
         return True
 
-    def know(self, updated_at: float | None) -> None:
+    def correct(self, updated_at: float | None) -> None:
         """Take in what the API has answered of a task that goes on: what said otherwise was wrong.
 
         From here on "older" means older than this: a forged date of the future is forgotten.
         """
-        self.has_come = False
+        self.announced_end = False
         if updated_at is not None:
             self._updated_at = updated_at
 
@@ -92,7 +92,7 @@ class Hints:
         known, owner = self._owners.get(hashed[:KEY_CHARS], ("0" * len(hashed), None))
         return owner if hmac.compare_digest(hashed, known) else None
 
-    def come(
+    def record(
         self,
         external_task_id: str,
         task_id: str,
@@ -103,7 +103,7 @@ class Hints:
     ) -> bool:
         """Take a callback in; False if nobody waits for it or it is older than what is known."""
         hint = self._by_attempt.get(external_task_id)
-        return hint is not None and hint.come(
+        return hint is not None and hint.record(
             task_id, updated_at, has_ended=has_ended, names_us=names_us
         )
 
@@ -114,7 +114,7 @@ class Hints:
 
     def ended(self, hint: Hint) -> None:
         """A task was seen to have ended: by a callback, or without one, which ends the trust."""
-        if hint.has_come:
+        if hint.announced_end:
             self._announced += 1
             return
         was_trusted = self._announced >= PROVED_BY

@@ -22,7 +22,8 @@ from aiohttp import web
 
 from batch.callbacks.hints import Hints
 from batch.errors import UsageError
-from batch.provider.wire import TaskStatus, read_callback
+from batch.provider.answers import TaskStatus
+from batch.provider.wire import read_callback
 
 MAX_BODY_BYTES = 64 * 1024
 READ_TIMEOUT_S = 5.0
@@ -72,7 +73,7 @@ class Receiver:
             return 400
         task = read_callback(body)
         if task is not None and task.external_task_id in {None, owner}:
-            self._hints.come(
+            self._hints.record(
                 owner,
                 task.task_id,
                 task.updated_at,

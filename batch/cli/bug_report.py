@@ -1,42 +1,38 @@
-"""What the person is told when the bug is ours: one sentence, and a report that can be pasted."""
+"""Messages of failure: a sentence on stderr and, for a bug, a report without secrets."""
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
+from collections.abc import Iterator
 from typing import IO
 
 import click
 
 from batch import __version__
+from batch.redact import Mask, redact
 
-_LINK = re.compile(r"(https?://[^\s'\"?#]*+)([?#][^\s'\"]*)?")
 _hidden: set[str] = set()
 
 
 def print_error(message: str, stream: IO[str] | None = None) -> None:
-    """Tell the person, on stderr."""
+    """Print *message* to stderr."""
     click.echo(f"kling-batch: {message}", file=stream or sys.stderr)
 
 
 def hide(secret: str) -> None:
-    """Let no report of this process show *secret*, which did not come from the environment."""
+    """Redact *secret* from the reports of this process, as the keys in the environment are."""
     if secret:
         _hidden.add(secret)
 
 
 def write_bug_report(text: str) -> str:
-    """Write a report that can be pasted into an issue, without secrets; say where it is.
+    """Write a report that can be pasted into an issue, secrets redacted, and return its path.
 
-    Where no file can be written, a full disk may be why we are here, it goes to stderr.
+    Where no file can be written (the disk may be full), the report goes to stderr.
     """
-    named = {value for name, value in os.environ.items() if _is_secret(name) and value}
-    for secret in sorted(named | _hidden, key=len, reverse=True):
-        text = text.replace(secret, "(secret)")
-    text = _LINK.sub(lambda link: f"{link[1]}?…" if link[2] else link[0], text)
-    text = re.sub(r"sk-[\w-]{6,}", "sk-…", text)
+    text = redact(Mask(*_hidden, *_environment_secrets(), shown="(secret)").text(text))
     about = f"kling-batch {__version__}, Python {platform.python_version()}, {platform.platform()}"
     report = f"{about}\n\n{text}\n"
     import tempfile  # noqa: PLC0415 - only a bug needs it
@@ -52,5 +48,11 @@ def write_bug_report(text: str) -> str:
     return file.name
 
 
-def _is_secret(name: str) -> bool:
-    return any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
+def _environment_secrets() -> Iterator[str]:
+    """Yield the values of variables that are named like a secret, and the passwords of proxies."""
+    for name, value in os.environ.items():
+        if any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSW")):
+            yield value
+        elif name.upper().endswith("_PROXY"):
+            credentials = value.rpartition("@")[0].rpartition("://")[2]
+            yield credentials.partition(":")[2]

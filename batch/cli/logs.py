@@ -1,17 +1,27 @@
-"""Events as log records: a stable `action` for machines, a sentence for people. Secrets masked."""
+"""Events as log records: a stable `action` for machines, a sentence for people."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from batch import events
-from batch.events import Event
+from batch.attempt import Phase
+from batch.events import Event, Observer
 
 logger = logging.getLogger("batch")
+LOOKING_UP = "looking its task up"
+RESUMED = {
+    Phase.OPEN: "still waiting for task {}",
+    Phase.TIMED_OUT: "still waiting for task {}",
+    Phase.GENERATED: "downloading the video of task {}",
+    Phase.LANDED: "downloading the video of task {} again",
+}
 
 
 class LogObserver:
@@ -26,7 +36,7 @@ class LogObserver:
 
 
 class Held(logging.Handler):
-    """Keeps records back until it is known whether anybody wants to read them (`--quiet`)."""
+    """Holds records back until the exit code tells whether they are wanted (`--quiet`)."""
 
     KEPT = 1000
 
@@ -41,7 +51,7 @@ class Held(logging.Handler):
             self._records.append(record)
 
     def hand_over(self) -> None:
-        """Hand everything kept to the handler that writes."""
+        """Write every record held back."""
         for record in self._records:
             self._target.handle(record)
         self._records.clear()
@@ -51,7 +61,7 @@ class TextFormatter(logging.Formatter):
     """`12:30:01 beach: made, videos/beach.mp4`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write *record* as a line."""
+        """Return *record* as a line."""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         return f"{time} {level}{record.getMessage()}"
@@ -61,7 +71,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line, with a stable `action`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write *record* as a JSON object."""
+        """Return *record* as a JSON object."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry: dict[str, Any] = {
             "time": time.replace("+00:00", "Z"),
@@ -73,7 +83,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(*, level: int, log_format: str, stream: TextIO | None = None) -> logging.Handler:
-    """Send the package's log to *stream* (stderr), and nowhere else."""
+    """Send the package's log to *stream* (default stderr) only, and return the handler."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logger.handlers[:] = [handler]
@@ -82,8 +92,37 @@ def configure(*, level: int, log_format: str, stream: TextIO | None = None) -> l
     return handler
 
 
-def describe(event: Event) -> tuple[int, str]:  # noqa: C901 - one arm per event
-    """Say what happened: how much it matters, and a line for people."""
+def observers(
+    exits: ExitStack, flags: Mapping[str, Any], *, quiet: bool
+) -> tuple[list[Observer], Held | None]:
+    """Return the observers that the flags of `run` ask for: a bar or log lines.
+
+    Args:
+        exits: closes the bar.
+        flags: `verbose`, `log_format` and `progress`.
+        quiet: also return the handler that holds the log back.
+    """
+    level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
+    handler = configure(level=level, log_format=flags["log_format"])
+    if quiet:
+        held = Held(handler)
+        logger.handlers[:] = [held]
+        return [LogObserver()], held
+    wants_bar = flags["progress"] == "always" or (
+        flags["progress"] == "auto"
+        and sys.stderr.isatty()
+        and flags["log_format"] == "text"
+        and not flags["verbose"]
+    )
+    if not wants_bar:
+        return [LogObserver()], None
+    from batch.cli.progress import ProgressBar  # noqa: PLC0415 - rich is for terminals only
+
+    return [exits.enter_context(ProgressBar())], None
+
+
+def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm per event
+    """Return the level of *event* and a sentence that describes it."""
     match event:
         case events.RunStarted():
             planned = ", ".join(f"{count} {action}" for action, count in event.planned.items())
@@ -94,27 +133,31 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901 - one arm per event
         case events.Resumed():
             return (
                 logging.INFO,
-                f"{event.job_id}: goes on where an earlier run left it ({event.step})",
+                f"{event.job_id}: resuming: {RESUMED.get(event.phase, LOOKING_UP).format(event.task_id)}",
             )
         case events.AnswerLost():
             message = event.failure.message
-            lost = f"{event.job_id}: the answer to its submission is lost ({message})"
-            return logging.WARNING, f"{lost}; looking for its task"
+            lost = f"{event.job_id}: the answer to its submission was lost ({message})"
+            return logging.WARNING, f"{lost}; looking its task up"
         case events.Adopted():
-            return logging.INFO, f"{event.job_id}: found again as task {event.task_id}"
-        case events.Refused():
+            return logging.INFO, f"{event.job_id}: found as task {event.task_id}"
+        case events.Delayed():
             return (
                 logging.INFO,
-                f"{event.job_id}: not now ({event.failure.message}); again in {event.wait_s:.1f} s",
+                f"{event.job_id}: refused for now ({event.failure.message}); retrying in {event.wait_s:.1f} s",
             )
         case events.Polled():
             return logging.DEBUG, f"{event.job_id}: task {event.task_id} is {event.status}"
-        case events.Generated():
+        case events.VideoReady():
             return logging.DEBUG, f"{event.job_id}: generated in {event.seconds:.0f} s"
         case events.DownloadBroke():
-            return logging.INFO, f"{event.job_id}: download again ({event.failure.message})"
+            return logging.INFO, f"{event.job_id}: retrying the download ({event.failure.message})"
         case events.JobEnded():
             return _describe_end(event)
+        case events.JobLeft():
+            return logging.DEBUG, f"{event.job_id}: left to the next run"
+        case events.BugFound():
+            return logging.DEBUG, f"{event.job_id}: ended by a bug of kling-batch"
         case events.Stopping():
             return logging.WARNING, event.reason
 

@@ -1,4 +1,4 @@
-"""The command line: parse → call → exit code. Each command's file is imported when it is called."""
+"""The command line: parse, call, exit code. A command's file is imported only to run it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from batch.errors import BatchError, ExitCode
 
 COMMANDS = {
     "run": "Bring the output folder up to date with the manifest.",
-    "plan": "Say what `run` would do and cost; send nothing.",
-    "status": "Say what stands where, also while a run is going.",
+    "plan": "Report what `run` would do and cost; send nothing.",
+    "status": "Report the state of every job, also during a run.",
     "sandbox": "Serve the local imitation of the API.",
     "schema": "Print the manifest's JSON Schema.",
 }
@@ -35,14 +35,14 @@ Exit codes:
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name, and imports one only to run it."""
+    """A group that imports a command only to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names, in the order of the README."""
+        """Return the names in the order of the README."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command of this name."""
+        """Return the command of this name, importing its file."""
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
         module = importlib.import_module(f"batch.cli.commands.{cmd_name}")
@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; suggest one if the name is nearly right."""
+        """Return the command, or fail with the most similar name."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             import difflib  # noqa: PLC0415 - only a mistyped command needs it
 
@@ -75,14 +75,16 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="kling-batch")
 def app() -> None:
-    """Hold the commands together."""
+    """Carry the commands."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code. Prints; raises nothing."""
+    """Run the command line and return its exit code. Raises nothing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a prompt may hold what it cannot show
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a prompt may hold what the terminal cannot show
     try:
         result = app.main(args=argv, prog_name="kling-batch", standalone_mode=False)
     except click.ClickException as error:
@@ -96,10 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody left to tell.
+        # The reader of stdout has closed it. Nothing more can be printed there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.JOBS_FAILED
-    except Exception as error:  # noqa: BLE001 - the last resort: a report instead of a traceback
+    except Exception as error:  # noqa: BLE001 - a bug: a report instead of a traceback
         import traceback  # noqa: PLC0415 - only a bug needs it
 
         path = write_bug_report("".join(traceback.format_exception(error)))

@@ -1,4 +1,4 @@
-"""The bar on a terminal: one, with counters; a bar per job would cost a tenth of a core."""
+"""The progress bar: one with counters, since a bar per job would cost a tenth of a core."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDLE = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
 
 
 class ProgressBar:
-    """An observer that draws. Use as a context manager."""
+    """An observer that draws a bar. Use as a context manager."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -49,14 +49,14 @@ class ProgressBar:
         self._progress.stop()
 
     def notify(self, event: Event) -> None:
-        """Draw *event*."""
+        """Update the bar, and print a warning above it."""
         match event:
             case events.RunStarted(planned=planned):
                 todo = sum(count for action, count in planned.items() if action not in IDLE)
                 self._progress.update(self._bar, total=todo)
             case events.Submitted(job_id=job_id) | events.Adopted(job_id=job_id):
                 self._submitted.add(job_id)
-            case events.Generated(job_id=job_id):
+            case events.VideoReady(job_id=job_id):
                 self._generated.add(job_id)
                 self._submitted.discard(job_id)
             case events.JobEnded(job_id=job_id, row=row, superseded=False):

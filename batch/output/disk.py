@@ -1,9 +1,10 @@
-"""Folders whose names outlive a power cut: what was written into one is lost if its name is."""
+"""Files and folders that outlive a power cut: what was written is lost if its name is."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 # Some network file systems cannot flush a folder, and some folders may be written to but not read;
@@ -40,3 +41,44 @@ def flush(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name; a copy where the file system has no links.
+
+    Raises:
+        OSError: the name is taken, or the disk fails.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, or another one
+        _copy(source, target, beside=target.with_name(f".{target.name}"))
+
+
+def move(part: Path, final: Path) -> None:
+    """Move a file to its final name in one step, across file systems too.
+
+    Raises:
+        OSError: the disk or the permissions.
+    """
+    try:
+        part.replace(final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # videos/ lies on another file system than the state.
+        _copy(part, final, beside=final.with_name(f".{part.name}"))
+        part.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path, *, beside: Path) -> None:
+    """Copy to a hidden name *beside* the target, so that the last step is a rename all the same."""
+    try:
+        shutil.copyfile(source, beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batch.errors import LockedError, StateError
-from batch.output import disk as folders
+from batch.output import disk
 from batch.redact import clean
 
 if sys.platform == "win32":  # pragma: no cover (Windows)
@@ -43,7 +43,7 @@ def hold(path: Path) -> Iterator[None]:
         StateError: the file cannot be made, or its file system cannot lock.
     """
     try:
-        folders.make(path.parent)
+        disk.make(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error

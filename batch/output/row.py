@@ -7,18 +7,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from batch.errors import TransitionError
-from batch.job import (
+from batch.attempt import (
     Attempt,
     Failed,
-    Failure,
-    FailureKind,
     Generated,
     Landed,
     Open,
+    Outcome,
     TimedOut,
     Unconfirmed,
 )
+from batch.errors import TransitionError
+from batch.job import Failure, FailureKind
 
 SCHEMA = 1
 
@@ -37,7 +37,7 @@ def make_row(
         "schema": SCHEMA,
         "run_id": run_id,
         "job_id": attempt.job_id,
-        "status": status_of(attempt),
+        "status": outcome_of(attempt).value,
         "prompt": prompt,
         "options": options,
         "fingerprint": attempt.fingerprint,
@@ -52,7 +52,7 @@ def make_row(
         "video": None,
         "warnings": list(warnings),
         "cost_usd": attempt.cost_usd if attempt.task_id is not None else None,
-        "submitted_at": _time(getattr(state, "submitted_at", None)),
+        "submitted_at": _time(None if attempt.task is None else attempt.task.submitted_at),
         "generated_at": _time(getattr(state, "generated_at", None)),
         "finished_at": _time(now),
         "error": _error(_failure(attempt)),
@@ -69,23 +69,23 @@ def make_row(
     return row
 
 
-def status_of(attempt: Attempt) -> str:
-    """Say in a word of the contract how an attempt has ended.
+def outcome_of(attempt: Attempt) -> Outcome:
+    """Return how an attempt has ended.
 
     Raises:
         TransitionError: it has not; a bug of ours.
     """
     match attempt.state:
         case Landed():
-            return "succeeded"
+            return Outcome.SUCCEEDED
         case TimedOut():
-            return "timed_out"
+            return Outcome.TIMED_OUT
         case Unconfirmed():
-            return "unconfirmed"
+            return Outcome.UNCONFIRMED
         case Failed() | Generated(trouble=Failure()):
-            return "failed"
-        case state:
-            raise TransitionError(f"{attempt.job_id!r} has not ended: {type(state).__name__}")
+            return Outcome.FAILED
+        case _:
+            raise TransitionError(f"{attempt.job_id!r} has not ended: {attempt.phase}")
 
 
 def to_line(row: dict[str, Any]) -> str:
@@ -95,8 +95,10 @@ def to_line(row: dict[str, Any]) -> str:
 
 def _failure(attempt: Attempt) -> Failure | None:
     match attempt.state:
-        case Failed(failure=failure) | Unconfirmed(failure=failure):
+        case Failed(failure=failure):
             return failure
+        case Unconfirmed(doubt=doubt):
+            return doubt.failure
         case Generated(trouble=trouble):
             return trouble
         case TimedOut():
@@ -124,9 +126,11 @@ def _error(failure: Failure | None) -> dict[str, Any] | None:
 def _request_id(attempt: Attempt) -> str | None:
     match attempt.state:
         case Open() | TimedOut() | Generated() | Landed():
-            return attempt.state.request_id
-        case Failed(failure=failure) | Unconfirmed(failure=failure):
+            return attempt.state.task.request_id
+        case Failed(failure=failure):
             return failure.request_id
+        case Unconfirmed(doubt=doubt):
+            return doubt.failure.request_id
         case _:
             return None
 

@@ -1,104 +1,42 @@
-"""The state of an output folder: one SQLite file, and the only module that knows it is SQLite.
+"""The state as one SQLite file.
 
-The database is the truth; `results.jsonl` is derived from it. A `commit` returns when the changes
-are on disk and flushed (WAL, synchronous=FULL). Changes that arrive while the disk is busy share
-the next flush, so thousands of jobs do not wait for each other.
-
-If we die right here: a transaction is there whole or not at all. Rows are committed with the state
-that they tell of and appended to `results.jsonl` afterwards; what is missing there, or torn, is
-mended when the folder is opened the next time.
+A `write` returns when its changes are on disk and flushed (WAL, synchronous=FULL). After a death a
+transaction is there whole or not at all; rows are part of it, and `results.jsonl` is repaired from
+them when the folder is opened the next time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Self
 
+from batch.attempt import Account, Attempt, Known, Phase
 from batch.errors import StateError
-from batch.job import STATES, Attempt, Failure, FailureKind, State, Video
-from batch.output.changes import (
+from batch.output.codec import COLUMNS, PUT, from_record, to_record
+from batch.output.migrations import check_version, migrate
+from batch.output.sqlite_errors import map_errors
+from batch.output.state import (
+    AddRow,
+    BeginRun,
     Change,
+    EndRun,
     Fact,
     GenerationTime,
     Proof,
     Put,
-    Row,
-    RunEnded,
-    RunStarted,
     Withdraw,
 )
 
-# Numbered from the first day: entry n brings a database from version n to n + 1. Never edit one
-# that was released; append.
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE attempts (
-        external_task_id TEXT PRIMARY KEY,
-        job_id           TEXT NOT NULL,
-        number           INTEGER NOT NULL,
-        fingerprint      TEXT NOT NULL,
-        request          TEXT NOT NULL,
-        state            TEXT NOT NULL,
-        detail           TEXT NOT NULL,
-        task_id          TEXT,
-        failure_kind     TEXT,
-        file             TEXT,
-        bytes            INTEGER,
-        polls            INTEGER NOT NULL,
-        cost_usd         REAL,
-        base_url         TEXT NOT NULL,
-        token_hash       TEXT
-    ) WITHOUT ROWID;
-    CREATE INDEX attempts_of_job ON attempts (job_id, number);
-    CREATE TABLE results (
-        seq INTEGER PRIMARY KEY, line TEXT NOT NULL, ends_at INTEGER NOT NULL
-    );
-    CREATE TABLE lookup_proofs (base_url TEXT PRIMARY KEY, proved_at REAL NOT NULL) WITHOUT ROWID;
-    CREATE TABLE generation_times (
-        seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, seconds REAL NOT NULL
-    );
-    CREATE TABLE runs (
-        run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, finished_at REAL, exit_code INTEGER
-    ) WITHOUT ROWID;
-    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    """,
-    """
-    ALTER TABLE attempts ADD COLUMN account TEXT NOT NULL DEFAULT '';
-    CREATE INDEX attempts_of_task ON attempts (task_id) WHERE task_id IS NOT NULL;
-    DROP TABLE lookup_proofs;
-    CREATE TABLE lookup_proofs (
-        base_url TEXT NOT NULL, account TEXT NOT NULL, proved_at REAL NOT NULL,
-        PRIMARY KEY (base_url, account)
-    ) WITHOUT ROWID;
-    """,
-)
-
+_PHASES = {phase.value: phase for phase in Phase}
 _END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 GENERATION_TIMES_KEPT = 400  # per kind of task; more would teach nothing new
 BUSY_TIMEOUT_S = 10.0
 
 
-class Known(NamedTuple):
-    """What a plan needs to know of an attempt; a hundred thousand of them fit into memory."""
-
-    external_task_id: str
-    job_id: str
-    number: int
-    fingerprint: str
-    state: str
-    task_id: str | None
-    failure_kind: str | None
-    file: str | None
-    bytes: int | None
-    cost_usd: float | None
-    landed_at: float | None
-
-
-class Store:
+class Database:
     """The database itself; synchronous. Use one per thread."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -108,19 +46,19 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the state at *path*; make it, or bring it up to date, if need be.
+        """Open the state at *path*; create or migrate it where necessary.
 
         Raises:
             StateError: it cannot be opened, is damaged, or was made by a newer release.
         """
-        with _told(path):
+        with map_errors(path):
             connection = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
-                _migrate(connection, path)
+                migrate(connection, path)
                 store = cls(connection, path)
                 store._identity = _identity(path)
             except BaseException:
@@ -131,7 +69,7 @@ class Store:
     @property
     def is_new(self) -> bool:
         """Whether nothing was ever committed."""
-        with _told(self.path):
+        with map_errors(self.path):
             (has_any,) = self._db.execute(
                 "SELECT EXISTS (SELECT 1 FROM facts) OR EXISTS (SELECT 1 FROM attempts)"
             ).fetchone()
@@ -139,13 +77,17 @@ class Store:
 
     @classmethod
     def open_to_read(cls, path: Path, *, beside_writer: bool = False) -> Self:
-        """Open an existing state without the means to change it, also beside a running run.
+        """Open an existing state read-only, also while a run writes to it.
+
+        Args:
+            path: the database.
+            beside_writer: a writer has it open or is about to, so it must not be taken for at rest.
 
         Raises:
             StateError: there is none, it is damaged, or it was made by a newer release.
         """
-        with _told(path):
-            # Without a log beside it nobody writes, and then reading leaves no trace at all.
+        with map_errors(path):
+            # Without a log beside it no run writes, and an immutable read leaves no trace.
             has_log = path.with_name(f"{path.name}-wal").exists()
             is_at_rest = not beside_writer and not has_log
             mode = "mode=ro&immutable=1" if is_at_rest else "mode=ro"
@@ -154,11 +96,11 @@ class Store:
                 uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True
             )
             try:
-                version = _check_version(connection, path)
+                version = check_version(connection, path)
             except BaseException:
                 connection.close()
                 raise
-        if version == 0:  # whoever was about to make it died before it had a table
+        if version == 0:  # the run that was creating it died before its first table
             connection.close()
             return cls(_empty(), path)
         return cls(connection, path)
@@ -176,16 +118,18 @@ class Store:
     # -- reading
 
     def known(self) -> dict[str, list[Known]]:
-        """Return what there is, by job, each job's attempts in their order."""
+        """Return all attempts in short, by job, each job's in the order of their numbers."""
         known: dict[str, list[Known]] = {}
         query = (
             "SELECT external_task_id, job_id, number, fingerprint, state, task_id, failure_kind,"
-            " file, bytes, cost_usd, json_extract(detail, '$.landed_at')"
+            " file, bytes, cost_usd, json_extract(detail, '$.landed_at'),"
+            " CASE WHEN failure_kind IS NOT NULL THEN json_extract(detail, '$.failure.message') END,"
+            " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0)"
             " FROM attempts ORDER BY job_id, number"
         )
-        with _told(self.path):
-            for row in self._db.execute(query):
-                item = Known._make(row)
+        with map_errors(self.path):
+            for record in self._db.execute(query):
+                item = Known._make((*record[:4], _PHASES[record[4]], *record[5:]))
                 known.setdefault(item.job_id, []).append(item)
         return known
 
@@ -204,45 +148,52 @@ class Store:
         return self._attempts("1")
 
     def has_attempt(self, external_task_id: str) -> bool:
-        """Tell whether an attempt of that id is recorded."""
-        with _told(self.path):
+        """Return whether an attempt of that id is recorded."""
+        with map_errors(self.path):
             query = "SELECT 1 FROM attempts WHERE external_task_id = ?"
             return self._db.execute(query, (external_task_id,)).fetchone() is not None
 
     def owner_of(self, task_id: str) -> str | None:
         """Return the external id of the attempt that a task is recorded for."""
-        with _told(self.path):
+        with map_errors(self.path):
             query = "SELECT external_task_id FROM attempts WHERE task_id = ? LIMIT 1"
             row = self._db.execute(query, (task_id,)).fetchone()
         return None if row is None else str(row[0])
 
-    def landed_at(self, job_id: str, file: str) -> list[Attempt]:
-        """Return the attempts of a job whose video is recorded to be in *file*."""
-        return list(self._attempts("job_id = ? AND file = ?", job_id, file))
+    def holders_of(self, file: str) -> list[Attempt]:
+        """Return the attempts whose video is recorded to be in *file*, by job and number."""
+        return list(self._attempts("file = ?", file))
 
     def result_lines(self) -> Iterator[str]:
-        """Iterate over all rows ever made, oldest first."""
-        with _told(self.path):
+        """Iterate over all rows, oldest first."""
+        with map_errors(self.path):
             for (line,) in self._db.execute("SELECT line FROM results ORDER BY seq"):
                 yield line
 
     def result_bytes(self) -> int:
-        """Return how large results.jsonl ought to be."""
-        with _told(self.path):
+        """Return the size that results.jsonl should have."""
+        with map_errors(self.path):
             row = self._db.execute(_END_OF_RESULTS).fetchone()
         return 0 if row is None else int(row[0])
 
-    def proved_at(self, base_url: str, account: str) -> float | None:
-        """Return when look-up by external id was last seen to work on *base_url* for *account*."""
-        with _told(self.path):
+    def proved_at(self, account: Account) -> float | None:
+        """Return when look-up by external id last worked for *account*."""
+        with map_errors(self.path):
             query = "SELECT proved_at FROM lookup_proofs WHERE base_url = ? AND account = ?"
-            row = self._db.execute(query, (base_url, account)).fetchone()
+            row = self._db.execute(query, (account.base_url, account.key_hash)).fetchone()
         return None if row is None else float(row[0])
 
+    def newest_task_of(self, account: Account) -> Attempt | None:
+        """Return the attempt of the latest task that is known to be *account*'s, if there is one."""
+        where = "task_id IS NOT NULL AND base_url = ? AND account = ?"
+        latest = "json_extract(detail, '$.submitted_at') DESC LIMIT 1"
+        found = self._attempts(where, account.base_url, account.key_hash, order=latest)
+        return next(found, None)
+
     def generation_times(self) -> dict[str, list[float]]:
-        """Return how long past tasks took, seconds, by kind, oldest first."""
+        """Return the seconds that past tasks took, by kind, oldest first."""
         times: dict[str, list[float]] = {}
-        with _told(self.path):
+        with map_errors(self.path):
             query = "SELECT kind, seconds FROM generation_times ORDER BY seq"
             for kind, seconds in self._db.execute(query):
                 times.setdefault(kind, []).append(seconds)
@@ -250,7 +201,7 @@ class Store:
 
     def last_run(self) -> tuple[str, float, float | None, int | None] | None:
         """Return id, start, end and exit code of the latest run."""
-        with _told(self.path):
+        with map_errors(self.path):
             row = self._db.execute(
                 "SELECT run_id, started_at, finished_at, exit_code FROM runs"
                 " ORDER BY started_at DESC LIMIT 1"
@@ -259,30 +210,17 @@ class Store:
 
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
-        with _told(self.path):
+        with map_errors(self.path):
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def _attempts(self, where: str, *values: object) -> Iterator[Attempt]:
-        query = (
-            "SELECT external_task_id, job_id, number, fingerprint, request, state, detail, polls,"  # noqa: S608
-            f" cost_usd, base_url, token_hash, account FROM attempts WHERE {where} ORDER BY job_id, number"
-        )
-        with _told(self.path):
-            for row in self._db.execute(query, values):
-                yield Attempt(
-                    external_task_id=row[0],
-                    job_id=row[1],
-                    number=row[2],
-                    fingerprint=row[3],
-                    request=row[4],
-                    state=_decode(row[5], row[6]),
-                    polls=row[7],
-                    cost_usd=row[8],
-                    base_url=row[9],
-                    token_hash=row[10],
-                    account=row[11],
-                )
+    def _attempts(
+        self, where: str, *values: object, order: str = "job_id, number"
+    ) -> Iterator[Attempt]:
+        query = f"SELECT {COLUMNS} FROM attempts WHERE {where} ORDER BY {order}"  # noqa: S608
+        with map_errors(self.path):
+            for record in self._db.execute(query, values):
+                yield from_record(record)
 
     # -- writing
 
@@ -290,14 +228,15 @@ class Store:
         """Commit all *changes* as one transaction, flushed.
 
         Raises:
-            StateError: nothing of it was committed.
+            RefusedError: they break a rule of the state.
+            StateError: they cannot be written. In both cases none of them is committed.
         """
         if self._identity is not None and _identity(self.path) != self._identity:
             raise StateError(
                 f"{self.path} is no longer where it was when this run began: the folder was moved,"
-                " replaced or deleted under it. Nothing more is written; put it back and run again"
+                " replaced or deleted meanwhile. Nothing more is written; put it back and run again"
             )
-        with _told(self.path):
+        with map_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 for change in changes:
@@ -312,27 +251,23 @@ class Store:
         execute = self._db.execute
         match change:
             case Put(attempt):
-                execute(
-                    "INSERT OR REPLACE INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                    _record(attempt),
-                )
+                execute(PUT, to_record(attempt))
             case Withdraw(external_task_id):
                 execute("DELETE FROM attempts WHERE external_task_id = ?", (external_task_id,))
-            case Row(line):
+            case AddRow(line):
                 row = execute(_END_OF_RESULTS).fetchone()
                 ends_at = (0 if row is None else row[0]) + len(line.encode()) + 1
                 execute("INSERT INTO results (line, ends_at) VALUES (?, ?)", (line, ends_at))
-            case Proof(base_url, account, at):
-                execute(
-                    "INSERT OR REPLACE INTO lookup_proofs VALUES (?, ?, ?)", (base_url, account, at)
-                )
+            case Proof(account, at):
+                record = (account.base_url, account.key_hash, at)
+                execute("INSERT OR REPLACE INTO lookup_proofs VALUES (?, ?, ?)", record)
             case GenerationTime(kind, seconds):
                 execute(
                     "INSERT INTO generation_times (kind, seconds) VALUES (?, ?)", (kind, seconds)
                 )
-            case RunStarted(run_id, at):
+            case BeginRun(run_id, at):
                 execute("INSERT INTO runs VALUES (?, ?, NULL, NULL)", (run_id, at))
-            case RunEnded(run_id, at, exit_code):
+            case EndRun(run_id, at, exit_code):
                 execute(
                     "UPDATE runs SET finished_at = ?, exit_code = ? WHERE run_id = ?",
                     (at, exit_code, run_id),
@@ -347,22 +282,8 @@ class Store:
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
-class _told:  # noqa: N801 - reads as a word where it is used
-    """Turn what SQLite and the disk say into a StateError that a person can act on."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, sqlite3.DatabaseError | OSError):
-            raise StateError(_sentence(self._path, error)) from error
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another one of the same name; None where there is none."""
+    """Return device and inode of a file; None where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - once per commit
     except OSError:
@@ -370,93 +291,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _sentence(path: Path, error: Exception) -> str:
-    text = str(error).lower()
-    if "not a database" in text or "malformed" in text or "corrupt" in text:
-        return (
-            f"the state file {path} is damaged ({error}); nothing was sent. Restore it from a backup."
-            " Starting without it would pay again for everything it knows, so that is yours to"
-            f" decide: move {path.parent} away to begin anew"
-        )
-    if "locked" in text or "busy" in text:
-        return (
-            f"the state file {path} is locked by another program ({error}); close it and run again"
-        )
-    if "full" in text or getattr(error, "errno", None) == 28:  # ENOSPC
-        return f"no space left on the disk of {path}; make room and run again ({error})"
-    if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
-        return f"{path} cannot be written ({error}); mend its permissions and run again"
-    return f"{path} cannot be used: {error}"
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise StateError(
-            f"{path} was made by a newer release (state version {version}, this one knows"
-            f" {len(MIGRATIONS)}); install the newer kling-batch"
-        )
-    return int(version)
-
-
 def _empty() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    _migrate(connection, Path(":memory:"))
+    migrate(connection, Path(":memory:"))
     return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    for number in range(_check_version(connection, path), len(MIGRATIONS)):
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\nCOMMIT;"
-        )
-
-
-# -- states as text --------------------------------------------------------------------------
-
-_DETAIL = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_STATE_OF_NAME: dict[str, Callable[..., State]] = {state.__name__: state for state in STATES}
-
-
-def _record(attempt: Attempt) -> tuple[object, ...]:
-    state = attempt.state
-    failure = getattr(state, "failure", None)
-    return (
-        attempt.external_task_id,
-        attempt.job_id,
-        attempt.number,
-        attempt.fingerprint,
-        attempt.request,
-        type(state).__name__,
-        _DETAIL.encode(_fields(state)),
-        attempt.task_id,
-        None if failure is None else failure.kind.value,
-        getattr(state, "file", None),
-        getattr(state, "bytes", None),
-        attempt.polls,
-        attempt.cost_usd,
-        attempt.base_url,
-        attempt.token_hash,
-        attempt.account,
-    )
-
-
-def _fields(value: State | Failure | Video) -> dict[str, Any]:
-    """Return a value's fields, nested ones as dicts (`dataclasses.asdict` takes five times as long)."""
-    return {
-        name: _fields(item) if isinstance(item, Failure | Video) else item
-        for name in type(value).__slots__
-        if (item := getattr(value, name)) is not None
-    }
-
-
-def _decode(name: str, detail: str) -> State:
-    fields: dict[str, Any] = json.loads(detail)
-    for key in ("failure", "trouble"):
-        if fields.get(key) is not None:
-            fields[key] = Failure(**{**fields[key], "kind": FailureKind(fields[key]["kind"])})
-    if "video" in fields:
-        fields["video"] = Video(**fields["video"])
-    if "warnings" in fields:
-        fields["warnings"] = tuple(fields["warnings"])
-    return _STATE_OF_NAME[name](**fields)

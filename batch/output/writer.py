@@ -1,4 +1,4 @@
-"""The journal: commits for the event loop, many with one flush."""
+"""`State` on SQLite for the event loop: one thread writes, many commits share one flush."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ import threading
 import time
 from typing import NamedTuple, Self
 
-from batch.output.changes import Change, Row
-from batch.output.results_file import ResultsFile
-from batch.output.sqlite import Store
+from batch.attempt import Account, Attempt, Known
+from batch.errors import RefusedError
+from batch.output.results import ResultsFile
+from batch.output.sqlite import Database
+from batch.output.state import AddRow, Change
 
 GROUPING_S = 0.05
 
 
-class Journal:
-    """Commits changes for the event loop: one writer thread, one flush for all that waits.
+class SqliteState:
+    """`State` over a folder's database and results file.
 
-    Use as a context manager; leaving it commits what is queued and ends the thread.
+    Use as a context manager; leaving it commits what is queued and ends the thread. Reads happen on
+    the event loop, over a connection of their own: most are one row by an index.
     """
 
-    def __init__(self, store: Store, results: ResultsFile) -> None:
-        self._store = store
+    def __init__(self, database: Database, results: ResultsFile) -> None:
+        self._database = database
         self._results = results
+        self._reader = Database.open_to_read(database.path, beside_writer=True)
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._last_write = 0.0
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="state", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -35,14 +39,34 @@ class Journal:
     def __exit__(self, *_exc: object) -> None:
         self._queue.put(None)
         self._thread.join()
+        self._reader.close()
+
+    # -- reading
+
+    async def attempt(self, external_task_id: str) -> Attempt:
+        return self._reader.attempt(external_task_id)
+
+    async def holders_of(self, file: str) -> list[Attempt]:
+        return self._reader.holders_of(file)
+
+    async def owner_of(self, task_id: str) -> str | None:
+        return self._reader.owner_of(task_id)
+
+    async def proved_at(self, account: Account) -> float | None:
+        return self._reader.proved_at(account)
+
+    async def newest_task_of(self, account: Account) -> Attempt | None:
+        return self._reader.newest_task_of(account)
+
+    async def generation_times(self) -> dict[str, list[float]]:
+        return self._reader.generation_times()
+
+    async def known(self) -> dict[str, list[Known]]:
+        return self._reader.known()
+
+    # -- writing
 
     async def commit(self, *changes: Change) -> None:
-        """Return when *changes* are on disk. They get there also if the caller is cancelled.
-
-        Raises:
-            StateError: the state cannot be written; or it was, and its rows could not be appended
-                to results.jsonl, which the next run makes up for.
-        """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._queue.put(_Entry(changes, done, loop))
@@ -52,18 +76,16 @@ class Journal:
         open_for_more = True
         while open_for_more:
             entries, open_for_more = self._take()
-            if entries:
-                failure = self._write(entries)
-                loops = {entry.loop for entry in entries}
-                for loop in loops:
-                    mine = [entry.done for entry in entries if entry.loop is loop]
+            for written, failure in self._write_all(entries) if entries else ():
+                for loop in {entry.loop for entry in written}:
+                    mine = [entry.done for entry in written if entry.loop is loop]
                     if not loop.is_closed():
                         loop.call_soon_threadsafe(_settle, mine, failure)
 
     def _take(self) -> tuple[list[_Entry], bool]:
         entries: list[_Entry] = []
         item = self._queue.get()
-        # At once after a silence; in a crowd, whoever comes within the gap shares one flush.
+        # After a pause at once; commits in quick succession share one flush per gap.
         gap_s = self._last_write + GROUPING_S - time.monotonic()
         if item is not None and gap_s > 0:
             time.sleep(gap_s)
@@ -76,12 +98,19 @@ class Journal:
                 return entries, True
         return entries, False
 
+    def _write_all(self, entries: list[_Entry]) -> list[tuple[list[_Entry], Exception | None]]:
+        """Write *entries* together; each by itself where one breaks a rule, to spare the others."""
+        failure = self._write(entries)
+        if isinstance(failure, RefusedError) and len(entries) > 1:
+            return [([entry], self._write([entry])) for entry in entries]
+        return [(entries, failure)]
+
     def _write(self, entries: list[_Entry]) -> Exception | None:
         changes = [change for entry in entries for change in entry.changes]
         try:
-            self._store.write(changes)
-            self._results.append([change.line for change in changes if isinstance(change, Row)])
-        except Exception as error:  # noqa: BLE001 - handed to those who wait, whatever it is
+            self._database.write(changes)
+            self._results.append([change.line for change in changes if isinstance(change, AddRow)])
+        except Exception as error:  # noqa: BLE001 - handed to every waiting commit
             return error
         return None
 

@@ -1,7 +1,7 @@
-"""The provider's codes, and what they mean.
+"""The provider's codes, and what each of them means.
 
-Kling's numbers (API sheet, 4a) and the words of CometAPI and of new-api (4b, 4c). What to do about
-each is decided in `batch.provider.wire`, which also sees the HTTP status.
+Kling's numbers (API sheet, 4a) and the words of CometAPI and of new-api (4b, 4c).
+`batch.provider.wire` decides, since it also knows the HTTP status.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ class Verdict(Enum):
     AMBIGUOUS = auto()
 
 
+# Written by gateways on any refusal: the words know more.
+GENERIC_CODES = frozenset({"invalid_request", "invalid_request_error"})
+
 VERDICTS: dict[str, Verdict] = {
     **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), Verdict.ACCOUNT),
     **dict.fromkeys(("1100", "1101", "1102", "1103", "1304"), Verdict.ACCOUNT),
@@ -29,7 +32,8 @@ VERDICTS: dict[str, Verdict] = {
     "1302": Verdict.THROTTLED,
     "1303": Verdict.SATURATED,
     **dict.fromkeys(("1200", "1201", "1202", "1203"), Verdict.INVALID),
-    **dict.fromkeys(("invalid_request", "model_not_found", "model_price_error"), Verdict.INVALID),
+    **dict.fromkeys(("model_not_found", "model_price_error"), Verdict.INVALID),
+    **dict.fromkeys(GENERIC_CODES, Verdict.INVALID),
     **dict.fromkeys(("1300", "1301", "sensitive_words_detected"), Verdict.MODERATION),
     **dict.fromkeys(("5000", "5001", "5002"), Verdict.AMBIGUOUS),
     # The gateway has sent the request on, and lost the answer.
@@ -44,4 +48,7 @@ AUTH_CODES = frozenset({"1000", "1001", "1002", "1003", "1004", "invalid_api_key
 MISSING_CODES = frozenset({"1203", "task_not_exist", "task_not_found"})
 
 # Answers of 500 and above that surely come before any task.
-REFUSED_5XX = frozenset({(500, "invalid_request"), (503, "model_not_found")})
+REFUSED_5XX: dict[tuple[int, str | None], Verdict] = {
+    (500, "invalid_request"): Verdict.INVALID,
+    (503, "model_not_found"): Verdict.INVALID,
+}

@@ -1,6 +1,6 @@
-"""One foreign value at a time: what stands in JSON or in a header, and what it can be taken for.
+"""Readers of one foreign value each, from JSON or from a header.
 
-Each reader takes whatever `parse` may return, and returns None for what it cannot be; none raises.
+Each takes anything that `parse` returns, and returns None for a value of another kind; none raises.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
 MAX_RETRY_AFTER_S = 86_400.0
 _MAX_ID = 128  # characters; Kling's ids have 18 or 19 digits
-_MAX_URL = 8_192  # characters
 _MAX_INT = 40  # digits; a longer number stays text
+_MOMENT_FROM = 1e9  # a wait of more than 30 years; September 2001 as a moment
 _MILLISECONDS_FROM = 1e11  # an epoch beyond this (the year 5138) is in milliseconds
 
 # How languages write "nothing" where an id should be.
@@ -32,7 +31,7 @@ _NOT_IN_ID = frozenset(" /\\\ufffd")
 
 
 def parse(text: str) -> Any:
-    """Parse JSON; None if it is none, or a bomb."""
+    """Return parsed JSON, or None for anything else and for a bomb."""
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -61,10 +60,13 @@ def as_dict(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+_ERROR_KEYS = {"code", "message", "msg", "error"}
+
+
 def as_error(value: Any) -> dict[str, Any] | None:
     """Return an error that is an object, or is written into a text; other braces are just text."""
     found = as_dict(value)
-    return found if found is not None and found.keys() & {"code", "message", "error"} else None
+    return found if found is not None and _ERROR_KEYS & {key.lower() for key in found} else None
 
 
 def find(layers: Iterable[dict[str, Any]], read: Callable[[Any], T | None], *keys: str) -> T | None:
@@ -76,7 +78,12 @@ def find(layers: Iterable[dict[str, Any]], read: Callable[[Any], T | None], *key
     return None
 
 
-# -- what a value is -------------------------------------------------------------------------
+def flat(layer: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with its keys in one spelling: `errorCode` and `error_code` are `errorcode`."""
+    return {key.lower().replace("_", ""): value for key, value in layer.items()}
+
+
+# -- values -------------------------------------------------------------------------
 
 
 def identifier(value: Any) -> str | None:
@@ -86,22 +93,6 @@ def identifier(value: Any) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_ID or value.lower() in _NO_IDS:
         return None
     return value if value.isprintable() and _NOT_IN_ID.isdisjoint(value) else None
-
-
-def web_url(value: Any) -> str | None:
-    """Read a link and return it as it was given: its signature covers every character."""
-    if not isinstance(value, str) or len(value) > _MAX_URL:
-        return None
-    url = value.strip()
-    if not url.isprintable() or " " in url:
-        return None
-    try:
-        parts = urlsplit(url)
-        is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        _ = parts.port  # raises if there is one that is none
-    except ValueError:
-        return None
-    return url if is_web else None
 
 
 def positive(value: Any) -> float | None:
@@ -135,15 +126,18 @@ def header(headers: Mapping[str, str], name: str) -> str | None:
 def parse_retry_after(value: str | None, now: float) -> float | None:
     """Read a Retry-After header: seconds from *now* (epoch seconds), or None if it says nothing.
 
-    Both forms of RFC 9110 (10.2.3), and fractions. Never negative, never more than a day.
+    Both forms of RFC 9110 (10.2.3), fractions, and a moment since the epoch: a number of 10^9 and
+    above. Never negative, never more than a day.
     """
     text = (value or "").strip()[:64]
-    if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text):
-        delay = float(text)
-    else:
-        try:
-            moment = parsedate_to_datetime(text)
-            delay = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
-        except (ValueError, TypeError, OverflowError, LookupError):
-            return None
+    try:
+        if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text):
+            delay = float(text)
+            if delay >= _MOMENT_FROM and (moment := epoch(delay)) is not None:
+                delay = moment - now
+        else:
+            date = parsedate_to_datetime(text)
+            delay = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, TypeError, OverflowError, LookupError):
+        return None
     return min(max(delay, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(delay) else None

@@ -1,33 +1,22 @@
-"""What the run needs of a provider. The client implements it over HTTP, tests in memory.
+"""What a run needs of a provider. The client implements it over HTTP, the tests in memory.
 
-`submit`, `look_up` and `query` never raise for anything that the network or the provider does: what
-happened is the answer (see `batch.provider.wire`, and `Unsent` for a request that did not go out at all).
-`fetch` raises, because a stream can break at any byte; the class says what may help.
+`submit` and `query` never raise for anything that the network or the provider does: what happened is
+the answer (see `batch.provider.answers`). `fetch` raises, because a stream can break at any byte; the
+class of the error says what may help.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.job import Failure
-from batch.provider.wire import QueryAnswer, SubmitAnswer
+from batch.provider.answers import QueryAnswer, Stale, SubmitAnswer, Unsent
 
-
-@dataclass(frozen=True, slots=True)
-class Unsent:
-    """No byte of the request's body left: surely nothing was created."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The intent was too old when the request could have gone out (money rule 7). Nothing left."""
-
-    failure: Failure
+# A submission is acknowledged within this time, or never delivered (where the platform can tell
+# the kernel so): how long a request may outlive the process that has sent it.
+DELIVERED_WITHIN_S = 5.0
 
 
 class FetchError(Exception):
@@ -39,7 +28,14 @@ class FetchError(Exception):
 
 
 class BrokenFetchError(FetchError):
-    """The connection, the server or the body: the same link may work in a moment."""
+    """The connection, the server or the body: the same link may work in a moment.
+
+    *retry_after_s* is the wait that the server asked for; such a refusal is no failed try.
+    """
+
+    def __init__(self, failure: Failure, retry_after_s: float | None = None) -> None:
+        super().__init__(failure)
+        self.retry_after_s = retry_after_s
 
 
 class ExpiredLinkError(FetchError):
@@ -47,7 +43,7 @@ class ExpiredLinkError(FetchError):
 
 
 class UselessPartError(FetchError):
-    """What was fetched so far cannot be continued: start from zero."""
+    """The part that was fetched so far cannot be resumed: start from zero."""
 
 
 class Stream(Protocol):
@@ -55,17 +51,17 @@ class Stream(Protocol):
 
     @property
     def start(self) -> int:
-        """Which byte of the file the body begins with: what was asked for, or 0."""
+        """The byte of the file at which the body begins: the requested one, or 0."""
         ...
 
     @property
     def total(self) -> int | None:
-        """How many bytes the whole file has, if the server says so."""
+        """The size of the whole file in bytes, if the server tells it."""
         ...
 
     @property
     def validator(self) -> str | None:
-        """What to send as If-Range to go on with this very file later."""
+        """The value of If-Range with which this very file is resumed later."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -83,15 +79,17 @@ class VideoApi(Protocol):
     async def submit(
         self, body: dict[str, Any], *, not_after: float, resent: bool
     ) -> SubmitAnswer | Unsent | Stale:
-        """Ask for a video; this is what costs money. Never repeats itself.
+        """Request a video, once; this costs money.
 
-        Nothing goes out when the clock's monotonic time is past *not_after* at the moment of
-        sending. *resent* tells that this external id may have been sent before.
+        Args:
+            body: The request, with its `external_task_id`.
+            not_after: Nothing is sent once the clock's monotonic time is past this.
+            resent: Whether this external id may have been sent before.
         """
         ...
 
     async def query(self, identifier: str) -> QueryAnswer:
-        """Ask for a task by its task id or by its external id. Free, and safe to repeat."""
+        """Return a task by its task id or by its external id. Free, and safe to repeat."""
         ...
 
     def fetch(
@@ -99,6 +97,9 @@ class VideoApi(Protocol):
     ) -> AbstractAsyncContextManager[Stream]:
         """Open a signed link at byte *start*, if the file is still the one of *validator*.
 
-        Never carries the API key. Raises the errors of this module on entering.
+        The API key goes along only to the API's own origin.
+
+        Raises:
+            FetchError: On entering; the class says what may help.
         """
         ...

@@ -1,11 +1,8 @@
-"""Every shape in which an answer comes, made one.
+"""Every shape in which an answer comes, made one `Reading`.
 
-Five shapes of success and six of error reach us (Kling's own, CometAPI's, new-api's wrapper, a bare
-task, a task in `data`, JSON inside a message, HTML, text, nothing). This is the one place that
-knows them; what an answer means is judged in `batch.provider.wire`.
-
-Kling's own shape is nearly every answer, and is read first, by plain look-ups (`_read_native`).
-Whatever is not exactly that goes to `_read_any`, which would have said the same of it.
+Tasks come in Kling's own envelope, in new-api's, bare or in `data`; errors also as CometAPI's, as JSON
+inside a message, as HTML, text or nothing. Only this module knows the shapes; `batch.provider.wire`
+judges what an answer means.
 """
 
 from __future__ import annotations
@@ -13,61 +10,35 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from batch.provider.codes import OK_WORDS, VERDICTS
+from batch.provider.answers import Task, TaskStatus
+from batch.provider.codes import GENERIC_CODES, OK_WORDS, VERDICTS
 from batch.provider.fields import (
     as_dict,
     as_error,
     epoch,
     find,
+    flat,
     header,
     identifier,
     parse,
     positive,
-    web_url,
 )
+from batch.provider.links import only_url, other_link, own_link
+from batch.provider.words import plain
 from batch.redact import clean
 
 _MAX_DATA = 4  # root → data → data.data → data.data.data
-_MAX_LAYERS = 16  # objects of one answer that are looked at
-_MAX_SAID = 2_000  # characters of a message that are searched for its meaning
-_MAX_HEARD = 4_000  # characters of what is said that are looked at
-
-
-class TaskStatus(StrEnum):
-    """Where a task stands. What we do not know is `UNKNOWN`, and is asked for again."""
-
-    SUBMITTED = "submitted"
-    PROCESSING = "processing"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task as the provider tells it, whatever the envelope.
-
-    *url* is signed and therefore a secret; *message* is the reason of a failure, cleaned; the two
-    times are seconds since the epoch, and their difference at the end is the generation time.
-    """
-
-    task_id: str
-    status: TaskStatus
-    url: str | None = field(default=None, repr=False)
-    message: str = ""
-    video_duration_s: float | None = None
-    external_task_id: str | None = None
-    created_at: float | None = None
-    updated_at: float | None = None
-    request_id: str | None = None
+_MAX_LAYERS = 16  # objects of one answer that are read
+_MAX_SAID = 2_000  # characters of a message that are searched
+_MAX_HEARD = 4_000  # characters of all messages that are read
 
 
 class Body(StrEnum):
-    """What came, in the words of a message to the person."""
+    """What came, in the words of a message to the user."""
 
     JSON = "without a task id"
     HTML = "with a page of HTML instead of JSON"
@@ -80,15 +51,18 @@ class Reading:
     """An answer, whatever its shape.
 
     *code* is the one that decides (lower case; None where there is none, or one that says "ok"),
-    *has_error* whether the body itself, in JSON, speaks of an error; *has_status* whether it says how
-    the task stands; *has_task_id* whether the task is named by that key, and not just by an `id`,
-    which may be an error's own.
+    *message* the sentence for people, *words* all that is said of an error, as `words.plain` writes
+    it; *status* the HTTP status of a refusal that the body itself gives as its code. *has_error*:
+    the body itself, in JSON, speaks of an error; *has_status*: it says how the task stands;
+    *has_task_id*: the task is named by that key, and not just by an `id`, which may be an error's.
     """
 
     body: Body
     task: Task | None = None
     code: str | None = None
     message: str = ""
+    words: str = ""
+    status: int | None = None
     request_id: str | None = None
     has_error: bool = False
     has_status: bool = False
@@ -102,100 +76,70 @@ def read_answer(body: bytes, headers: Mapping[str, str]) -> Reading:
     if root is None:
         kind = Body.EMPTY if not text else Body.HTML if text.startswith("<") else Body.OTHER
         return Reading(kind, request_id=_header_id(headers))
-    return _read_native(root, headers) or _read_any(root, headers)
-
-
-# -- Kling's own shape -----------------------------------------------------------------------
-
-_ENVELOPE_KEYS = frozenset({"code", "message", "request_id", "data"})
-_TASK_KEYS = frozenset(
-    {"task_id", "task_status", "task_status_msg", "task_info", "task_result"}
-    | {"created_at", "updated_at"}
-)
-_STATUSES = {
-    **dict.fromkeys(("submitted", "queued", "pending", "not_start"), TaskStatus.SUBMITTED),
-    **dict.fromkeys(("processing", "in_progress", "running"), TaskStatus.PROCESSING),
-    **dict.fromkeys(("succeed", "succeeded", "success"), TaskStatus.SUCCEEDED),
-    **dict.fromkeys(("completed", "done"), TaskStatus.SUCCEEDED),
-    **dict.fromkeys(("failed", "failure", "fail", "error"), TaskStatus.FAILED),
-    **dict.fromkeys(("canceled", "cancelled"), TaskStatus.FAILED),
-}
-# What a bare `status` says of a request, not of a task (JSend's words).
-_REQUEST_WORDS = frozenset({"error", "fail"})
-
-
-def _read_native(root: dict[str, Any], headers: Mapping[str, str]) -> Reading | None:
-    """Read `{code: 0, message, request_id, data: {task}}`; None if anything is not as documented.
-
-    A key that is not expected is such a thing too: it might hold what the general reader looks for.
-    """
-    data, message = root.get("data"), root.get("message")
-    if not (isinstance(data, dict) and isinstance(message, str)) or root.get("code") != 0:
-        return None
-    is_expected = root.keys() <= _ENVELOPE_KEYS and data.keys() <= _TASK_KEYS
-    if not is_expected or message.lower() not in OK_WORDS or data.get("task_status_msg"):
-        return None
-    word, info, video = data.get("task_status"), data.get("task_info") or {}, _native_video(data)
-    status = _STATUSES.get(word) if isinstance(word, str) else None
-    task_id = identifier(data.get("task_id"))
-    if status is None or task_id is None or video is None or not isinstance(info, dict):
-        return None
-    request_id = identifier(root.get("request_id")) or _header_id(headers)
-    task = Task(
-        task_id,
-        status,
-        web_url(video.get("url")),
-        "",
-        positive(video.get("duration")),
-        identifier(info.get("external_task_id")),
-        epoch(data.get("created_at")),
-        epoch(data.get("updated_at")),
-        request_id,
-    )
-    return Reading(Body.JSON, task, request_id=request_id, has_status=True, has_task_id=True)
-
-
-def _native_video(data: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the one video of a task, {} if there is none yet, None if there is anything else."""
-    result = data.get("task_result")
-    if not result:
-        return {}
-    videos = result.get("videos") if isinstance(result, dict) else None
-    if isinstance(videos, list) and len(videos) == 1 and isinstance(videos[0], dict):
-        return videos[0]
-    return None
+    return _read_object(root, headers)
 
 
 # -- any shape -------------------------------------------------------------------------------
 
 
-def _read_any(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
+# Where an answer says what went wrong; keys as `flat` writes them.
+_CODES = ("code", "errorcode", "errcode")
+_STATUS_CODES = (*_CODES, "status", "statuscode", "httpstatus")
+_NESTED = ("error", "message", "detail", "errors", "responsemetadata")
+_TYPES = ("type", "reason", "error")  # names of errors, of which only the known ones are codes
+_SAID = ("message", "msg", "detail", "error", "errormessage", "errormsg", "errmsg")
+_ALSO_SAID = ("errordescription", "title", "reason", "type", *_CODES)
+
+
+def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
     tasks, layers = _unfold(root)
     task_id = _task_id(tasks)
-    words = _status_words(tasks, task_id)
-    codes = [_code_text(layer["code"]) for layer in layers if "code" in layer]
-    code = _deciding(codes)
-    said = find(layers, _sentence, "message", "msg", "detail", "error") or ""
+    states = _status_words(tasks, task_id)
+    codes = [_code_text(layer[key]) for layer in layers for key in _CODES if key in layer]
+    types = [_code_text(layer.get(key)) for layer in layers for key in _TYPES]
+    code = _deciding([*codes, *(word for word in types if word in VERDICTS)])
+    said = find(layers, _sentence, *_SAID) or find(layers, _bare_word, *_SAID) or ""
     inside = _REQUEST_ID.search(said)
-    request_id = find(layers, identifier, "request_id") or identifier(inside and inside[1])
+    request_id = find(layers, identifier, "requestid") or identifier(inside and inside[1])
     request_id = request_id or _header_id(headers)
     has_ok = not OK_WORDS.isdisjoint(codes)
+    is_refused = bool(root.get("error")) or root.get("success") is False
+    has_error = code is not None or is_refused or (bool(said) and not has_ok)
     return Reading(
         Body.JSON,
-        task=None if task_id is None else _read_task(tasks, task_id, words, said, request_id),
+        task=None if task_id is None else _read_task(tasks, task_id, states, said, request_id),
         code=code,
         message=clean(_REQUEST_ID.sub("", said), limit=_MAX_SAID),
+        words=_all_words(layers) if has_error else "",
+        status=next(filter(None, map(_http_status, layers)), None),
         request_id=request_id,
-        has_error=code is not None or bool(root.get("error")) or (bool(said) and not has_ok),
-        has_status=bool(words),
-        has_task_id=find(tasks, identifier, "task_id") is not None,
+        has_error=has_error,
+        has_status=bool(states),
+        has_task_id=find(tasks, identifier, *_TASK_IDS) is not None,
     )
+
+
+def _all_words(layers: list[dict[str, Any]]) -> str:
+    """Return all that is said of an error, as `plain` writes it; a code that says nothing is left out."""
+    said = [layer[key] for layer in layers for key in (*_SAID, *_ALSO_SAID) if key in layer]
+    texts = dict.fromkeys(text[:_MAX_SAID] for text in said if isinstance(text, str))
+    spoken = (text for text in texts if text.strip().lower() not in GENERIC_CODES)
+    return plain(_REQUEST_ID.sub("", " / ".join(spoken)[:_MAX_HEARD]))
+
+
+def _http_status(layer: dict[str, Any]) -> int | None:
+    """Read the HTTP status of a refusal that a layer gives as its code."""
+    for key in _STATUS_CODES:
+        value = layer.get(key)
+        if isinstance(value, str | int) and re.fullmatch("[45][0-9][0-9]", str(value)):
+            return int(value)
+    return None
 
 
 def _unfold(root: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the layers that may hold the task, and all that may hold an error; outermost first.
 
-    A task inside an *error's* text is the upstream's, under an id that means nothing here.
+    A task inside the text of an error is the upstream's, under an id that means nothing here.
     """
     tasks = [root]
     while len(tasks) < _MAX_DATA and (inner := as_dict(tasks[-1].get("data"))) is not None:
@@ -203,9 +147,9 @@ def _unfold(root: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, 
     layers: list[dict[str, Any]] = []
     queue = deque(tasks)
     while queue and len(layers) < _MAX_LAYERS:
-        layer = queue.popleft()
+        layer = flat(queue.popleft())
         layers.append(layer)
-        nested = (as_error(layer[key]) for key in ("error", "message") if key in layer)
+        nested = (as_error(layer[key]) for key in _NESTED if key in layer)
         queue.extend(found for found in nested if found is not None)
     return tasks, layers
 
@@ -227,13 +171,17 @@ def _deciding(found: list[str | None]) -> str | None:
 
 
 def _sentence(value: Any) -> str | None:
-    """Read what is said for people, unless that is just "SUCCEED"."""
+    """Read what is said for people, unless that is just "SUCCEED" or just "error"."""
+    return None if _word(value) in _REQUEST_WORDS else _bare_word(value)
+
+
+def _bare_word(value: Any) -> str | None:
     if not isinstance(value, str) or not (word := value.strip().lower()) or word in OK_WORDS:
         return None
     return None if as_error(value) is not None else value[:_MAX_HEARD]
 
 
-# Bounded on every side: it is searched for in what anybody may have written.
+# Bounded on every side: the text may be hostile.
 _REQUEST_ID = re.compile(r"(?i)\(request[ _]id:\s{0,9}([^\s)]{1,128})\s{0,9}\)")
 
 
@@ -243,27 +191,43 @@ def _header_id(headers: Mapping[str, str]) -> str | None:
 
 # -- a task in any shape ---------------------------------------------------------------------
 
+_TASK_IDS = ("task_id", "taskId")
+_STATUSES = {
+    **dict.fromkeys(("submitted", "queued", "pending", "not_start"), TaskStatus.SUBMITTED),
+    **dict.fromkeys(("processing", "in_progress", "running"), TaskStatus.PROCESSING),
+    **dict.fromkeys(("succeed", "succeeded", "success"), TaskStatus.SUCCEEDED),
+    **dict.fromkeys(("completed", "done"), TaskStatus.SUCCEEDED),
+    **dict.fromkeys(("failed", "failure", "fail", "error"), TaskStatus.FAILED),
+    **dict.fromkeys(("canceled", "cancelled"), TaskStatus.FAILED),
+}
+# What a bare `status` says of a request, not of a task (JSend's words).
+_REQUEST_WORDS = frozenset({"error", "fail"})
+
 
 def _task_id(tasks: list[dict[str, Any]]) -> str | None:
     # `id` alone may be anything's; beside a status it is the task of the newer API.
     beside_status = [
         layer for layer in tasks if _word(layer.get("status")) not in {"", *_REQUEST_WORDS}
     ]
-    return find(tasks, identifier, "task_id") or find(beside_status, identifier, "id")
+    return find(tasks, identifier, *_TASK_IDS) or find(beside_status, identifier, "id")
 
 
 def _read_task(
     tasks: list[dict[str, Any]], task_id: str, words: list[str], said: str, request_id: str | None
 ) -> Task:
     videos = [video for layer in tasks for video in _videos(layer)]
-    url = find(videos, web_url, "url") or find(tasks, web_url, "result_url")
+    link = own_link(tasks, videos)
+    if link is None and _may_have_succeeded(words):
+        link = other_link(tasks)
+    status = _status(words, has_url=link is not None)
     infos = [info for layer in tasks if (info := as_dict(layer.get("task_info"))) is not None]
-    reason = find(tasks, _sentence, "task_status_msg") or find(tasks, _sentence, "fail_reason")
+    reason = find(tasks, _sentence, "task_status_msg") or find(tasks, _reason, "fail_reason")
+    reason = _REQUEST_ID.sub("", reason or said)
     return Task(
         task_id=task_id,
-        status=_status(words, has_url=url is not None),
-        url=url,
-        message=clean(_REQUEST_ID.sub("", reason or said)),
+        status=status,
+        url=link if status is TaskStatus.SUCCEEDED else None,
+        message=clean(_doubt(words, reason) if status is TaskStatus.UNKNOWN else reason),
         video_duration_s=find(videos, positive, "duration"),
         external_task_id=find([*infos, *tasks], identifier, "external_task_id"),
         created_at=find(tasks, epoch, "created_at", "create_time", "submit_time"),
@@ -272,17 +236,33 @@ def _read_task(
     )
 
 
+def _reason(value: Any) -> str | None:
+    """Read the reason of a failure; some relays put the link of a success there."""
+    return None if only_url(value) else _sentence(value)
+
+
+def _doubt(words: list[str], reason: str) -> str:
+    """Say why a status is not believed, with the provider's words."""
+    told = f": {reason}" if reason else ""
+    if not words:
+        return reason
+    if _STATUSES.get(words[0]) is TaskStatus.FAILED:
+        deeper = ", ".join(dict.fromkeys(words[1:]))
+        return f"the gateway says {words[0]}{told}; the task inside says {deeper}"
+    return f"the status {words[0]!r} is not known{told}"
+
+
 def _word(value: Any) -> str:
     return re.sub(r"[\s-]+", "_", value.strip().lower()) if isinstance(value, str) else ""
 
 
 def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]:
-    """Return what is said of the task itself, outermost first.
+    """Return the statuses of the task itself, outermost first.
 
     `task_status` is the task's wherever it stands. A bare `status` may be that of the request: it
     is read only beside an id, in the layer that names the task or below, or inside an envelope that
-    says itself that the request went well; and there is no failure of the task in an answer that
-    has an error code, for it is the answer that failed.
+    reports success; and never as a failure in an answer with an error code, for then the request
+    has failed, not the task.
     """
     words: list[str] = []
     is_inside = is_error = is_well = False
@@ -301,12 +281,18 @@ def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]
     return words
 
 
-def _status(words: list[str], *, has_url: bool) -> TaskStatus:
-    """Read the outermost status that we know.
+def _may_have_succeeded(words: list[str]) -> bool:
+    """Return whether a link in any place may be the result: what a failed task links to is not."""
+    known = {_STATUSES.get(word) for word in words}
+    return TaskStatus.SUCCEEDED in known and TaskStatus.FAILED not in known
 
-    A "success" without a link gives way to what a deeper layer says: it may have been that of the
-    request, and new-api has called failed tasks successful. A failure is believed only where no
-    deeper layer knows better: a new task would be paid for while this one lives.
+
+def _status(words: list[str], *, has_url: bool) -> TaskStatus:
+    """Return the outermost known status.
+
+    A "success" without a link yields to a deeper layer: it may have been that of the request, and
+    new-api has called failed tasks successful. A failure is believed only where no deeper layer
+    contradicts it: a new task would be paid for while this one lives.
     """
     known = [status for word in words if (status := _STATUSES.get(word)) is not None]
     if not has_url and known[:1] == [TaskStatus.SUCCEEDED]:

@@ -1,51 +1,71 @@
 """The provider's HTTP contract without I/O: status, headers and bytes in, values out.
 
-`batch.provider.shapes` makes one reading of whatever came; here `read_submit`, `read_query` and
-`read_callback` judge it. Two rules decide what an answer to a POST means:
+`batch.provider.shapes` makes one reading of whatever came; `read_submit`, `read_query`,
+`read_callback` and `task_failure` judge it. Nothing in here raises on bad input.
 
-- A task id, in any shape, is a task: somebody has paid. Everything else it says comes second.
-- Only what is *known* to have created nothing may be sent again. What says nothing is `Ambiguous`.
+What an answer to a POST means, by order of authority. The first row that applies decides:
 
-The code in the body counts, not the HTTP status alone (a 429 may be an empty account, a 200 may be
-a refusal), and a message is read only where there is no code. Nothing in here raises on bad input.
+| | the answer | verdict |
+| - | --- | --- |
+| 1 | a task id, in any shape, under any status | created |
+| 2 | status 3xx | account: the base URL is wrong |
+| 3 | status 5xx | ambiguous, but for a code of account or saturation, and two documented refusals |
+| 4 | words that say the external id is taken; 1201 when resent | exists |
+| 5 | a code of Kling's, wherever it stands, or a known word | as `codes` says |
+| 6 | status 401, 402, 407 | account |
+| 7 | status 408, 409, 425, 444, 460, 499 | ambiguous |
+| 8 | words: no credit, a bad key, a wrong route | account |
+| 9 | status 429, or words: all slots taken; too many requests, overloaded | saturated; throttled |
+| 10 | words: timed out, connection reset, internal error | ambiguous |
+| 11 | words of moderation | moderation |
+| 12 | status 403 | throttled with the words of row 15, else account |
+| 13 | words: upstream, bad response | ambiguous |
+| 14 | words: invalid, unsupported | invalid request |
+| 15 | words: busy, maintenance, try again | throttled |
+| 16 | status 4xx with an error in JSON; 413, 422 | invalid request |
+| 17 | anything else | ambiguous |
+
+The status is that of HTTP. Where it is a 2xx or a plain 400, a status of 400 to 599 that the body
+gives as its code takes its place: gateways wrap refusals so. The words of a 2xx count only where its
+body speaks of an error. `invalid_request` is a code that gateways write on any refusal: it holds where
+rows 8, 9, 11 and 15 do not apply, and is never ambiguous. Only what is *known* to have created nothing
+may be sent again: a look-up costs nothing, and a task that is given up is paid for again.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from batch.job import Failure, FailureKind
-from batch.provider.codes import AUTH_CODES, MISSING_CODES, REFUSED_5XX, VERDICTS, Verdict
+from batch.provider import words
+from batch.provider.answers import (
+    AccountRefused,
+    Ambiguous,
+    Created,
+    Exists,
+    Found,
+    NotFound,
+    QueryAnswer,
+    Refused,
+    Saturated,
+    SubmitAnswer,
+    Task,
+    TaskStatus,
+    Throttled,
+    Unavailable,
+)
+from batch.provider.codes import (
+    AUTH_CODES,
+    GENERIC_CODES,
+    MISSING_CODES,
+    REFUSED_5XX,
+    VERDICTS,
+    Verdict,
+)
 from batch.provider.fields import header, parse_retry_after
-from batch.provider.shapes import Reading, Task, TaskStatus, read_answer
+from batch.provider.shapes import Body, Reading, read_answer
 from batch.redact import clean
-
-__all__ = [
-    "RETENTION_S",
-    "SUBMIT_PATH",
-    "AccountRefused",
-    "Ambiguous",
-    "Created",
-    "Exists",
-    "Found",
-    "NotFound",
-    "QueryAnswer",
-    "Refused",
-    "Saturated",
-    "SubmitAnswer",
-    "Task",
-    "TaskStatus",
-    "Throttled",
-    "Unavailable",
-    "read_callback",
-    "read_query",
-    "read_submit",
-    "task_failure",
-    "task_path",
-]
 
 RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 SUBMIT_PATH = "/kling/v1/videos/text2video"
@@ -59,123 +79,26 @@ def task_path(identifier: str) -> str:
     return f"{SUBMIT_PATH}/{quote(identifier, safe='', errors='replace')}"
 
 
-# -- what an answer can be -------------------------------------------------------------------
+# -- an answer to a POST ---------------------------------------------------------------------
 
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """There is a task, and it is ours. It may have failed already."""
-
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class Exists:
-    """This external id was used before: the task was created earlier. Look it up."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Throttled:
-    """Too fast. Surely not created; again later, same id."""
-
-    failure: Failure
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Saturated:
-    """All slots are taken (1303). Surely not created; again when one is free, same id."""
-
-    failure: Failure
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """This one request is refused, for ever: `invalid_request` or `moderation`."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class AccountRefused:
-    """The whole account is refused (key, credit, permission, base URL). Surely not created."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Ambiguous:
-    """Nobody knows whether there is a task now."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The task as it stands."""
-
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class NotFound:
-    """The API, not a proxy, says that it has no such task (yet)."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Unavailable:
-    """No usable answer to a question that may be asked again for nothing."""
-
-    failure: Failure
-    retry_after_s: float | None = None
-
-
-SubmitAnswer = Created | Exists | Throttled | Saturated | Refused | AccountRefused | Ambiguous
-QueryAnswer = Found | NotFound | Unavailable | AccountRefused
-
-
-# -- what it means ---------------------------------------------------------------------------
-
-_ACCOUNT_STATUSES = {401, 402, 403, 407}
 # Below 500, and yet they say only that somebody on the way gave up waiting, or that there is such a
 # request already: time-outs, too early, a conflict, and those of nginx and of load balancers.
-_UNSURE_STATUSES = {408, 409, 425, 444, 460, 499}
-
-_CREDIT = re.compile(
-    r"(?i)insufficient.{0,24}(quota|balance|credit|fund)|exceeded your current quota|in arrears"
-    r"|(quota|balance|credits?)\b.{0,24}(not enough|insufficient|exhausted|depleted|used up)"
-    r"|resource pack.{0,12}(depleted|exhausted|expired)|余额不足|额度不足|额度已用尽"
-)
-_PARALLEL = re.compile(r"(?i)parallel task|concurren")
-_ROUTE = re.compile(r"(?i)invalid url|unsupported relay mode|no route|cannot (post|get)\b")
-_SAFETY = re.compile(
-    r"(?i)risk control|content (security|policy)|sensitive (word|content|information)"
-    r"|moderation|polic(y|ies)\b|violat|prohibit|nsfw|inappropriate|unsafe|flagged|敏感|风控|违规"
-)
-_INVALID = re.compile(r"(?i)\binvalid\b|unsupported|not supported|exceeds?\b|must be\b")
-_TAKEN = re.compile(
-    r"(?i)duplicat|already (exist|been used|used)|\bexists\b|\bunique\b|已存在|重复"
-)
-# What those write who have sent the request on, and lost the answer.
-_UNSURE = re.compile(
-    r"(?i)timed?[ _-]?out|time[ _-]?out|deadline exceeded|context cancel|upstream|being processed"
-    r"|connection (was )?(reset|closed|aborted)|bad gateway|超时|处理中"
-)
-_EXTERNAL = re.compile(r"(?i)external[ _]?task[ _]?id")
+_UNSURE_STATUSES = frozenset({408, 409, 425, 444, 460, 499})
+_ACCOUNT_STATUSES = frozenset({401, 402, 407})
 
 
 def read_submit(
     status: int, headers: Mapping[str, str], body: bytes, *, resent: bool, now: float
 ) -> SubmitAnswer:
-    """Say what an answer to a POST means (the table of the job's life).
+    """Return what an answer to a POST means.
 
-    *resent* tells that this very external id may have been sent before: then a 1201, which stands
-    for a bad value and for an id that exists, is the latter. *now* is the epoch time in seconds.
+    Args:
+        status: The HTTP status.
+        headers: The headers, in any case.
+        body: The body, of any size and kind.
+        resent: Whether this very external id may have been sent before: then a 1201, which stands
+            for a bad value and for an id that exists, is the latter.
+        now: The epoch time in seconds.
     """
     reading = read_answer(body, headers)
     # `id` beside a status is enough for a task only where the answer claims success.
@@ -185,13 +108,17 @@ def read_submit(
     if task is not None and reading.has_task_id:
         return Created(task)
     retry_after_s = parse_retry_after(header(headers, "retry-after"), now)
-    verdict = _by_code(status, reading, resent=resent) or _by_status(status, reading)
+    verdict = _verdict(_told_status(status, reading), reading, resent=resent)
     failure = _failure(_KINDS[verdict], status, reading)
-    if verdict is Verdict.THROTTLED:
-        return Throttled(failure, retry_after_s)
-    if verdict is Verdict.SATURATED:
-        return Saturated(failure, retry_after_s)
-    return _PLAIN_ANSWERS[verdict](failure)
+    match verdict:
+        case Verdict.THROTTLED:
+            return Throttled(failure, retry_after_s)
+        case Verdict.SATURATED:
+            return Saturated(failure, retry_after_s)
+        case Verdict.AMBIGUOUS:
+            return Ambiguous(failure, is_page=_is_page(status, reading))
+        case _:
+            return _PLAIN_ANSWERS[verdict](failure)
 
 
 _KINDS = {
@@ -208,25 +135,44 @@ _PLAIN_ANSWERS: dict[Verdict, Callable[[Failure], SubmitAnswer]] = {
     Verdict.EXISTS: Exists,
     Verdict.INVALID: Refused,
     Verdict.MODERATION: Refused,
-    Verdict.AMBIGUOUS: Ambiguous,
 }
 
 
-def _by_code(status: int, reading: Reading, *, resent: bool) -> Verdict | None:
-    """Judge by what the body says, as far as that settles it."""
-    verdict = VERDICTS.get(reading.code or "")
+def _told_status(status: int, reading: Reading) -> int:
+    """Return the status that counts: the body's own where HTTP says nothing in particular."""
+    says_nothing = 200 <= status < 300 or status == 400
+    return reading.status if says_nothing and reading.status is not None else status
+
+
+def _verdict(status: int, reading: Reading, *, resent: bool) -> Verdict:
+    """Go down the table of this module."""
     if 300 <= status < 400:
         return Verdict.ACCOUNT
+    code = VERDICTS.get(reading.code or "")
     if status >= 500:
-        # A 5xx says nothing, unless the body names a cause that comes before any task.
-        has_cause = verdict in {Verdict.ACCOUNT, Verdict.SATURATED}
-        is_settled = has_cause or (status, reading.code) in REFUSED_5XX
-        return verdict if is_settled else Verdict.AMBIGUOUS
+        if code in {Verdict.ACCOUNT, Verdict.SATURATED}:
+            return code
+        refused = REFUSED_5XX.get((status, reading.code))
+        is_account = refused is not None and _is_about_account(reading.words)
+        return Verdict.ACCOUNT if is_account else refused or Verdict.AMBIGUOUS
     if reading.has_error and _says_exists(reading, resent=resent):
         return Verdict.EXISTS
-    if status in _ACCOUNT_STATUSES and verdict is Verdict.INVALID:
-        return Verdict.ACCOUNT  # the gateway calls a bad key "invalid_request" too
-    return verdict
+    is_generic = reading.code in GENERIC_CODES
+    if code is not None and not is_generic:
+        # The gateway calls a bad key invalid too.
+        is_account = code is Verdict.INVALID and status in {*_ACCOUNT_STATUSES, 403}
+        return Verdict.ACCOUNT if is_account else code
+    if status in _ACCOUNT_STATUSES:
+        return Verdict.ACCOUNT
+    if status in _UNSURE_STATUSES:
+        return Verdict.AMBIGUOUS
+    verdict = _by_words(status, reading.words, is_generic=is_generic)
+    if verdict is not None:
+        return verdict
+    is_refused = reading.has_error and 400 <= status < 500
+    return (
+        Verdict.INVALID if is_generic or is_refused or status in {413, 422} else Verdict.AMBIGUOUS
+    )
 
 
 def _says_exists(reading: Reading, *, resent: bool) -> bool:
@@ -234,36 +180,50 @@ def _says_exists(reading: Reading, *, resent: bool) -> bool:
     if is_1201 and resent:
         return True
     # An id that may have been sent before needs no name to be the one that is taken.
-    names_id = is_1201 or resent or _EXTERNAL.search(reading.message) is not None
-    is_taken = _TAKEN.search(reading.message) is not None
-    return names_id and is_taken and "not exist" not in reading.message.lower()
+    names_id = is_1201 or resent or words.EXTERNAL.search(reading.words) is not None
+    is_taken = words.TAKEN.search(reading.words) is not None
+    return names_id and is_taken and words.ABSENT.search(reading.words) is None
 
 
-def _by_status(status: int, reading: Reading) -> Verdict:
-    """Judge an answer below 500 whose code is absent or unknown."""
-    if status in _ACCOUNT_STATUSES:
-        return Verdict.ACCOUNT  # a firewall's page too: it refuses before anything is created
-    if status == 429:
-        return _by_words(reading, otherwise=Verdict.THROTTLED)
-    if status in _UNSURE_STATUSES:
-        return Verdict.AMBIGUOUS  # a look-up costs nothing; a task given up is paid for again
-    if (reading.has_error and 400 <= status < 500) or status in {413, 422}:
-        return _by_words(reading, otherwise=Verdict.INVALID)
-    return Verdict.AMBIGUOUS
-
-
-def _by_words(reading: Reading, *, otherwise: Verdict) -> Verdict:
-    if _CREDIT.search(reading.message) or _ROUTE.search(reading.message):
+def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
+    """Judge by words, and by what is left to the status (rows 8 to 15)."""
+    if _is_about_account(said):
         return Verdict.ACCOUNT
-    if otherwise is Verdict.THROTTLED:
-        return Verdict.SATURATED if _PARALLEL.search(reading.message) else otherwise
-    if _UNSURE.search(f"{reading.code} {reading.message}"):
+    if words.PARALLEL.search(said):
+        return Verdict.SATURATED
+    if status == 429 or words.THROTTLED.search(said):
+        return Verdict.THROTTLED
+    if not is_generic and words.UNSURE.search(said):
         return Verdict.AMBIGUOUS
-    return Verdict.MODERATION if _SAFETY.search(reading.message) else otherwise
+    if words.MODERATION.search(said):
+        return Verdict.MODERATION
+    if status == 403:
+        return Verdict.THROTTLED if words.NOT_NOW.search(said) else Verdict.ACCOUNT
+    if not is_generic and words.UPSTREAM.search(said):
+        return Verdict.AMBIGUOUS
+    if words.INVALID.search(said):
+        return Verdict.INVALID
+    return Verdict.THROTTLED if words.NOT_NOW.search(said) else None
+
+
+def _is_about_account(said: str) -> bool:
+    """Return whether words are about credit, the key or the route, which all jobs share."""
+    is_locked = words.KEY.search(said) is not None or words.ROUTE.search(said) is not None
+    return is_locked or words.says_no_credit(said)
+
+
+def _is_page(status: int, reading: Reading) -> bool:
+    """Return whether no API has answered: a page, or a 404 or 405 that is none of its own."""
+    if status >= 500 or status in _UNSURE_STATUSES:  # a gateway's page about what is behind it
+        return False
+    return reading.body is Body.HTML or (status in {404, 405} and not reading.has_error)
+
+
+# -- an answer to a GET ----------------------------------------------------------------------
 
 
 def read_query(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> QueryAnswer:
-    """Say what an answer to a GET means. *now* is the epoch time in seconds.
+    """Return what an answer to a GET means. *now* is the epoch time in seconds.
 
     The caller compares the ids: a provider may answer with another task than the one asked for.
     """
@@ -272,32 +232,35 @@ def read_query(status: int, headers: Mapping[str, str], body: bytes, *, now: flo
     is_task = 200 <= status < 300 and (reading.has_status or not reading.has_error)
     if is_task and reading.task is not None:
         return Found(reading.task)
-    if _is_locked_out(status, reading):
+    told = _told_status(status, reading)
+    if _is_locked_out(told, reading):
         return AccountRefused(_failure(FailureKind.ACCOUNT, status, reading))
-    if _is_missing(status, reading):
+    if _is_missing(told, reading):
         return NotFound(_failure(FailureKind.PROVIDER, status, reading))
-    kind = FailureKind.RATE_LIMITED if status == 429 else FailureKind.PROVIDER
+    kind = FailureKind.RATE_LIMITED if told == 429 else FailureKind.PROVIDER
     retry_after_s = parse_retry_after(header(headers, "retry-after"), now)
-    return Unavailable(_failure(kind, status, reading), retry_after_s)
+    failure = _failure(kind, status, reading)
+    return Unavailable(failure, retry_after_s, is_page=_is_page(status, reading))
 
 
 def _is_missing(status: int, reading: Reading) -> bool:
-    """Tell whether the API itself says so; a proxy's 404 and a wrong path prove nothing."""
-    if status >= 500 or status == 429 or _ROUTE.search(reading.message):
+    """Return whether the API itself says so; a proxy's 404 and a wrong path prove nothing."""
+    if status >= 500 or status == 429 or words.ROUTE.search(reading.words):
         return False
     return reading.code in MISSING_CODES or (status == 404 and reading.has_error)
 
 
 def _is_locked_out(status: int, reading: Reading) -> bool:
-    """Tell whether the key itself is refused. Looking costs nothing, so credit does not matter."""
+    """Return whether the key itself is refused. A query costs nothing: credit does not matter."""
     if status >= 500 or status == 429:
         return False
     if status == 401 or reading.code in AUTH_CODES:
         return True
     code = VERDICTS.get(reading.code or "")
     is_credit = code is Verdict.ACCOUNT and reading.code != "1103"
-    is_credit = is_credit or _CREDIT.search(reading.message) is not None
-    return status == 403 and reading.has_error and not is_credit
+    if is_credit or words.says_no_credit(reading.words) or not reading.has_error:
+        return False
+    return status == 403 or words.KEY.search(reading.words) is not None
 
 
 def read_callback(body: bytes) -> Task | None:
@@ -309,14 +272,28 @@ def read_callback(body: bytes) -> Task | None:
     return reading.task if reading.has_status else None
 
 
+# -- a failed task ---------------------------------------------------------------------------
+
+
 def task_failure(task: Task) -> Failure:
-    """Say whose the failure of a failed task is: moderation's, the input's, or the generation's."""
-    is_safety = _SAFETY.search(task.message) is not None
-    is_invalid = _INVALID.search(task.message) is not None
-    kind = FailureKind.INVALID_REQUEST if is_invalid else FailureKind.GENERATION
-    kind = FailureKind.MODERATION if is_safety else kind
-    message = task.message or "The provider gave no reason."
-    return Failure(kind, message, http_status=200, request_id=task.request_id)
+    """Return whose the failure of a failed task is, with the provider's words.
+
+    Only a reason that is known to pass is worth another task at once. Words in no list may be
+    moderation in another wording: `Failure.is_unexplained`.
+    """
+    said = words.plain(task.message)
+    quoted = f'"{task.message}"' if task.message else "no reason given"
+    kind, is_unexplained = FailureKind.GENERATION, False
+    if words.is_passing(task.message):
+        message = f"the provider failed to make it, which often passes: {quoted}"
+    elif words.MODERATION.search(said):
+        kind, message = FailureKind.MODERATION, f"the provider's moderation refused it: {quoted}"
+    elif words.INVALID.search(said):
+        kind, message = FailureKind.INVALID_REQUEST, f"the provider calls it invalid: {quoted}"
+    else:
+        is_unexplained = True
+        message = f"the provider failed to make it, for a reason not known to pass: {quoted}"
+    return Failure(kind, message, None, 200, task.request_id, is_unexplained=is_unexplained)
 
 
 def _failure(kind: FailureKind, status: int, reading: Reading) -> Failure:

@@ -1,3 +1,27 @@
-"""A plan is carried out: one coroutine per job, from its slot to its line in results.jsonl."""
+"""A plan is carried out: one coroutine per job, from its slot to its line in results.jsonl.
+
+    planner    a manifest and an output folder become a planned run        light: a quiet night ends here
+    wiring     everything that a run talks to is opened and put together
+    execute    from the first event to the summary
+    feeder     for each decision of the plan: wait for a slot, start a job
+    job_run    the story of one job:
+
+        collect what former versions have paid for
+        while there is no video:
+            submit     the gate gives the turn and puts the intent on disk; then the POST
+            lookup     if the answer was lost: does the task exist?
+            poll       until the provider reports how it ended              schedule, lessons: when
+            landing    fetch the bytes, check them, move them to their name
+            failed?    another attempt, where one can heal it
+        conclude       the outcome and its row in one commit
+
+A failure of one job is a value (`Failure`) and ends up in its row; only a state that cannot be written
+ends the run. What stops a run early is asked of `stop`: it is the one switch that every stage observes.
+Stages share one `RunContext` (time, chance, limits, policy) and one `Run` (the stages themselves); the
+simulation of the tests puts the same pieces together by the same `wiring.assemble`.
+
+Public face: `execute` in `execute`, `open_planned_run` and `plan_only` in `planner`, `Summary` in
+`summary`.
+"""
 
 from __future__ import annotations

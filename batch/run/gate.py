@@ -1,4 +1,10 @@
-"""One door for everything that is paid for: when a request may go out, and how many tasks may be open.
+"""The gate to everything that is paid for: how many tasks may be open, and when a request may go out.
+
+    ticket = await gate.enter(order)             a slot
+    attempt = await ticket.intend(attempt)       the turn, and the intent on disk
+    … the POST …
+    await ticket.refused(…) | ticket.accepted()  the provider teaches rate and slots
+    ticket.leave()                               the slot is free
 
 asyncio-throttle guarantees that no window of time sees more requests than the rate allows. It is
 asked by one caller at a time, at moments that are already spread evenly: with many waiters it burns
@@ -14,12 +20,129 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 from asyncio_throttle.throttler import Throttler
 
+from batch import events
+from batch.attempt import Attempt
 from batch.clock import Clock
-from batch.manifest.schema import Rate
+from batch.manifest.limits import Rate
+from batch.output.state import Put, State
+from batch.provider.answers import Saturated, Throttled, Unsent
+from batch.provider.protocol import DELIVERED_WITHIN_S
+from batch.run.backoff import delay
+from batch.run.context import RunContext
 from batch.waker import Waker, sleep
 
+SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, not sent
+ARRIVES_WITHIN_S = SEND_WITHIN_S + DELIVERED_WITHIN_S + 2.0  # and a margin
+REFUSAL_BASE_S = 1.0
+REFUSAL_CAP_S = 60.0
 GUARD_RETRY_INTERVAL_S = 0.002
 LATE_S = 0.05  # how late a turn may come, of a busy event loop, without the next being later for it
+
+
+Guard = AbstractAsyncContextManager[None] | Throttler
+
+
+def still_on_its_way(since: float, now: float) -> float:
+    """Return for how many more seconds a request of that intent may arrive (money rule 7).
+
+    The process that intended it may be asleep, not dead, and what it has sent may be on its way
+    after its death. Both are wall-clock times, which may jump: the answer is never more than a
+    request may take to arrive.
+    """
+    return min(max(since + ARRIVES_WITHIN_S - now, 0.0), ARRIVES_WITHIN_S)
+
+
+class Gate:
+    """Lets attempts in: slots in the order of the manifest, requests at the rate."""
+
+    def __init__(self, context: RunContext, state: State, guard: Guard | None = None) -> None:
+        self.context = context
+        self.state = state
+        self.pacer = Pacer(context.limits.submit_rate, clock=context.clock, guard=guard)
+        self.slots = Slots(context.limits.max_in_flight, clock=context.clock)
+        self.refusals = 0  # in a row, of the whole run: they say how the account is
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a job waits for a slot."""
+        return self.slots.is_waited_for
+
+    async def enter(self, order: int) -> Ticket:
+        """Wait for a slot; the lowest *order* comes first."""
+        await self.slots.acquire(order)
+        return Ticket(self, order)
+
+    def occupy(self, order: int) -> Ticket:
+        """Take a slot for a task that is (or may be) open already, whatever the limit says."""
+        self.slots.occupy()
+        return Ticket(self, order)
+
+
+class Ticket:
+    """A slot that an attempt holds until it leaves.
+
+    *not_after* (monotonic) is when the request of the last intent may go out at the latest.
+    """
+
+    def __init__(self, gate: Gate, order: int) -> None:
+        self._gate = gate
+        self._order = order
+        self.not_after = 0.0
+
+    async def intend(self, attempt: Attempt) -> Attempt | None:
+        """Wait for the turn of one request, and put its intent on disk.
+
+        None, and nothing on disk, when the run stops submitting before.
+        """
+        context = self._gate.context
+        if not await self._gate.pacer.turn(context.stop.feeding):
+            return None
+        self.not_after = context.clock.monotonic() + SEND_WITHIN_S
+        intended = attempt.intended(context.clock.now())
+        await self._gate.state.commit(Put(intended))
+        return intended
+
+    def accepted(self) -> None:
+        """Record that the provider has taken a request."""
+        self._gate.refusals = 0
+
+    async def refused(self, job_id: str, answer: Throttled | Saturated | Unsent) -> None:
+        """Wait until a request that surely created nothing may be worth another try."""
+        gate, context = self._gate, self._gate.context
+        longest_s = context.limits.task_timeout_s
+        asked_s = None if isinstance(answer, Unsent) else answer.retry_after_s
+        if asked_s is not None:  # no pause keeps the run waiting longer than for a task
+            asked_s = min(asked_s, longest_s)
+        wait_s = delay(
+            gate.refusals + 1,
+            asked_s,
+            base_s=REFUSAL_BASE_S,
+            cap_s=REFUSAL_CAP_S,
+            rng=context.dice,
+        )
+        context.notify(events.Delayed(job_id, answer.failure, wait_s))
+        if not gate.pacer.is_paused:  # requests refused at the same time are one refusal
+            gate.refusals += 1
+            # Saturated once, the end of a task of ours frees a slot. Again, and nothing was taken
+            # in between: others fill the account, and only time helps.
+            if isinstance(answer, Saturated) and gate.refusals > 1:
+                gate.pacer.pause(wait_s)
+        if not isinstance(answer, Saturated):
+            gate.pacer.pause(wait_s)
+            return
+        if asked_s is not None:
+            gate.pacer.pause(asked_s)
+        gate.slots.saturated()
+        await self.requeue()
+
+    async def requeue(self) -> None:
+        """Give the slot back, and wait for one like every other job."""
+        self._gate.slots.release()
+        await self._gate.slots.acquire(self._order)
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        self._gate.slots.release()
 
 
 def window_guard(rate: Rate) -> Throttler:
@@ -44,7 +167,7 @@ class Pacer:
         rate: Rate,
         *,
         clock: Clock,
-        guard: AbstractAsyncContextManager[None] | Throttler | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._interval_s = 1.0 / rate.per_second
         self._clock = clock
@@ -76,7 +199,7 @@ class Pacer:
         return self._clock.monotonic() < self._paused_until
 
     def pause(self, seconds: float) -> None:
-        """Let nobody through for so long; the provider has asked for it."""
+        """Let no request through for so long; the provider has asked for it."""
         self._paused_until = max(self._paused_until, self._clock.monotonic() + seconds)
 
 
@@ -114,7 +237,7 @@ class Slots:
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether somebody could use a slot, had one been free."""
+        """Whether a job waits for a slot."""
         return bool(self._waiting)
 
     def occupy(self) -> None:
@@ -163,7 +286,7 @@ class Slots:
                 granted.set_result(None)
 
     def _watch(self) -> None:
-        """Have the limit rise when it is time, while somebody waits for it."""
+        """Have the limit rise when it is time, while a job waits for it."""
         if self._limit >= self._ceiling or not self._waiting:
             return
         delay = max(0.0, self._raise_at - self._clock.monotonic())

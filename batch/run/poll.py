@@ -1,30 +1,19 @@
 """Poll: watch an open task until the provider says how it ended.
 
-A look costs nothing but time, so nothing that happens to one is a verdict: a 5xx, a garbled body, a
-time-out only move the next look. The deadline of ours is none either: the task stays open.
+A poll costs nothing but time, so nothing that happens to one is a verdict: a 5xx, a garbled body, a
+time-out only move the next poll. Our own deadline is no verdict either: the task stays open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 from batch import events
+from batch.attempt import Attempt, TimedOut
 from batch.callbacks.hints import Hint, Hints
-from batch.clock import Clock
-from batch.events import Event
-from batch.job import (
-    Attempt,
-    Failed,
-    Failure,
-    FailureKind,
-    Generated,
-    Open,
-    TimedOut,
-)
-from batch.output.changes import GenerationTime, Put
-from batch.output.writer import Journal
-from batch.provider.protocol import VideoApi
-from batch.provider.wire import (
+from batch.job import Failure, FailureKind
+from batch.output.state import Put, State
+from batch.provider.answers import (
     AccountRefused,
     Found,
     NotFound,
@@ -32,18 +21,18 @@ from batch.provider.wire import (
     Task,
     TaskStatus,
     Unavailable,
-    task_failure,
 )
+from batch.provider.protocol import VideoApi
+from batch.provider.wire import task_failure
+from batch.run.context import RunContext
+from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp
-from batch.run.stop import Stop, StopReason
+from batch.run.stop import StopReason
 from batch.waker import sleep
 
-LAST_LOOKS_S = 60.0  # how long a task of an earlier run is watched at least
-OVERTIME_LOOKS = 5
+LAST_POLLS_S = 60.0  # how long a task of an earlier run is watched at least
+OVERTIME_POLLS = 5
 ACCOUNT_REFUSALS = 3  # in a row; one may be a hiccup of a gateway
-
-NextLook = Callable[[Attempt, float], float]
-"""Seconds from now to the next look at a task of this age (seconds)."""
 
 
 class Poller:
@@ -51,131 +40,118 @@ class Poller:
 
     def __init__(
         self,
+        context: RunContext,
         *,
         api: VideoApi,
-        journal: Journal,
+        state: State,
         lookup: LookUp,
-        stop: Stop,
-        clock: Clock,
-        notify: Callable[[Event], None],
-        next_look: NextLook,
-        learn: Callable[[Attempt, float], GenerationTime | None],
-        poll_interval_s: float,
-        task_timeout_s: float,
-        hints: Hints | None = None,
+        lessons: Lessons,
+        hints: Hints,
     ) -> None:
+        self._context = context
         self._api = api
-        self._journal = journal
+        self._state = state
         self._lookup = lookup
-        self._stop = stop
-        self._clock = clock
-        self._notify = notify
-        self._next_look = next_look
-        self._learn = learn
-        self._poll_interval_s = poll_interval_s
-        self._hints = hints or Hints()
-        self._task_timeout_s = task_timeout_s
+        self._lessons = lessons
+        self._hints = hints
 
     async def poll(
-        self, attempt: Attempt, *, is_fresh: bool, hint: Hint
+        self, attempt: Attempt, hint: Hint, *, is_fresh: bool
     ) -> tuple[Attempt | None, str | None]:
         """Watch an open (or timed out) task to its end.
 
-        Returns the attempt *Generated* (committed) with the link if there was one, *Failed* or
-        *TimedOut* (to be committed with its row), or None: the run is being left, the task is open. A
-        *hint* brings the next look forward. A task that is not fresh, one of an earlier run, is
-        looked at at once, and for at least a while.
+        Args:
+            attempt: the attempt, committed.
+            hint: brings the next poll forward.
+            is_fresh: whether this run has submitted it. A task of an earlier run is polled at once,
+                and for at least a while.
+
+        Returns:
+            The attempt *Generated* (committed) with the link if there was one, *Failed* or
+            *TimedOut* (to be committed with its row), or None: the run is being left, the task is
+            open.
         """
-        state = attempt.state
-        assert isinstance(state, Open | TimedOut)
-        begun = self._clock.monotonic()
-        age_at_start = 0.0 if is_fresh else max(0.0, self._clock.now() - state.submitted_at)
-        patience_s = max(
-            self._task_timeout_s - age_at_start, min(LAST_LOOKS_S, self._task_timeout_s)
-        )
-        wait_s = min(self._next_look(attempt, 0.0), patience_s) if is_fresh else 0.0
-        most_s = patience_s
-        refusals = overtime = not_found = 0
+        watch = _Watch(self._context, attempt, is_fresh=is_fresh)
+        interval_s = self._context.limits.poll_interval_s
+        wait_s = min(self._lessons.next_poll(attempt, 0.0), watch.patience_s) if is_fresh else 0.0
+        most_s = watch.patience_s
         while True:
             if await self._wait(wait_s, most_s, hint):
                 return None, None
-            answer = await self._look(attempt)
+            answer = await self._query(attempt)
             attempt = attempt.polled()
-            age_s = self._clock.monotonic() - begun + age_at_start
-            left_s = patience_s - (self._clock.monotonic() - begun)
-            wait_s = max(min(self._next_look(attempt, age_s), left_s), self._poll_interval_s)
+            watch.count(answer)
+            left_s = watch.left_s
+            next_s = self._lessons.next_poll(attempt, watch.age_s)
+            wait_s = max(min(next_s, left_s), interval_s)
             most_s = max(wait_s, left_s)
-            refusals = refusals + 1 if isinstance(answer, AccountRefused) else 0
-            not_found = not_found + 1 if isinstance(answer, NotFound) and not is_fresh else 0
             match answer:
                 case Found(task):
                     self._note(attempt, task, hint)
                     if task.status is TaskStatus.SUCCEEDED:
-                        return await self._generated(attempt, task, age_s, is_fresh=is_fresh)
+                        return await self._generated(attempt, task, watch)
                     if task.status is TaskStatus.FAILED:
-                        return self._failed(attempt, task), None
-                case NotFound(failure) if self._lookup.is_gone(
-                    attempt, state.submitted_at, not_found
-                ):
+                        return attempt.failed(self._context.clock.now(), task_failure(task)), None
+                case NotFound(failure) if self._lookup.is_gone(attempt, watch.not_found):
                     return self._expired(attempt, failure), None
-                case Unavailable(_, retry_after_s):
+                case Unavailable(retry_after_s=asked_s):
                     # As long as it wants, but no longer than the task is waited for.
-                    longest_s = max(left_s, self._poll_interval_s)
-                    wait_s = most_s = max(wait_s, min(retry_after_s or 0.0, longest_s))
-                case AccountRefused(failure) if refusals >= ACCOUNT_REFUSALS:
-                    self._stop_for_account(failure)
+                    wait_s = max(wait_s, min(asked_s or 0.0, max(left_s, interval_s)))
+                    most_s = wait_s
+                case AccountRefused(failure) if watch.refusals >= ACCOUNT_REFUSALS:
+                    self._context.stop.ask(
+                        StopReason.ACCOUNT,
+                        f"the provider refuses the account: {failure.message};"
+                        " open tasks are left to the next run",
+                    )
                     return None, None
                 case _:
-                    pass  # not found yet, or refused once: another look will tell
-            # A machine that slept past the deadline has no network in its first seconds: only an
-            # answer, or a few looks without one, end the watch.
-            overtime += left_s <= 0
-            if left_s <= 0 and (isinstance(answer, Found | NotFound) or overtime >= OVERTIME_LOOKS):
-                timed_out = TimedOut(
-                    state.task_id, state.submitted_at, self._clock.now(), state.request_id
-                )
-                return attempt.to(timed_out), None
+                    pass  # not found yet, or refused once: another poll will tell
+            if watch.is_over(answer):
+                return attempt.to(TimedOut(attempt.paid_task, self._context.clock.now())), None
 
     def _note(self, attempt: Attempt, task: Task, hint: Hint) -> None:
-        self._notify(events.Polled(attempt.job_id, task.task_id, task.status))
+        self._context.notify(events.Polled(attempt.job_id, task.task_id, task.status))
         if task.status in {TaskStatus.SUCCEEDED, TaskStatus.FAILED}:
             self._hints.ended(hint)
         else:
-            hint.know(task.updated_at)
+            hint.correct(task.updated_at)
 
     async def _wait(self, usual_s: float, most_s: float, hint: Hint) -> bool:
-        """Wait for the next look; True if the run is being left.
+        """Wait for the next poll; True if the run is being left.
 
         As long as usual; or longer, up to *most_s*, while callbacks are trusted; or until one says
-        that the task has ended. Whoever posts those again and again wakes once per poll_interval.
+        that the task has ended. A sender that repeats it again and again causes one poll per
+        poll_interval.
         """
+        stop, clock = self._context.stop, self._context.clock
         if usual_s <= 0:
-            hint.ended.clear()  # the look at once answers what was announced before it
+            hint.ended.clear()  # the poll at once answers what was announced before it
             return False
-        begun = self._clock.monotonic()
-        while not hint.ended.is_set() and not self._stop.leaving.is_set():
+        begun = clock.monotonic()
+        while not hint.ended.is_set() and not stop.leaving.is_set():
             planned_s = min(usual_s * self._hints.stretch, most_s)
-            left_s = begun + planned_s - self._clock.monotonic()
+            left_s = begun + planned_s - clock.monotonic()
             if left_s <= 0:
                 break
-            await sleep(left_s, self._stop.leaving, hint.ended, self._hints.doubted, by_ticks=True)
+            await sleep(left_s, stop.leaving, hint.ended, self._hints.doubted, by_ticks=True)
         else:
-            again_s = hint.woke_at + self._poll_interval_s - self._clock.monotonic()
+            again_s = hint.woke_at + self._context.limits.poll_interval_s - clock.monotonic()
             if again_s > 0:
-                await sleep(again_s, self._stop.leaving)
-            hint.woke_at = self._clock.monotonic()
+                await sleep(again_s, stop.leaving)
+            hint.woke_at = clock.monotonic()
         hint.ended.clear()
-        return self._stop.leaving.is_set()
+        return stop.leaving.is_set()
 
-    async def _look(self, attempt: Attempt) -> QueryAnswer:
+    async def _query(self, attempt: Attempt) -> QueryAnswer:
+        task_id = attempt.paid_task.task_id
         if self._lookup.wants_proof:
-            # The proof of look-up at no cost: this look goes by the external id.
+            # The proof of look-up at no cost: this poll goes by the external id.
             answer = await self._lookup.prove(attempt)
-            if isinstance(answer, Found) and answer.task.task_id == attempt.task_id:
+            if isinstance(answer, Found) and answer.task.task_id == task_id:
                 return answer
             return Unavailable(Failure(FailureKind.PROVIDER, "not found by its external id"))
-        assert attempt.task_id is not None
-        answer = await self._api.query(attempt.task_id)
+        answer = await self._api.query(task_id)
         if isinstance(answer, Found) and not attempt.owns(
             answer.task.task_id, answer.task.external_task_id
         ):
@@ -183,48 +159,66 @@ class Poller:
         return answer
 
     async def _generated(
-        self, attempt: Attempt, task: Task, age_s: float, *, is_fresh: bool
+        self, attempt: Attempt, task: Task, watch: _Watch
     ) -> tuple[Attempt, str | None]:
-        state = attempt.state
-        assert isinstance(state, Open | TimedOut)
-        attempt = attempt.to(
-            Generated(state.task_id, state.submitted_at, self._clock.now(), state.request_id)
-        )
+        attempt = attempt.generated(self._context.clock.now())
         took_s = _duration(task)
-        if took_s is None and is_fresh:
-            took_s = age_s
-        lesson = None if took_s is None else self._learn(attempt, took_s)
-        await self._journal.commit(Put(attempt), *([] if lesson is None else [lesson]))
-        self._notify(events.Generated(attempt.job_id, state.task_id, took_s or age_s))
+        if took_s is None and watch.is_fresh:
+            took_s = watch.age_s
+        lesson = None if took_s is None else self._lessons.learn(attempt, took_s)
+        await self._state.commit(Put(attempt), *([] if lesson is None else [lesson]))
+        ready = events.VideoReady(attempt.job_id, task.task_id, took_s or watch.age_s)
+        self._context.notify(ready)
         return attempt, task.url
 
-    def _failed(self, attempt: Attempt, task: Task) -> Attempt:
-        state = attempt.state
-        assert isinstance(state, Open | TimedOut)
-        return attempt.to(
-            Failed(task_failure(task), self._clock.now(), state.task_id, state.submitted_at)
-        )
-
     def _expired(self, attempt: Attempt, failure: Failure) -> Attempt:
-        state = attempt.state
-        assert isinstance(state, Open | TimedOut)
-        gone = Failure(
-            FailureKind.DOWNLOAD,
-            "the provider no longer keeps this task (it clears them after 30 days)",
-            code=failure.code,
-            http_status=failure.http_status,
-            request_id=failure.request_id,
-        )
-        return attempt.to(Failed(gone, self._clock.now(), state.task_id, state.submitted_at))
+        message = "the provider no longer keeps this task (it clears them after 30 days)"
+        gone = replace(failure, kind=FailureKind.DOWNLOAD, message=message)
+        return attempt.failed(self._context.clock.now(), gone)
 
-    def _stop_for_account(self, failure: Failure) -> None:
-        sentence = f"the provider refuses the account: {failure.message}; open tasks are left to the next run"
-        if self._stop.ask(StopReason.ACCOUNT, sentence):
-            self._notify(events.Stopping(sentence))
+
+class _Watch:
+    """How long one task has been watched, and what has been answered in a row."""
+
+    def __init__(self, context: RunContext, attempt: Attempt, *, is_fresh: bool) -> None:
+        self._clock = context.clock
+        self._begun = context.clock.monotonic()
+        self.is_fresh = is_fresh
+        age_s = 0.0 if is_fresh else context.clock.now() - attempt.paid_task.submitted_at
+        self._age_at_start_s = max(0.0, age_s)
+        timeout_s = context.limits.task_timeout_s
+        self.patience_s = max(timeout_s - self._age_at_start_s, min(LAST_POLLS_S, timeout_s))
+        self.refusals = self.not_found = self._overtime = 0
+
+    @property
+    def age_s(self) -> float:
+        """How old the task is."""
+        return self._clock.monotonic() - self._begun + self._age_at_start_s
+
+    @property
+    def left_s(self) -> float:
+        """How much longer it is watched."""
+        return self.patience_s - (self._clock.monotonic() - self._begun)
+
+    def count(self, answer: QueryAnswer) -> None:
+        """Count an answer."""
+        self.refusals = self.refusals + 1 if isinstance(answer, AccountRefused) else 0
+        is_absent = isinstance(answer, NotFound) and not self.is_fresh
+        self.not_found = self.not_found + 1 if is_absent else 0
+        self._overtime += self.left_s <= 0
+
+    def is_over(self, answer: QueryAnswer) -> bool:
+        """Return whether the task is left as timed out.
+
+        A machine that slept past the deadline has no network in its first seconds: only an answer,
+        or a few polls without one, end the watch.
+        """
+        was_answered = isinstance(answer, Found | NotFound)
+        return self.left_s <= 0 and (was_answered or self._overtime >= OVERTIME_POLLS)
 
 
 def _duration(task: Task) -> float | None:
-    """How long the provider says that it took, seconds."""
+    """Return how long the provider says that it took, seconds."""
     if task.created_at is None or task.updated_at is None:
         return None
     took_s = task.updated_at - task.created_at

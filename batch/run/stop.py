@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
+from batch import events
 from batch.errors import ExitCode
+from batch.events import Event
 from batch.waker import Waker
 
 
@@ -31,26 +34,30 @@ LEAVES = frozenset({StopReason.DEADLINE, StopReason.INTERRUPTED, StopReason.TERM
 
 
 class Stop:
-    """The switch that all stages look at.
+    """The switch that all stages observe, and that reports each reason once.
 
     `feeding` set: nothing more is submitted; what is open is collected.
     `leaving` set as well: open tasks are left to the next run; downloads under way finish.
+    A used-up budget sets neither: what is paid for next is refused by the budget, job by job.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notify: Callable[[Event], None] = lambda _event: None) -> None:
+        self.notify = notify
         self.feeding = Waker()
         self.leaving = Waker()
         self.reason: StopReason | None = None
         self.sentence = ""
 
-    def ask(self, reason: StopReason, sentence: str) -> bool:
-        """Stop for *reason*; True if that is news. The first reason counts, unless it gets worse."""
+    def ask(self, reason: StopReason, sentence: str) -> None:
+        """Stop for *reason*. The first reason counts, unless it was only the budget."""
         is_worse = self.reason is StopReason.BUDGET and reason is not StopReason.BUDGET
         is_first = self.reason is None or is_worse
         is_news = is_first or (reason in LEAVES and not self.leaving.is_set())
         if is_first:
             self.reason, self.sentence = reason, sentence
-        self.feeding.set()
+        if reason is not StopReason.BUDGET:
+            self.feeding.set()
         if reason in LEAVES:
             self.leaving.set()
-        return is_news
+        if is_news:
+            self.notify(events.Stopping(sentence))

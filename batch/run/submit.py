@@ -1,232 +1,111 @@
 """Submit: the one stage that costs money.
 
-For each request, in this order: a turn at the door → the intent on disk → the POST → what became of
-it on disk. What surely created nothing takes its intent back and waits, with the same external id.
-What nobody knows is looked up before anything else happens.
+    until the run stops submitting:
+        wait for the turn, and put the intent on disk      → `Ticket.intend`
+        POST
+        created                    → Open, on disk
+        perhaps created            → Lost, on disk; look it up; absent: again
+        refused for good           → Failed
+        the account is refused     → the intent taken back; the run stops
+        surely not created         → the intent taken back; wait; again, under the same id
+
+An attempt that may have been sent before carries that doubt through every one of these steps.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from batch import events
+from batch.attempt import Attempt, Doubt, Intended, Lost, Open, PaidTask, Unconfirmed
 from batch.callbacks.hints import Hint
-from batch.clock import Clock
-from batch.events import Event
-from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
-from batch.output.changes import Put, Withdraw
-from batch.output.writer import Journal
-from batch.provider.protocol import Stale, Unsent, VideoApi
-from batch.provider.wire import (
+from batch.job import Failure, FailureKind
+from batch.output.state import Put, State, Withdraw
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
     Exists,
     Refused,
     Saturated,
+    Stale,
     SubmitAnswer,
     Task,
     Throttled,
+    Unsent,
 )
-from batch.run.backoff import delay
-from batch.run.gate import Pacer, Slots
+from batch.provider.protocol import VideoApi
+from batch.run.context import RunContext
+from batch.run.gate import Ticket
 from batch.run.lookup import LookUp
-from batch.run.stop import Stop, StopReason
+from batch.run.stop import StopReason
 
-SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, not sent
 WALLS = 3
-REFUSAL_BASE_S = 1.0
-REFUSAL_CAP_S = 60.0
-SENT_BEFORE = Failure(
-    FailureKind.NETWORK, "the answer to an earlier submission of it was lost, and no task was found"
-)
 ANOTHERS = Failure(FailureKind.PROVIDER, "the answer to its submission was about another task")
 
-
-def still_on_its_way(since: float, now: float) -> float:
-    """Return for how many more seconds a request of that intent may go out (money rule 7).
-
-    Whoever meant to send it may be asleep, not dead. Both are wall-clock times, which may jump:
-    the answer is never more than a request may take to be sent.
-    """
-    return min(max(since + SEND_WITHIN_S - now, 0.0), SEND_WITHIN_S)
+CallbackUrl = Callable[[str], tuple[str, str] | None]
+"""The callback URL for an external id, and the hash of its token; None without callbacks."""
 
 
 class Submitter:
-    """Turns an intended attempt into an open task, or into a failure that is somebody's."""
+    """Turns an intended attempt into an open task, or into a failure."""
 
     def __init__(
         self,
+        context: RunContext,
         *,
         api: VideoApi,
-        journal: Journal,
-        pacer: Pacer,
-        slots: Slots,
+        state: State,
         lookup: LookUp,
-        stop: Stop,
-        clock: Clock,
-        rng: random.Random,
-        notify: Callable[[Event], None],
-        patience_s: float,
-        callback_url: Callable[[str], tuple[str, str] | None],
+        callback_url: CallbackUrl,
     ) -> None:
+        self._context = context
         self._api = api
-        self._journal = journal
-        self._pacer = pacer
-        self._slots = slots
+        self._state = state
         self._lookup = lookup
-        self._stop = stop
-        self._clock = clock
-        self._rng = rng
-        self._notify = notify
-        self._patience_s = patience_s
         self._callback_url = callback_url
         self._walls = 0
-        self._refusals = 0  # in a row, of the whole run: they say how the account is
 
-    async def submit(
-        self,
-        attempt: Attempt,
-        *,
-        order: int,
-        has_turn: bool = False,
-        resent: bool = False,
-        unsure: Unconfirmed | None = None,
-        hint: Hint | None = None,
+    async def submit(  # noqa: C901 - what each answer leads to, in one place
+        self, attempt: Attempt, ticket: Ticket, hint: Hint
     ) -> Attempt | None:
-        """Send an attempt's request. The caller holds a slot, and still does afterwards.
-
-        *has_turn*: the caller has waited at the door already. *resent*: the external id may have
-        been sent before. *unsure*: it was, and nobody knows what became of it; the person wants it
-        sent all the same, and what this request did not create may exist from then: the attempt
-        falls back to that, and is never taken back.
+        """Send an attempt's request. The caller holds the ticket, and still does afterwards.
 
         Returns the attempt *Open* (committed), *Failed* or *Unconfirmed* (to be committed with its
-        row), *Lost* when the run is left in between, or None: nothing was created and the run is
-        stopping, the job is as if it had never been begun.
+        row), *Lost* when the run is left in between, or None: nothing was created, and the job is as
+        if it had never been begun.
         """
-        give_up_at = self._clock.monotonic() + self._patience_s
-        doubt = self._doubt(unsure, resent=resent)
-        while has_turn or await self._pacer.turn(self._stop.feeding):
-            has_turn = False
-            not_after = self._clock.monotonic() + SEND_WITHIN_S
-            attempt, body = self._request(attempt.to(Intended(since=self._clock.now())))
-            await self._journal.commit(Put(attempt))
-            answer = self._as_believed(
-                await self._api.submit(body, not_after=not_after, resent=resent), attempt
-            )
+        clock = self._context.clock
+        give_up_at = clock.monotonic() + self._context.limits.task_timeout_s
+        while True:
+            attempt, body = self._request(attempt)
+            intended = await ticket.intend(attempt)
+            if intended is None:
+                return None
+            attempt = intended
+            answer = await self._ask(attempt, body, ticket)
             match answer:
                 case Created(task):
-                    return await self._open(attempt, task)
-                case Exists(failure) | Ambiguous(failure) | Stale(failure):
-                    exists = isinstance(answer, Exists)
-                    attempt = await self.find(attempt, failure, exists=exists, hint=hint)
+                    return await self._open(attempt, task, ticket)
+                case Refused(failure):
+                    return await self._refused(attempt, failure)
+                case AccountRefused(failure):
+                    return await self._account_refused(attempt, failure)
+                case Exists() | Ambiguous() | Stale():
+                    attempt = await self._find(attempt, answer, hint)
                     if not isinstance(attempt.state, Intended):
                         return attempt
-                    resent = True
-                    doubt = self._doubt(unsure, resent=True)
-                    if self._clock.monotonic() >= give_up_at:
-                        attempt = await self._take_back(attempt, doubt)
-                        return self._give_up(attempt, failure, doubt)
-                case Refused(failure):
-                    return await self._refused(attempt, failure, unsure)
-                case AccountRefused(failure):
-                    return await self._account_refused(attempt, failure, doubt)
+                    if self._lookup.address.is_wrong:
+                        await self._wrong_address(attempt)
+                        return None
                 case Throttled() | Saturated() | Unsent():
-                    attempt = await self._take_back(attempt, doubt)
-                    if self._clock.monotonic() >= give_up_at:
-                        return self._give_up(attempt, answer.failure, doubt)
-                    await self._wait(attempt, answer, order)
-        return None
-
-    def _as_believed(
-        self, answer: SubmitAnswer | Unsent | Stale, attempt: Attempt
-    ) -> SubmitAnswer | Unsent | Stale:
-        """A task that is another attempt's says nothing about what became of this one."""
-        if isinstance(answer, Created) and not self._lookup.claim(answer.task, attempt):
-            return Ambiguous(ANOTHERS)
-        return answer
-
-    def _doubt(self, unsure: Unconfirmed | None, *, resent: bool) -> Unconfirmed | None:
-        """What may have been sent before is not forgotten, even where look-up calls it absent."""
-        if unsure is None and resent:
-            return Unconfirmed(self._clock.now(), SENT_BEFORE)
-        return unsure
-
-    def _give_up(self, attempt: Attempt, failure: Failure, doubt: Unconfirmed | None) -> Attempt:
-        """Nothing went through for too long: a failure, or as unknown as it was before."""
-        now = self._clock.now()
-        if doubt is None:
-            return attempt.to(Failed(failure, now))
-        return attempt.to(Unconfirmed(now, doubt.failure, doubt.exists))
-
-    async def _refused(
-        self, attempt: Attempt, failure: Failure, unsure: Unconfirmed | None
-    ) -> Attempt:
-        """This request is refused for ever, by the rules of today; see *unsure* in `submit`."""
-        if unsure is None:  # what is wrong with it was wrong with it before, too
-            return attempt.to(Failed(failure, self._clock.now()))
-        message = f"sent again, it was refused ({failure.message}); {unsure.failure.message}"
-        attempt = await self._take_back(attempt, unsure)
-        told = replace(unsure, failure=replace(unsure.failure, message=message))
-        return self._give_up(attempt, failure, told)
-
-    async def _account_refused(
-        self, attempt: Attempt, failure: Failure, doubt: Unconfirmed | None
-    ) -> Attempt | None:
-        """The whole account is refused, and the run stops; or it is a wall before this one job."""
-        if not self._is_one_wall(failure):
-            await self._take_back(attempt, doubt)
-            self._stop_for_account(failure)
-            return None
-        if doubt is not None:
-            attempt = await self._take_back(attempt, doubt)
-        return self._give_up(attempt, replace(failure, kind=FailureKind.PROVIDER), doubt)
-
-    def _is_one_wall(self, failure: Failure) -> bool:
-        """A firewall's page (403 without a code) may be about this prompt; a few in a row are not."""
-        if failure.http_status != 403 or failure.code is not None:
-            return False
-        self._walls += 1
-        return self._walls < WALLS
-
-    async def _take_back(self, attempt: Attempt, doubt: Unconfirmed | None) -> Attempt:
-        """Undo the intent on disk: this request surely created nothing."""
-        if doubt is None:
-            await self._journal.commit(Withdraw(attempt.external_task_id))
-            return attempt
-        attempt = attempt.to(Lost(self._clock.now(), doubt.failure, exists=doubt.exists))
-        await self._journal.commit(Put(attempt))
-        return attempt
-
-    async def find(
-        self,
-        attempt: Attempt,
-        failure: Failure,
-        *,
-        exists: bool = False,
-        hint: Hint | None = None,
-        at_least_s: float = 0.0,
-    ) -> Attempt:
-        """Treat the attempt as lost, and look for its task; see `LookUp.find`."""
-        attempt = attempt.to(Lost(self._clock.now(), failure, exists=exists))
-        await self._journal.commit(Put(attempt))
-        self._notify(events.AnswerLost(attempt.job_id, attempt.external_task_id, failure))
-        return await self.look_up(attempt, hint, at_least_s=at_least_s)
-
-    async def look_up(
-        self, attempt: Attempt, hint: Hint | None = None, *, at_least_s: float = 0.0
-    ) -> Attempt:
-        """Look for the task of a *Lost* attempt, and tell if it was found; see `LookUp.find`."""
-        attempt = await self._lookup.find(attempt, hint, at_least_s=at_least_s)
-        if isinstance(attempt.state, Open):
-            self._notify(
-                events.Adopted(attempt.job_id, attempt.state.task_id, attempt.external_task_id)
-            )
-        return attempt
+                    attempt = await self._take_back(attempt)
+            if clock.monotonic() >= give_up_at:
+                return await self._give_up(attempt, answer.failure)
+            if isinstance(answer, Throttled | Saturated | Unsent):
+                await ticket.refused(attempt.job_id, answer)
 
     def _request(self, attempt: Attempt) -> tuple[Attempt, dict[str, Any]]:
         """Complete the body with what is the runner's own."""
@@ -238,49 +117,98 @@ class Submitter:
             attempt = replace(attempt, token_hash=token_hash)
         return attempt, body
 
-    async def _open(self, attempt: Attempt, task: Task) -> Attempt:
-        attempt = attempt.to(Open(task.task_id, self._clock.now(), task.request_id))
-        await self._journal.commit(Put(attempt))
+    async def _ask(
+        self, attempt: Attempt, body: dict[str, Any], ticket: Ticket
+    ) -> SubmitAnswer | Unsent | Stale:
+        """Send the request; a task that is another attempt's says nothing about this one."""
+        resent = attempt.doubt is not None
+        answer = await self._api.submit(body, not_after=ticket.not_after, resent=resent)
+        if not isinstance(answer, Unsent | Stale):
+            self._lookup.address.note(answer)
+        if isinstance(answer, Created) and not await self._lookup.claim(answer.task, attempt):
+            return Ambiguous(ANOTHERS)
+        return answer
+
+    async def _find(
+        self, attempt: Attempt, answer: Exists | Ambiguous | Stale, hint: Hint
+    ) -> Attempt:
+        exists = isinstance(answer, Exists)
+        was_page = isinstance(answer, Ambiguous) and answer.is_page and attempt.doubt is None
+        attempt = await self._lookup.lose(attempt, answer.failure, exists=exists)
+        return await self._lookup.find(attempt, hint, is_new=True, was_page=was_page)
+
+    async def _open(self, attempt: Attempt, task: Task, ticket: Ticket) -> Attempt:
+        now = self._context.clock.now()
+        attempt = attempt.to(Open(PaidTask(task.task_id, now, task.request_id)))
+        await self._state.commit(Put(attempt))
         self._lookup.unclaim(task)
-        self._refusals = self._walls = 0
-        self._notify(
+        self._walls = 0
+        ticket.accepted()
+        self._context.notify(
             events.Submitted(attempt.job_id, task.task_id, attempt.external_task_id, attempt.number)
         )
         if self._lookup.wants_proof:
             await self._lookup.prove(attempt)
         return attempt
 
-    def _stop_for_account(self, failure: Failure) -> None:
-        sentence = f"the provider refuses the account: {failure.message}; nothing more is submitted"
-        if self._stop.ask(StopReason.ACCOUNT, sentence):
-            self._notify(events.Stopping(sentence))
+    # -- what was surely not created
 
-    async def _wait(
-        self, attempt: Attempt, answer: Throttled | Saturated | Unsent, order: int
-    ) -> None:
-        """Wait until the request may be worth another try."""
-        asked_s = None if isinstance(answer, Unsent) else answer.retry_after_s
-        wait_s = delay(
-            self._refusals + 1,
-            asked_s,
-            base_s=REFUSAL_BASE_S,
-            cap_s=REFUSAL_CAP_S,
-            rng=self._rng,
+    async def _take_back(self, attempt: Attempt) -> Attempt:
+        """Undo the intent on disk; what was in doubt before this request still is."""
+        if attempt.doubt is None:
+            await self._state.commit(Withdraw(attempt.external_task_id))
+            return attempt
+        attempt = attempt.to(Lost(self._context.clock.now(), attempt.doubt))
+        await self._state.commit(Put(attempt))
+        return attempt
+
+    async def _give_up(
+        self, attempt: Attempt, failure: Failure, doubt: Doubt | None = None
+    ) -> Attempt:
+        """Return the attempt failed, or as unconfirmed as it was before (by *doubt*, if given)."""
+        doubt = doubt or attempt.doubt
+        if doubt is None:
+            return attempt.failed(self._context.clock.now(), failure)
+        if isinstance(attempt.state, Intended):
+            attempt = await self._take_back(attempt)
+        return attempt.to(Unconfirmed(self._context.clock.now(), doubt))
+
+    async def _refused(self, attempt: Attempt, failure: Failure) -> Attempt:
+        """End an attempt whose request is refused for good.
+
+        A request repeated for a person proves nothing about the one before it, which may have been
+        accepted under the rules of that time.
+        """
+        doubt = attempt.doubt
+        if doubt is None or not doubt.on_request:
+            return attempt.failed(self._context.clock.now(), failure)
+        message = f"sent again, it was refused ({failure.message}); {doubt.failure.message}"
+        told = replace(doubt, failure=replace(doubt.failure, message=message))
+        return await self._give_up(attempt, failure, told)
+
+    async def _account_refused(self, attempt: Attempt, failure: Failure) -> Attempt | None:
+        """Stop the run, since the whole account is refused; or it is a wall before this one job."""
+        if not self._is_one_wall(failure):
+            await self._take_back(attempt)
+            self._context.stop.ask(
+                StopReason.ACCOUNT,
+                f"the provider refuses the account: {failure.message}; nothing more is submitted",
+            )
+            return None
+        return await self._give_up(attempt, replace(failure, kind=FailureKind.PROVIDER))
+
+    async def _wrong_address(self, attempt: Attempt) -> None:
+        """Stop the run: what answers at the base URL is not the API."""
+        await self._take_back(attempt)
+        self._context.stop.ask(
+            StopReason.ACCOUNT,
+            f"{self._context.account.base_url} answers with web pages instead of the API's answers;"
+            " check the base URL (--base-url). Nothing was created, and nothing more is submitted",
         )
-        self._notify(events.Refused(attempt.job_id, answer.failure, wait_s))
-        if not isinstance(answer, Saturated):
-            if not self._pacer.is_paused:  # those refused at the same time are one refusal
-                self._refusals += 1
-            self._pacer.pause(wait_s)
-            return
-        if not self._pacer.is_paused:
-            self._refusals += 1
-            # Refused again and nothing taken in between: others fill the account, and no end of a
-            # task of ours will free a slot.
-            if self._refusals > 1:
-                self._pacer.pause(wait_s)
-        if asked_s is not None:
-            self._pacer.pause(asked_s)
-        self._slots.saturated()
-        self._slots.release()
-        await self._slots.acquire(order)
+
+    def _is_one_wall(self, failure: Failure) -> bool:
+        """A firewall's page (403 without a code) may be about this prompt; a few in a row are not."""
+        if failure.http_status != 403 or failure.code is not None:
+            return False
+        self._walls += 1
+        return self._walls < WALLS

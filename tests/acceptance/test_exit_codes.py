@@ -24,7 +24,7 @@ def until(what: Any, timeout_s: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def test_0_when_everything_is_made_and_0_when_nothing_is_to_do(shell: Any, sandbox: Any) -> None:
+def test_0_when_made_and_when_up_to_date(shell: Any, sandbox: Any) -> None:
     """The second night sends nothing."""
     box = sandbox()
     manifest = shell.manifest()
@@ -64,6 +64,7 @@ def test_1_when_some_jobs_failed(shell: Any, sandbox: Any) -> None:
         ("run", "night.yaml", "--base-url", "http://nowhere.invalid"),
         ("run", "night.yaml", "--base-url", "ftp://nowhere.invalid"),
         ("run", "night.yaml", "--base-url", ""),
+        ("run", "night.yaml", "--base-url", "https://nowhere.invalid/v1"),
         ("run", "night.yaml", "--base-url", "https://user:secret@nowhere.invalid"),
         ("run", "night.yaml", "--log-format", "xml"),
         ("run", "night.yaml", "--api-key", "sk-something"),
@@ -75,7 +76,7 @@ def test_1_when_some_jobs_failed(shell: Any, sandbox: Any) -> None:
     ],
     ids=" ".join,
 )
-def test_2_when_the_usage_is_wrong(shell: Any, args: tuple[str, ...]) -> None:
+def test_2_when_usage_is_wrong(shell: Any, args: tuple[str, ...]) -> None:
     """A sentence on stderr, nothing on stdout, nothing written."""
     shell.manifest()
     before = shell.files()
@@ -89,15 +90,15 @@ def test_2_when_the_usage_is_wrong(shell: Any, args: tuple[str, ...]) -> None:
     assert shell.files() == before
 
 
-def test_2_when_the_env_file_is_missing(shell: Any) -> None:
-    """It was named, so it is meant; no run goes on without it."""
+def test_2_when_env_file_is_missing(shell: Any) -> None:
+    """The environment has no key, and the named file is not replaced by anything."""
     said = shell("run", shell.manifest(), "--env-file", "missing.env", key=None)
     assert said.code == 2
     assert "missing.env" in said.err
 
 
-def test_2_without_a_key_before_anything_is_touched(shell: Any, sandbox: Any) -> None:
-    """It names the variable, and the way to do without."""
+def test_2_without_key_touches_nothing(shell: Any, sandbox: Any) -> None:
+    """The message names the variable and --sandbox."""
     box = sandbox()
     manifest = shell.manifest()
     before = shell.files()
@@ -109,7 +110,7 @@ def test_2_without_a_key_before_anything_is_touched(shell: Any, sandbox: Any) ->
     assert box.stats.posts == 0
 
 
-def test_3_when_the_budget_is_used_up(shell: Any, sandbox: Any) -> None:
+def test_3_when_budget_is_used_up(shell: Any, sandbox: Any) -> None:
     """Run again to go on."""
     box = sandbox()
     manifest = shell.manifest(3, prices={"kling-v2-6": 1})
@@ -122,7 +123,7 @@ def test_3_when_the_budget_is_used_up(shell: Any, sandbox: Any) -> None:
     assert box.stats.created == 3
 
 
-def test_3_when_the_deadline_is_reached(shell: Any, sandbox: Any) -> None:
+def test_3_when_deadline_is_reached(shell: Any, sandbox: Any) -> None:
     """In time, with the tasks left open."""
     box = sandbox(median_s=60)
     begun = time.monotonic()
@@ -132,8 +133,8 @@ def test_3_when_the_deadline_is_reached(shell: Any, sandbox: Any) -> None:
     assert "deadline" in said.out
 
 
-def test_4_when_the_account_is_refused(shell: Any, sandbox: Any) -> None:
-    """A wrong key: no rows, nothing known, and it says whose fault it is."""
+def test_4_when_account_is_refused(shell: Any, sandbox: Any) -> None:
+    """A wrong key: no rows, and the message names the account."""
     box = sandbox(api_key="sk-another")
     said = shell("run", shell.manifest(), "--base-url", box.base_url)
     assert said.code == 4
@@ -141,7 +142,7 @@ def test_4_when_the_account_is_refused(shell: Any, sandbox: Any) -> None:
     assert not (shell.folder / "outputs/night/results.jsonl").exists()
 
 
-def test_70_when_the_bug_is_ours(shell: Any) -> None:
+def test_70_when_bug_is_ours(shell: Any) -> None:
     """One sentence and a report file, which holds the traceback and not the key."""
     code = (
         "import sys, batch.cli.main, batch.cli.commands.run as run\n"
@@ -169,7 +170,7 @@ def test_70_when_the_bug_is_ours(shell: Any) -> None:
     assert "ksSecret" not in text
 
 
-def test_75_when_another_run_holds_the_folder(shell: Any, sandbox: Any) -> None:
+def test_75_when_another_run_holds_folder(shell: Any, sandbox: Any) -> None:
     """With the holder's pid, and nothing sent."""
     box = sandbox(median_s=60)
     manifest = shell.manifest()
@@ -183,7 +184,7 @@ def test_75_when_another_run_holds_the_folder(shell: Any, sandbox: Any) -> None:
         assert shell("plan", manifest).code == 0, "a plan needs no lock"
 
 
-def test_75_also_for_a_lock_of_another_program(shell: Any) -> None:
+def test_75_when_another_program_holds_lock(shell: Any) -> None:
     """The lock is the operating system's."""
     with lock.hold(shell.folder / "outputs/night/.kling-batch/lock"):
         assert shell("run", shell.manifest(), "--sandbox").code == 75
@@ -205,10 +206,10 @@ def test_130_and_143_when_interrupted(shell: Any, sandbox: Any, number: Any, cod
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_130_and_143_also_for_an_impatient_second_signal(
+def test_130_and_143_for_late_second_signal(
     shell: Any, sandbox: Any, number: Any, code: int
 ) -> None:
-    """One that comes when the summary is out already, and the process is about to end."""
+    """The second signal comes after the summary, while the process ends."""
     box = sandbox(median_s=600)
     with shell.running("run", shell.manifest(), "--base-url", box.base_url, "--json") as process:
         until(lambda: box.stats.created == 2)
@@ -219,8 +220,8 @@ def test_130_and_143_also_for_an_impatient_second_signal(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_130_and_143_also_before_a_run_has_begun(number: int, code: int) -> None:
-    """While a manifest is still being read there is no event loop to take the signal: no traceback."""
+def test_130_and_143_before_run_begins(number: int, code: int) -> None:
+    """While the manifest is read, no event loop handles the signal: still no traceback."""
     script = (
         "import os, time; from batch import __main__; from batch.cli import main as cli;"
         f" cli.main = lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(9)); __main__.main()"
@@ -231,8 +232,8 @@ def test_130_and_143_also_before_a_run_has_begun(number: int, code: int) -> None
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
-def test_a_reader_of_the_log_that_has_gone_changes_no_exit_code(shell: Any, sandbox: Any) -> None:
-    """The videos are made; who still wanted the log is another question."""
+def test_closed_stderr_keeps_exit_code(shell: Any, sandbox: Any) -> None:
+    """The videos are made even if the reader of the log is gone."""
     args = ("run", shell.manifest(), "--base-url", sandbox().base_url)
     with shell.running(*args) as process:
         process.stderr.close()
@@ -242,7 +243,7 @@ def test_a_reader_of_the_log_that_has_gone_changes_no_exit_code(shell: Any, sand
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file"])
-def test_an_output_folder_that_cannot_be_is_told(shell: Any, place: str) -> None:
+def test_unusable_output_folder_is_reported(shell: Any, place: str) -> None:
     """No traceback, no bug report: a sentence."""
     (shell.folder / "taken").write_text("I am a file", "utf-8")
     target = "taken" if place == "a file" else "taken/deeper"
@@ -252,7 +253,7 @@ def test_an_output_folder_that_cannot_be_is_told(shell: Any, place: str) -> None
     assert "bug" not in said.err
 
 
-def test_a_damaged_state_is_told_and_nothing_is_sent(shell: Any, sandbox: Any) -> None:
+def test_damaged_state_is_reported_and_sends_nothing(shell: Any, sandbox: Any) -> None:
     """Exit code 1: nothing was done, and the sentence says what to do."""
     box = sandbox()
     args = ("run", shell.manifest(), "--base-url", box.base_url)

@@ -1,4 +1,4 @@
-"""What goes to stdout, what to stderr, and what a script can rely on."""
+"""What the command prints to stdout and to stderr, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN_OPTIONS = [
 COMMANDS = ["run", "plan", "status", "sandbox", "schema"]
 
 
-def test_quiet_says_nothing_when_all_is_well(shell: Any, sandbox: Any) -> None:
+def test_quiet_prints_nothing_on_success(shell: Any, sandbox: Any) -> None:
     """Cron mails only trouble."""
     args = ("run", shell.manifest(), "--base-url", sandbox().base_url, "--quiet")
     for _ in range(2):
@@ -32,15 +32,15 @@ def test_quiet_says_nothing_when_all_is_well(shell: Any, sandbox: Any) -> None:
         assert (said.code, said.out, said.err) == (0, "", "")
 
 
-def test_quiet_says_nothing_of_warnings_when_all_is_well(shell: Any, sandbox: Any) -> None:
-    """A retired model and another ratio than asked are no trouble of the night."""
+def test_quiet_prints_no_warnings_on_success(shell: Any, sandbox: Any) -> None:
+    """A retired model and another ratio than asked are warnings only."""
     jobs = [{"id": "a", "prompt": "fox", "model": "kling-v1"}]
     box = sandbox("download:wrong-ratio", "submit:drop-after")
     said = shell("run", shell.manifest(jobs), "--base-url", box.base_url, "--quiet")
     assert (said.code, said.out, said.err) == (0, "", "")
 
 
-def test_quiet_tells_of_trouble(shell: Any, sandbox: Any) -> None:
+def test_quiet_prints_failures(shell: Any, sandbox: Any) -> None:
     """The failure and its reason; also on the next night, while it lasts."""
     jobs = [{"id": "good", "prompt": "fox"}, {"id": "bad", "prompt": "sandbox:moderation"}]
     args = ("run", shell.manifest(jobs), "--base-url", sandbox().base_url, "--quiet")
@@ -75,8 +75,8 @@ def test_json_is_one_object_on_stdout(shell: Any, sandbox: Any) -> None:
 
 
 @pytest.mark.parametrize("command", [("plan",), ("run", "--dry-run")])
-def test_a_plan_writes_nothing_and_needs_no_key(shell: Any, command: tuple[str, ...]) -> None:
-    """What it would do and cost; also when there is nothing yet."""
+def test_plan_writes_nothing_and_needs_no_key(shell: Any, command: tuple[str, ...]) -> None:
+    """It reports what a run would do and cost, also before the first run."""
     manifest = shell.manifest(3, prices={"kling-v2-6": 0.5})
     before = shell.files()
     said = shell(command[0], manifest, *command[1:], key=None)
@@ -90,7 +90,7 @@ def test_a_plan_writes_nothing_and_needs_no_key(shell: Any, command: tuple[str, 
     assert shell.files() == before
 
 
-def test_a_plan_beside_a_finished_folder_changes_no_byte(shell: Any, sandbox: Any) -> None:
+def test_plan_of_finished_folder_changes_no_byte(shell: Any, sandbox: Any) -> None:
     """Not even of the state."""
     box = sandbox()
     manifest = shell.manifest(2)
@@ -104,13 +104,13 @@ def test_a_plan_beside_a_finished_folder_changes_no_byte(shell: Any, sandbox: An
     assert box.stats.counts() == requests
 
 
-def test_status_tells_what_stands_where(shell: Any, sandbox: Any) -> None:
-    """Paid-for tasks without a file are listed; in text, in JSON, with and without the folder."""
+def test_status_lists_paid_tasks_without_file(shell: Any, sandbox: Any) -> None:
+    """In text and in JSON, with and without a folder."""
     box = sandbox("download:503:until=1", median_s=0.05)
     jobs = [{"id": "a", "prompt": "fox"}, {"id": "b", "prompt": "sandbox:moderation"}]
     jobs.append({"id": "c", "prompt": "sandbox:stuck"})
     manifest = shell.manifest(jobs, limits={"task_timeout": "300ms", "stall_timeout": "1s"})
-    # The download of the first fails until somebody loses patience: end it by a deadline.
+    # The download of the first never succeeds; the deadline ends the run.
     shell("run", manifest, "--base-url", box.base_url, "--deadline", "1s")
     said = shell("status", "outputs/night", "--json", key=None)
     assert said.code == 0
@@ -126,8 +126,8 @@ def test_status_tells_what_stands_where(shell: Any, sandbox: Any) -> None:
     assert shell("status", "--json", key=None).json == [found]
 
 
-def test_status_lists_the_unconfirmed(shell: Any, sandbox: Any) -> None:
-    """They may have been paid for: by name, for people too."""
+def test_status_lists_unconfirmed_jobs(shell: Any, sandbox: Any) -> None:
+    """They may have been paid for, so the text names them."""
     box = sandbox("submit:drop-after:first=1", lookup=False)
     shell("run", shell.manifest(1), "--base-url", box.base_url)
     said = shell("status", "outputs/night", key=None)
@@ -135,8 +135,8 @@ def test_status_lists_the_unconfirmed(shell: Any, sandbox: Any) -> None:
     assert "\n    job-0" in said.out
 
 
-def test_a_selection_of_nothing_is_said(shell: Any, sandbox: Any) -> None:
-    """A mistyped pattern is no trouble of the night's, but nobody means it; with --quiet it is silent."""
+def test_select_without_match_is_warned_of(shell: Any, sandbox: Any) -> None:
+    """A mistyped pattern is a warning; --quiet hides it."""
     manifest = shell.manifest(2)
     args = ("run", manifest, "--base-url", sandbox().base_url, "--select")
     for command in (("plan", manifest, "--select"), args):
@@ -147,7 +147,7 @@ def test_a_selection_of_nothing_is_said(shell: Any, sandbox: Any) -> None:
     assert shell(*args, "jbo-*", "--quiet").err == ""
 
 
-def test_a_json_log_holds_the_manifests_warnings_as_json(shell: Any, sandbox: Any) -> None:
+def test_json_log_holds_manifest_warnings(shell: Any, sandbox: Any) -> None:
     """Every line of stderr can be parsed."""
     manifest = shell.manifest([{"id": "a", "prompt": "fox", "cfg_scale": 0.5}])
     said = shell("run", manifest, "--base-url", sandbox().base_url, "--log-format", "json")
@@ -155,8 +155,8 @@ def test_a_json_log_holds_the_manifests_warnings_as_json(shell: Any, sandbox: An
     assert any("cfg_scale" in line["message"] and line["level"] == "warning" for line in lines)
 
 
-def test_status_works_while_a_run_is_going(shell: Any, sandbox: Any) -> None:
-    """Who runs, and what is being generated."""
+def test_status_works_during_run(shell: Any, sandbox: Any) -> None:
+    """It names the process and the tasks in flight."""
     box = sandbox(median_s=600)
     with shell.running("run", shell.manifest(), "--base-url", box.base_url) as process:
         for _ in range(500):
@@ -185,8 +185,8 @@ Yaml12.add_implicit_resolver(
 )
 
 
-def test_the_schema_takes_the_manifests_that_we_ship(shell: Any) -> None:
-    """It is a valid JSON Schema, and refuses what the command refuses."""
+def test_schema_accepts_shipped_manifests(shell: Any) -> None:
+    """It is a valid JSON Schema and refuses what the command refuses."""
     said = shell("schema", key=None)
     assert said.code == 0
     schema = said.json
@@ -203,7 +203,7 @@ def test_the_schema_takes_the_manifests_that_we_ship(shell: Any) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_contract_has_help(shell: Any, command: str) -> None:
+def test_every_command_has_help(shell: Any, command: str) -> None:
     """`--help` exits with 0 and says something; the main help lists the command."""
     said = shell(command, "--help", key=None)
     assert said.code == 0
@@ -211,14 +211,14 @@ def test_every_command_of_the_contract_has_help(shell: Any, command: str) -> Non
     assert f"  {command} " in shell("--help", key=None).out
 
 
-def test_run_has_every_option_of_the_contract(shell: Any) -> None:
+def test_run_has_every_option_of_contract(shell: Any) -> None:
     """With a help text."""
     said = shell("run", "--help", key=None)
     missing = [option for option in RUN_OPTIONS if not re.search(rf"{option}\b", said.out)]
     assert missing == []
 
 
-def test_the_help_names_every_exit_code(shell: Any) -> None:
+def test_help_names_every_exit_code(shell: Any) -> None:
     """A script's author looks there."""
     said = shell("--help", key=None)
     for code in (0, 1, 2, 3, 4, 70, 75, 130, 143):
@@ -235,8 +235,8 @@ def test_the_help_names_every_exit_code(shell: Any) -> None:
         (("plan", "night.yaml", "--selct", "x"), "--select"),
     ],
 )
-def test_a_mistyped_word_gets_a_hint(shell: Any, args: tuple[str, ...], meant: str) -> None:
-    """The right word is asked for: did you mean …?"""
+def test_mistyped_word_gets_hint(shell: Any, args: tuple[str, ...], meant: str) -> None:
+    """The message suggests the right word."""
     shell.manifest()
     said = shell(*args)
     assert said.code == 2
@@ -266,7 +266,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("name", GARBAGE)
-def test_a_manifest_that_cannot_be_used_says_where(shell: Any, name: str) -> None:
+def test_unusable_manifest_is_reported_with_place(shell: Any, name: str) -> None:
     """Exit code 2 and file:line:column, and nothing is written."""
     content, line, word = GARBAGE[name]
     (shell.folder / "bad.yaml").write_bytes(content)
@@ -279,7 +279,7 @@ def test_a_manifest_that_cannot_be_used_says_where(shell: Any, name: str) -> Non
     assert shell.files() == before
 
 
-def test_all_faults_are_told_together(shell: Any) -> None:
+def test_all_faults_are_reported_together(shell: Any) -> None:
     """Three errors, three lines."""
     jobs = [{"id": "a"}, {"id": "b", "prompt": "x", "duration": 7}, {"id": "b", "prompt": "y"}]
     said = shell("plan", shell.manifest(jobs))
@@ -301,6 +301,26 @@ def test_flag_beats_environment_beats_manifest(shell: Any) -> None:
     assert target("--output-dir", "by-flag", KLING_BATCH_OUTPUT_DIR="by-env") == "by-flag"
 
 
+def test_select_variable_is_split_at_newlines(shell: Any) -> None:
+    """A blank belongs to an id; the flag and its variable choose the same."""
+    manifest = shell.manifest([{"id": id_, "prompt": id_} for id_ in ("city night", "night", "a")])
+
+    def chosen(*args: str, **env: str) -> list[str]:
+        jobs = shell("plan", manifest, "--json", *args, **env).json["jobs"]
+        return [job["job_id"] for job in jobs]
+
+    assert chosen(KLING_BATCH_SELECT="city night") == ["city night"]
+    assert chosen("--select", "city night") == ["city night"]
+    assert chosen(KLING_BATCH_SELECT="city night\na\n") == ["city night", "a"]
+
+
+@pytest.mark.parametrize("name", ["FORCE", "RETRY_FAILED", "RESUBMIT_UNCONFIRMED", "DRY_RUN"])
+def test_unknown_variable_is_warned_of(shell: Any, name: str) -> None:
+    """No variable stands for a flag whose forgetting would cost money."""
+    said = shell("plan", shell.manifest(1), **{f"KLING_BATCH_{name}": "1"})
+    assert f"KLING_BATCH_{name} is unknown and has no effect" in said.err
+
+
 def test_limits_follow_the_same_order(shell: Any, sandbox: Any) -> None:
     """Seen at the provider."""
     for expected, env, args in (
@@ -316,7 +336,7 @@ def test_limits_follow_the_same_order(shell: Any, sandbox: Any) -> None:
         assert box.stats.most_in_flight == expected
 
 
-def test_the_key_may_come_from_a_file(shell: Any, sandbox: Any) -> None:
+def test_key_comes_from_env_file(shell: Any, sandbox: Any) -> None:
     """The environment's goes first; the file's is not printed either."""
     box = sandbox(api_key="sk-from-the-file-123456")
     (shell.folder / "secrets.env").write_text(
@@ -345,7 +365,7 @@ def test_no_secret_is_printed_or_written(shell: Any, sandbox: Any) -> None:
         assert not re.search(rb"verysecret|ksSecret|cacheKey", data), name
 
 
-def test_json_logs_are_one_object_a_line(shell: Any, sandbox: Any) -> None:
+def test_json_log_has_one_object_per_line(shell: Any, sandbox: Any) -> None:
     """Each with a time, a level and an action."""
     args = ("run", shell.manifest(), "--base-url", sandbox().base_url, "--log-format", "json")
     said = shell(*args)
@@ -354,15 +374,15 @@ def test_json_logs_are_one_object_a_line(shell: Any, sandbox: Any) -> None:
     assert all({"time", "level", "message"} <= entry.keys() for entry in entries)
 
 
-def test_verbose_tells_more_than_usual(shell: Any, sandbox: Any) -> None:
-    """Every look at a task, for example."""
+def test_verbose_logs_more(shell: Any, sandbox: Any) -> None:
+    """Every poll, for example."""
     url = sandbox().base_url
     usual = shell("run", shell.manifest(), "--base-url", url, "--output-dir", "a")
     verbose = shell("run", shell.manifest(), "--base-url", url, "--output-dir", "b", "--verbose")
     assert len(verbose.err.splitlines()) > len(usual.err.splitlines())
 
 
-def test_python_m_batch_is_the_same_thing(shell: Any) -> None:
+def test_python_m_batch_is_same_command(shell: Any) -> None:
     """Same version, same help, same exit codes."""
     for args in (("--version",), ("--help",), ("run", "--help"), ("run", "missing.yaml")):
         one, other = shell(*args), shell(*args, as_module=True)
@@ -370,7 +390,7 @@ def test_python_m_batch_is_the_same_thing(shell: Any) -> None:
     assert re.search(r"kling-batch.*\d+\.\d+", shell("--version").out)
 
 
-def test_the_embedded_sandbox_needs_no_key_and_no_network(shell: Any) -> None:
+def test_embedded_sandbox_needs_no_key_or_network(shell: Any) -> None:
     """The README's first run, with one job."""
     manifest = shell.manifest([{"id": "a", "prompt": "a fox", "model": "kling-v2-5-turbo"}])
     said = shell("run", manifest, "--sandbox", key=None)
@@ -381,7 +401,7 @@ def test_the_embedded_sandbox_needs_no_key_and_no_network(shell: Any) -> None:
     assert "sandbox" in said.err, "its videos must not pass for real ones"
 
 
-def test_an_output_that_is_cut_off_is_no_crash(shell: Any) -> None:
+def test_closed_stdout_is_no_crash(shell: Any) -> None:
     """`kling-batch schema | head -1`."""
     with subprocess.Popen(
         [*shell.command, "schema"],
@@ -399,9 +419,7 @@ def test_an_output_that_is_cut_off_is_no_crash(shell: Any) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_terminal_that_knows_few_characters_is_no_crash(
-    shell: Any, sandbox: Any, encoding: str
-) -> None:
+def test_terminal_with_few_characters_is_no_crash(shell: Any, sandbox: Any, encoding: str) -> None:
     """Other scripts in ids, arrows of ours: replaced, not exit code 70 after the money is spent."""
     jobs = [{"id": "käfer-狐", "prompt": "sandbox:moderation 狐"}]
     manifest = shell.manifest(jobs)
@@ -411,8 +429,8 @@ def test_a_terminal_that_knows_few_characters_is_no_crash(
     assert shell("status", "outputs/night", PYTHONIOENCODING=encoding).code == 0
 
 
-def test_the_sandbox_serves_until_interrupted(shell: Any) -> None:
-    """It says where; any client may use it; Ctrl-C ends it without a word."""
+def test_sandbox_serves_until_interrupted(shell: Any) -> None:
+    """It prints its address, serves any client, and Ctrl-C ends it silently."""
     with shell.running("sandbox", "--port", "0") as process:
         line = process.stdout.readline().decode()
         url = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
@@ -424,7 +442,7 @@ def test_the_sandbox_serves_until_interrupted(shell: Any) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")
-def test_progress_may_be_switched_off_and_on(shell: Any, sandbox: Any) -> None:
+def test_progress_never_logs_lines(shell: Any, sandbox: Any) -> None:
     """Without a terminal there are lines; `--progress never` is the same."""
     url = sandbox().base_url
     said = shell("run", shell.manifest(), "--base-url", url, "--progress", "never")

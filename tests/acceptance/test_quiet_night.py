@@ -35,7 +35,7 @@ def test_quiet_night_imports_no_network_library(night: Any) -> None:
     assert "asyncio" not in imported
 
 
-def test_quiet_night_still_tells_resting_jobs_and_warnings(night: Any) -> None:
+def test_quiet_night_reports_resting_jobs_and_warnings(night: Any) -> None:
     said = night()
     assert said.json["planned"] == {"unchanged": 2, "resting": 1}
     assert said.code == 1

@@ -1,7 +1,7 @@
-"""The provider as one account sees it, in virtual time: so many tasks at once, and large videos.
+"""The provider of one account in virtual time: a limit on tasks in flight, and large videos.
 
-Lean, so that what a simulated night costs is what the runner costs. Faults are the business of
-`tests/simulation`; here everything goes well, and takes its time.
+Lean, so that the cost of a simulated night is the cost of the run. `tests/simulation` plays the
+faults; here every request succeeds.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 from fake_provider import video
 from virtual_time import EPOCH, VirtualLoop
 
+from batch.provider.answers import Created, Found, NotFound, Task, TaskStatus
 from batch.provider.protocol import Stream
-from batch.provider.wire import Created, Found, NotFound, Task, TaskStatus
 
 SPREAD = 0.25  # of generation times, in log time
 VIDEO_BYTES = 11e6  # the mean of 1080p clips of 5 s
 LINK_BYTES_PER_S = 10e6  # of one download
-SUBMIT_S, QUERY_S, FETCH_S = 1.0, 0.3, 0.3  # how long an answer takes
-CLIP_BYTES = 1  # the least that is a whole video
+SUBMIT_S, QUERY_S, FETCH_S = 1.0, 0.3, 0.3  # latency of an answer
+CLIP_BYTES = 1  # the smallest complete video
 
 
 def clip(task_id: str) -> bytes:
-    """Return the video of a task as it is really written: whole, and as small as can be."""
+    """Return the video of a task as it is written to disk: complete, and as small as possible."""
     return video(task_id, CLIP_BYTES)
 
 
@@ -44,7 +44,7 @@ class _Made:
 
 
 class Account:
-    """The provider, as one account sees it. Forgets what was fetched: its memory is not ours."""
+    """Play the provider for one account. Forgets downloaded tasks, to keep them out of the memory figure."""
 
     def __init__(self, loop: VirtualLoop, cap: int, median_s: float, rng: random.Random) -> None:
         self._loop, self._cap, self._rng = loop, cap, rng
@@ -94,7 +94,7 @@ class Account:
 
     @property
     def per_hour(self) -> float:
-        """Videos per hour, without the tenth at the beginning and that at the end."""
+        """Videos per hour, without the first and the last tenth of them."""
         tenth = len(self.fetched_at) // 10
         middle = self.fetched_at[tenth : -tenth or None]
         return 3_600 * (len(middle) - 1) / (middle[-1] - middle[0])
@@ -123,7 +123,7 @@ class Account:
 
 @dataclass(slots=True)
 class _Body:
-    """A small video that takes as long as a large one."""
+    """A small video that takes as long to download as a large one."""
 
     content: bytes
     seconds: float

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "simulation"))
 
 from account import Account, clip  # noqa: E402
-from mortal import InlineJournal, Life  # noqa: E402
+from mortal import InlineState, Life  # noqa: E402
 from virtual_time import (  # noqa: E402
     InlineExecutor,
     VirtualClock,
@@ -34,17 +34,20 @@ from virtual_time import (  # noqa: E402
     VirtualWindow,
 )
 
+from batch import attempt  # noqa: E402
 from batch.callbacks.hints import Hints  # noqa: E402
-from batch.cli.commands.drive import GC_ALLOCATIONS  # noqa: E402
+from batch.cli.commands.run import GC_ALLOCATIONS  # noqa: E402
 from batch.job import Job, canonical_request, fingerprint  # noqa: E402
-from batch.manifest.reader import Manifest  # noqa: E402
-from batch.manifest.schema import Limits, Rate  # noqa: E402
-from batch.output.sqlite import Store  # noqa: E402
-from batch.output.videos import OutputFolder  # noqa: E402
+from batch.manifest.limits import Limits, Rate  # noqa: E402
+from batch.manifest.model import Manifest  # noqa: E402
+from batch.output.videos import Videos  # noqa: E402
 from batch.output.writer import GROUPING_S  # noqa: E402
-from batch.run.session import Session, begin, close_session, open_session  # noqa: E402
+from batch.run.context import RunContext  # noqa: E402
+from batch.run.counts import Counts  # noqa: E402
+from batch.run.feeder import Feeder  # noqa: E402
+from batch.run.planner import PlannedRun, open_planned_run  # noqa: E402
 from batch.run.stop import Stop  # noqa: E402
-from batch.run.wiring import assemble  # noqa: E402
+from batch.run.wiring import World, assemble  # noqa: E402
 from batch.settings import Settings  # noqa: E402
 
 BASE_URL = "https://simulated.example"
@@ -65,7 +68,7 @@ class _Gap(random.Random):
         return gap_s
 
 
-class _Journal(InlineJournal):
+class _State(InlineState):
     """Counts."""
 
     flushes = commits = most_wal = 0
@@ -75,7 +78,7 @@ class _Journal(InlineJournal):
         self.commits += len(entries)
         failure = super()._attempt(entries)
         if self.flushes % 100 == 1:
-            self.most_wal = max(self.most_wal, _size(Path(f"{self._store.path}-wal")))
+            self.most_wal = max(self.most_wal, _size(Path(f"{self._database.path}-wal")))
         return failure
 
 
@@ -99,48 +102,52 @@ def _job(number: int) -> Job:
 
 
 async def night(
-    session: Session, account: Account, loop: VirtualLoop, clock: VirtualClock, rng: random.Random
+    planned: PlannedRun,
+    provider: Account,
+    loop: VirtualLoop,
+    clock: VirtualClock,
+    rng: random.Random,
 ) -> dict[str, Any]:
-    """Run the session's plan, and return what was counted."""
-    begin(session)
+    """Do what is planned, and return what was counted."""
+    planned.begin()
+    folder, limits, counts = planned.folder, planned.settings.limits, Counts()
+    stop, rate = Stop(), limits.submit_rate
     with ExitStack() as exits:
-        folder = exits.enter_context(
-            OutputFolder(session.settings.output_dir, pool=InlineExecutor())
+        state = exits.enter_context(
+            _State(folder.database, folder.results, life=Life(), rng=_Gap(loop), fault_rate=0.0)
         )
-        journal = exits.enter_context(
-            _Journal(session.store, session.results, life=Life(), rng=_Gap(loop), fault_rate=0.0)
-        )
-        reader = exits.enter_context(Store.open_to_read(session.store.path, beside_writer=True))
-        rate = session.settings.limits.submit_rate
-        runner = assemble(
-            session,
-            api=account,
-            base_url=BASE_URL,
-            account="a",
-            folder=folder,
-            journal=journal,
-            reader=reader,
-            stop=Stop(),
-            clock=clock,
-            notify=lambda _event: None,
-            rng=rng,
+        exits.callback(state.close)
+        world = World(
+            api=provider,
+            state=state,
+            videos=exits.enter_context(Videos(folder.layout, pool=InlineExecutor())),
             guard=VirtualWindow(clock, rate.count, rate.per_second),
-            new_id=lambda: f"kb-{rng.randbytes(16).hex()}",
             hints=Hints(),
             callback_url=lambda _external_task_id: None,
+            new_id=lambda: f"kb-{rng.randbytes(16).hex()}",
         )
+        context = RunContext(
+            account=attempt.Account(BASE_URL, "a"),
+            limits=limits,
+            policy=planned.settings.policy,
+            clock=clock,
+            dice=rng,
+            stop=stop,
+            notify=counts.notify,
+        )
+        run = await assemble(planned.run_id, context, world)
         written, cpu_s = _written(), time.process_time()
-        tally = await runner.run(session.plan)
+        await Feeder(run).feed(planned.plan.decisions)
         used = {"cpu_s": time.process_time() - cpu_s, "written": _written() - written}
-        exit_code = runner.exit_code(session.plan)
-    if tally.bugs or tally.left or set(tally.outcomes) != {"succeeded"}:
-        bug = tally.bugs[0] if tally.bugs else ""
-        raise SystemExit(f"{len(tally.left)} jobs left, {dict(tally.outcomes)}\n{bug}")
-    close_session(session, exit_code, clock)
+        exit_code = counts.exit_code(planned.plan, stop)
+    if counts.bugs or counts.left or set(counts.outcomes) != {"succeeded"}:
+        bug = counts.bugs[0] if counts.bugs else ""
+        raise SystemExit(f"{len(counts.left)} jobs left, {dict(counts.outcomes)}\n{bug}")
+    planned.end(exit_code, clock)
     return used | {
-        "flushes": journal.flushes,
-        "commits": journal.commits,
-        "most_wal": journal.most_wal,
+        "flushes": state.flushes,
+        "commits": state.commits,
+        "most_wal": state.most_wal,
     }
 
 
@@ -172,10 +179,10 @@ def main(root: Path, count: int, in_flight: int, median_s: float, seed: int = 1)
     state = root / ".kling-batch" / "state.db"
     before = _size(state), _size(root / "results.jsonl")
     asyncio.set_event_loop(loop)
-    with open_session(manifest, settings, clock) as session:
+    with open_planned_run(manifest, settings, clock) as planned:
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS, 20, 20)
-        counted = loop.run_until_complete(night(session, account, loop, clock, rng))
+        counted = loop.run_until_complete(night(planned, account, loop, clock, rng))
     asyncio.set_event_loop(None)
     seconds = loop.time()
     loop.close()

@@ -1,8 +1,8 @@
-"""What a user would write instead: submit, poll, download, in forty lines and without any safety.
+"""A minimal script for comparison: submit, poll and download in forty lines, without any safety.
 
     python tests/benchmarks/bare.py BASE_URL JOBS RATE POLL_S FOLDER
 
-No state, no look-up, no checks: an answer that is lost is money lost. It is the yardstick of CPU.
+No state, no look-up, no checks: a lost answer is lost money. Its CPU is the yardstick.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The processes of a benchmark: the client, its peers, and the sandbox, each in one of its own.
+"""The processes of a benchmark: the client, its peers and the sandbox.
 
-CPU and memory are what the system says of a child when it has ended. Linux counts the memory that a
-process had before it became another program, too: whoever starts one must be small, so nothing of
-the package is imported on this side.
+CPU and memory are those that the system reports of a child at its end. Linux includes the memory
+that the child had before `exec`, so the parent must be small: it imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a process took. *samples*: wall-clock time and CPU so far, now and then."""
+    """The time, CPU and memory that a process used. *samples*: wall-clock time and CPU so far."""
 
     wall_s: float
     cpu_s: float
@@ -45,7 +44,7 @@ class Used:
 
 
 class FailedError(Exception):
-    """A process did not do what was to be measured, so there is nothing to tell."""
+    """A process did not do its work, so there is no figure to report."""
 
 
 def run(
@@ -55,10 +54,10 @@ def run(
     kill_after_s: float | None = None,
     is_sampled: bool = False,
 ) -> Used:
-    """Run a program in *folder* to its end, or to the end that *kill_after_s* makes of it.
+    """Run a program in *folder* to its end, or kill it after *kill_after_s*.
 
     Raises:
-        FailedError: it ended with something else than 0, and not because it was killed here.
+        FailedError: its exit code is not 0, and it was not to be killed.
     """
     with tempfile.TemporaryFile(dir=folder) as output:
         begun = time.perf_counter()
@@ -105,7 +104,7 @@ def run(
 
 
 def python(*arguments: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
-    """Return the command of a Python that is like this one."""
+    """Return the command of the Python that runs this."""
     return [sys.executable, *arguments]
 
 
@@ -115,7 +114,7 @@ def batch(*arguments: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of every child: ours, without what would make a difference."""
+    """Return the environment of a child: ours, without variables that change its behaviour."""
     own = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
     return own | {"PYTHONPATH": str(ROOT), "COMETAPI_KEY": KEY}
 
@@ -125,7 +124,7 @@ def _is_foreign(name: str) -> bool:
 
 
 def _sample(pid: int, samples: list[tuple[float, float]], ended: threading.Event) -> None:
-    """Note the CPU of a process until it has ended; nothing where there is no /proc."""
+    """Record the CPU of a process until its end; nothing where there is no /proc."""
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     with contextlib.suppress(OSError):
         while not ended.wait(SAMPLE_S):
@@ -135,7 +134,7 @@ def _sample(pid: int, samples: list[tuple[float, float]], ended: threading.Event
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """Make a folder for the time of a benchmark, on the disk that temporary files are on."""
+    """Make a folder for the time of a benchmark, on the disk of temporary files."""
     path = Path(tempfile.mkdtemp(prefix="kling-batch-bench-")).resolve()
     try:
         yield path
@@ -148,21 +147,21 @@ def folder() -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A sandbox that is running."""
+    """A running sandbox."""
 
     base_url: str
 
     def get(self, path: str) -> Any:
-        """Return what it answers to a GET, decoded."""
+        """Return the decoded answer to a GET."""
         return self._ask(urllib.request.Request(self.base_url + path, headers=_HEADERS))
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Return what it answers to a POST, decoded."""
+        """Return the decoded answer to a POST."""
         data = json.dumps(body).encode()
         return self._ask(urllib.request.Request(self.base_url + path, data, headers=_HEADERS))
 
     def stats(self) -> dict[str, Any]:
-        """Return what it has seen; see `batch.sandbox.stats`."""
+        """Return its statistics; see `batch.sandbox.stats`."""
         found: dict[str, Any] = self.get("/sandbox/stats")
         return found
 
@@ -176,10 +175,10 @@ _HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"
 
 @contextlib.contextmanager
 def sandbox(*options: str) -> Iterator[Server]:
-    """Run a sandbox as long as the block lasts; *options* are those of the command.
+    """Run a sandbox for the time of the block; *options* are those of the command.
 
     Raises:
-        FailedError: it did not come up.
+        FailedError: it did not start.
     """
     server = subprocess.Popen(
         batch("sandbox", "--port", "0", *options),

@@ -1,15 +1,14 @@
-"""Large videos, several at once: against curl and aria2c, from one server to one file system.
+"""Several large downloads at once, against curl and aria2c: same server, same file system.
 
 python tests/benchmarks/downloads.py [--quick] [--json] [--check]
 
-The client is timed from the first task that is generated to the last job that is done: whole files,
-hashed, looked into, flushed to the disk and renamed. curl and aria2c are timed from start to end;
-they do none of that, hence other lines of curl: with a flush afterwards, and with sha256sum as well,
-which is what somebody would run who wants the same.
+The client is timed from the first generated task to the last finished job: its files are hashed,
+inspected, flushed and renamed. curl and aria2c are timed from start to end and do none of that, so
+there are two more lines for curl: with a flush, and with sha256sum as well.
 
-On loopback nothing but the CPU bounds a download, and client and server share it, so the bytes come
-from a server that takes next to none (`file_server.py`; the sandbox redirects there). Over a link it
-is the link. Both are measured.
+On loopback only the CPU limits a download, and client and server share it, so the bytes come from a
+server that needs almost none (`file_server.py`; the sandbox redirects there). Over a link it is the
+link that limits it. Both are measured.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from figures import Figure
 VIDEO_BYTES = 150_000_000
 PARALLEL = (4, 8)
 LINK_VIDEO_BYTES = 20_000_000
-LINK_BYTES_PER_S = 20 * 262_144  # per stream: the most that the sandbox's slow downloads come to
+LINK_BYTES_PER_S = 20 * 262_144  # per stream: the most that the sandbox's slow downloads reach
 MOST_MB = 150.0
 MOST_BLOCKED_MS = 50.0
 BODY = {"model_name": "kling-v2-6", "mode": "std", "duration": "5", "aspect_ratio": "16:9"}
@@ -44,7 +43,7 @@ FLUSHED, HASHED = "curl, sync", "curl, sync, sha256sum"
 
 @dataclass(slots=True)
 class _Found:
-    """Of each round: seconds and CPU seconds, ours and the peers'; memory and lateness of ours."""
+    """Seconds and CPU seconds of each round, ours and the peers'; our memory and lateness."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     cpu_s: dict[str, list[float]] = field(default_factory=dict)
@@ -58,7 +57,7 @@ class _Found:
 
 
 def measure(*, quick: bool = False) -> figures.Report:
-    """Measure bytes per second, CPU, memory, and how long the event loop is held up."""
+    """Measure bytes per second, CPU, memory, and how long the event loop is blocked."""
     shrink, rounds = (8, 1) if quick else (1, 5)
     size, link_size = VIDEO_BYTES // shrink, LINK_VIDEO_BYTES // shrink
     peers = _peers()
@@ -82,13 +81,13 @@ def measure(*, quick: bool = False) -> figures.Report:
         "sha256sum takes one file after the other",
         f"over a link: one round of {link_size / 1e6:g} MB, {LINK_BYTES_PER_S / 1e6:.1f} MB/s each",
         *_bounds(told),
-        *(f"{name} is not here" for name in ("curl", "aria2c") if shutil.which(name) is None),
+        *(f"{name} is not installed" for name in ("curl", "aria2c") if shutil.which(name) is None),
     ]
     return figures.report("downloads", f"videos of {size / 1e6:g} MB", told, notes=notes)
 
 
 def _rates(name: str, found: _Found, total: int) -> list[Figure]:
-    """Return the bytes per second against those of each peer."""
+    """Compare the bytes per second with those of each peer."""
     rates = {
         who: [total / 1e6 / each for each in seconds] for who, seconds in found.seconds.items()
     }
@@ -115,7 +114,7 @@ def _costs(name: str, found: _Found, total: int) -> list[Figure]:
             at_most=MOST_MB,
         ),
         Figure(
-            name=f"{name}, loop held up, longest",
+            name=f"{name}, loop blocked, longest",
             unit="ms",
             ours=figures.rounded(max(found.blocked_ms)),
             at_most=MOST_BLOCKED_MS,
@@ -129,21 +128,19 @@ def _costs(name: str, found: _Found, total: int) -> list[Figure]:
 
 
 def _bounds(told: Sequence[Figure]) -> list[str]:
-    """Say what the client does that curl does not, in seconds per GB of this machine."""
+    """Return the cost, in seconds per GB, of the work that only the client does."""
     block = bytes(2**20)
     begun = time.process_time()
     for _ in range(64):
         hashlib.sha256(block)
     hash_s = (time.process_time() - begun) / (64 * len(block) / 1e9)
-    notes = [f"to hash takes {hash_s:.2f} s/GB of CPU, which curl does not spend"]
+    notes = [f"hashing takes {hash_s:.2f} s/GB of CPU, which curl does not need"]
     for figure in told:
         if figure.peer == FLUSHED and figure.theirs:
             plain = next(f for f in told if f.name == figure.name and f.peer == "curl").theirs
             assert plain
             flush_s = 1e3 / figure.theirs - 1e3 / plain
-            notes.append(
-                f"{figure.name}: to flush what curl has written takes {flush_s:.2f} s/GB more"
-            )
+            notes.append(f"{figure.name}: flushing the files of curl takes {flush_s:.2f} s/GB more")
     return notes
 
 
@@ -195,7 +192,7 @@ def _ours(home: Path, server: Server, parallel: int, total: int, found: _Found) 
 def _check(folder: Path, total: int) -> None:
     found = sum(path.stat().st_size for path in folder.iterdir())
     if found != total:
-        raise FailedError(f"{found} bytes came, {total} were asked for")
+        raise FailedError(f"{found} bytes of {total} were downloaded")
 
 
 # -- the server --------------------------------------------------------------------------------
@@ -208,7 +205,7 @@ def _sandbox(size: int, *options: str) -> AbstractContextManager[Server]:
 
 @contextlib.contextmanager
 def _files(folder: Path, size: int) -> Iterator[str]:
-    """Serve a video of *size* bytes from a file; give its address."""
+    """Serve a video of *size* bytes from a file; yield its address."""
     path = folder / "video.mp4"
     with _sandbox(size) as server:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -234,7 +231,7 @@ def _redirecting(address: str) -> AbstractContextManager[Server]:
 
 
 def _links(server: Server, count: int) -> list[str]:
-    """Make tasks of our own, and return the signed links to their videos."""
+    """Create tasks and return the signed links to their videos."""
     links = []
     for number in range(count):
         made = server.post(children.API_PATH, {**BODY, "prompt": f"video {number}"})
@@ -248,7 +245,7 @@ def _links(server: Server, count: int) -> list[str]:
 # -- the peers ---------------------------------------------------------------------------------
 
 Peer = Callable[[Path, Path, Sequence[str]], tuple[float, float]]
-"""Fetches links into a folder (the second); returns seconds and CPU seconds."""
+"""Downloads links into the second folder; returns seconds and CPU seconds."""
 
 
 def _peers() -> dict[str, Peer]:

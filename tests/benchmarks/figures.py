@@ -1,7 +1,7 @@
-"""What a benchmark found: figures with a peer beside them, and how they are told.
+"""The figures of a benchmark, each beside a peer's where there is one, and their tables.
 
-A second is worth little on another machine, or on this one an hour later; a ratio against something
-measured in the same run is. Nothing fails here by being slow: a goal is met or missed, that is all.
+Seconds cannot be compared between machines, or between hours on one; ratios of values measured in
+the same run can. A slow result fails nothing: a goal is met or missed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One thing that was measured.
+    """One measured value.
 
     *ours* and *theirs* are medians, in *unit*; *ratio* is the median of the ratios of each round
     and *ratios* are those of all rounds. The goal bounds the ratio, or *ours* if there is no peer.
@@ -50,7 +50,7 @@ class Figure:
 
     @property
     def goal(self) -> str:
-        """The goal as it is written in a table."""
+        """The goal as text."""
         if self.at_most is not None:
             return f"≤ {self.at_most:g}"
         return "" if self.at_least is None else f"≥ {self.at_least:g}"
@@ -66,7 +66,7 @@ def compared(
     at_most: float | None = None,
     at_least: float | None = None,
 ) -> Figure:
-    """Make the figure of what was measured in rounds, ours and the peer's in each."""
+    """Return the figure of values measured in rounds, ours and the peer's in each."""
     ratios = tuple(round(our / their, 4) for our, their in zip(ours, theirs, strict=True))
     return Figure(
         name=name,
@@ -82,7 +82,7 @@ def compared(
 
 
 def rounded(value: float) -> float:
-    """Return *value* with four digits that count; more would be noise."""
+    """Return *value* with four significant digits; more would be noise."""
     return float(f"{value:.4g}")
 
 
@@ -94,7 +94,7 @@ def report(
     rows: Sequence[Mapping[str, object]] = (),
     notes: Sequence[str] = (),
 ) -> Report:
-    """Make a benchmark's report. *rows* are a table of details, all with the same keys."""
+    """Return a benchmark's report. *rows* are a table of details, all with the same keys."""
     told = [
         asdict(figure) | {"ratios": list(figure.ratios), "is_met": figure.is_met}
         for figure in figures
@@ -120,7 +120,7 @@ def figures_of(found: Report) -> list[Figure]:
 
 
 def machine() -> str:
-    """Return the kind of this machine: what another must have for seconds to be comparable."""
+    """Return the kind of this machine; seconds are only comparable between machines of one kind."""
     cores = os.cpu_count() or 1
     return (
         f"{platform.system()} {platform.machine()}, {cores} cores ({_processor()}),"
@@ -154,12 +154,12 @@ HEAD = ("what", "ours", "peer", "theirs", "ratio", "spread", "goal", "")
 
 
 def table(found: Report) -> list[Sequence[str]]:
-    """Return the figures of a report as cells, the head first."""
+    """Return the figures of a report as cells, below a header."""
     return [HEAD, *(_cells(figure) for figure in figures_of(found))]
 
 
 def details(found: Report) -> list[Sequence[str]]:
-    """Return the rows of a report as cells, the head first; empty if there are none."""
+    """Return the rows of a report as cells, below a header; empty if there are none."""
     rows = found["rows"]
     if not rows:
         return []
@@ -188,7 +188,7 @@ def _text(value: object) -> str:
 
 
 def aligned(cells: Sequence[Sequence[str]]) -> str:
-    """Lay cells out as columns of text."""
+    """Format cells as columns of text."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -198,13 +198,13 @@ def aligned(cells: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(cells: Sequence[Sequence[str]]) -> str:
-    """Lay cells out as a table of Markdown."""
+    """Format cells as a Markdown table."""
     head, *body = [f"| {' | '.join(line)} |" for line in cells]
     return "\n".join([head, f"|{' --- |' * len(cells[0])}", *body])
 
 
 def to_text(found: Report) -> str:
-    """Write a report for a terminal."""
+    """Format a report for a terminal."""
     parts = [f"{found['benchmark']}: {found['about']}", aligned(table(found))]
     if found["rows"]:
         parts.append(aligned(details(found)))
@@ -213,7 +213,7 @@ def to_text(found: Report) -> str:
 
 
 def verdict(reports: Sequence[Report]) -> str:
-    """Say which goals are met and which are not."""
+    """Return a line for each goal: met or missed."""
     lines = []
     for found in reports:
         for figure in figures_of(found):
@@ -228,9 +228,9 @@ def verdict(reports: Sequence[Report]) -> str:
 def main(measure: Callable[..., Report], argv: Sequence[str] | None = None) -> None:
     """Run one benchmark from the command line."""
     parser = argparse.ArgumentParser(description=(measure.__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small numbers: only see it work")
+    parser.add_argument("--quick", action="store_true", help="small numbers, to try it out")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--check", action="store_true", help="also say which goals are met")
+    parser.add_argument("--check", action="store_true", help="also print which goals are met")
     options = parser.parse_args(argv)
     found = measure(quick=options.quick)
     if options.json:

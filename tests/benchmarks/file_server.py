@@ -1,9 +1,9 @@
-"""A file server that takes next to no CPU: one file, sent by the kernel, to whoever asks.
+"""A file server that needs almost no CPU: the kernel sends one file in answer to every request.
 
     python tests/benchmarks/file_server.py FILE
 
-Prints its address. The sandbox makes its videos up while it sends them, which costs as much CPU as
-to receive them; measured against it on one machine, a client is measured for what the server takes.
+Prints its address. The sandbox generates its videos while it sends them, which costs as much CPU as
+receiving them: on one machine the figures of a client would include those of the server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEAD = (
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Serves one file under every path."""
+    """Serve one file under every path."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -30,12 +30,12 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 class Sending(socketserver.StreamRequestHandler):
-    """One request, one file."""
+    """Answer one request with the file."""
 
     server: Server
 
     def handle(self) -> None:
-        """Read a request to its end, whatever it asks, and send the file."""
+        """Read a request to its end and send the file."""
         while self.rfile.readline(65_536).strip():
             pass
         with self.server.path.open("rb") as file:

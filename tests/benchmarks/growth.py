@@ -1,4 +1,4 @@
-"""What a job costs when there are many: a plan of up to 100,000, up to 10,000 tasks in flight.
+"""The cost per job as jobs grow: plans of up to 100,000, up to 10,000 tasks in flight.
 
 python tests/benchmarks/growth.py [--quick] [--json] [--check]
 """
@@ -25,7 +25,7 @@ IN_FLIGHT = (100, 1_000, 10_000)
 POLL_S = 5.0
 GENERATION_S = 30.0  # longer than 10,000 submissions take
 MOST_MB = 300.0
-MOST_GROWTH = 1.25  # of the cost of a job, over the last factor of ten; more than noise
+MOST_GROWTH = 1.25  # of the cost per job, over the last factor of ten; more than noise
 
 
 def measure(*, quick: bool = False) -> figures.Report:
@@ -43,7 +43,7 @@ def measure(*, quick: bool = False) -> figures.Report:
         plan_figures + run_figures,
         rows=plan_rows + run_rows,
         notes=[
-            "CPU per job: of one more job; the smallest run, or a plan of one job, is taken off",
+            "CPU per job: of one more job; the smallest run, or a plan of one job, is subtracted",
             f"runs: {GENERATION_S / shrink:g} s of generation, polled every {POLL_S / shrink:g} s",
         ],
     )
@@ -90,12 +90,12 @@ def _plans(
 
 
 def _plan_of_known(folder: Path, manifest: Path, jobs: int) -> Used:
-    """Plan where the state knows every job already: the most that a plan has to hold."""
+    """Plan with every job in the state: the most that a plan has to hold."""
     output = folder / "known"
     children.run(children.python(children.HERE / "known_state.py", manifest, output), folder)
     used = children.run(children.batch("plan", manifest, "--output-dir", output, "--json"), folder)
     if json.loads(used.output)["counts"]["unchanged"] != jobs:
-        raise FailedError("the plan does not know the jobs")
+        raise FailedError("the plan does not find the jobs in the state")
     return used
 
 
@@ -127,7 +127,7 @@ def _exponent(seconds: dict[int, float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A run of so many tasks at once. *idle_cpu*: of a core, while nothing but polling is done."""
+    """A run with all tasks in flight. *idle_cpu*: share of a core while it only polls."""
 
     jobs: int
     used: Used
@@ -139,7 +139,7 @@ class _Flight:
 def _runs(
     folder: Path, sizes: Sequence[int], shrink: int
 ) -> tuple[list[figures.Figure], list[dict[str, object]]]:
-    # The small ones together: they wait more than they do.
+    # The small ones in parallel: they mostly wait.
     with ThreadPoolExecutor() as pool:
         flights = list(pool.map(lambda jobs: _fly(folder, jobs, shrink), sizes[:-1]))
     flights.append(_fly(folder, sizes[-1], shrink))
@@ -220,7 +220,7 @@ def _fly(folder: Path, jobs: int, shrink: int) -> _Flight:
 
 
 def _share(samples: Sequence[tuple[float, float]], tasks: Sequence[dict[str, Any]]) -> float | None:
-    """Return the CPU of a core between the last submission and the first task that is done."""
+    """Return the share of a core between the last submission and the first finished task."""
     begin = max(task["created_at"] for task in tasks)
     end = min(task["finished_at"] for task in tasks)
     inside = [sample for sample in samples if begin <= sample[0] <= end]

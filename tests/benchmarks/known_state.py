@@ -1,10 +1,9 @@
-"""Write the state of a folder in which every job of a manifest is done, as a run leaves it.
+"""Write the output folder of a manifest whose jobs are all done, as a run leaves it.
 
     python tests/benchmarks/known_state.py MANIFEST OUTPUT_DIR
 
-The files are as small as can be, and few with many names, so that they are soon made and removed;
-everything else is what a run writes. It goes around the run only because that would take minutes
-for a hundred thousand jobs.
+The videos are tiny, and links to a few files, so that they are quickly made and removed; the rest is
+what a run writes. A real run would take minutes for a hundred thousand jobs.
 """
 
 from __future__ import annotations
@@ -15,16 +14,17 @@ import sys
 import time
 from pathlib import Path
 
-from batch.job import Attempt, Job, Landed, Video
+from batch.attempt import Account, Attempt, Landed, PaidTask
+from batch.job import Job, Video
 from batch.manifest.reader import load
-from batch.output.changes import Change, Put, Row, RunEnded, RunStarted
 from batch.output.row import make_row, to_line
-from batch.output.sqlite import Store
+from batch.output.sqlite import Database
+from batch.output.state import AddRow, BeginRun, Change, EndRun, Put
 
 RUN = "r-known"
 CONTENT = b"video"
 AT_ONCE = 5_000  # changes in one transaction
-LINKS = 10_000  # names of one file; ext4 allows 65,000
+LINKS = 10_000  # to one file; ext4 allows 65,000
 
 
 def main(manifest: Path, output_dir: Path) -> None:
@@ -35,10 +35,10 @@ def main(manifest: Path, output_dir: Path) -> None:
     (output_dir / "videos").mkdir()
     (output_dir / ".kling-batch" / "lock").touch()
     with (
-        Store.open(output_dir / ".kling-batch" / "state.db") as store,
+        Database.open(output_dir / ".kling-batch" / "state.db") as database,
         (output_dir / "results.jsonl").open("w", encoding="utf-8") as results,
     ):
-        changes: list[Change] = [RunStarted(RUN, now)]
+        changes: list[Change] = [BeginRun(RUN, now)]
         for number, job in enumerate(jobs):
             attempt = _landed(job, number, now)
             line = to_line(make_row(attempt, run_id=RUN, tasks=1, now=now))
@@ -48,35 +48,37 @@ def main(manifest: Path, output_dir: Path) -> None:
                 now,
             )
             results.write(f"{line}\n")
-            changes += [Put(attempt), Row(line)]
+            changes += [Put(attempt), AddRow(line)]
             if len(changes) >= AT_ONCE:
-                store.write(changes)
+                database.write(changes)
                 changes = []
-        store.write([*changes, RunEnded(RUN, now, 0)])
+        database.write([*changes, EndRun(RUN, now, 0)])
 
 
 def _make_file(path: Path, first: Path, landed_at: float) -> None:
     if path == first:
         path.write_bytes(CONTENT)
-        os.utime(path, (landed_at - 1, landed_at - 1))  # what is written later counts as changed
+        os.utime(path, (landed_at - 1, landed_at - 1))  # a later change counts as edited
     else:
         os.link(first, path)
 
 
 def _landed(job: Job, number: int, now: float) -> Attempt:
     state = Landed(
-        task_id=str(822_953_089_408_827_433 + number),
-        submitted_at=now - 70,
+        task=PaidTask(
+            str(822_953_089_408_827_433 + number),
+            now - 70,
+            f"00000000-0000-4000-8000-{number:012}",
+        ),
         generated_at=now - 10,
         landed_at=now,
         file=job.video_path,
         bytes=len(CONTENT),
         sha256=f"{number:064x}",
         video=Video(5.04, 1280, 720),
-        request_id=f"00000000-0000-4000-8000-{number:012}",
     )
     return Attempt(
-        # Of no order, as real ones: where their rows lie decides what the next one costs.
+        # Random order, as in real ids: the place of the rows decides the cost of the next one.
         external_task_id=f"kb-{hashlib.blake2b(job.id.encode(), digest_size=16).hexdigest()}",
         job_id=job.id,
         fingerprint=job.fingerprint,
@@ -85,7 +87,7 @@ def _landed(job: Job, number: int, now: float) -> Attempt:
         state=state,
         polls=3,
         cost_usd=0.21,
-        base_url="http://127.0.0.1:1",
+        account=Account("http://127.0.0.1:1"),
     )
 
 

@@ -1,4 +1,4 @@
-"""A thousand jobs at 100/s: the wall time against the ideal, the CPU against a bare script.
+"""A thousand jobs at 100/s: wall time against the ideal, CPU against a bare script.
 
 python tests/benchmarks/makespan.py [--quick] [--json] [--check]
 """
@@ -78,7 +78,7 @@ def _bare(home: Path, jobs: int) -> Used:
 
 
 def _check(stats: dict[str, object], videos: Path, jobs: int) -> None:
-    """Nothing is as fast as what was not done."""
+    """Fail if work was left out: that would be fast."""
     made = sum(1 for _ in videos.iterdir())
     if stats["created"] != jobs or made != jobs:
         raise FailedError(f"{made} videos of {stats['created']} tasks for {jobs} jobs")

@@ -1,4 +1,4 @@
-"""The manifests that are measured."""
+"""The manifests of the benchmarks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONG_JOB = """\
 
 
 def write(path: Path, jobs: int, *, job: str = JOB, **limits: str) -> Path:
-    """Write a manifest of so many jobs to *path*; *limits* are laid over `LIMITS`."""
+    """Write a manifest of that many jobs to *path*; *limits* override `LIMITS`."""
     said = "\n".join(f"  {name}: {value}" for name, value in (LIMITS | limits).items())
     with path.open("w", encoding="utf-8") as file:
         file.write(HEAD.format(limits=said))

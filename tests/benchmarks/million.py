@@ -1,13 +1,13 @@
-"""A night of a million prompts, on paper: what each job costs, and what a million of them come to.
+"""A night of a million prompts: the cost of one job, and of a million.
 
     python tests/benchmarks/million.py [--quick] [--json] [--check]
 
 Takes about eight minutes, half of them for a folder of a million jobs; run_all.py has a smaller one.
 
-Three kinds of numbers, and each is told as what it is. *Simulated*: whole nights of single accounts
-in virtual time, with the real feeder, pacer, slots, schedule and state (`account_night.py`).
-*Measured*: a folder of a million jobs, requests and downloads over sockets, flushes of this disk.
-*Arithmetic*: the million over many accounts, made of those. The report in words is MILLION.md.
+Three kinds of numbers, each marked. *Simulated*: whole nights of single accounts in virtual time,
+with the real run, schedule and state (`account_night.py`). *Measured*: a folder of a million jobs,
+requests and downloads over sockets, flushes of this disk. *Arithmetic*: a million jobs over many
+accounts, computed from those. MILLION.md is the report.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ MILLION = 1_000_000
 NIGHT_S = 8 * 3_600
 SIZES = (3_000, 30_000)  # jobs of one account
 ACCOUNTS = ((5, 120.0), (5, 230.0), (20, 120.0), (20, 230.0), (100, 120.0), (100, 230.0))
-LEAST, ROUNDS = 1_000, 15  # jobs of an account, and per slot: ends of the night are left out
-CROWD = 4_000  # in flight in one process: the whole night's million over one account without limit
-IN_FOLDER = 100_000  # jobs in one folder, where a million takes too long
-ON_TOP = 1_000  # new jobs in a folder that knows those already
+LEAST, ROUNDS = 1_000, 15  # jobs of an account, and per slot: enough to leave out both ends
+CROWD = 4_000  # in flight in one process: a million in a night over one account
+IN_FOLDER = 100_000  # jobs in one folder, as a million takes too long
+ON_TOP = 1_000  # new jobs in that folder
 VIDEO_BYTES = 11_000_000
 MOST_GROWTH = 1.25  # as in growth.py
 TORN_BYTES = 40  # off the end of results.jsonl
 FLUSHES = 100
 ABOUT_ROWS = (
-    "rows: up to 'flushes/job' simulated, one whole night of one account each; the rest is"
-    f" arithmetic for {MILLION:,} jobs, every account a process, a key and a folder"
+    "rows: up to 'flushes/job' simulated, one night of one account each; the rest is arithmetic"
+    f" for {MILLION:,} jobs, with a process, a key and a folder for each account"
 )
 ABOUT_CORES = (
     f"cores: {MILLION:,} jobs within {NIGHT_S // 3600} h, their requests and"
-    f" {VIDEO_BYTES / 1e6:g} MB per video at the CPU that was measured over sockets"
+    f" {VIDEO_BYTES / 1e6:g} MB per video at the CPU measured over sockets"
 )
 
 Found = dict[str, Any]
 
 
 def whole(*, quick: bool = False) -> figures.Report:
-    """Measure, simulate and calculate a million jobs, with a folder that holds them all."""
+    """Measure, simulate and calculate a million jobs, with all of them in one folder."""
     return measure(quick=quick, in_folder=MILLION)
 
 
@@ -64,11 +64,8 @@ def measure(*, quick: bool = False, in_folder: int = IN_FOLDER) -> figures.Repor
     told = _growth([jobs // shrink for jobs in SIZES], CROWD // shrink)
     with children.folder() as folder:
         requests_s, per_gb_s, over_sockets = _over_sockets(folder, shrink)
-        flush_s = _flush_s(folder)
         told += over_sockets
-        told.append(
-            Figure(name="measured: a flush of this disk", unit="ms", ours=_r(1e3 * flush_s))
-        )
+        told.append(_figure("measured: a flush of this disk", "ms", 1e3 * _flush_s(folder)))
         told += _one_folder(folder, in_folder // shrink, ON_TOP // shrink)
     rows = [
         _on_paper(
@@ -78,7 +75,7 @@ def measure(*, quick: bool = False, in_folder: int = IN_FOLDER) -> figures.Repor
     ]
     return figures.report(
         "million",
-        f"{MILLION:,} jobs: what one costs, and the night of all of them",
+        f"{MILLION:,} jobs: the cost of one, and a night of all",
         told,
         rows=rows,
         notes=[ABOUT_ROWS, ABOUT_CORES],
@@ -88,13 +85,17 @@ def measure(*, quick: bool = False, in_folder: int = IN_FOLDER) -> figures.Repor
 _r = figures.rounded
 
 
+def _figure(name: str, unit: str, value: float) -> Figure:
+    return Figure(name=name, unit=unit, ours=_r(value))
+
+
 # -- simulated: nights of one account ----------------------------------------------------------
 
 
 def _night(
     jobs: int, slots: int, median_s: float, root: Path | None = None, seed: int = 1
 ) -> Found:
-    """Simulate one account's night in a process of its own; in memory, or in *root*."""
+    """Simulate one account's night in a child process; in memory, or in *root*."""
     with _memory() as home:
         script = children.HERE / "account_night.py"
         used = children.run(
@@ -117,15 +118,21 @@ def _night(
 
 @contextmanager
 def _memory() -> Iterator[Path]:
-    """Make a folder where a flush costs nothing, if there is such a place."""
+    """Make a folder in memory, where a flush costs nothing, if there is one."""
     where = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="kling-batch-million-", dir=where) as home:
         yield Path(home)
 
 
+def _written_kb(night: Found) -> float:
+    """Return the kB per job written to state and results."""
+    written: float = night["written"] - night["clip_bytes"]
+    return written / night["jobs"] / 1e3
+
+
 def _growth(sizes: list[int], crowd: int) -> list[Figure]:
-    """Simulate nights of growing size: what a job costs must not depend on how many there are."""
-    # The smaller one before and after the larger: the machine is another one minutes later.
+    """Simulate nights of growing size: the cost of a job must not depend on their number."""
+    # The smaller one before and after the larger: the machine changes within minutes.
     few, many, again = (_night(jobs, 100, 120.0) for jobs in (*sizes, sizes[0]))
     crowded = _night(5 * crowd, crowd, 120.0)
     what = f"simulated, one account, {many['jobs']:,} jobs"
@@ -145,25 +152,15 @@ def _growth(sizes: list[int], crowd: int) -> list[Figure]:
         ratio("requests per job", "", lambda night: night["requests_per_job"]),
         ratio("flushes per job", "", lambda night: night["flushes"] / night["jobs"]),
         ratio("state.db per job", "kB", lambda night: night["state_bytes"] / night["jobs"] / 1e3),
-        ratio(
-            "results.jsonl per job",
+        ratio("results.jsonl per job", "kB", lambda n: n["results_bytes"] / n["jobs"] / 1e3),
+        ratio("written to state and results per job", "kB", _written_kb),
+        _figure(f"{what}: largest log beside state.db", "MB", many["most_wal"] / 1e6),
+        _figure(
+            f"{what}: memory of one more job",
             "kB",
-            lambda night: night["results_bytes"] / night["jobs"] / 1e3,
+            1e3 * (many["peak_mb"] - few["peak_mb"]) / (many["jobs"] - few["jobs"]),
         ),
-        ratio(
-            "written to state and results per job",
-            "kB",
-            lambda night: (night["written"] - night["clip_bytes"]) / night["jobs"] / 1e3,
-        ),
-        Figure(
-            name=f"{what}: largest log beside state.db", unit="MB", ours=_r(many["most_wal"] / 1e6)
-        ),
-        Figure(
-            name=f"{what}: memory of one more job",
-            unit="kB",
-            ours=_r(1e3 * (many["peak_mb"] - few["peak_mb"]) / (many["jobs"] - few["jobs"])),
-        ),
-        Figure(name=f"{what}: slots in use", unit="of 1", ours=_r(many["used_slots"])),
+        _figure(f"{what}: slots in use", "of 1", many["used_slots"]),
         figures.compared(
             f"simulated, {crowded['most_open']:,} in flight: CPU per request without the network",
             "ms",
@@ -172,10 +169,10 @@ def _growth(sizes: list[int], crowd: int) -> list[Figure]:
             [many["cpu_s"] / many["requests_per_job"] / many["jobs"] * 1e3],
             at_most=MOST_GROWTH,
         ),
-        Figure(
-            name=f"simulated, {crowded['most_open']:,} in flight: flushes per job",
-            unit="",
-            ours=_r(crowded["flushes"] / crowded["jobs"]),
+        _figure(
+            f"simulated, {crowded['most_open']:,} in flight: flushes per job",
+            "",
+            crowded["flushes"] / crowded["jobs"],
         ),
     ]
 
@@ -199,32 +196,19 @@ def _over_sockets(folder: Path, shrink: int) -> tuple[float, float, list[Figure]
     )
     gigabytes = videos * VIDEO_BYTES / 1e9
     per_gb_s = (used["large"][0].cpu_s - used["small"][0].cpu_s) / gigabytes
-    return (
-        per_request_s,
-        per_gb_s,
-        [
-            Figure(
-                name="measured: CPU of a request, whole client, over sockets",
-                unit="ms",
-                ours=_r(1e3 * per_request_s),
-            ),
-            Figure(
-                name="so that one event loop takes at most",
-                unit="requests/s",
-                ours=_r(1 / per_request_s),
-            ),
-            Figure(name="measured: CPU of downloads", unit="s/GB", ours=_r(per_gb_s)),
-            Figure(
-                name=f"measured: peak memory of a client with {few} jobs",
-                unit="MB",
-                ours=_r(used["few"][0].peak_mb),
-            ),
-        ],
-    )
+    request = "measured: CPU of a request, whole client, over sockets"
+    memory = f"measured: peak memory of a client with {few} jobs"
+    told = [
+        _figure(request, "ms", 1e3 * per_request_s),
+        _figure("requests that one event loop can do", "requests/s", 1 / per_request_s),
+        _figure("measured: CPU of downloads", "s/GB", per_gb_s),
+        _figure(memory, "MB", used["few"][0].peak_mb),
+    ]
+    return per_request_s, per_gb_s, told
 
 
 def _run(home: Path, jobs: int, *options: str) -> tuple[Used, float]:
-    """Run against a sandbox; return what it took, and how many requests that was."""
+    """Run against a sandbox; return the resources used and the number of requests."""
     home.mkdir()
     manifest = manifests.write(home / "jobs.yaml", jobs, submit_rate="200/s", poll_interval="1s")
     with children.sandbox("--median", "6", "--seed", "1", *options) as server:
@@ -237,7 +221,7 @@ def _run(home: Path, jobs: int, *options: str) -> tuple[Used, float]:
 
 
 def _flush_s(folder: Path) -> float:
-    """Measure what it takes to have a few pages on this disk, for certain; the median."""
+    """Return the median time of a flush of a few pages to this disk."""
     took = []
     with (folder / "flushed").open("wb", buffering=0) as file:
         for _ in range(FLUSHES):
@@ -252,27 +236,24 @@ def _flush_s(folder: Path) -> float:
 
 
 def _one_folder(folder: Path, jobs: int, on_top: int) -> list[Figure]:
-    """Measure a folder of so many jobs: planned, known, asked for, mended, and gone on with."""
+    """Measure a folder of that many jobs: plan, status, quiet run, repair, and new jobs."""
     manifest = manifests.write(folder / "million.yaml", jobs)
     output = folder / "known"
     results, state = output / "results.jsonl", output / ".kling-batch" / "state.db"
     at_output = ("--output-dir", output, "--quiet")
     used_by = {"plan, all new": children.run(children.batch("plan", manifest, "--quiet"), folder)}
     children.run(children.python(children.HERE / "known_state.py", manifest, output), folder)
-    used_by["plan, all up to date"] = children.run(
-        children.batch("plan", manifest, *at_output), folder
-    )
-    used_by["status"] = children.run(children.batch("status", output), folder)
-    used_by["run with nothing to do"] = children.run(
-        children.batch("run", manifest, *at_output), folder
-    )
+    for name, command in (
+        ("plan, all up to date", ("plan", manifest, *at_output)),
+        ("status", ("status", output)),
+        ("run with nothing to do", ("run", manifest, *at_output)),
+    ):
+        used_by[name] = children.run(children.batch(*command), folder)
     size = results.stat().st_size
     os.truncate(results, size - TORN_BYTES)
-    used_by["the same, results.jsonl torn"] = children.run(
-        children.batch("run", manifest, *at_output), folder
-    )
+    used_by["the same, results.jsonl torn"] = children.run(children.batch(*command), folder)
     if results.stat().st_size != size:
-        raise FailedError("results.jsonl was not mended")
+        raise FailedError("results.jsonl was not repaired")
     sizes = {"state.db": state.stat().st_size, "results.jsonl": size}
     empty = _night(on_top, 100, 120.0, root=folder / "empty")
     later = _night(on_top, 100, 120.0, root=output)
@@ -280,12 +261,10 @@ def _one_folder(folder: Path, jobs: int, on_top: int) -> list[Figure]:
     told = []
     for name, used in used_by.items():
         told += [
-            Figure(name=f"{what}: {name}", unit="CPU s", ours=_r(used.cpu_s)),
-            Figure(name=f"{what}: {name}, peak memory", unit="MB", ours=_r(used.peak_mb)),
+            _figure(f"{what}: {name}", "CPU s", used.cpu_s),
+            _figure(f"{what}: {name}, peak memory", "MB", used.peak_mb),
         ]
-    told += [
-        Figure(name=f"{what}: {name}", unit="MB", ours=_r(s / 1e6)) for name, s in sizes.items()
-    ]
+    told += [_figure(f"{what}: {name}", "MB", s / 1e6) for name, s in sizes.items()]
     return [
         *told,
         figures.compared(
@@ -299,9 +278,9 @@ def _one_folder(folder: Path, jobs: int, on_top: int) -> list[Figure]:
         figures.compared(
             f"simulated, {on_top:,} jobs on top of {jobs:,}: written per job",
             "kB",
-            [(later["written"] - later["clip_bytes"]) / on_top / 1e3],
+            [_written_kb(later)],
             "in an empty folder",
-            [(empty["written"] - empty["clip_bytes"]) / empty["jobs"] / 1e3],
+            [_written_kb(empty)],
         ),
     ]
 
@@ -310,7 +289,7 @@ def _one_folder(folder: Path, jobs: int, on_top: int) -> list[Figure]:
 
 
 def _on_paper(night: Found, request_s: float, per_gb_s: float) -> Found:
-    """Multiply one account's night: how many accounts, how long, how much per second."""
+    """Extrapolate from one account's night: accounts, hours, and rates per second."""
     per_s = MILLION / NIGHT_S
     cpu_s = night["requests_per_job"] * request_s + VIDEO_BYTES / 1e9 * per_gb_s
     flushes = night["flushes"] / night["jobs"]

@@ -1,9 +1,9 @@
-"""Twenty prompts through six kinds of trouble: what came, what was paid for.
+"""Twenty prompts through six kinds of trouble: videos made and tasks paid for.
 
 python tests/benchmarks/peers.py [--quick] [--json] [--check]
 
-Only the client is measured here. What other tools came to in the same six rows was measured on an
-imitation of the same API in November 2026, one run each, and is quoted.
+Only the client is measured here. The counts of the other tools are quoted: they were measured on an
+imitation of the same API in November 2026, one run each.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ TROUBLES = (
 
 
 def measure(*, quick: bool = False) -> figures.Report:
-    """Run the six rows and count."""
+    """Run the six rows and count videos and tasks."""
     troubles = TROUBLES[:2] if quick else TROUBLES
     with children.folder() as folder, ThreadPoolExecutor(ROWS_AT_ONCE) as pool:
         homes = [folder / str(number) for number in range(len(troubles))]
@@ -125,7 +125,7 @@ def _row(home: Path, trouble: Trouble) -> dict[str, object]:
 
 
 def _videos(output: Path) -> int:
-    """Count the jobs whose last line says that a file is there, and where that is so."""
+    """Count the jobs whose last row names a video, and whose video is there."""
     lines: Sequence[str] = (output / "results.jsonl").read_text("utf-8").splitlines()
     last = {row["job_id"]: row for row in map(json.loads, lines)}
     return sum(

@@ -1,11 +1,11 @@
-"""Polling that learns, against a fixed interval and against the optimum. In virtual terms, exact.
+"""Polling that learns, against a fixed interval and against the optimum; computed, not simulated.
 
     python tests/benchmarks/polling.py [--json]
 
-Generation times are lognormal with a known spread; the schedule only sees a night of samples. Its
-expected requests and lateness are integrals over the true distribution, not a simulation. A fixed
-interval and the optimum (dynamic programming for the true distribution, written here anew) are
-tuned to the very same lateness; what is compared is the requests that they need for it.
+Generation times are lognormal with a known spread; the schedule only has a night of samples. Its
+expected requests and lateness are integrals over the true distribution. A fixed interval and the
+optimum (dynamic programming over the true distribution) are tuned to the same lateness, and the
+requests that each needs for it are compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from batch.run.schedule import History, next_look, plan
 
 MEDIAN_S = 135.0  # kling-3.0, API sheet section 6
 POLL_INTERVAL_S = 5.0
-HORIZON = 30.0  # medians; looks beyond are not followed
+HORIZON = 30.0  # medians; later polls are ignored
 GOAL_LATENESS = 0.10  # of the median
 GOAL_REQUESTS = 0.60  # of what a fixed interval needs
 
@@ -46,7 +46,7 @@ class Row:
 
 
 def lognormal(median_s: float, spread: float) -> Done:
-    """Return the probability that such a task is done by an age."""
+    """Return the function that gives the probability that a task is done by an age."""
 
     def done(age_s: float) -> float:
         if age_s <= 0:
@@ -57,7 +57,7 @@ def lognormal(median_s: float, spread: float) -> Done:
 
 
 def integral(done: Done, start: float, end: float) -> float:
-    """Return the integral of *done*, by Simpson's rule on pieces that are short for its spread."""
+    """Return the integral of *done*, by Simpson's rule on pieces shorter than its spread."""
     pieces = max(2, min(400, math.ceil((end - start) / 2.0)))
     width = (end - start) / pieces
     total = 0.0
@@ -67,43 +67,43 @@ def integral(done: Done, start: float, end: float) -> float:
     return total
 
 
-def expected(looks: Sequence[float], done: Done) -> tuple[float, float]:
-    """Return expected requests and lateness (seconds) of looking at these ages."""
+def expected(polls: Sequence[float], done: Done) -> tuple[float, float]:
+    """Return expected requests and lateness (seconds) of polls at these ages."""
     requests = lateness = before = 0.0
-    for look in looks:
+    for poll in polls:
         share = done(before)
         if share > 1 - 1e-9:
             break
         requests += 1 - share
-        lateness += integral(done, before, look) - share * (look - before)
-        before = look
+        lateness += integral(done, before, poll) - share * (poll - before)
+        before = poll
     return requests, lateness
 
 
-def learned_looks(history: History | None, rng: random.Random, median_s: float) -> list[float]:
-    """Return the ages at which the schedule looks at a task that is never done."""
-    looks: list[float] = []
+def learned_polls(history: History | None, rng: random.Random, median_s: float) -> list[float]:
+    """Return the ages at which the schedule polls a task that never ends."""
+    polls: list[float] = []
     age = 0.0
     while age < HORIZON * median_s:
         age += next_look(age, poll_interval_s=POLL_INTERVAL_S, history=history, rng=rng)
-        looks.append(age)
-    return looks
+        polls.append(age)
+    return polls
 
 
 def fixed_requests(lateness_s: float, done: Done, median_s: float) -> float:
-    """Return the requests that a fixed interval needs for this lateness."""
+    """Return the requests that polling at a fixed interval needs for this lateness."""
     low, high = 0.05, 2 * median_s
     requests = 0.0
     for _ in range(24):
         interval = (low + high) / 2
-        looks = [interval * (i + 1) for i in range(math.ceil(HORIZON * median_s / interval))]
-        requests, late = expected(looks, done)
+        polls = [interval * (i + 1) for i in range(math.ceil(HORIZON * median_s / interval))]
+        requests, late = expected(polls, done)
         low, high = (interval, high) if late < lateness_s else (low, interval)
     return requests
 
 
-def optimal_looks(price_s: float, ages: Sequence[float], done: Sequence[float]) -> list[float]:
-    """Return the looks with the least `requests * price + lateness`; plain, quadratic."""
+def optimal_polls(price_s: float, ages: Sequence[float], done: Sequence[float]) -> list[float]:
+    """Return the polls with the least `requests * price + lateness`, in quadratic time."""
     area = [0.0]
     for i in range(1, len(ages)):
         area.append(area[-1] + (done[i - 1] + done[i]) / 2 * (ages[i] - ages[i - 1]))
@@ -114,15 +114,15 @@ def optimal_looks(price_s: float, ages: Sequence[float], done: Sequence[float]) 
             for j in range(i + 1, len(ages))
         )
         cost[i] += price_s * (1 - done[i])
-    looks, i = [], 0
+    polls, i = [], 0
     while i < len(ages) - 1:
         i = after[i]
-        looks.append(ages[i])
-    return looks
+        polls.append(ages[i])
+    return polls
 
 
 def optimal_requests(lateness_s: float, done: Done, median_s: float, spread: float) -> float:
-    """Return the least requests for this lateness, the distribution being known."""
+    """Return the fewest requests for this lateness if the distribution is known."""
     low_age, high_age = -4.5 * spread, 5.5 * spread
     cells = 300
     ages = [0.0] + [
@@ -133,10 +133,10 @@ def optimal_requests(lateness_s: float, done: Done, median_s: float, spread: flo
     low, high = 0.001, 5.0
     for _ in range(12):
         price = math.sqrt(low * high)
-        requests, late = expected(optimal_looks(price * median_s, ages, shares), done)
+        requests, late = expected(optimal_polls(price * median_s, ages, shares), done)
         points.append((late, requests))
         low, high = (price, high) if late < lateness_s else (low, price)
-    # Between two plans one may toss a coin: the frontier is the straight line between them.
+    # Choosing between two plans at random reaches every point of the line between them.
     below = max((p for p in points if p[0] <= lateness_s), default=min(points))
     above = min((p for p in points if p[0] > lateness_s), default=max(points))
     if above[0] <= below[0]:
@@ -148,9 +148,9 @@ def optimal_requests(lateness_s: float, done: Done, median_s: float, spread: flo
 def measure(
     case: str, spread: float, samples: int, *, nights: int, drift: float = 1.0, fresh: int = 0
 ) -> Row:
-    """Measure one case: *samples* of a former night, and a night that is *drift* times as slow.
+    """Measure one case: *samples* of an earlier night, and a night that is *drift* times as slow.
 
-    *fresh* of the *samples* are tonight's: what the run itself has taught so far.
+    *fresh* of the *samples* are from tonight's own run.
     """
     rng = random.Random(f"{case} {spread} {samples}")
     median_s = MEDIAN_S * drift
@@ -159,8 +159,8 @@ def measure(
     for _ in range(nights):
         times = [rng.lognormvariate(math.log(MEDIAN_S), spread) for _ in range(samples - fresh)]
         times += [rng.lognormvariate(math.log(median_s), spread) for _ in range(fresh)]
-        looks = learned_looks(History(times) if times else None, rng, median_s)
-        results.append(expected(looks, done))
+        polls = learned_polls(History(times) if times else None, rng, median_s)
+        results.append(expected(polls, done))
     requests = statistics.fmean(result[0] for result in results)
     late_s = statistics.fmean(result[1] for result in results)
     return Row(
@@ -175,7 +175,7 @@ def measure(
 
 
 def plan_ms(samples: int) -> float:
-    """Return milliseconds that one new plan takes."""
+    """Return the milliseconds that a new plan takes."""
     rng = random.Random(1)
     times = [rng.lognormvariate(math.log(MEDIAN_S), 0.25) for _ in range(samples)]
     took = []
@@ -214,7 +214,7 @@ def run(nights: int) -> dict[str, object]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and say by the exit code whether the goal is met."""
+    """Measure and print; exit 0 if the goal is met, else 1."""
     parser = argparse.ArgumentParser(description="Polling that learns, against fixed and optimum.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--nights", type=int, default=20, help="nights of history per case")

@@ -1,4 +1,4 @@
-"""Callbacks on, half of them lost, and off: how often a task is asked for, how late its end is seen.
+"""Callbacks on, half of them lost, and off: polls per task, and how late its end is seen.
 
 python tests/benchmarks/push.py [--quick] [--json] [--check]
 """
@@ -29,7 +29,7 @@ WAYS: dict[str, tuple[str, ...] | None] = {
 
 
 def measure(*, quick: bool = False) -> figures.Report:
-    """Measure three runs that differ by their callbacks only."""
+    """Measure three runs that differ only in their callbacks."""
     jobs = 30 if quick else JOBS
     rows = [_night(name, faults, jobs) for name, faults in WAYS.items()]
     by_name = {row["callbacks"]: row for row in rows}
@@ -56,13 +56,13 @@ def measure(*, quick: bool = False) -> figures.Report:
         rows=rows,
         notes=[
             f"{GENERATION_S:g} s of generation, spread {SPREAD:g}, poll_interval {POLL_S:g} s",
-            "lateness: from the end of a task to the answer that says so",
+            "lateness: from the end of a task to the answer that reports it",
         ],
     )
 
 
 def _night(name: str, faults: tuple[str, ...] | None, jobs: int) -> dict[str, Any]:
-    """Run once, and return a row of the table."""
+    """Run once and return a row of the table."""
     options = ("--median", f"{GENERATION_S:g}", "--sigma", f"{SPREAD:g}", "--seed", "1")
     with (
         children.folder() as folder,

@@ -1,4 +1,4 @@
-"""A night on which nothing is to be done, and `--help`: what it costs to find that out.
+"""A run with nothing to do, and `--help`: wall time, CPU and memory.
 
 python tests/benchmarks/quiet_night.py [--quick] [--json] [--check]
 """
@@ -50,7 +50,7 @@ def measure(*, quick: bool = False) -> figures.Report:
 
 
 class _Manifest:
-    """A manifest whose jobs are all done, and what nights over it took."""
+    """A manifest whose jobs are all done, and the figures of its runs."""
 
     def __init__(self, folder: Path, jobs: int, job: str) -> None:
         folder.mkdir()
@@ -69,7 +69,7 @@ class _Manifest:
         self.loads.append(children.run(children.python("-c", LOAD, self._path), self._folder))
 
     def _night(self) -> Used:
-        # Where there is something to do after all, it must not begin, nor last.
+        # If there is work after all, it must not start, nor last.
         bounds = ("--base-url", NOWHERE, "--deadline", "20s")
         command = children.batch("run", self._path, "--quiet", *bounds)
         used = children.run(command, self._folder)

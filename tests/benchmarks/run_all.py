@@ -2,8 +2,8 @@
 
     python tests/benchmarks/run_all.py [--quick] [--check] [--json FILE] [--save] [NAME …]
 
-Takes about ten minutes and both cores of a small machine; leave it alone meanwhile. `--save` keeps
-what was found in `results/`, by date and kind of machine, so that the next person sees a change.
+Takes about ten minutes and both cores of a small machine, which should be idle otherwise. `--save`
+keeps the figures in `results/`, by date and kind of machine, so that a change can be seen.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from figures import Figure, Report
 RESULTS = children.HERE / "results"
 ABOUT_RESULTS = (
     "Made by `python tests/benchmarks/run_all.py --save`. Ratios are medians over rounds that were"
-    " run in turn; only they are worth comparing with another day's."
+    " run in turn; compare only ratios with another day's."
 )
 
 
 def polling(*, quick: bool = False) -> Report:
-    """Run polling.py, whose figures are exact and have a shape of their own."""
+    """Run polling.py and convert its figures."""
     nights = "3" if quick else "20"
     script = children.HERE / "polling.py"
-    # Its exit code says whether its goals are met.
+    # Its exit code tells whether its goals are met.
     ended = subprocess.run(
         children.python(script, "--json", "--nights", nights),
         env=children.environment(),
@@ -93,20 +93,20 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print. 1 if a benchmark could not be measured; slowness is no failure."""
+    """Measure and print; return 1 if a benchmark could not be measured, not for slowness."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0], epilog=f"names: {', '.join(BENCHMARKS)}"
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
-    parser.add_argument("--quick", action="store_true", help="small numbers: only see it work")
-    parser.add_argument("--check", action="store_true", help="say which goals are met")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there as JSON")
-    parser.add_argument("--save", action="store_true", help="keep it in results/")
+    parser.add_argument("--quick", action="store_true", help="small numbers, to try it out")
+    parser.add_argument("--check", action="store_true", help="also print which goals are met")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--save", action="store_true", help="keep the figures in results/")
     options = parser.parse_args(argv)
     if unknown := set(options.names) - set(BENCHMARKS):
-        parser.error(f"no benchmark {sorted(unknown)}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"no benchmark {min(unknown)}; there are {', '.join(BENCHMARKS)}")
     if options.save and (options.quick or options.names):
-        parser.error("--save keeps a whole run: without --quick and without names")
+        parser.error("--save keeps complete runs only: leave out --quick and the names")
     print(f"{figures.today()}, {figures.machine()}", flush=True)
     reports, troubles = [], []
     for name in options.names or BENCHMARKS:
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.check:
         print(f"\n{figures.verdict(reports)}")
     if options.quick:
-        print("\n(--quick: the goals are meant for the real numbers)")
+        print("\n(--quick: the goals apply to full runs only)")
     whole = {"date": figures.today(), "machine": figures.machine(), "benchmarks": reports}
     if options.json is not None:
         _write(options.json, whole)
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def save(whole: Report) -> None:
-    """Keep the numbers, and the tables of the latest run for people."""
+    """Keep the figures as JSON, and the tables of the latest run as Markdown."""
     RESULTS.mkdir(exist_ok=True)
     name = f"{whole['date']}-{figures.machine_slug()}.json"
     _write(RESULTS / name, whole)

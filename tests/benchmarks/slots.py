@@ -1,4 +1,4 @@
-"""A provider that takes 5 tasks at once under a ceiling of 50: how full they are, what it refuses.
+"""A provider with 5 slots and `max_in_flight` 50: share of slots in use, and refusals.
 
 python tests/benchmarks/slots.py [--quick] [--json] [--check]
 """
@@ -22,7 +22,7 @@ HOURS = 8
 
 
 def measure(*, quick: bool = False) -> figures.Report:
-    """Measure the share of the provider's slots that is used, and its refusals."""
+    """Measure the share of the provider's slots in use, and its refusals."""
     jobs = 25 if quick else 60
     options = ("--median", f"{GENERATION_S:g}", "--sigma", f"{SPREAD:g}", "--seed", "1")
     with (
@@ -73,7 +73,7 @@ def measure(*, quick: bool = False) -> figures.Report:
             at_least=0.95,
         ),
         figures.Figure(
-            name="polls per task (virtual time)", unit="", ours=figures.rounded(hours["looks"])
+            name="polls per task (virtual time)", unit="", ours=figures.rounded(hours["polls"])
         ),
         figures.Figure(
             name="refused in the first hour (virtual time)",
@@ -92,13 +92,13 @@ def measure(*, quick: bool = False) -> figures.Report:
         found,
         notes=[
             f"{GENERATION_S:g} s of generation, spread {SPREAD:g}, poll_interval {POLL_S:g} s",
-            "virtual time: 60 s of generation, 60 submissions a minute, the real slots and looks",
+            "virtual time: 60 s of generation, 60 submissions a minute, the real slots and schedule",
         ],
     )
 
 
 def _use(tasks: list[dict[str, Any]]) -> tuple[float, float]:
-    """Return the share of the slots in use while jobs were waiting, and how long a refill took."""
+    """Return the share of slots in use while jobs wait, and the mean time that a slot is empty."""
     begin = min(task["created_at"] for task in tasks)
     end = max(task["created_at"] for task in tasks)
     used_s = sum(min(task["finished_at"], end) - task["created_at"] for task in tasks)

@@ -1,10 +1,9 @@
-"""Hours of slots in virtual time: how often a provider that allows 5 has to refuse.
+"""Hours of slots in virtual time: refusals of a provider with few slots.
 
     python tests/benchmarks/slots_hour.py CAP MAX_IN_FLIGHT HOURS
 
-The slots and the moments of the looks are the real ones; submission and provider are a few lines.
-Prints JSON: refusals of each hour, the share of the provider's slots that was used, and the looks
-per task.
+The slots and the schedule of polls are the real ones; submission and provider are a few lines.
+Prints JSON: refusals of each hour, the share of the provider's slots in use, and polls per task.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ HOUR_S = 3_600.0
 
 
 class _Jump(selectors.SelectSelector):
-    """Waits for nothing: time jumps to the next timer."""
+    """Never wait: time jumps to the next timer."""
 
     now = 0.0
 
@@ -52,14 +51,14 @@ class _LoopClock:
 
 
 class _Night:
-    """A feeder as the run has one, over a provider that counts."""
+    """A feeder like the run's, over a provider that counts."""
 
     def __init__(self, loop: _Loop, cap: int, most: int, hours: int) -> None:
         self.slots = Slots(most, clock=_LoopClock(loop))
         self.refused = [0] * hours
         self.used_s = 0.0
         self.tasks = 0
-        self.looks = 0
+        self.polls = 0
         self._history = History()
         self._loop = loop
         self._cap = cap
@@ -86,7 +85,7 @@ class _Night:
         self.slots.release()
 
     async def _watch(self, took_s: float) -> None:
-        """Look at a task, when the run would, until it is seen to have ended."""
+        """Poll a task on the run's schedule until its end is seen."""
         begun, age_s = self._loop.time(), 0.0
         while age_s < took_s:
             is_urgent = self.slots.is_waited_for
@@ -98,7 +97,7 @@ class _Night:
                 look_cost=URGENT_LOOK_COST if is_urgent else LOOK_COST,
             )
             await asyncio.sleep(wait_s)
-            self.looks += 1
+            self.polls += 1
             age_s = self._loop.time() - begun
         self._history.add(took_s)
 
@@ -117,14 +116,14 @@ class _Night:
 
 
 def main(cap: int, most: int, hours: int) -> None:
-    """Simulate and print."""
+    """Simulate the hours and print their figures."""
     loop = _Loop()
     night = _Night(loop, cap, most, hours)
     loop.run_until_complete(night.run())
     loop.close()
     share = night.used_s / (cap * hours * HOUR_S)
-    looks = night.looks / night.tasks
-    print(json.dumps({"refused": night.refused, "share": share, "looks": looks}))
+    polls = night.polls / night.tasks
+    print(json.dumps({"refused": night.refused, "share": share, "polls": polls}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The command line with a heart that beats in its event loop, to see how long that is held up.
+"""The command line with a heartbeat in its event loop, to see how long the loop is blocked.
 
     python tests/benchmarks/watched.py FINDINGS.json ARGUMENTS OF kling-batch …
 
-What it writes is about the time in which videos are fetched: from the first task that is generated
-to the last job that is done.
+The findings are about the time of the downloads: from the first generated task to the last finished
+job.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ BEAT_S = 0.005
 
 
 class Watch:
-    """An observer that notes when what happened, and the beats of the loop."""
+    """Record the times of events, and the heartbeat of the loop."""
 
     def __init__(self) -> None:
         self.begun: float | None = None
         self.ended = self.cpu_before = self.cpu_after = 0.0
         self.bytes = 0
-        self.beats: list[tuple[float, float]] = []  # when, and CPU of this thread until then
+        self.beats: list[tuple[float, float]] = []  # time, and CPU of this thread so far
 
     def notify(self, event: events.Event) -> None:
-        """Take note of an event."""
+        """Record the start and the end of the downloads."""
         if isinstance(event, events.Generated) and self.begun is None:
             self.begun, self.cpu_before = time.perf_counter(), time.process_time()
         if isinstance(event, events.JobEnded):
@@ -47,7 +47,7 @@ class Watch:
             await asyncio.sleep(BEAT_S)
 
     def findings(self) -> dict[str, float]:
-        """Return seconds and bytes of the downloads, and how late beats came meanwhile."""
+        """Return seconds and bytes of the downloads, and the lateness of the beats meanwhile."""
         begun = self.begun or 0.0
         during = [beat for beat in self.beats if begun <= beat[0] <= self.ended]
         gaps = sorted(
@@ -67,7 +67,7 @@ class Watch:
 
 
 def main(findings: Path, arguments: list[str]) -> int:
-    """Run the command line, watched."""
+    """Run the command line under the watch."""
     watch = Watch()
     execute = bootstrap.execute
 

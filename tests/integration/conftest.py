@@ -25,11 +25,12 @@ from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.events import Event
 from batch.manifest.reader import Manifest, load
-from batch.run import wiring as bootstrap
-from batch.run.session import Summary, open_session, plan_only, quiet_night
+from batch.run.execute import execute
+from batch.run.planner import open_planned_run, plan_only
 from batch.run.stop import Stop
+from batch.run.summary import Summary
 from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
-from batch.settings import Given, Secret, resolve
+from batch.settings import resolve
 
 KEY = "sk-verysecretkey0123456789"
 SECRETS = (KEY, "verysecret", "ksSecret=", "cacheKey=")
@@ -130,8 +131,8 @@ class Desk:
     def settings(self, box: Sandbox | str, manifest: Manifest, **given: Any) -> Any:
         """Decide the settings of a run against *box*."""
         base_url = box if isinstance(box, str) else box.base_url
-        asked = {"output_dir": self.root, "base_url": base_url, "api_key": Secret(KEY), **given}
-        return resolve(manifest, Given(**asked), {})
+        asked = {"output_dir": self.root, "base_url": base_url, "api_key": KEY, **given}
+        return resolve(manifest, asked, {})
 
     # -- running
 
@@ -152,13 +153,11 @@ class Desk:
         self._log_everything()
         clock = SystemClock()
         before = self.results() if is_checked else ""
-        with open_session(manifest, settings, clock) as session:
-            if session.plan.decisions:
-                summary = await bootstrap.execute(
-                    session, [logs.LogObserver(), *observers], clock, stop=stop
-                )
+        with open_planned_run(manifest, settings, clock) as planned:
+            if planned.plan.decisions:
+                summary = await execute(planned, [logs.LogObserver(), *observers], clock, stop=stop)
             else:
-                summary = quiet_night(session, clock)
+                summary = planned.end_quietly(clock)
         assert summary.exit_code is not ExitCode.BUG, "\n".join(summary.bugs)
         if is_checked:
             assert self.results().startswith(before), "results.jsonl was rewritten"
@@ -271,7 +270,7 @@ def check_row(row: dict[str, Any]) -> None:
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Give a desk on which waiting between tries is short."""
-    monkeypatch.setattr("batch.run.submit.REFUSAL_BASE_S", 0.04)
-    monkeypatch.setattr("batch.run.download.RETRY_BASE_S", 0.01)
-    monkeypatch.setattr("batch.run.download.RETRY_CAP_S", 0.05)
+    monkeypatch.setattr("batch.run.gate.REFUSAL_BASE_S", 0.04)
+    monkeypatch.setattr("batch.run.fetch.RETRY_BASE_S", 0.01)
+    monkeypatch.setattr("batch.run.fetch.RETRY_CAP_S", 0.05)
     return Desk(tmp_path)

@@ -26,11 +26,10 @@ from typing import Any
 
 # Everything that a run imports late is here before the forks.
 from batch.cli import main as cli
-from batch.output import results_file
-from batch.output import sqlite as store
-from batch.output import videos as files
+from batch.output import disk, results, sqlite
 from batch.provider import client
-from batch.run import download, submit
+from batch.run import execute as _warm  # noqa: F401
+from batch.run import fetch, gate
 
 AT_ONCE = 4
 RUNS_TO_HEAL = 4
@@ -40,8 +39,10 @@ def main() -> None:
     """Do what the command line says."""
     mode, base_url, folder, count, limits, *rest = sys.argv[1:]
     root = Path(folder)
-    download.RETRY_BASE_S = 0.01
-    submit.SEND_WITHIN_S = 1.0  # so long a request of the dead is taken to be on its way
+    fetch.RETRY_BASE_S = 0.01
+    gate.SEND_WITHIN_S = gate.ARRIVES_WITHIN_S = (
+        1.0  # so long a request of the dead is taken to be on its way
+    )
     manifest = root / f"{mode}.yaml"
     jobs = [{"id": f"job-{n}", "prompt": f"a fox, number {n}"} for n in range(int(count))]
     manifest.write_text(
@@ -162,7 +163,7 @@ def die_at(number: int) -> int:
         step()
         return answer
 
-    append = results_file.ResultsFile.append
+    append = results.ResultsFile.append
 
     def append_half_and_die(self: Any, lines: list[str]) -> None:
         nonlocal left
@@ -172,9 +173,9 @@ def die_at(number: int) -> int:
         around(append)(self, lines)
 
     client.Client.submit = submit_and_die
-    results_file.ResultsFile.append = append_half_and_die
-    store.Store.write = around(store.Store.write)
-    files._move = around(files._move)
+    results.ResultsFile.append = append_half_and_die
+    sqlite.Database.write = around(sqlite.Database.write)
+    disk.move = around(disk.move)
     return 0
 
 

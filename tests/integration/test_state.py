@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batch.errors import ExitCode, LockedError, StateError, UsageError
-from batch.events import Generated
+from batch.events import VideoReady
 from batch.output import lock
 
 
@@ -287,7 +287,7 @@ async def test_a_folder_that_is_moved_under_a_run_is_written_to_no_more(desk: An
 
     class Mover:
         def notify(self, event: Any) -> None:
-            if isinstance(event, Generated) and not moved.exists():
+            if isinstance(event, VideoReady) and not moved.exists():
                 desk.root.rename(moved)
                 (desk.root / ".kling-batch/parts").mkdir(parents=True)
                 (desk.root / ".kling-batch/state.db").touch()

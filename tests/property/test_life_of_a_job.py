@@ -9,6 +9,7 @@ package's own, on virtual time; `tests/simulation` plays whole runs.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import tempfile
 from collections import defaultdict
@@ -20,34 +21,33 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from virtual_time import EPOCH, VirtualClock, VirtualLoop
 
-from batch.job import (
+from batch.attempt import (
+    Account,
     Attempt,
     Failed,
-    Failure,
-    FailureKind,
     Generated,
     Intended,
-    Job,
     Landed,
     Lost,
     Open,
+    PaidTask,
     TimedOut,
     Unconfirmed,
-    Video,
-    canonical_request,
-    fingerprint,
 )
-from batch.output.changes import Change, Proof, Put, Row, Withdraw
-from batch.output.results_file import ResultsFile
+from batch.callbacks.hints import Hint
+from batch.job import Failure, FailureKind, Job, Video, canonical_request, fingerprint
+from batch.manifest.limits import Limits
+from batch.output.results import ResultsFile
 from batch.output.row import make_row, to_line
-from batch.output.sqlite import Store
+from batch.output.sqlite import Database
+from batch.output.state import AddRow, Change, Proof, Put, Withdraw
 from batch.plan import PAYING, Decision, Policy, make_plan
-from batch.provider.wire import Found, NotFound, QueryAnswer, Task, TaskStatus
+from batch.provider.answers import Found, NotFound, QueryAnswer, Task, TaskStatus
+from batch.run.context import RunContext
 from batch.run.lookup import LookUp
 from batch.run.stop import Stop
 
-URL = "https://model.example"
-ACCOUNT = "0a1b2c3d"
+ACCOUNT = Account("https://model.example", "0a1b2c3d")
 MAX_ATTEMPTS = 3
 JOBS = ("a", "b")
 LOST_ANSWER = Failure(FailureKind.NETWORK, "the connection was reset")
@@ -84,14 +84,17 @@ class _Index:
         return NotFound(Failure(FailureKind.PROVIDER, "task not exist", "1203", 404))
 
 
-class _Journal:
-    """Commits as the journal does, at once."""
+class _State:
+    """The state as `LookUp` uses it; it commits at once."""
 
     def __init__(self, machine: LifeOfAJob) -> None:
         self._machine = machine
 
     async def commit(self, *changes: Change) -> None:
         self._machine.store.write(changes)
+
+    async def owner_of(self, task_id: str) -> str | None:
+        return self._machine.store.owner_of(task_id)
 
 
 class LifeOfAJob(RuleBasedStateMachine):
@@ -115,7 +118,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     # -- a process begins and ends
 
     def _start(self) -> None:
-        self.store = Store.open(self.root / "state.db")
+        self.store = Database.open(self.root / "state.db")
         self.store._db.execute("PRAGMA synchronous=OFF")
         self.results = ResultsFile(self.root / "results.jsonl")
         self.results.mend(self.store)
@@ -155,7 +158,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             self._die()
             return False
         self.store.write([Put(attempt), *more])
-        rows = [change.line for change in more if isinstance(change, Row)]
+        rows = [change.line for change in more if isinstance(change, AddRow)]
         if end == "dies after":
             self._die()
             return False
@@ -226,7 +229,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         job = self._job(decision.job_id)
         name, number = f"kb-{self.ids}", decision.number
         intended = Attempt(name, job.id, job.fingerprint, number, job.request, Intended(1.0))
-        attempt = replace(intended, base_url=URL, account=ACCOUNT)
+        attempt = replace(intended, account=ACCOUNT)
         if self._commit(attempt, end):
             self.may_go_out.add(name)
 
@@ -239,9 +242,9 @@ class LifeOfAJob(RuleBasedStateMachine):
             self.tasks.append(Paid(task_id, external_task_id, attempt.request))
         match fate:
             case "created" | "fails":
-                self._commit(attempt.to(Open(task_id, 1.0)), end)
+                self._commit(attempt.to(Open(PaidTask(task_id, 1.0))), end)
             case "lost before" | "lost after":
-                self._commit(attempt.to(Lost(1.0, LOST_ANSWER)), end)
+                self._commit(attempt.doubted(1.0, LOST_ANSWER), end)
             case "refused":
                 self._conclude(attempt.to(Failed(REFUSED, 1.0)), end)
             case "too fast":
@@ -258,7 +261,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     def _doubt(self, attempt: Attempt, end: str) -> None:
         """An intent of an earlier process, or what was unconfirmed, counts as lost."""
         self.doubted.add(attempt.external_task_id)
-        self._commit(attempt.to(Lost(1.0, AGAIN)), end)
+        self._commit(attempt.doubted(1.0, AGAIN), end)
 
     def _look_up(self, attempt: Attempt, end: str) -> None:
         """The package's own look-up decides what is lost."""
@@ -275,20 +278,23 @@ class LifeOfAJob(RuleBasedStateMachine):
     def _find(self, attempt: Attempt) -> Attempt:
         loop = VirtualLoop()
         clock = VirtualClock(loop)
-        lookup = LookUp(
-            api=_Index(self.tasks, works=self.index_works),  # type: ignore[arg-type]
-            journal=_Journal(self),  # type: ignore[arg-type]
-            stop=Stop(),
-            clock=clock,
-            base_url=URL,
+        context = RunContext(
             account=ACCOUNT,
-            proved_at=self.store.proved_at(URL, ACCOUNT),
-            owner_of=self.store.owner_of,
-            settle_time_s=10.0,
-            patience_s=60.0,
+            limits=Limits(settle_time_s=10.0, task_timeout_s=60.0),
+            policy=Policy(),
+            clock=clock,
+            dice=random.Random(1),
+            stop=Stop(),
+            notify=lambda _event: None,
+        )
+        lookup = LookUp(
+            context,
+            api=_Index(self.tasks, works=self.index_works),  # type: ignore[arg-type]
+            state=_State(self),  # type: ignore[arg-type]
+            proved_at=self.store.proved_at(ACCOUNT),
         )
         try:
-            return loop.run_until_complete(lookup.find(attempt))
+            return loop.run_until_complete(lookup.find(attempt, Hint()))
         finally:
             loop.close()
 
@@ -297,21 +303,20 @@ class LifeOfAJob(RuleBasedStateMachine):
     def _poll(self, attempt: Attempt, end: str, *, fails: bool) -> None:
         """The provider has decided; and the task is found by its external id, where that works."""
         if self.index_works:
-            self.store.write([Proof(URL, ACCOUNT, EPOCH)])
+            self.store.write([Proof(ACCOUNT, EPOCH)])
         state = attempt.state
         assert isinstance(state, Open | TimedOut)
-        task = next(task for task in self.tasks if task.task_id == state.task_id)
+        task = next(task for task in self.tasks if task.task_id == attempt.task_id)
         if task.status is TaskStatus.PROCESSING:
             task.status = TaskStatus.FAILED if fails else TaskStatus.SUCCEEDED
         if task.status is TaskStatus.FAILED:
-            self._conclude(attempt.to(Failed(TOLD_FAILED, 2.0, state.task_id, 1.0)), end)
+            self._conclude(attempt.failed(2.0, TOLD_FAILED), end)
         else:
-            self._commit(attempt.to(Generated(state.task_id, 1.0, 2.0)), end)
+            self._commit(attempt.generated(2.0), end)
 
     def _time_out(self, attempt: Attempt, end: str) -> None:
         """We have stopped waiting; that is no verdict."""
-        assert attempt.task_id is not None
-        self._conclude(attempt.to(TimedOut(attempt.task_id, 1.0, 3.0)), end)
+        self._conclude(attempt.to(TimedOut(attempt.paid_task, 3.0)), end)
 
     def _land(self, attempt: Attempt, end: str) -> None:
         """The file is there before the state says so."""
@@ -320,7 +325,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         is_current = attempt.fingerprint == job.fingerprint
         file = job.video_path if is_current else f"former/{attempt.external_task_id}"
         moved = []
-        for holder in self.store.landed_at(job.id, file):
+        for holder in self.store.holders_of(file):
             if holder.external_task_id != attempt.external_task_id:
                 kept = f"former/{holder.external_task_id}"
                 assert isinstance(holder.state, Landed)
@@ -329,19 +334,18 @@ class LifeOfAJob(RuleBasedStateMachine):
                 moved.append(Put(holder.to(replace(holder.state, file=kept))))
         # The former video's new home is on record before the new one takes its place.
         self.store.write(moved)
-        self.files[file] = state.task_id
-        landed = Landed(state.task_id, 1.0, 2.0, 3.0, file, 9, "00", Video(5.0, 16, 9))
+        self.files[file] = state.task.task_id
+        landed = Landed(state.task, 2.0, 3.0, file, 9, "00", Video(5.0, 16, 9))
         self._conclude(attempt.to(landed), end)
 
     def _miss_the_file(self, attempt: Attempt, end: str) -> None:
         """The plan says that a landed video has to be fetched again."""
-        assert attempt.task_id is not None
-        self._commit(attempt.to(Generated(attempt.task_id, 1.0, 2.0)), end)
+        self._commit(attempt.generated(2.0), end)
 
     def _conclude(self, attempt: Attempt, end: str) -> None:
         self.ticks += 1
         row = make_row(attempt, run_id=f"r{self.ticks}", tasks=1, now=1.0)
-        self._commit(attempt, end, Row(to_line(row)))
+        self._commit(attempt, end, AddRow(to_line(row)))
 
     # -- what must hold
 
@@ -370,7 +374,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         for items in self.store.known().values():
             for wanted in {item.fingerprint for item in items}:
                 of_version = [item for item in items if item.fingerprint == wanted]
-                unfinished = [i for i in of_version if i.state not in {"Landed", "Failed"}]
+                unfinished = [i for i in of_version if not i.phase.is_finished]
                 assert len(unfinished) <= 1
                 assert not unfinished or unfinished[0] is of_version[-1]
 
@@ -378,7 +382,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     def no_row_is_without_its_file(self) -> None:
         for attempt in self.store.attempts():
             if isinstance(attempt.state, Landed) and attempt.state.file in self.files:
-                assert self.files[attempt.state.file] == attempt.state.task_id
+                assert self.files[attempt.state.file] == attempt.task_id
 
     @invariant()
     def the_results_are_what_the_state_says(self) -> None:

@@ -160,7 +160,7 @@ class FakeApi:
             self._loop.call_at(
                 arrives,
                 functools.partial(
-                    hints.come,
+                    hints.record,
                     task.external_task_id,
                     named,
                     EPOCH + at,

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batch.errors import StateError
-from batch.output.changes import Change, Row
-from batch.output.results_file import ResultsFile
-from batch.output.sqlite import Store
-from batch.output.writer import Journal, _Entry
+from batch.output.results import ResultsFile
+from batch.output.sqlite import Database
+from batch.output.state import AddRow, Change
+from batch.output.writer import SqliteState, _Entry
 
 T = TypeVar("T")
 
@@ -151,28 +151,37 @@ class MortalDisk(Executor):
             work()
 
 
-class InlineJournal(Journal):
-    """The journal without its thread: what comes within the gap shares a transaction."""
+class InlineState(SqliteState):
+    """The state without its thread: what comes within the gap shares a transaction."""
 
     def __init__(
         self,
-        store: Store,
+        database: Database,
         results: ResultsFile,
         *,
         life: Life,
         rng: random.Random,
         fault_rate: float,
     ) -> None:
-        super().__init__(store, results)
+        super().__init__(database, results)
         self._life, self._rng, self._fault_rate = life, rng, fault_rate
         self._pending: list[_Entry] = []
 
-    def __enter__(self) -> InlineJournal:
+    def __enter__(self) -> InlineState:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         if not self._life.is_dead:
             self._flush()
+
+    def close(self) -> None:
+        """Close the reading connection of a process that may have died."""
+        self._reader.close()
+
+    @property
+    def database(self) -> Database:
+        """The state as a reader sees it."""
+        return self._reader
 
     async def commit(self, *changes: Change) -> None:
         await self._life.reach("commit: before")
@@ -211,4 +220,4 @@ class InlineJournal(Journal):
 
 def rows_in(changes: Iterable[Change]) -> list[str]:
     """Return the lines among *changes*."""
-    return [change.line for change in changes if isinstance(change, Row)]
+    return [change.line for change in changes if isinstance(change, AddRow)]

@@ -37,21 +37,25 @@ from fake_provider import (
     Rates,
     Ways,
 )
-from mortal import Died, InlineJournal, Life, MortalDisk, mortal_path
+from mortal import Died, InlineState, Life, MortalDisk, mortal_path
 from virtual_time import DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
+from batch.attempt import Account, Attempt, Landed
 from batch.callbacks.hints import Hints
 from batch.errors import ExitCode, StateError
 from batch.events import Adopted, Event, Submitted
-from batch.job import Attempt, Job, Landed, canonical_request, fingerprint
-from batch.manifest.reader import Manifest
-from batch.manifest.schema import Limits, Rate
-from batch.output.sqlite import Store
-from batch.output.videos import OutputFolder
-from batch.plan import Action
-from batch.run.session import Session, close_session, open_session, quiet_night
+from batch.job import Job, canonical_request, fingerprint
+from batch.manifest.limits import Limits, Rate
+from batch.manifest.model import Manifest
+from batch.output.sqlite import Database
+from batch.output.videos import Videos
+from batch.plan import Action, Policy
+from batch.run.context import RunContext
+from batch.run.counts import Counts
+from batch.run.feeder import Feeder
+from batch.run.planner import PlannedRun, open_planned_run
 from batch.run.stop import Stop, StopReason
-from batch.run.wiring import assemble
+from batch.run.wiring import World, assemble
 from batch.sandbox.config import SandboxConfig
 from batch.settings import Settings
 
@@ -171,7 +175,7 @@ class Night:
         self.tampered: set[str] = set()  # files (relative) that somebody broke
         self.tampered_ids: set[str] = set()  # and whose videos those were
         self.opened: dict[tuple[int, str], float] = {}  # by run and task id: since when it is known
-        self._graves: list[tuple[VirtualLoop, Store | None]] = []
+        self._graves: list[tuple[VirtualLoop, InlineState | None]] = []
 
     # -- the story
 
@@ -258,10 +262,10 @@ class Night:
 
     def _note_tampering(self, job_id: str, file: str) -> None:
         self.tampered.add(file)
-        with Store.open_to_read(self.root / ".kling-batch/state.db") as store:
+        with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
             self.tampered_ids |= {
                 attempt.external_task_id
-                for attempt in store.attempts()
+                for attempt in database.attempts()
                 if attempt.job_id == job_id and self._is_same_file(attempt, file)
             }
 
@@ -315,9 +319,12 @@ class Night:
             base_url=BASE_URL,
             sandbox=False,
             limits=self.limits,
-            force=run.force,
-            retry_failed=run.retry_failed,
-            resubmit_unconfirmed=run.resubmit,
+            policy=Policy(
+                force=run.force,
+                retry_failed=run.retry_failed,
+                resubmit_unconfirmed=run.resubmit,
+                max_attempts=self.limits.max_attempts,
+            ),
         )
         manifest = Manifest(Path("night.yaml"), "night", jobs, self.limits)
         self._say(loop, f"run {run}")
@@ -345,12 +352,12 @@ class Night:
     ) -> ExitCode | None:
         asyncio.set_event_loop(loop)
         try:
-            with open_session(manifest, settings, clock) as session:
-                session.store._db.execute("PRAGMA synchronous=OFF")
-                if not session.plan.decisions:
-                    return quiet_night(session, clock).exit_code
+            with open_planned_run(manifest, settings, clock) as planned:
+                planned.folder.database._db.execute("PRAGMA synchronous=OFF")
+                if not planned.plan.decisions:
+                    return planned.end_quietly(clock).exit_code
                 life.loop = loop
-                return loop.run_until_complete(self._execute(run, session, loop, clock, life))
+                return loop.run_until_complete(self._execute(run, planned, loop, clock, life))
         except Died:
             return None
         except StateError as error:
@@ -369,20 +376,22 @@ class Night:
             self._graves.append((loop, None))
 
     async def _execute(
-        self, run: RunPlan, session: Session, loop: VirtualLoop, clock: VirtualClock, life: Life
+        self, run: RunPlan, planned: PlannedRun, loop: VirtualLoop, clock: VirtualClock, life: Life
     ) -> ExitCode:
         """Put a run together with the fakes in their places, and let it go."""
-        limits, rng = session.settings.limits, random.Random(self.rng.random())
+        limits, rng = planned.settings.limits, random.Random(self.rng.random())
         rates = Rates() if run.is_calm else self.rates
-        stop, main = Stop(), asyncio.current_task()
+        counts, main = Counts(), asyncio.current_task()
         assert main is not None
         ids = random.Random(rng.random())
 
         def notify(event: Event) -> None:
+            counts.notify(event)
             self._say(loop, str(event))
             if isinstance(event, Submitted | Adopted):
                 self.opened[run.number, event.task_id] = loop.time()
 
+        stop = Stop(notify)
         with ExitStack() as exits:
             api = FakeApi(
                 self.provider,
@@ -398,54 +407,52 @@ class Night:
                 account=run.account,
             )
             disk = MortalDisk(loop, life, random.Random(rng.random()), rates.disk)
-            folder = exits.enter_context(OutputFolder(session.settings.output_dir, pool=disk))
-            journal = exits.enter_context(
-                InlineJournal(
-                    session.store,
-                    session.results,
-                    life=life,
-                    rng=random.Random(rng.random()),
-                    fault_rate=rates.store,
-                )
+            state = InlineState(
+                planned.folder.database,
+                planned.folder.results,
+                life=life,
+                rng=random.Random(rng.random()),
+                fault_rate=rates.store,
             )
-            reader = exits.enter_context(Store.open_to_read(session.store.path))
-            self._graves.append((loop, reader))
+            self._graves.append((loop, state))
             rate, hints = limits.submit_rate, Hints()
-            runner = assemble(
-                session,
+            world = World(
                 api=api,
-                base_url=BASE_URL,
-                account=run.account,
-                folder=folder,
-                journal=journal,
-                reader=reader,
-                stop=stop,
-                clock=clock,
-                notify=notify,
-                rng=rng,
+                state=exits.enter_context(state),
+                videos=exits.enter_context(Videos(planned.folder.layout, pool=disk)),
                 guard=VirtualWindow(clock, rate.count, rate.per_second),
-                new_id=lambda: f"kb-{ids.randbytes(6).hex()}",
                 hints=hints,
                 callback_url=lambda external_task_id: (
                     None
                     if self.ways.calls_back is None
                     else (f"https://cb/{external_task_id}", "00")
                 ),
+                new_id=lambda: f"kb-{ids.randbytes(6).hex()}",
             )
+            context = RunContext(
+                account=Account(BASE_URL, run.account),
+                limits=limits,
+                policy=planned.settings.policy,
+                clock=clock,
+                dice=rng,
+                stop=stop,
+                notify=notify,
+            )
+            wired = await assemble(planned.run_id, context, world)
             api.call_back(hints)
-            api.on_post = lambda: self._violate(rules.at_a_post(self, reader, loop.time()))
+            api.on_post = lambda: self._violate(rules.at_a_post(self, state.database, loop.time()))
             self._schedule(run, loop, clock, stop, main)
             try:
-                await runner.run(session.plan)
-                exit_code = runner.exit_code(session.plan)
+                await Feeder(wired).feed(planned.plan.decisions)
+                exit_code = counts.exit_code(planned.plan, stop)
             except asyncio.CancelledError:
                 if stop.reason is not StopReason.INTERRUPTED:
                     self._violate(["told twice to stop, after another reason to stop"])
-                exit_code = runner.exit_code(session.plan)
-            self._violate([f"a bug: {bug}" for bug in runner.tally.bugs])
+                exit_code = counts.exit_code(planned.plan, stop)
+            self._violate([f"a bug: {bug}" for bug in counts.bugs])
             self._violate(rules.of_the_pace(self, api.calls, loop.napped))
-            self._violate(rules.of_the_budget(self, run, session))
-        close_session(session, exit_code, clock)
+            self._violate(rules.of_the_budget(self, run, planned))
+        planned.end(exit_code, clock)
         return exit_code
 
     def _schedule(
@@ -474,8 +481,8 @@ class Night:
 
     def _is_settled(self) -> bool:
         """Nothing is to be done, but to look for what nobody can prove to be absent."""
-        with Store.open_to_read(self.root / ".kling-batch/state.db") as store:
-            plan = rules.plan_of(self, store)
+        with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+            plan = rules.plan_of(self, database)
         waiting = [d for d in plan.decisions if d.action is Action.RESUME]
         is_quiet = set(plan.counts) <= {Action.RESUME, *SETTLED} and all(
             self.is_beyond_proof(self._prompt_of(decision.job)) for decision in waiting
@@ -496,8 +503,8 @@ class Night:
         return "" if job is None else str(job.body()["prompt"])
 
     def _open_states(self) -> str:
-        with Store.open_to_read(self.root / ".kling-batch/state.db") as store:
-            plan = rules.plan_of(self, store)
+        with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+            plan = rules.plan_of(self, database)
         return "; ".join(f"{d.job_id}: {d.action}, {d.reason}" for d in plan.decisions)
 
     def _violate(self, broken: list[str]) -> None:
@@ -518,9 +525,9 @@ class Night:
 
     def _bury(self) -> None:
         """End the coroutines of the dead, now that it makes no difference any more."""
-        for loop, reader in self._graves:
-            if reader is not None:
-                reader.close()
+        for loop, state in self._graves:
+            if state is not None:
+                state.close()
             for task in asyncio.all_tasks(loop):
                 task._log_destroy_pending = False
                 coroutine = task.get_coro()

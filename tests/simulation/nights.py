@@ -1,4 +1,4 @@
-"""Play seeds of the simulation: one aloud, or many with a summary.
+"""Play seeds of the simulation: one with its events, or many with a summary.
 
 python tests/simulation/nights.py --seed 123 --verbose
 python tests/simulation/nights.py --seeds 0:20000
@@ -22,16 +22,16 @@ from night import Report, play
 
 
 def main() -> int:
-    """Play what is asked for; exit 1 if a rule was broken."""
+    """Play the seeds; return 1 if a rule was broken."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, help="play this one, and tell what happened")
-    parser.add_argument("--seeds", default="0:1000", help="FROM:TO, TO excluded")
-    parser.add_argument("--verbose", action="store_true", help="every event of --seed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--seed", type=int, help="play only this seed")
+    parser.add_argument("--seeds", default="0:1000", help="FROM:TO, without TO")
+    parser.add_argument("--verbose", action="store_true", help="print every event of --seed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of processes")
     options = parser.parse_args()
     if options.seed is not None:
         report = play(options.seed, tell=print if options.verbose else None)
-        _tell(report)
+        _print(report)
         return 1 if report.violations else 0
     first, _, last = options.seeds.partition(":")
     return _play_many(range(int(first), int(last)), options.jobs)
@@ -43,7 +43,7 @@ def _play_many(seeds: range, jobs: int) -> int:
     broken: list[Report] = []
     played = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Pool(jobs, initializer=_leave_signals_to_the_parent) as pool:
+    with Pool(jobs, initializer=_ignore_interrupts) as pool:
         try:
             for report in pool.imap_unordered(_play_quietly, seeds, chunksize=8):
                 played += 1
@@ -51,7 +51,7 @@ def _play_many(seeds: range, jobs: int) -> int:
                 if report.violations:
                     broken.append(report)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come twice
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the summary
             print("interrupted; so far:")
     deaths = sum(total.died_at.values())
     print(
@@ -66,7 +66,7 @@ def _play_many(seeds: range, jobs: int) -> int:
     for kind, count in kinds.most_common():
         print(f"{count:6} x {kind}")
     for report in sorted(broken, key=lambda report: report.seed)[:20]:
-        _tell(report)
+        _print(report)
     return 1 if broken else 0
 
 
@@ -80,7 +80,7 @@ def _add(total: Report, report: Report) -> None:
     total.known += report.known
 
 
-def _leave_signals_to_the_parent() -> None:
+def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -88,13 +88,13 @@ def _leave_signals_to_the_parent() -> None:
 def _play_quietly(seed: int) -> Report:
     try:
         report = play(seed)
-    except Exception as error:  # noqa: BLE001 - told with its seed
-        report = Report(seed, violations=[f"the simulation itself broke: {error!r}"])
+    except Exception as error:  # noqa: BLE001 - reported with its seed
+        report = Report(seed, violations=[f"the simulation itself failed: {error!r}"])
     report.trace.clear()
     return report
 
 
-def _tell(report: Report) -> None:
+def _print(report: Report) -> None:
     digest = hashlib.sha256("\n".join(report.trace).encode()).hexdigest()[:12]
     print(f"seed {report.seed}: {report.runs} runs, {report.tasks} tasks, trace {digest}")
     for sentence in report.violations[:5]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, ProviderTask
 
-from batch.job import Attempt, Failed, FailureKind, Intended, Landed, Lost, Unconfirmed
-from batch.output.row import status_of
-from batch.output.sqlite import Store
+from batch.attempt import Attempt, Failed, Intended, Landed, Lost, PaidTask, Phase, Unconfirmed
+from batch.job import FailureKind
+from batch.output.row import outcome_of
+from batch.output.sqlite import Database
 from batch.plan import Plan, Policy, make_plan
-from batch.run.session import Session
+from batch.run.planner import PlannedRun
 
 if TYPE_CHECKING:
     from night import Night, RunPlan
@@ -29,11 +30,11 @@ SLACK_S = 0.05  # what lies between a turn at the door and the request: the inte
 UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
 
 
-def plan_of(night: Night, store: Store) -> Plan:
+def plan_of(night: Night, database: Database) -> Plan:
     """Return what a run would do now."""
     return make_plan(
         night.jobs(),
-        store.known(),
+        database.known(),
         policy=Policy(max_attempts=night.limits.max_attempts),
         is_present=lambda file, size: _size(night.root / file) == size,
         price=lambda _job: (PRICE_USD, True),
@@ -46,9 +47,9 @@ def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
     if not path.exists():
         return ["tasks without a state"] if night.provider.tasks else []
     night.provider.catch_up(night.now + night.limits.settle_time_s)
-    with Store.open_to_read(path) as store:
-        attempts = {attempt.external_task_id: attempt for attempt in store.attempts()}
-        lines = list(store.result_lines())
+    with Database.open_to_read(path) as database:
+        attempts = {attempt.external_task_id: attempt for attempt in database.attempts()}
+        lines = list(database.result_lines())
     broken = _money(night) + _memory(night, attempts) + _looks(night, run)
     broken += _files(night, attempts)
     if is_whole:
@@ -58,9 +59,9 @@ def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
 
 def at_the_end(night: Night) -> list[str]:
     """Check that everything came home."""
-    with Store.open_to_read(night.root / ".kling-batch/state.db") as store:
-        attempts = list(store.attempts())
-        lines = [json.loads(line) for line in store.result_lines()]
+    with Database.open_to_read(night.root / ".kling-batch/state.db") as database:
+        attempts = list(database.attempts())
+        lines = [json.loads(line) for line in database.result_lines()]
     broken: list[str] = []
     current = {job.id: job for job in night.jobs()}
     by_prompt: dict[str, list[ProviderTask]] = defaultdict(list)
@@ -76,7 +77,7 @@ def at_the_end(night: Night) -> list[str]:
             broken.append(f"task {task.task_id} ({task.prompt}) was paid for and never landed")
     for attempt in homes.values():
         assert isinstance(attempt.state, Landed)
-        task = night.provider.tasks[attempt.state.task_id]
+        task = night.provider.tasks[attempt.task_id]
         if attempt.external_task_id in night.tampered_ids:
             continue
         if _bytes(night.root / attempt.state.file) != task.content:
@@ -96,7 +97,7 @@ def _outcome(
     latest, tasks = mine[-1], by_prompt[prompt]
     failed = [task for task in tasks if task.fails]
     match latest.state:
-        case Landed(file=file, task_id=task_id):
+        case Landed(file=file, task=PaidTask(task_id)):
             if _bytes(night.root / f"videos/{job_id}.mp4") != night.provider.tasks[task_id].content:
                 return [f"{job_id}: videos/{job_id}.mp4 is not the video of {task_id}"]
             if night.provider.tasks[task_id].prompt != prompt:
@@ -136,7 +137,7 @@ def _last_lines(
             continue  # an earlier version is wanted again, and rests: that makes no line
         if row is None:
             broken.append(f"{job_id} has no line")
-        elif mine and row["status"] != status_of(mine[-1]):
+        elif mine and row["status"] != outcome_of(mine[-1]):
             broken.append(f"{job_id}: its last line says {row['status']}")
     return broken
 
@@ -191,13 +192,13 @@ def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:
     return broken
 
 
-def at_a_post(night: Night, reader: Store, now: float) -> list[str]:
+def at_a_post(night: Night, reader: Database, now: float) -> list[str]:
     """No more tasks are open than max_in_flight, as far as anybody can know."""
     known = {
         item.external_task_id
         for items in reader.known().values()
         for item in items
-        if item.state == "Open"
+        if item.phase is Phase.OPEN
     }
     young = [
         task
@@ -221,9 +222,9 @@ def of_the_pace(night: Night, calls: list[float], napped: list[float]) -> list[s
     return []
 
 
-def of_the_budget(night: Night, run: RunPlan, session: Session) -> list[str]:
+def of_the_budget(night: Night, run: RunPlan, planned: PlannedRun) -> list[str]:
     """What is created in one run stays within its budget."""
-    budget = session.settings.limits.budget_usd
+    budget = planned.settings.limits.budget_usd
     made = sum(post.run == run.number and post.task_id is not None for post in night.provider.posts)
     if budget is not None and made * PRICE_USD > budget + 1e-6:
         return [f"{made} tasks for {made * PRICE_USD:.2f} with a budget of {budget}"]

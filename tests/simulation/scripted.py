@@ -6,57 +6,52 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mortal import InlineJournal, Life
+from memory_state import MemoryState
 from virtual_time import InlineExecutor, VirtualClock, VirtualLoop, run
 
-from batch.callbacks.hints import Hint, Hints
-from batch.events import Event
-from batch.job import (
+from batch.attempt import (
+    Account,
     Attempt,
-    Failure,
-    FailureKind,
+    AttemptState,
     Generated,
     Intended,
     Landed,
     Open,
-    State,
-    Video,
-    canonical_request,
-    fingerprint,
+    PaidTask,
 )
-from batch.manifest.schema import Rate
-from batch.output.results_file import ResultsFile
-from batch.output.sqlite import Store
-from batch.output.videos import OutputFolder
+from batch.callbacks.hints import Hint, Hints
+from batch.events import Event
+from batch.job import Failure, FailureKind, Video, canonical_request, fingerprint
+from batch.manifest.limits import Limits, Rate
+from batch.output.layout import Layout
+from batch.output.videos import Videos
+from batch.plan import Policy
+from batch.provider.answers import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
 from batch.provider.protocol import BrokenFetchError
-from batch.provider.wire import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
-from batch.run.budget import Budget
-from batch.run.download import Downloader
-from batch.run.feeder import Runner
-from batch.run.gate import Pacer, Slots
-from batch.run.job_run import Life as JobLife
-from batch.run.job_run import Terms
-from batch.run.landing import Landing
-from batch.run.lookup import LookUp
+from batch.run.context import RunContext
+from batch.run.counts import Counts
+from batch.run.feeder import Feeder
+from batch.run.gate import Ticket
+from batch.run.job_run import Run
 from batch.run.poll import Poller
 from batch.run.stop import Stop
-from batch.run.submit import Submitter
-from batch.run.tally import Tally
+from batch.run.wiring import World, assemble
 
 T = TypeVar("T")
-URL = "https://scripted.example"
-ACCOUNT = "0a1b2c3d"
+ACCOUNT = Account("https://scripted.example", "0a1b2c3d")
+BEGUN = 1_790_000_000.0
 SAID = Failure(FailureKind.PROVIDER, "said so")
 NOT_FOUND = NotFound(SAID)
 NO_ANSWER = Unavailable(SAID)
 TOO_FAST = Throttled(Failure(FailureKind.RATE_LIMITED, "slow down", "1302", 429))
 
 
-def attempt(state: State | None = None, *, name: str = "kb-1", job_id: str = "a") -> Attempt:
+def attempt(state: AttemptState | None = None, *, name: str = "kb-1", job_id: str = "a") -> Attempt:
     """Return an attempt, *Intended* if nothing else is said."""
     request = canonical_request({"prompt": "a cat", "duration": "5", "aspect_ratio": "1:1"})
     return Attempt(
@@ -66,24 +61,24 @@ def attempt(state: State | None = None, *, name: str = "kb-1", job_id: str = "a"
         1,
         request,
         state or Intended(1.0),
-        base_url=URL,
         account=ACCOUNT,
     )
 
 
 def opened(task_id: str = "8") -> Open:
     """Return the state of a task that was accepted when virtual time began."""
-    return Open(task_id, 1_790_000_000.0)
+    return Open(PaidTask(task_id, BEGUN))
 
 
 def generated(task_id: str = "8") -> Generated:
     """Return the state of a task whose video is made."""
-    return Generated(task_id, 1_790_000_000.0, 1_790_000_060.0)
+    return Generated(PaidTask(task_id, BEGUN), BEGUN + 60.0)
 
 
 def landed(task_id: str, file: str, size: int) -> Landed:
     """Return the state of a video that is on disk."""
-    return Landed(task_id, 1.0, 2.0, 3.0, file, size, "00", Video(5.0, 240, 240))
+    video = Video(5.0, 240, 240)
+    return Landed(PaidTask(task_id, 1.0), 2.0, 3.0, file, size, "00", video)
 
 
 def found(
@@ -178,163 +173,111 @@ class ScriptedApi:
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
+class SteadyLessons:
+    """Polls at the same interval, whatever past tasks took."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+
+    def next_poll(self, _attempt: Attempt, _age_s: float) -> float:
+        return self._interval_s
+
+    def learn(self, _attempt: Attempt, _seconds: float) -> None:
+        return None
+
+
 class Stages:
-    """Every stage of a run over a real store in *root*, with a scripted provider."""
+    """A run of the product's own wiring over a state in memory, with a scripted provider."""
 
-    def __init__(
-        self,
-        root: Path,
-        loop: VirtualLoop,
-        *,
-        proved_at: float | None = None,
-        max_in_flight: int = 5,
-        poll_interval_s: float = 5.0,
-        task_timeout_s: float = 600.0,
-        settle_time_s: float = 30.0,
-    ) -> None:
-        self.root, self.loop, self.max_in_flight = root, loop, max_in_flight
-        self.clock, self.stop = VirtualClock(loop), Stop()
+    def __init__(self, root: Path, loop: VirtualLoop, limits: Limits, policy: Policy) -> None:
+        self.loop, self.clock = loop, VirtualClock(loop)
         self.events: list[Event] = []
+        self.counts = Counts()
+        self.stop = Stop(self.notify)
         self.api = ScriptedApi(loop)
-        self.store = Store.open(root / "state.db")
-        rng = random.Random(1)
-        self.journal = InlineJournal(
-            self.store,
-            ResultsFile(root / "results.jsonl"),
-            life=Life(),
-            rng=rng,
-            fault_rate=0.0,
-        )
-        self.folder = OutputFolder(root, pool=InlineExecutor())
-        self.folder.__enter__()
-        self.pacer = Pacer(Rate(20, 1.0), clock=self.clock)
-        self.slots = Slots(max_in_flight, clock=self.clock)
-        api: Any = self.api
-        self.lookup = LookUp(
-            api=api,
-            journal=self.journal,
-            stop=self.stop,
-            clock=self.clock,
-            base_url=URL,
+        self.state = MemoryState()
+        self.hints = Hints()
+        self.videos = Videos(Layout(root), pool=InlineExecutor())
+        self.context = RunContext(
             account=ACCOUNT,
-            proved_at=proved_at,
-            owner_of=self.store.owner_of,
-            settle_time_s=settle_time_s,
-            patience_s=task_timeout_s,
-        )
-        self.submitter = Submitter(
-            api=api,
-            journal=self.journal,
-            pacer=self.pacer,
-            slots=self.slots,
-            lookup=self.lookup,
-            stop=self.stop,
+            limits=limits,
+            policy=policy,
             clock=self.clock,
-            rng=rng,
-            notify=self.events.append,
-            patience_s=task_timeout_s,
-            callback_url=lambda _external_task_id: None,
-        )
-        self.poller = Poller(
-            api=api,
-            journal=self.journal,
-            lookup=self.lookup,
+            dice=random.Random(1),
             stop=self.stop,
-            clock=self.clock,
-            notify=self.events.append,
-            next_look=lambda _attempt, _age: poll_interval_s,
-            learn=lambda _attempt, _seconds: None,
-            poll_interval_s=poll_interval_s,
-            task_timeout_s=task_timeout_s,
+            notify=self.notify,
         )
-        self.poll_interval_s, self.rng = poll_interval_s, rng
-        self.downloader = self.make_downloader()
+        self.run: Run
 
-    def make_downloader(self, *, stall_timeout_s: float = 30.0) -> Downloader:
-        """Return the last stage."""
+    async def wire(self) -> None:
+        """Put the stages together."""
+        numbers = itertools.count(100)
         api: Any = self.api
-        return Downloader(
+        world = World(
             api=api,
-            folder=self.folder,
-            lookup=self.lookup,
-            stop=self.stop,
-            clock=self.clock,
-            rng=self.rng,
-            stall_timeout_s=stall_timeout_s,
-            poll_interval_s=self.poll_interval_s,
-            notify=self.events.append,
-        )
-
-    def state_of(self, name: str = "kb-1") -> str | None:
-        """Return the name of the state that is on disk, or None."""
-        try:
-            return type(self.store.attempt(name).state).__name__
-        except KeyError:
-            return None
-
-    def runner(
-        self,
-        *,
-        max_downloads: int = 4,
-        budget_usd: float | None = None,
-        deadline_s: float | None = None,
-        **terms: Any,
-    ) -> Runner:
-        """Return a runner over these stages."""
-        numbers, tally, notify = itertools.count(100), Tally(), self.events.append
-        budget = Budget(budget_usd, tally=tally, stop=self.stop, notify=notify)
-        landing = Landing(
-            downloader=self.downloader,
-            store=self.store,
-            journal=self.journal,
-            stop=self.stop,
-            max_downloads=max_downloads,
-        )
-        life = JobLife(
-            run_id="r",
-            submitter=self.submitter,
-            poller=self.poller,
-            landing=landing,
-            lookup=self.lookup,
-            store=self.store,
-            journal=self.journal,
-            slots=self.slots,
-            budget=budget,
-            tally=tally,
-            stop=self.stop,
-            clock=self.clock,
-            notify=notify,
-            price=lambda _job: (0.21, True),
+            state=self.state,
+            videos=self.videos.__enter__(),
+            guard=nullcontext(),
+            hints=self.hints,
+            callback_url=lambda _external_task_id: None,
             new_id=lambda: f"kb-{next(numbers)}",
-            hints=Hints(),
-            terms=Terms(base_url=URL, account=ACCOUNT, **terms),
         )
-        return Runner(
-            life=life,
-            lookup=self.lookup,
-            pacer=self.pacer,
-            slots=self.slots,
-            budget=budget,
-            tally=tally,
-            stop=self.stop,
-            notify=notify,
-            max_in_flight=self.max_in_flight,
-            deadline_s=deadline_s,
+        run = await assemble("r", self.context, world)
+        lessons: Any = SteadyLessons(self.context.limits.poll_interval_s)
+        poller = Poller(
+            self.context,
+            api=api,
+            state=self.state,
+            lookup=run.lookup,
+            lessons=lessons,
+            hints=self.hints,
         )
+        self.run = replace(run, poller=poller)
+
+    def notify(self, event: Event) -> None:
+        self.events.append(event)
+        self.counts.notify(event)
+
+    def phase_of(self, name: str = "kb-1") -> str | None:
+        """Return the phase of an attempt on disk, or None."""
+        attempt = self.state.attempts.get(name)
+        return None if attempt is None else attempt.phase.value
+
+    @property
+    def feeder(self) -> Feeder:
+        """A feeder over these stages."""
+        return Feeder(self.run)
+
+    async def enter(self, order: int = 0) -> Ticket:
+        """Take a slot."""
+        return await self.run.gate.enter(order)
+
+    async def submit(self, planned: Attempt, ticket: Ticket | None = None) -> Attempt | None:
+        """Submit an attempt, with a slot of its own."""
+        ticket = ticket or await self.enter()
+        return await self.run.submitter.submit(planned, ticket, Hint())
 
     async def poll(self, watched: Attempt, *, is_fresh: bool = True) -> Any:
         """Watch a task."""
-        return await self.poller.poll(watched, is_fresh=is_fresh, hint=Hint())
+        return await self.run.poller.poll(watched, Hint(), is_fresh=is_fresh)
 
 
-def play(root: Path, story: Callable[[Stages], Coroutine[Any, Any, T]], **how: Any) -> T:
-    """Run *story* on virtual time over stages in *root*."""
+def play(
+    root: Path,
+    story: Callable[[Stages], Coroutine[Any, Any, T]],
+    *,
+    proved_at: float | None = None,
+    policy: Policy | None = None,
+    **limits: Any,
+) -> T:
+    """Run *story* on virtual time over stages in *root*; *limits* are fields of `Limits`."""
+    usual = {"submit_rate": Rate(20, 1.0), "task_timeout_s": 600.0}
 
     async def main(loop: VirtualLoop) -> T:
-        stages = Stages(root, loop, **how)
-        try:
-            return await story(stages)
-        finally:
-            stages.store.close()
+        stages = Stages(root, loop, Limits(**{**usual, **limits}), policy or Policy())
+        if proved_at is not None:
+            stages.state.proofs[ACCOUNT] = proved_at
+        await stages.wire()
+        return await story(stages)
 
     return run(main)

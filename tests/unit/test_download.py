@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch.run.download import OUTAGE_S, TRIES
 from fake_provider import video
 from scripted import (
     NO_ANSWER,
@@ -26,9 +27,8 @@ from scripted import (
 
 from batch.events import Stopping
 from batch.job import Failed, FailureKind, Generated, Landed
+from batch.provider.answers import Found, Task, TaskStatus
 from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, UselessPartError
-from batch.provider.wire import Found, Task, TaskStatus
-from batch.run.download import OUTAGE_S, TRIES
 from batch.run.stop import StopReason
 
 VIDEO = video("8", 6000)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch.run.download import LINK_TRIES, RETRY_BASE_S, TRIES, TRIES_IN_ALL
 from fake_provider import video
 from scripted import SAID, Body, Raises, Stages, attempt, found, generated, landed, play
 
 from batch.events import DownloadBroke, Stopping
 from batch.job import Attempt, Failed, Failure, FailureKind, Generated, Landed, canonical_request
+from batch.provider.answers import Found, NotFound, TaskStatus, Unavailable
 from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, UselessPartError
-from batch.provider.wire import Found, NotFound, TaskStatus, Unavailable
-from batch.run.download import LINK_TRIES, RETRY_BASE_S, TRIES, TRIES_IN_ALL
 from batch.run.stop import StopReason
 
 VIDEO = video("8", 6000)

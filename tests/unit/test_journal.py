@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from batch.output.changes import Change, Put, Row
+from batch.output.results_file import ResultsFile
 from scripted import attempt
 
 from batch.errors import StateError
-from batch.output.changes import Change, Put, Row
-from batch.output.results_file import ResultsFile
 from batch.output.sqlite import Store
 from batch.output.writer import GROUPING_S, Journal
 

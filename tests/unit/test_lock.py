@@ -1,4 +1,4 @@
-"""One run per folder: the second is told who holds it, and a dead holder does not block."""
+"""One run per folder: the second reports the holder, and a dead holder does not block."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with hold(Path(sys.argv[1])):
 """
 
 
-def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_second_run_names_the_holder(tmp_path: Path) -> None:
     path = tmp_path / ".kling-batch/lock"
     with hold(path):
         with pytest.raises(LockedError, match=f"process {os.getpid()} on "):
@@ -35,8 +35,8 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     assert holder(path) is None
 
 
-def test_deleting_the_lock_file_does_not_let_a_second_run_in(tmp_path: Path) -> None:
-    """People do that when they are told that another run holds the folder."""
+def test_deleted_lock_file_is_still_a_lock(tmp_path: Path) -> None:
+    """Users delete it when a run reports that another one holds the folder."""
     path = tmp_path / ".kling-batch/lock"
     with hold(path):
         path.unlink()
@@ -46,7 +46,7 @@ def test_deleting_the_lock_file_does_not_let_a_second_run_in(tmp_path: Path) -> 
     assert holder(path) is None
 
 
-def test_it_is_free_when_it_was_given_back(tmp_path: Path) -> None:
+def test_released_lock_is_free(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with hold(path):
         pass
@@ -54,12 +54,12 @@ def test_it_is_free_when_it_was_given_back(tmp_path: Path) -> None:
         pass
 
 
-def test_nobody_holds_what_is_not_there(tmp_path: Path) -> None:
+def test_missing_lock_has_no_holder(tmp_path: Path) -> None:
     assert holder(tmp_path / "lock") is None
 
 
-def test_a_killed_holder_does_not_block(tmp_path: Path) -> None:
-    """The lock is the system's; what the dead has written into the file is only text."""
+def test_killed_holder_does_not_block(tmp_path: Path) -> None:
+    """The lock is the system's; the text that a dead holder left in the file does not count."""
     path = tmp_path / "lock"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
@@ -78,7 +78,7 @@ def test_a_killed_holder_does_not_block(tmp_path: Path) -> None:
             pass
 
 
-def test_a_garbled_lock_file_is_still_a_lock(tmp_path: Path) -> None:
+def test_garbled_lock_file_is_still_a_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with hold(path):
         path.write_bytes(b"\xff\x00 no json")
@@ -86,8 +86,8 @@ def test_a_garbled_lock_file_is_still_a_lock(tmp_path: Path) -> None:
             hold(path).__enter__()
 
 
-def test_what_a_lock_file_says_is_shown_without_control_codes(tmp_path: Path) -> None:
-    """Anybody who may write into the folder may have written it."""
+def test_holder_is_shown_without_control_codes(tmp_path: Path) -> None:
+    """Any program with access to the folder may have written it."""
     path = tmp_path / "lock"
     bad = "\x1b]0;owned\x07\x1b[2J\u202ehost\n"
     with hold(path):
@@ -100,10 +100,10 @@ def test_what_a_lock_file_says_is_shown_without_control_codes(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EIO])
-def test_a_file_system_that_cannot_lock_is_told(
+def test_file_system_without_locks_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """That another run holds it would be said for ever, of nobody."""
+    """Else each run would report a holder that does not exist."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -114,7 +114,7 @@ def test_a_file_system_that_cannot_lock_is_told(
     assert holder(tmp_path / "lock") is None
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StateError, match="cannot be written"):
         hold(tmp_path / "file/lock").__enter__()

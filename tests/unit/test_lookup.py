@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch.output.changes import Put
 from scripted import ACCOUNT, NO_ANSWER, NOT_FOUND, SAID, URL, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
 from batch.callbacks.hints import Hint
 from batch.job import Attempt, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
-from batch.output.changes import Put
-from batch.provider.wire import Found, Task, TaskStatus, Unavailable
+from batch.provider.answers import Found, Task, TaskStatus, Unavailable
 from batch.run.lookup import PROOF_LASTS_S, PROOF_TRIES
 
 

@@ -12,7 +12,7 @@ from virtual_time import EPOCH
 
 from batch.callbacks.hints import Hint
 from batch.job import Failed, FailureKind, Generated, TimedOut
-from batch.provider.wire import AccountRefused, Found, Task, TaskStatus, Unavailable
+from batch.provider.answers import AccountRefused, Found, Task, TaskStatus, Unavailable
 from batch.run.stop import StopReason
 
 DONE = found(TaskStatus.SUCCEEDED, url="https://cdn/8")

@@ -1,4 +1,4 @@
-"""The receiver: the right status for every visitor, and hints from valid callbacks only."""
+"""The receiver: the right status for every request, and hints from valid callbacks only."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_every_known_shape_of_an_end_wakes(body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("status", ["submitted", "processing", "dancing"])
-async def test_a_change_that_is_no_end_only_names_the_task(status: str) -> None:
+async def test_change_without_end_only_names_the_task(status: str) -> None:
     async with listening() as it:
         assert await it.post({**ENDED, "task_status": status}) == 204
         assert (it.hint.named.is_set(), it.hint.ended.is_set()) == (True, False)
@@ -134,8 +134,8 @@ async def test_a_change_that_is_no_end_only_names_the_task(status: str) -> None:
     ],
     ids=["another-task", "empty", "list", "null", "text", "no-id", "null-id", "odd-types"],
 )
-async def test_what_names_no_task_of_ours_is_taken_and_forgotten(body: Any) -> None:
-    """It is JSON and has the token, so it is no error of the sender's; it changes nothing."""
+async def test_callback_without_our_task_changes_nothing(body: Any) -> None:
+    """It is JSON and has the token, so the sender gets no error."""
     async with listening() as it:
         assert await it.post(body) == 204
         assert not it.hint.named.is_set()
@@ -170,20 +170,20 @@ async def test_what_names_no_task_of_ours_is_taken_and_forgotten(body: Any) -> N
         ({"headers": "Content-Encoding: gzip\r\n", "body": b"\x1f\x8b\x08\x00zzz"}, 400),
     ],
 )
-async def test_what_is_no_callback_is_refused_with_the_right_status(
+async def test_invalid_callback_gets_the_right_status(
     how: dict[str, Any], status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And nobody is woken, and nothing is logged."""
+    """No poller wakes, and nothing is logged."""
     async with listening() as it:
         assert await it.post(**{"body": ENDED, **how}) == status
         assert not it.hint.named.is_set()
-        assert await it.post(ENDED) == 204, "the next one is heard"
+        assert await it.post(ENDED) == 204, "the next one is recorded"
     assert not caplog.records
 
 
 @pytest.mark.parametrize("size", [64 * 1024, 64 * 1024 - 1])
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_up_to_the_limit_a_body_is_taken(size: int, is_chunked: bool) -> None:
+async def test_body_up_to_the_limit_is_accepted(size: int, is_chunked: bool) -> None:
     data = json.dumps(ENDED).encode()
     async with listening() as it:
         assert await it.post(data + b" " * (size - len(data)), is_chunked=is_chunked) == 204
@@ -191,7 +191,7 @@ async def test_up_to_the_limit_a_body_is_taken(size: int, is_chunked: bool) -> N
 
 
 @pytest.mark.parametrize("path", ["/kling/", "/", "//", "/a/b/c/", "/wrong/../"])
-async def test_any_prefix_may_stand_before_the_token(path: str) -> None:
+async def test_any_prefix_may_precede_the_token(path: str) -> None:
     """A reverse proxy may leave the prefix, or take it away; a query changes nothing."""
     async with listening() as it:
         assert await it.post(ENDED, path=f"{path}{TOKEN}?provider=comet") == 204
@@ -211,10 +211,10 @@ async def test_any_prefix_may_stand_before_the_token(path: str) -> None:
     ],
     ids=["tls", "short", "version", "long-path", "headers", "bad-chunks", "bad-length", "bytes"],
 )
-async def test_noise_is_turned_away(
+async def test_noise_is_refused(
     noise: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What is no HTTP gets a 4xx; no traceback anywhere."""
+    """Anything but HTTP gets a 4xx, and no traceback is printed."""
     async with listening() as it:
         answer = await it.send(noise)
         assert not answer or answer.split()[1].startswith(b"4"), answer[:80]
@@ -223,7 +223,7 @@ async def test_noise_is_turned_away(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-async def test_a_sender_that_hangs_up_is_no_bug(
+async def test_sender_that_hangs_up_is_no_bug(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It promises ten bytes, sends two, and is gone."""
@@ -241,15 +241,15 @@ async def test_a_sender_that_hangs_up_is_no_bug(
     assert "".join(capfd.readouterr()) == ""
 
 
-async def test_a_body_that_trickles_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a status that says so, and no traceback; others are served meanwhile."""
+async def test_trickling_body_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With status 408 and no traceback; other requests are served meanwhile."""
     monkeypatch.setattr(receiver, "READ_TIMEOUT_S", 0.1)
     async with listening() as it:
         reader, writer = await it.connect()
         writer.write(f"POST /{TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode())
         trickle = asyncio.create_task(_trickle(writer))
         assert await it.post(ENDED) == 204
-        # The status line alone: what still trickles in after it may end in a reset.
+        # The status line alone: the bytes that still trickle in may end in a reset.
         answer = await asyncio.wait_for(reader.readline(), 3)
         assert answer.split()[1] == b"408"
         trickle.cancel()
@@ -269,7 +269,7 @@ async def _trickle(writer: asyncio.StreamWriter) -> None:
     ids=["nothing", "a-word", "a-head"],
 )
 async def test_no_connection_lasts(opening: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor one that sends nothing, nor one that never ends its head."""
+    """Neither one that sends nothing nor one that never ends its head."""
     monkeypatch.setattr(receiver, "CONNECTION_LASTS_S", 0.1)
     async with listening() as it:
         reader, writer = await it.connect()
@@ -279,7 +279,7 @@ async def test_no_connection_lasts(opening: bytes, monkeypatch: pytest.MonkeyPat
         writer.close()
 
 
-async def test_those_who_only_hold_the_door_open_keep_nobody_out() -> None:
+async def test_idle_connections_do_not_block_callbacks() -> None:
     """300 connections that send nothing: the oldest make room, and leaving takes no time."""
     async with listening() as it:
         held = [await it.connect() for _ in range(300)]
@@ -295,7 +295,7 @@ async def test_those_who_only_hold_the_door_open_keep_nobody_out() -> None:
         writer.close()
 
 
-async def test_a_right_and_a_wrong_token_take_the_same_time() -> None:
+async def test_right_and_wrong_token_take_equal_time() -> None:
     """The answer's time tells nothing: medians of many, in turn, within a generous factor."""
     hints = Hints()
     hints.renew(OURS, hash_token(TOKEN))
@@ -321,7 +321,7 @@ async def test_ipv6_is_listened_on() -> None:
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:{taken}", "203.0.113.1:0", "no.such.host.invalid:0"]
 )
-async def test_where_nobody_can_listen_is_said(address: str) -> None:
+async def test_unusable_address_is_reported(address: str) -> None:
     """A taken port, a foreign address, an unknown name: one sentence, with the option's name."""
     async with listening() as it:
         with pytest.raises(UsageError, match="--callback-listen.*nothing was sent"):

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from batch.output.changes import Put, Row, RunStarted
+from batch.output.results_file import ResultsFile
 from scripted import attempt, opened
 
 from batch.errors import StateError
-from batch.output.changes import Put, Row, RunStarted
-from batch.output.results_file import ResultsFile
 from batch.output.sqlite import Store
 
 

@@ -16,7 +16,7 @@ PATH = "/kling/v1/videos/text2video"
 
 
 class Listener:
-    """Records the callbacks that it gets."""
+    """Records the callbacks that it receives."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
@@ -65,7 +65,7 @@ async def listener(*faults: str, **options: Any) -> AsyncIterator[Listener]:
     await runner.cleanup()
 
 
-async def test_listener_gets_every_change() -> None:
+async def test_listener_hears_every_change() -> None:
     """The bare task object, without an envelope; at the end with the link."""
     async with listener() as it:
         task_id = await it.order()
@@ -88,7 +88,9 @@ async def test_listener_gets_every_change() -> None:
         ("late:seconds=0.001", ["submitted", "processing", "succeed"]),
     ],
 )
-async def test_callbacks_go_wrong_on_request(rule: str, heard: list[str]) -> None:
+async def test_callbacks_can_be_repeated_forged_or_lost(
+    rule: str, heard: list[str]
+) -> None:
     """None of which may matter to a client."""
     async with listener(f"callback:{rule}") as it:
         await it.order()
@@ -97,7 +99,7 @@ async def test_callbacks_go_wrong_on_request(rule: str, heard: list[str]) -> Non
     assert it.statuses == heard
 
 
-async def test_callback_goes_to_wrong_path() -> None:
+async def test_callback_can_go_astray() -> None:
     """To another path, without the token."""
     async with listener("callback:wrong-path") as it:
         await it.order()
@@ -106,7 +108,7 @@ async def test_callback_goes_to_wrong_path() -> None:
     assert {path for path, _ in it.told} == {"/kling-wrong"}
 
 
-async def test_missing_listener_is_counted() -> None:
+async def test_missing_listener_is_only_counted() -> None:
     """One try each."""
     async with listener() as it:
         it.url = "http://127.0.0.1:9/"
@@ -118,8 +120,8 @@ async def test_missing_listener_is_counted() -> None:
     assert it.told == []
 
 
-async def test_callbacks_continue_after_restart(tmp_path: Path) -> None:
-    """Changes that were sent before the restart are not sent again."""
+async def test_callbacks_go_on_after_a_restart(tmp_path: Path) -> None:
+    """Callbacks that were sent before are not sent again."""
     config = SandboxConfig(journal=tmp_path / "journal.jsonl", seed=1)
     async with listener() as it:
         async with serve(config) as it.sandbox:

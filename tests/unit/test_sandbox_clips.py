@@ -130,7 +130,7 @@ def test_letter_without_glyph_is_drawn_as_lookalike() -> None:
     with av.open(io.BytesIO(render(title, "", "16:9", 3).content()), "r") as container:
         told = container.metadata["title"]
 
-    assert drawable(title) == f'ЖУK - naive "{BOX}"'  # noqa: RUF001 - a U of theirs, a K of ours
+    assert drawable(title) == f'ЖУK - naive "{BOX}"'
     assert told == title
 
 

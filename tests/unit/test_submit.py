@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch.output.changes import Put
 from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
 from batch.callbacks.hints import Hint
 from batch.events import Adopted, AnswerLost, Submitted
 from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
-from batch.output.changes import Put
-from batch.provider.protocol import Stale, Unsent
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
     Exists,
     Refused,
     Saturated,
+    Stale,
     Task,
     TaskStatus,
+    Unsent,
 )
 from batch.run.stop import StopReason
 from batch.run.submit import ANOTHERS, SEND_WITHIN_S, still_on_its_way

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch.output.changes import Put
 from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, play
 from virtual_time import EPOCH
 
 from batch.events import Refused as ToldRefused
 from batch.events import Stopping
 from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Unconfirmed
-from batch.output.changes import Put
-from batch.provider.protocol import Unsent
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -27,6 +26,7 @@ from batch.provider.wire import (
     Task,
     TaskStatus,
     Throttled,
+    Unsent,
 )
 from batch.run.stop import StopReason
 from batch.run.submit import REFUSAL_BASE_S, SENT_BEFORE, WALLS

@@ -23,7 +23,7 @@ def woken_at(lengths: list[float], *, by_ticks: bool) -> list[float]:
     return run(main)
 
 
-def test_a_crowd_is_woken_by_ticks_and_nobody_too_early() -> None:
+def test_a_crowd_wakes_by_ticks_never_early() -> None:
     rng = random.Random(7)
     lengths = [4.0 + rng.random() for _ in range(500)]
 
@@ -34,7 +34,7 @@ def test_a_crowd_is_woken_by_ticks_and_nobody_too_early() -> None:
     assert all(abs(end / TICK_S - round(end / TICK_S)) < 0.05 for end in ends)
 
 
-def test_a_short_sleep_is_exact_also_in_a_crowd() -> None:
+def test_a_short_sleep_by_ticks_is_exact() -> None:
     length = TICKS_FROM_S * 0.9 + 0.001
     assert abs(woken_at([length], by_ticks=True)[0] - length) < 1e-4
 

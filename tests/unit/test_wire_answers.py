@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batch.job import FailureKind
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -19,9 +19,8 @@ from batch.provider.wire import (
     Saturated,
     Throttled,
     Unavailable,
-    read_query,
-    read_submit,
 )
+from batch.provider.wire import read_query, read_submit
 
 HTML = b"<html><body>502 Bad Gateway</body></html>"
 NOW = 1_800_000_000.0
@@ -177,15 +176,13 @@ SUBMITS = [
 
 
 @pytest.mark.parametrize(("status", "body", "expected"), SUBMITS)
-def test_an_answer_to_a_post_means_what_the_table_says(
-    status: int, body: bytes, expected: type
-) -> None:
+def test_answer_to_a_post_follows_the_table(status: int, body: bytes, expected: type) -> None:
     """Each row is a row of job-life's table, in one of the shapes in which it may come."""
     assert type(submit(status, body)) is expected
 
 
 @pytest.mark.parametrize("status", [200, 400])
-def test_any_1201_means_exists_once_the_id_may_have_been_sent(status: int) -> None:
+def test_1201_of_a_resent_id_exists(status: int) -> None:
     """The text of a 1201 is not needed where this very id went out before."""
     assert isinstance(submit(status, kling(1201, "bad value"), resent=True), Exists)
 
@@ -199,14 +196,14 @@ def test_any_1201_means_exists_once_the_id_may_have_been_sent(status: int) -> No
         (kling(1200), FailureKind.INVALID_REQUEST),
     ],
 )
-def test_a_refusal_tells_moderation_from_a_bad_request(body: bytes, kind: FailureKind) -> None:
+def test_moderation_is_told_from_a_bad_request(body: bytes, kind: FailureKind) -> None:
     """Moderation is never tried again, and the person must change the prompt."""
     answer = submit(400, body)
     assert isinstance(answer, Refused)
     assert answer.failure.kind is kind
 
 
-def test_a_failure_carries_code_status_and_request_id() -> None:
+def test_failure_carries_code_status_and_request_id() -> None:
     """They are what the provider's support asks for."""
     failure = submit(400, comet("invalid_request", "model name is required")).failure
     assert failure.code == "invalid_request"
@@ -215,13 +212,13 @@ def test_a_failure_carries_code_status_and_request_id() -> None:
     assert failure.message == "model name is required"
 
 
-def test_the_inner_code_and_message_of_a_wrapped_error_count() -> None:
+def test_inner_code_of_a_wrapped_error_counts() -> None:
     """new-api puts the upstream's answer, as text, into its own message."""
     failure = submit(429, new_api(kling(1303, "parallel task"))).failure
     assert (failure.code, failure.message, failure.request_id) == ("1303", "parallel task", "r-1")
 
 
-def test_braces_in_a_message_are_no_wrapped_error() -> None:
+def test_braces_in_a_message_are_text() -> None:
     """A provider that quotes the prompt must not lose its message."""
     failure = submit(400, comet("invalid_request", "bad value {} in camera_control")).failure
     assert failure.message == "bad value {} in camera_control"
@@ -237,31 +234,31 @@ def test_braces_in_a_message_are_no_wrapped_error() -> None:
         (301, b"", "base URL"),
     ],
 )
-def test_a_failure_without_words_gets_some(status: int, body: bytes, words: str) -> None:
+def test_failure_without_words_gets_some(status: int, body: bytes, words: str) -> None:
     """No error is ever blank."""
     assert words in submit(status, body).failure.message
 
 
 @pytest.mark.parametrize("body", [kling(1302), kling(1303)])
-def test_retry_after_is_read_whatever_its_case(body: bytes) -> None:
+def test_retry_after_is_read_in_any_case(body: bytes) -> None:
     """Header names have no case; a plain dict has."""
     assert submit(429, body, RETRY_AFTER="7").retry_after_s == 7
     assert submit(429, body).retry_after_s is None
 
 
-def test_the_request_id_may_come_in_a_header() -> None:
+def test_request_id_may_come_in_a_header() -> None:
     """Where the body has none."""
     assert submit(502, HTML, X_Request_Id="h-1").failure.request_id == "h-1"
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_an_error_with_an_id_of_its_own_is_no_task(status: int) -> None:
+def test_error_with_its_own_id_is_no_task(status: int) -> None:
     """`id` beside a status is a task in the newer API, but only in an answer that claims success."""
     body = b'{"id":"err-1","status":"error","error":{"message":"no"}}'
     assert not isinstance(submit(status, body), Created)
 
 
-def test_the_task_inside_an_error_text_is_not_ours() -> None:
+def test_task_inside_an_error_is_not_ours() -> None:
     """Its id is the upstream's, and means nothing to the gateway that we ask."""
     assert not isinstance(submit(500, new_api(TASK)), Created)
 
@@ -304,14 +301,12 @@ QUERIES = [
 
 
 @pytest.mark.parametrize(("status", "body", "expected"), QUERIES)
-def test_an_answer_to_a_get_means_what_the_table_says(
-    status: int, body: bytes, expected: type
-) -> None:
+def test_answer_to_a_get_follows_the_table(status: int, body: bytes, expected: type) -> None:
     """Absence is believed only when the API itself says it; all else costs only time."""
     assert type(query(status, body)) is expected
 
 
-def test_an_unavailable_answer_says_whose_it_is_and_when_to_come_back() -> None:
+def test_unavailable_answer_tells_kind_and_wait() -> None:
     """Too fast is told apart from broken, for the statistics and the pause."""
     answer = query(429, b"", Retry_After="3")
     assert (answer.failure.kind, answer.retry_after_s) == (FailureKind.RATE_LIMITED, 3)

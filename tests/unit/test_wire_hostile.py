@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.provider.wire import (
+from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
     Created,
@@ -18,11 +18,8 @@ from batch.provider.wire import (
     Found,
     Refused,
     Throttled,
-    read_callback,
-    read_query,
-    read_submit,
-    task_path,
 )
+from batch.provider.wire import read_callback, read_query, read_submit, task_path
 
 MIB = 1024 * 1024
 PATIENCE_S = 10.0  # of CPU: none needs a second, and what grows with the square needs minutes
@@ -82,7 +79,7 @@ def names_a_task(value: Any) -> bool:
 
 
 @given(STATUSES, HEADERS, BODIES, st.booleans())
-def test_nothing_that_a_server_sends_raises_or_makes_a_task_up(
+def test_no_answer_raises_or_invents_a_task(
     status: int, headers: dict[str, str], body: bytes, resent: bool
 ) -> None:
     """A task always has an id that can stand in a path, and that was in the answer."""
@@ -102,7 +99,7 @@ def test_nothing_that_a_server_sends_raises_or_makes_a_task_up(
 
 
 @given(st.sampled_from([500, 501, 502, 503, 504, 520, 524]), HEADERS, BODIES, st.booleans())
-def test_a_5xx_never_says_that_nothing_was_created(
+def test_5xx_never_proves_that_nothing_was_created(
     status: int, headers: dict[str, str], body: bytes, resent: bool
 ) -> None:
     """Except for the two documented refusals; the account's and 1303 are known by their code."""
@@ -115,7 +112,7 @@ def test_a_5xx_never_says_that_nothing_was_created(
 
 
 @given(st.integers(200, 299), HEADERS, st.binary(max_size=80).filter(lambda body: b"{" not in body))
-def test_a_success_without_json_is_ambiguous(
+def test_success_without_json_is_ambiguous(
     status: int, headers: dict[str, str], body: bytes
 ) -> None:
     """Empty, HTML, half an answer: the task may exist."""
@@ -123,7 +120,7 @@ def test_a_success_without_json_is_ambiguous(
 
 
 @given(st.integers(1, 10**40), st.sampled_from(["text", "number"]))
-def test_an_id_comes_back_digit_by_digit(number: int, form: str) -> None:
+def test_id_keeps_every_digit(number: int, form: str) -> None:
     """Whether it was text or a number on the wire."""
     body = json.dumps({"data": {"task_id": str(number) if form == "text" else number}}).encode()
     answer = read_submit(200, {}, body, resent=False, now=0.0)
@@ -132,7 +129,7 @@ def test_an_id_comes_back_digit_by_digit(number: int, form: str) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, 260))
-def test_a_cut_answer_never_becomes_another_task(tail: bytes, length: int) -> None:
+def test_cut_answer_is_never_another_task(tail: bytes, length: int) -> None:
     """Half an id would be somebody else's."""
     body = b'{"code":0,"data":{"task_id":"822953089408827433","task_status":"submitted"}}'
     answer = read_submit(
@@ -148,11 +145,20 @@ def test_a_cut_answer_never_becomes_another_task(tail: bytes, length: int) -> No
         *(" ", "\n", "\t ", "\u00a0", "(request id:", "(request id: ", "(request id: x ", "("),
         *("%26", "&a", "?a", "&", "%3f", "%3d", "?%", "http://", "http://a", "https://@", "://"),
         *("eyj-", "eyJ", "eyJa.", "a.eyj-", "sk-", "sk-a", "bearer ", "Bearer", "a.b", "[", "{"),
+        *(
+            "insufficient a ",
+            "no more ",
+            "api key a ",
+            "请求",
+            "负载 ",
+            "try again ",
+            "generation ",
+        ),
         *("insufficient ", "quota ", "resource pack ", "external_task", "violat", "limit exceed"),
         *('{"message":', "\\", '"', "\u202e", "\u200d", "9", "a", "é"),
     ],
 )
-def test_an_answer_as_large_as_may_be_is_read_at_once(unit: str) -> None:
+def test_largest_answer_is_read_quickly(unit: str) -> None:
     """A message that is read for minutes stops the whole run, its deadline and Ctrl-C too."""
     text = "x" + unit * (MIB // len(unit.encode())) + "y"
     task = {"task_id": "8", "task_status": "failed"}

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from batch.job import FailureKind
-from batch.provider.wire import (
-    SUBMIT_PATH,
+from batch.provider.answers import (
     AccountRefused,
     Created,
     Found,
@@ -20,6 +19,9 @@ from batch.provider.wire import (
     Task,
     TaskStatus,
     Unavailable,
+)
+from batch.provider.wire import (
+    SUBMIT_PATH,
     read_callback,
     read_query,
     read_submit,
@@ -54,16 +56,14 @@ def found(body: bytes | dict[str, Any]) -> Task:
         ("new-api.json", "842250903629086785", TaskStatus.SUCCEEDED),
     ],
 )
-def test_every_documented_shape_is_the_same_task(
-    name: str, task_id: str, status: TaskStatus
-) -> None:
+def test_documented_shapes_are_the_same_task(name: str, task_id: str, status: TaskStatus) -> None:
     """As an answer to a POST and to a GET alike."""
     task = found(payload(name))
     assert (task.task_id, task.status) == (task_id, status)
     assert read_submit(200, {}, payload(name), resent=False, now=0.0) == Created(task)
 
 
-def test_a_finished_task_tells_link_duration_times_and_request() -> None:
+def test_finished_task_tells_all_a_job_needs() -> None:
     """All that a job needs of it, with times in seconds."""
     task = found(payload("succeed.json"))
     assert task.url is not None
@@ -75,14 +75,14 @@ def test_a_finished_task_tells_link_duration_times_and_request() -> None:
     assert task.message == ""
 
 
-def test_a_failure_under_code_0_keeps_its_reason() -> None:
+def test_failure_under_code_0_keeps_its_reason() -> None:
     """The envelope says SUCCEED; the reason is in task_status_msg."""
     task = found(payload("failed.json"))
     assert task.message == "Image pixel is invalid"
     assert task_failure(task).kind is FailureKind.INVALID_REQUEST
 
 
-def test_a_task_that_the_risk_control_failed_is_moderation() -> None:
+def test_failure_of_risk_control_is_moderation() -> None:
     """It is told only by its text; trying again would be charged again."""
     task = found(
         {
@@ -94,13 +94,13 @@ def test_a_task_that_the_risk_control_failed_is_moderation() -> None:
     assert task_failure(task).kind is FailureKind.MODERATION
 
 
-def test_a_failed_task_without_a_reason_still_has_a_sentence() -> None:
+def test_failure_without_a_reason_has_a_sentence() -> None:
     """No error is ever blank."""
     task = found({"code": 0, "message": "SUCCEED", "data": {"task_id": "8", "status": "FAILURE"}})
     assert task_failure(task).message
 
 
-def test_the_innermost_link_of_the_wrapper_wins() -> None:
+def test_innermost_link_of_a_wrapper_wins() -> None:
     """The wrapper's `result_url` is the second choice."""
     assert (
         found(payload("new-api.json")).url == "https://v16-kling-fdl.klingai.com/inner.mp4?sig=abc"
@@ -128,15 +128,13 @@ def test_the_innermost_link_of_the_wrapper_wins() -> None:
         ("UNHEARD_OF", "new_word", TaskStatus.UNKNOWN),
     ],
 )
-def test_the_outer_status_rules_unless_a_deeper_one_knows_better(
-    outer: str, inner: str, expected: TaskStatus
-) -> None:
+def test_outer_status_yields_to_a_better_one(outer: str, inner: str, expected: TaskStatus) -> None:
     """A failure below a success is the truth; one above a living task is no verdict."""
     body = {"task_id": "8", "status": outer, "data": {"data": {"task_status": inner}}}
     assert found({"code": "success", "data": body}).status is expected
 
 
-def test_a_video_below_a_failure_is_collected() -> None:
+def test_video_below_a_failure_is_collected() -> None:
     """It is there, and paid for."""
     inner = {"task_status": "succeed", "task_result": {"videos": [{"url": "https://h/x.mp4"}]}}
     task = found({"data": {"task_id": "8", "status": "FAILURE", "data": {"data": inner}}})
@@ -153,7 +151,7 @@ def test_a_video_below_a_failure_is_collected() -> None:
     ],
 )
 @pytest.mark.parametrize("around", [{}, {"id": "req-1"}, {"message": "busy", "request_id": "r"}])
-def test_a_bare_status_above_the_task_is_that_of_the_request(
+def test_bare_status_above_a_task_is_ignored(
     word: str, inner: str, expected: TaskStatus, around: dict[str, str]
 ) -> None:
     """A busy gateway's "failed", believed, would pay for a second task while the first one lives."""
@@ -174,7 +172,7 @@ def test_a_bare_status_above_the_task_is_that_of_the_request(
         {"id": "req-1", "status": "error", "message": "busy"},
     ],
 )
-def test_an_error_that_only_echoes_the_task_says_nothing_of_it(body: dict[str, Any]) -> None:
+def test_error_that_echoes_a_task_is_unavailable(body: dict[str, Any]) -> None:
     """Asking again costs nothing."""
     assert isinstance(read_query(200, {}, json.dumps(body).encode(), now=0.0), Unavailable)
 
@@ -193,7 +191,7 @@ def test_an_error_that_only_echoes_the_task_says_nothing_of_it(body: dict[str, A
         },
     ],
 )
-def test_a_failure_beside_the_id_of_the_task_is_its_own(body: dict[str, Any]) -> None:
+def test_failure_beside_the_task_id_is_believed(body: dict[str, Any]) -> None:
     """new-api's and the newer API's way to say it."""
     assert found(body).status is TaskStatus.FAILED
 
@@ -213,7 +211,7 @@ def test_a_failure_beside_the_id_of_the_task_is_its_own(body: dict[str, Any]) ->
         ("rendering", TaskStatus.UNKNOWN),
     ],
 )
-def test_a_status_is_read_in_any_case_and_spelling(word: str, status: TaskStatus) -> None:
+def test_status_is_read_in_any_spelling(word: str, status: TaskStatus) -> None:
     """What is not known is asked for again, never taken for an end."""
     assert found({"task_id": "8", "task_status": word}).status is status
 
@@ -221,7 +219,7 @@ def test_a_status_is_read_in_any_case_and_spelling(word: str, status: TaskStatus
 @pytest.mark.parametrize(
     "number", [822953089408827433, 2032273942220931073, 99999999999999999999999]
 )
-def test_an_id_that_is_a_number_keeps_every_digit(number: int) -> None:
+def test_numeric_id_keeps_every_digit(number: int) -> None:
     """They are beyond 2**53; ids are text everywhere else."""
     assert found({"task_id": number, "task_status": "submitted"}).task_id == str(number)
 
@@ -245,7 +243,7 @@ def test_an_id_that_is_a_number_keeps_every_digit(number: int) -> None:
         "\ud800",
     ],
 )
-def test_what_cannot_be_an_id_is_none(value: object) -> None:
+def test_impossible_id_is_no_task(value: object) -> None:
     """A path is made of it, and a lost digit would be somebody else's task."""
     body = json.dumps({"data": {"task_id": value, "task_status": "submitted"}}).encode()
     assert not isinstance(read_query(200, {}, body, now=0.0), Found)
@@ -260,7 +258,7 @@ def test_what_cannot_be_an_id_is_none(value: object) -> None:
         "javascript:alert(1)",
         "https://",
         "//h/x.mp4",
-        "https://h/a b",
+        "https://h x/a",
         "https://h/a\nb",
         "https://[::1",
         "https://h:port/x",
@@ -270,7 +268,7 @@ def test_what_cannot_be_an_id_is_none(value: object) -> None:
         ["https://h/x.mp4"],
     ],
 )
-def test_a_link_that_is_none_is_no_link(url: object) -> None:
+def test_impossible_link_is_no_link(url: object) -> None:
     """The task is there all the same."""
     body = {"task_id": "8", "task_status": "succeed", "task_result": {"videos": [{"url": url}]}}
     assert found(body).url is None
@@ -290,20 +288,20 @@ def test_a_link_that_is_none_is_no_link(url: object) -> None:
         {"videos": {}},
     ],
 )
-def test_a_result_of_any_type_is_survived(result: object) -> None:
+def test_result_of_any_type_is_read(result: object) -> None:
     """Lists where objects belong, and the reverse."""
     task = found({"task_id": "8", "task_status": "succeed", "task_result": result})
     assert task.url is None
     assert task.status is TaskStatus.SUCCEEDED
 
 
-def test_a_secret_link_is_not_in_the_repr() -> None:
+def test_link_is_not_in_the_repr() -> None:
     """A repr ends up in logs and tracebacks."""
     assert "topsecret" not in repr(found(payload("succeed.json")))
     assert "http" not in repr(found(payload("succeed.json")))
 
 
-def test_times_in_seconds_and_milliseconds_are_the_same() -> None:
+def test_seconds_and_milliseconds_are_the_same() -> None:
     """new-api counts seconds; zero means not yet."""
     body = {"task_id": "8", "status": "SUCCESS", "submit_time": 1764235825, "finish_time": 0}
     task = found(body)
@@ -313,7 +311,7 @@ def test_times_in_seconds_and_milliseconds_are_the_same() -> None:
         assert found({"task_id": "8", "status": "done", "created_at": bad}).created_at is None
 
 
-def test_the_task_may_be_nested_three_deep_or_written_as_text() -> None:
+def test_nested_or_quoted_task_is_read() -> None:
     """Wrappers are stacked by gateways in front of gateways."""
     task: Any = {"task_id": "8", "task_status": "processing"}
     assert found({"data": {"data": {"data": task}}}).task_id == "8"
@@ -322,13 +320,13 @@ def test_the_task_may_be_nested_three_deep_or_written_as_text() -> None:
     assert found(json.dumps(json.dumps(task)).encode()).task_id == "8"
 
 
-def test_a_byte_order_mark_and_bad_utf8_do_not_hide_a_task() -> None:
+def test_bad_encoding_does_not_hide_a_task() -> None:
     """The id is worth money, the message is not."""
     body = b'\xef\xbb\xbf{"message":"\xff\xfe","task_id":"8","task_status":"failed"}'
     assert found(body).task_id == "8"
 
 
-def test_a_raw_line_end_in_a_message_does_not_hide_a_task() -> None:
+def test_raw_line_end_does_not_hide_a_task() -> None:
     """Not allowed in JSON, and written by hand-made gateways all the same."""
     assert found(b'{"message":"a\nb","task_id":"8","task_status":"submitted"}').task_id == "8"
 
@@ -346,14 +344,14 @@ def test_a_raw_line_end_in_a_message_does_not_hide_a_task() -> None:
         b"\x00" * 100,
     ],
 )
-def test_a_bomb_is_an_answer_like_any_other(body: bytes) -> None:
+def test_json_bomb_is_no_task(body: bytes) -> None:
     """Nothing that a server sends raises."""
     assert not isinstance(read_submit(200, {}, body, resent=False, now=0.0), Created)
     assert not isinstance(read_query(200, {}, body, now=0.0), Found)
     assert read_callback(body) is None
 
 
-def test_the_documented_errors_are_told_apart() -> None:
+def test_documented_errors_are_told_apart() -> None:
     """The payload files are a witness besides our own tables."""
 
     def submit(status: int, name: str) -> object:
@@ -369,7 +367,7 @@ def test_the_documented_errors_are_told_apart() -> None:
     assert isinstance(missing, NotFound)
 
 
-def test_a_callback_is_read_bare_enveloped_and_in_the_newer_form() -> None:
+def test_callback_is_read_in_every_form() -> None:
     """Many receivers wrongly look into `data` only."""
     bare = read_callback(payload("callback.json"))
     assert bare is not None
@@ -386,19 +384,19 @@ def test_a_callback_is_read_bare_enveloped_and_in_the_newer_form() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"x", b"[]", b"{}", b'{"task_id":"8"}', b'{"id":"8"}', b'{"status":"succeed"}']
 )
-def test_a_callback_that_is_none_is_none(body: bytes) -> None:
+def test_callback_without_task_or_status_is_none(body: bytes) -> None:
     """Without an id or a status there is nothing to be asked for."""
     assert read_callback(body) is None
 
 
-def test_the_path_of_a_task_is_quoted() -> None:
+def test_path_of_a_task_is_quoted() -> None:
     """An id can never lead to another path."""
     assert task_path("822953089408827433") == f"{SUBMIT_PATH}/822953089408827433"
     assert task_path("a/../b?c#d e") == f"{SUBMIT_PATH}/a%2F..%2Fb%3Fc%23d%20e"
 
 
 @pytest.mark.parametrize("code", ["success", 0])
-def test_a_failure_inside_an_envelope_that_went_well_is_the_tasks(code: object) -> None:
+def test_failure_in_a_good_envelope_is_believed(code: object) -> None:
     """The relays' shape where the layer with the status does not repeat the task's id."""
     body = {
         "code": code,
@@ -409,9 +407,100 @@ def test_a_failure_inside_an_envelope_that_went_well_is_the_tasks(code: object) 
     assert (answer.task.status, answer.task.message) == (TaskStatus.FAILED, "no")
 
 
-def test_a_failure_around_a_task_that_lives_is_no_verdict() -> None:
+def test_failure_around_a_living_task_is_unknown() -> None:
     inner = {"task_id": "8", "task_status": "processing"}
     body = {"code": "success", "data": {"status": "FAILURE", "data": inner}}
     answer = read_query(200, {}, json.dumps(body).encode(), now=0.0)
     assert isinstance(answer, Found)
     assert answer.task.status is TaskStatus.UNKNOWN
+
+
+# -- links in other places -------------------------------------------------------------------
+
+LINK = "https://cdn.example/v.mp4?s=1"
+PLACES: list[dict[str, Any]] = [
+    {"fail_reason": LINK},
+    {"url": LINK},
+    {"video_url": LINK},
+    {"videoUrl": LINK},
+    {"metadata": {"url": LINK}},
+    {"task_result": {"url": LINK}},
+    {"task_result": {"video_url": LINK}},
+    {"task_result": {"videos": [LINK]}},
+    {"task_result": {"videos": [{"url": "", "watermark_url": LINK}]}},
+    {"output": LINK},
+    {"output": [LINK]},
+    {"output": {"works": [{"video": {"resource": LINK}}]}},
+    {"video": {"url": LINK}},
+    {"resultJson": json.dumps({"resultUrls": [LINK]})},
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: json.dumps(place)[:40])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_link_of_a_success_is_found_anywhere(place: dict[str, Any], depth: int) -> None:
+    body: dict[str, Any] = {"task_id": "8", "status": "SUCCESS", **place}
+    for _ in range(depth):
+        body = {"code": "success", "data": body}
+    task = found(body)
+    assert (task.status, task.url) == (TaskStatus.SUCCEEDED, LINK)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: json.dumps(place)[:40])
+@pytest.mark.parametrize("status", ["failed", "processing", "unheard_of"])
+def test_link_of_anything_else_is_ignored(place: dict[str, Any], status: str) -> None:
+    task = found({"data": {"task_id": "8", "task_status": status, **place}})
+    assert task.url is None
+    inner = {"task_id": "8", "task_status": "failed", **place}
+    task = found({"code": "success", "data": {"status": "SUCCESS", "data": inner}})
+    assert (task.status, task.url) == (TaskStatus.FAILED, None)
+
+
+def test_own_place_of_a_link_comes_first() -> None:
+    other = "https://other.example/v.mp4"
+    videos = [{"url": LINK, "watermark_url": other}]
+    body = {"task_id": "8", "task_status": "succeed", "url": other, "fail_reason": other}
+    assert found({**body, "task_result": {"videos": videos}}).url == LINK
+    assert found({**body, "result_url": LINK}).url == LINK
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"fail_reason": f"see {LINK}"},
+        {"task_info": {"parent_video": {"url": LINK}}},
+        {"task_result": {"images": [{"url": LINK}]}},
+        {"callback_url": LINK},
+        {"metadata": {"note": LINK}},
+        {"output": {"output": {"output": {"output": {"output": {"url": LINK}}}}}},
+    ],
+)
+def test_other_links_of_a_success_are_no_result(place: dict[str, Any]) -> None:
+    assert found({"task_id": "8", "task_status": "succeed", **place}).url is None
+
+
+def test_link_may_hold_blanks_and_raw_letters() -> None:
+    link = "https://cdn.example/夜 1.mp4?s=%2F"
+    videos = [{"url": link}]
+    assert (
+        found({"task_id": "8", "task_status": "succeed", "task_result": {"videos": videos}}).url
+        == link
+    )
+
+
+# -- what is told of a status that is not believed -------------------------------------------
+
+
+def test_unknown_status_is_told_with_its_reason() -> None:
+    body = {"task_id": "8", "task_status": "paused", "task_status_msg": "quota review"}
+    assert found(body).message == "the status 'paused' is not known: quota review"
+
+
+def test_stale_failure_of_a_gateway_is_told() -> None:
+    inner = {"task_id": "8", "task_status": "processing"}
+    body = {"task_id": "8", "status": "FAILURE", "fail_reason": "polling failed", "data": inner}
+    task = found({"code": "success", "data": body})
+    assert task.status is TaskStatus.UNKNOWN
+    assert task.message == (
+        "the gateway says failure: polling failed; the task inside says processing"
+    )

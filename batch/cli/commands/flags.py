@@ -3,108 +3,72 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
+from click.types import StringParamType
 
 from batch.cli.bug_report import hide
-from batch.manifest.limits import parse_duration, parse_rate
 from batch.manifest.model import Manifest
-from batch.prices import parse_money
-from batch.settings import DEFAULT_BASE_URL, Given, Settings, resolve
+from batch.settings import OPTIONS, Option, Options, Settings, resolve
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+FLAGS = {name: option for name, option in OPTIONS.items() if option.flag}
+PREFIX = "KLING_BATCH_"
 
 
-class Parsed(click.ParamType[Any]):
-    """A click type made of one of the manifest's own parsers, so that both read alike."""
+def variable_of(flag: str) -> str:
+    """Return the environment variable that stands for *flag*."""
+    return PREFIX + flag.removeprefix("--").replace("-", "_").upper()
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse *value*, or fail with the parser's own advice."""
-        if not isinstance(value, str):
-            return value
+VARIABLES = {variable_of(option.flag) for option in FLAGS.values() if option.has_variable} | {
+    variable_of("--log-format"),
+    variable_of("--progress"),
+}
+
+
+class Lines(StringParamType):
+    """Texts that stand one a line in their environment variable: a job's id may hold blanks."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the lines of *rv* that are not blank."""
+        return [line for line in rv.splitlines() if line.strip()]
+
+
+def _type(option: Option) -> Any:
+    """Return the click type that reads *option*, and says what its parser says."""
+    parse = option.parse
+    if parse is None or parse is str:
+        return Lines() if option.repeats else None
+    if parse is Path:
+        return click.Path(path_type=Path)
+
+    def convert(text: str) -> Any:
         try:
-            return self._parse(value)
+            return parse(text)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error)) from None
 
-
-RATE = Parsed("rate", parse_rate)
-DURATION = Parsed("duration", parse_duration)
-MONEY = Parsed("usd", parse_money)
-
-
-def _option(*names: str, **keywords: Any) -> Callable[[Command], Command]:
-    flag = next(name for name in names if name.startswith("--"))
-    envvar = "KLING_BATCH_" + flag[2:].replace("-", "_").upper()
-    keywords["help"] = f"{keywords['help']}  [env: {envvar}]"
-    return click.option(*names, envvar=envvar, **keywords)
-
-
-OPTIONS = (
-    _option(
-        "--output-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Where videos, results and state go. Default: outputs/<name of the manifest>.",
-    ),
-    _option("--base-url", help=f"The API's address. Default: {DEFAULT_BASE_URL}."),
-    _option(
-        "--sandbox",
-        is_flag=True,
-        help="Run against an embedded local server: no key, no network, same HTTP.",
-    ),
-    _option("--submit-rate", type=RATE, help="Most submissions in a time, like 60/min or 2/s."),
-    _option(
-        "--max-in-flight",
-        type=click.IntRange(min=1),
-        help="Most tasks open at the provider at once.",
-    ),
-    _option("--deadline", type=DURATION, help="When to end this run, like 5h; exit code 3."),
-    _option("--budget", type=MONEY, help="Most USD to spend in this run (estimated); exit code 3."),
-    _option(
-        "--select",
-        multiple=True,
-        metavar="PATTERN",
-        help="Only these jobs: a glob over ids, or tag:NAME. May be given several times.",
-    ),
-    _option("--force", is_flag=True, help="Make also what is up to date anew. Costs money."),
-    _option(
-        "--retry-failed",
-        is_flag=True,
-        help="Try also failures anew that a retry alone cannot heal (moderation, invalid input).",
-    ),
-    _option(
-        "--resubmit-unconfirmed",
-        is_flag=True,
-        help="Submit jobs again whose fate cannot be known. May pay a second time.",
-    ),
-    _option(
-        "--callback-url",
-        help="Where the provider can reach this machine, like https://studio.example/kling.",
-    ),
-    _option(
-        "--callback-listen",
-        metavar="HOST:PORT",
-        help="Where to listen for its callbacks. They are hints; polling goes on beside them.",
-    ),
-    _option(
-        "--env-file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="A file with COMETAPI_KEY=…, read if the environment has no key.",
-    ),
-)
+    return convert
 
 
 def with_options(command: Command) -> Command:
-    """Give *command* the shared options."""
-    for option in reversed(OPTIONS):
-        command = option(command)
+    """Give *command* the options of the table."""
+    for name, option in reversed(FLAGS.items()):
+        command = click.option(
+            option.flag,
+            name,
+            type=_type(option),
+            is_flag=option.parse is None,
+            multiple=option.repeats,
+            metavar=option.metavar,
+            help=option.help,
+            envvar=variable_of(option.flag) if option.has_variable else None,
+            show_envvar=option.has_variable,
+        )(command)
     return command
 
 
@@ -113,45 +77,35 @@ def manifest_argument(command: Command) -> Command:
     return click.argument("manifest", type=click.Path(path_type=Path))(command)
 
 
-def given_by(flags: dict[str, Any]) -> Given:
-    """Return what the command line and the environment say."""
-    return Given(
-        output_dir=flags["output_dir"],
-        base_url=flags["base_url"],
-        sandbox=flags["sandbox"],
-        submit_rate=flags["submit_rate"],
-        max_in_flight=flags["max_in_flight"],
-        deadline_s=flags["deadline"],
-        budget_usd=flags["budget"],
-        select=tuple(flags["select"]),
-        force=flags["force"],
-        retry_failed=flags["retry_failed"],
-        resubmit_unconfirmed=flags["resubmit_unconfirmed"],
-        callback_url=flags["callback_url"],
-        callback_listen=flags["callback_listen"],
-        env_file=flags["env_file"],
-    )
-
-
-def settle(manifest: Path, given: Given) -> tuple[Manifest, Settings]:
+def settle(manifest: Path, flags: Mapping[str, Any]) -> tuple[Manifest, Settings]:
     """Load the manifest and decide every setting.
+
+    From then on a bug report hides the key.
+
+    Args:
+        manifest: the file.
+        flags: what click read of the command line and the environment; other flags may be among it.
 
     Raises:
         ManifestError: the manifest cannot be used.
-        UsageError: a setting cannot.
-    """
-    from batch.manifest.reader import load  # noqa: PLC0415 - a quiet night may do without
-
-    loaded = load(manifest)
-    return loaded, decide(loaded, given)
-
-
-def decide(manifest: Manifest, given: Given) -> Settings:
-    """Decide every setting; from now on a bug report hides the key, wherever it came from.
-
-    Raises:
         UsageError: a setting cannot be used.
     """
-    settings = resolve(manifest, given, os.environ)
+    from batch.manifest.reader import load  # noqa: PLC0415 - `--help` needs no YAML
+
+    loaded = load(manifest)
+    options = {name: flags[name] for name in FLAGS}
+    settings = resolve(loaded, cast("Options", options), os.environ)
     hide(settings.api_key.reveal())
-    return settings
+    return loaded, settings
+
+
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Warn of each variable that looks like one of ours and is none."""
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in VARIABLES:
+            import difflib  # noqa: PLC0415 - only a mistyped variable needs it
+
+            names = [variable.removeprefix(PREFIX) for variable in VARIABLES]
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=1)
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+            yield f"the environment variable {name} is unknown and has no effect{hint}"

@@ -1,29 +1,35 @@
-"""`kling-batch run`: bring the output folder up to date with the manifest."""
+"""`kling-batch run`: bring an output folder up to date with its manifest."""
 
 from __future__ import annotations
 
+import gc
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from batch.cli.bug_report import print_error, write_bug_report
-from batch.cli.commands.flags import given_by, manifest_argument, settle, with_options
-from batch.cli.commands.plan import doubts, show_doubts, show_plan
+from batch.cli.commands.flags import manifest_argument, settle, variable_of, with_options
+from batch.cli.commands.plan import show_plan, show_warnings, warnings
+from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import ExitCode
+from batch.key import require_key
 from batch.manifest.model import Manifest
-from batch.run.session import Summary, open_session, quiet_night
-from batch.settings import Settings, require_key
+from batch.run.planner import PlannedRun, open_planned_run
+from batch.run.summary import Summary
+from batch.settings import Settings
 
 TROUBLES_SHOWN = 20
+GC_ALLOCATIONS = 20_000
 
 
-@click.command("run", help=__doc__)
+@click.command("run", help="Bring the output folder up to date with the manifest.")
 @manifest_argument
 @with_options
-@click.option("--dry-run", is_flag=True, help="Only plan: the same as the command `plan`.")
+@click.option("--dry-run", is_flag=True, help="Only plan, as the command `plan` does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
 @click.option("--quiet", is_flag=True, help="Print nothing when the exit code is 0.")
 @click.option("--verbose", is_flag=True, help="Log every step.")
@@ -31,22 +37,23 @@ TROUBLES_SHOWN = 20
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
-    envvar="KLING_BATCH_LOG_FORMAT",
-    help="How the log on stderr is written.  [env: KLING_BATCH_LOG_FORMAT]",
+    envvar=variable_of("--log-format"),
+    show_envvar=True,
+    help="Format of the log on stderr.",
 )
 @click.option(
     "--progress",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
-    envvar="KLING_BATCH_PROGRESS",
-    help="Draw a bar: on a terminal, always or never.  [env: KLING_BATCH_PROGRESS]",
+    envvar=variable_of("--progress"),
+    show_envvar=True,
+    help="Draw a progress bar: on a terminal, always or never.",
 )
 def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> int:
-    """Load, run, tell."""
-    given = given_by(flags)
+    """Run the manifest and print the summary."""
     in_log = flags["log_format"] == "json" and not dry_run
-    loaded, settings = settle(manifest, given)
-    _tell_doubts(loaded, settings, in_log=in_log, quiet=quiet)
+    loaded, settings = settle(manifest, flags)
+    _show_warnings(loaded, settings, in_log=in_log, quiet=quiet)
     if dry_run:
         show_plan(loaded, settings, as_json=as_json, quiet=quiet)
         return ExitCode.OK
@@ -62,37 +69,60 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
     return summary.exit_code
 
 
-def _tell_doubts(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
-    """Tell them on stderr: as lines, or where every line there must be JSON, as records."""
+def _show_warnings(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
+    """Print the warnings to stderr: as lines or, with a JSON log, as its records."""
     if not in_log:
-        show_doubts(manifest, settings, quiet=quiet)
+        show_warnings(manifest, settings, quiet=quiet)
         return
-    told = [] if quiet else list(doubts(manifest, settings))
-    if told:
-        import logging  # noqa: PLC0415 - only for those who have them logged
+    found = [] if quiet else list(warnings(manifest, settings))
+    if found:
+        import logging  # noqa: PLC0415 - only a JSON log needs it
 
         from batch.cli import logs  # noqa: PLC0415
 
         logs.configure(level=logging.WARNING, log_format="json")
-        for doubt in told:
-            logs.logger.warning(doubt)
+        for warning in found:
+            logs.logger.warning(warning)
 
 
 def _run(manifest: Manifest, settings: Settings, flags: dict[str, Any], *, quiet: bool) -> Summary:
     clock = SystemClock()
     if not settings.sandbox:
-        require_key(settings)
-    with open_session(manifest, settings, clock) as session:
-        if not session.plan.decisions:
-            return quiet_night(session, clock)
-        # Imported late: the network's library takes longer to load than a quiet night takes to run.
-        from batch.cli.commands.drive import drive  # noqa: PLC0415
+        require_key(settings.api_key)
+    with open_planned_run(manifest, settings, clock) as planned:
+        if not planned.plan.decisions:
+            return planned.end_quietly(clock)
+        return _drive(planned, flags, clock, quiet=quiet)
 
-        return drive(session, flags, clock, quiet=quiet)
+
+def _drive(
+    planned: PlannedRun, flags: dict[str, Any], clock: SystemClock, *, quiet: bool
+) -> Summary:
+    """Carry out the plan; with *quiet*, the log is written only if the exit code is not 0."""
+    # Imported late: the network's library takes longer to load than a quiet night takes to run.
+    import asyncio  # noqa: PLC0415
+
+    from batch.cli import logs  # noqa: PLC0415
+    from batch.run.execute import execute  # noqa: PLC0415
+
+    # The jobs stay until the end: no collection needs to walk them again, and what a job in flight
+    # leaves behind is freed by its reference counts, so that looking for cycles can be rare.
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+    exit_code = None
+    with ExitStack() as exits:
+        observers, held = logs.observers(exits, flags, quiet=quiet)
+        try:
+            summary = asyncio.run(execute(planned, observers, clock, handle_signals=True))
+            exit_code = summary.exit_code
+        finally:
+            if held is not None and exit_code is not ExitCode.OK:
+                held.hand_over()
+    return summary
 
 
 def to_text(summary: Summary) -> str:
-    """Write the summary for a person."""
+    """Return the summary as text."""
     made = summary.outcomes.get("succeeded", 0)
     parts = [f"{made} made"]
     names = {"failed": "failed", "timed_out": "timed out", "unconfirmed": "unconfirmed"}
@@ -106,10 +136,10 @@ def to_text(summary: Summary) -> str:
     if summary.left:
         parts.append(f"{summary.left} left to the next run")
     if summary.superseded:
-        parts.append(f"{summary.superseded} former versions collected")
+        parts.append(f"{counted(summary.superseded, 'former version')} collected")
     lines = [f"{summary.name}: {', '.join(parts)}"]
     lines.append(
-        f"  {summary.tasks_created} tasks created, about ${summary.cost_usd:.2f},"
+        f"  {counted(summary.tasks_created, 'task')} created, about ${summary.cost_usd:.2f},"
         f" in {summary.seconds:.0f} s"
     )
     for row in summary.troubles[:TROUBLES_SHOWN]:
@@ -124,8 +154,8 @@ def to_text(summary: Summary) -> str:
         lines.append(f"  … and {hidden} more, see results.jsonl")
     if "unconfirmed" in summary.outcomes:
         lines.append(
-            "  unconfirmed jobs may have been paid for; they are looked for again in the next run,"
-            " and submitted again only with --resubmit-unconfirmed"
+            "  unconfirmed jobs may have been paid for; the next run looks for them again and submits"
+            " them again only with --resubmit-unconfirmed"
         )
     if summary.stopped:
         lines.append(f"  stopped early: {summary.stopped}")

@@ -1,4 +1,4 @@
-"""`kling-batch schema`: the manifest's JSON Schema, for editors."""
+"""`kling-batch schema`: the JSON Schema of manifests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batch.errors import ExitCode
 from batch.manifest.schema import manifest_schema
 
 
-@click.command("schema", help=__doc__)
+@click.command("schema", help="Print the manifest's JSON Schema, for editors.")
 def command() -> int:
     """Print the schema."""
     click.echo(json.dumps(manifest_schema(), indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`kling-batch status`: what stands where, also while a run is going."""
+"""`kling-batch status`: the state of every job of an output folder."""
 
 from __future__ import annotations
 
@@ -10,29 +10,35 @@ from typing import Any
 
 import click
 
+from batch.attempt import Known, Phase
+from batch.cli.words import counted
 from batch.errors import ExitCode, UsageError
-from batch.job import STATE_FOLDER
 from batch.output import lock
-from batch.output.sqlite import Known, Store
+from batch.output.layout import STATE_FOLDER, Layout
+from batch.output.sqlite import Database
 
 WORDS = {
-    "Landed": "succeeded",
-    "Open": "generating",
-    "Generated": "to download",
-    "TimedOut": "timed out",
-    "Failed": "failed",
-    "Unconfirmed": "unconfirmed",
-    "Intended": "being submitted",
-    "Lost": "being looked up",
+    Phase.LANDED: "succeeded",
+    Phase.OPEN: "generating",
+    Phase.GENERATED: "to download",
+    Phase.TIMED_OUT: "timed out",
+    Phase.FAILED: "failed",
+    Phase.UNCONFIRMED: "unconfirmed",
+    Phase.INTENDED: "being submitted",
+    Phase.LOST: "being looked up",
 }
 SHOWN = 50
+HELP = """Report the state of every job, also during a run.
+
+Without OUTPUT_DIR: of every folder under outputs/.
+"""
 
 
-@click.command("status", help=__doc__)
+@click.command("status", help=HELP)
 @click.argument("output_dir", required=False, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(output_dir: Path | None, *, as_json: bool) -> int:
-    """Look and tell. Without OUTPUT_DIR: every folder under outputs/."""
+    """Print what the states hold."""
     found = [look(folder) for folder in _folders(output_dir)]
     if as_json:
         click.echo(json.dumps(found[0] if output_dir is not None else found, ensure_ascii=False))
@@ -42,21 +48,21 @@ def command(output_dir: Path | None, *, as_json: bool) -> int:
 
 
 def look(folder: Path) -> dict[str, Any]:
-    """Read the state of one output folder; changes nothing.
+    """Return what the state of *folder* holds. Changes nothing.
 
     Raises:
-        StateError: it cannot be read.
+        StateError: the state cannot be read.
     """
-    with Store.open_to_read(folder / STATE_FOLDER / "state.db") as store:
-        known = store.known()
-        last_run = store.last_run()
+    with Database.open_to_read(Layout(folder).database) as database:
+        known = database.known()
+        last_run = database.last_run()
     latest = [attempts[-1] for attempts in known.values()]
-    counts = Counter(WORDS[item.state] for item in latest)
+    counts = Counter(WORDS[item.phase] for item in latest)
     all_attempts = [item for attempts in known.values() for item in attempts]
     return {
         "schema": 1,
         "output_dir": str(folder),
-        "running": lock.holder(folder / STATE_FOLDER / "lock"),
+        "running": lock.holder(Layout(folder).lock),
         "last_run": _run(last_run),
         "jobs": dict(counts),
         "tasks_paid": sum(item.task_id is not None for item in all_attempts),
@@ -66,15 +72,15 @@ def look(folder: Path) -> dict[str, Any]:
             for item in attempts
             if _is_paid_without_file(folder, item, is_latest=item is attempts[-1])
         ],
-        "unconfirmed": [item.job_id for item in latest if item.state == "Unconfirmed"],
+        "unconfirmed": [item.job_id for item in latest if item.phase is Phase.UNCONFIRMED],
     }
 
 
 def _folders(output_dir: Path | None) -> list[Path]:
     if output_dir is not None:
-        if not (output_dir / STATE_FOLDER / "state.db").exists():
+        if not Layout(output_dir).database.exists():
             raise UsageError(
-                f"{output_dir} is no output folder (there is no {STATE_FOLDER}/state.db)"
+                f"{output_dir} is not an output folder: it has no {STATE_FOLDER}/state.db"
             )
         return [output_dir]
     found = sorted(Path("outputs").glob(f"*/{STATE_FOLDER}/state.db"))
@@ -84,15 +90,15 @@ def _folders(output_dir: Path | None) -> list[Path]:
 
 
 def _is_paid_without_file(folder: Path, item: Known, *, is_latest: bool) -> bool:
-    if item.state in {"Open", "TimedOut", "Generated"}:
+    if item.phase.is_collectable:
         return True
-    if item.state != "Landed" or item.file is None or not is_latest:
+    if item.phase is not Phase.LANDED or item.file is None or not is_latest:
         return False
     return not (folder / item.file).exists()
 
 
 def _missing(item: Known) -> dict[str, Any]:
-    return {"job_id": item.job_id, "task_id": item.task_id, "state": WORDS[item.state]}
+    return {"job_id": item.job_id, "task_id": item.task_id, "state": WORDS[item.phase]}
 
 
 def _run(last: tuple[str, float, float | None, int | None] | None) -> dict[str, Any] | None:
@@ -126,13 +132,15 @@ def _text(found: dict[str, Any]) -> str:
             else f"ended with exit code {last['exit_code']}"
         )
         lines.append(f"  last run {last['run_id']} {end}")
-    lines.append(f"  {found['tasks_paid']} tasks paid for so far")
+    lines.append(f"  {counted(found['tasks_paid'], 'task')} paid for so far")
     missing = [
         f"{item['job_id']}  task {item['task_id']}  {item['state']}"
         for item in found["paid_without_file"]
     ]
-    lines += _listed("paid for and without a file (the next run fetches them)", missing)
-    lines += _listed("unconfirmed, perhaps paid for (the next run looks)", found["unconfirmed"])
+    lines += _listed("paid for and without a file (the next run downloads them)", missing)
+    lines += _listed(
+        "unconfirmed, perhaps paid for (the next run looks them up)", found["unconfirmed"]
+    )
     return "\n".join(lines)
 
 

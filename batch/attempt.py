@@ -1,0 +1,314 @@
+"""An attempt: one request to pay for a job, and everything that can happen to it.
+
+The states are a sum type in which a field exists only where it is known, and `TRANSITIONS` is the
+one table of what may follow what (the README draws it). A stage changes a state through `Attempt.to`, and commits the result before its next step.
+
+*Planned* is nothing on disk. *Superseded* is not a state: an attempt is superseded when its
+fingerprint is no longer that of its job in the manifest, and it is collected all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from batch.errors import TransitionError
+from batch.job import Failure, Video
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a request goes and with which key: *key_hash* is a short hash of the key."""
+
+    base_url: str = ""
+    key_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PaidTask:
+    """A task at the provider. Once an attempt has one, it is paid for."""
+
+    task_id: str
+    submitted_at: float
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A request that may have created a task, and why that is not known.
+
+    *exists*: the provider reported that the external id is taken, so a task exists. *on_request*:
+    the request was repeated because a person asked for it, so two may be under way, and only a
+    person can ask for a third.
+    """
+
+    failure: Failure
+    exists: bool = False
+    on_request: bool = False
+
+
+class Outcome(StrEnum):
+    """What became of a job in a run; `status` in results.jsonl."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    UNCONFIRMED = "unconfirmed"
+
+
+# -- the states ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """On disk before the POST. A run that finds it later cannot know whether the POST went out.
+
+    *doubt* is what an earlier request under the same external id may have created.
+    """
+
+    since: float
+    doubt: Doubt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The POST went out, or may have, and its answer says nothing."""
+
+    since: float
+    doubt: Doubt
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Paid for. The provider works on it."""
+
+    task: PaidTask
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """Open, but this run has stopped waiting. Not a verdict: the next run polls again."""
+
+    task: PaidTask
+    timed_out_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The provider has the video. *trouble* says why an earlier download of it failed."""
+
+    task: PaidTask
+    generated_at: float
+    trouble: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The video is on disk, whole. *file* is relative to the output folder."""
+
+    task: PaidTask
+    generated_at: float
+    landed_at: float
+    file: str
+    bytes: int
+    sha256: str
+    video: Video
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Refused (no *task*: nothing was paid) or failed at the provider (*task*: it was)."""
+
+    failure: Failure
+    failed_at: float
+    task: PaidTask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """It cannot be known whether a task exists. Sent again only if a person asks for it."""
+
+    since: float
+    doubt: Doubt
+
+
+AttemptState = Intended | Lost | Open | TimedOut | Generated | Landed | Failed | Unconfirmed
+
+
+class Phase(StrEnum):
+    """The state of an attempt by name, as it is stored, and what follows from the name alone."""
+
+    INTENDED = "Intended"
+    LOST = "Lost"
+    OPEN = "Open"
+    TIMED_OUT = "TimedOut"
+    GENERATED = "Generated"
+    LANDED = "Landed"
+    FAILED = "Failed"
+    UNCONFIRMED = "Unconfirmed"
+
+    @property
+    def holds_slot(self) -> bool:
+        """Whether a task of it may be in the making at the provider."""
+        return self not in {Phase.GENERATED, Phase.LANDED, Phase.FAILED}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing to collect any more."""
+        return self in {Phase.LANDED, Phase.FAILED}
+
+    @property
+    def is_collectable(self) -> bool:
+        """Whether a task is known to be paid for and its video is not here yet."""
+        return self in {Phase.OPEN, Phase.TIMED_OUT, Phase.GENERATED}
+
+
+# What may follow what. Intended follows itself when a request that surely created nothing goes out
+# again under the same id; Generated follows itself with another trouble; Landed goes back to
+# Generated when its file is gone. After Failed there is only a new attempt.
+TRANSITIONS: dict[type[AttemptState], frozenset[type[AttemptState]]] = {
+    Intended: frozenset({Intended, Lost, Open, Failed}),
+    Lost: frozenset({Intended, Open, Unconfirmed}),
+    Open: frozenset({Generated, Failed, TimedOut}),
+    TimedOut: frozenset({Generated, Failed, TimedOut}),
+    Generated: frozenset({Generated, Landed, Failed}),
+    Landed: frozenset({Generated, Landed}),
+    Failed: frozenset(),
+    Unconfirmed: frozenset({Lost, Intended, Open, Unconfirmed}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request to pay for a job, with an `external_task_id` of its own.
+
+    *number* counts a job's attempts from 1; *polls* the status requests for its task; *cost_usd* is
+    the estimate at the time of submission; *account* says where the request goes; *token_hash* is
+    what is stored of the token in its callback URL.
+    """
+
+    external_task_id: str
+    job_id: str
+    fingerprint: str
+    number: int
+    request: str
+    state: AttemptState
+    polls: int = 0
+    cost_usd: float | None = None
+    account: Account = Account()
+    token_hash: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """Return what is (or was) sent, as a new dict, without the external id."""
+        body: dict[str, Any] = json.loads(self.request)
+        return body
+
+    def polled(self) -> Attempt:
+        """Return the attempt with one more status request counted."""
+        return replace(self, polls=self.polls + 1)
+
+    # -- to the next state
+
+    def to(self, state: AttemptState) -> Attempt:
+        """Return the attempt in its next state.
+
+        Raises:
+            TransitionError: the table has no such transition.
+        """
+        if type(state) not in TRANSITIONS[type(self.state)]:
+            before, after = type(self.state).__name__, type(state).__name__
+            message = f"attempt {self.external_task_id} of {self.job_id!r}: {before} → {after}"
+            raise TransitionError(message)
+        return replace(self, state=state)
+
+    def intended(self, now: float) -> Attempt:
+        """Return the attempt about to be sent, with the doubt that it has."""
+        return self.to(Intended(now, self.doubt))
+
+    def doubted(self, now: float, failure: Failure, *, exists: bool = False) -> Attempt:
+        """Return the attempt lost by *failure*; what was in doubt before stays so."""
+        before = self.doubt
+        if before is not None:
+            exists = exists or before.exists
+        on_request = before is not None and before.on_request
+        return self.to(Lost(now, Doubt(failure, exists=exists, on_request=on_request)))
+
+    def failed(self, now: float, failure: Failure) -> Attempt:
+        """Return the attempt failed: its task, or the request if there never was one."""
+        return self.to(Failed(failure, now, self.task))
+
+    def generated(self, now: float) -> Attempt:
+        """Return the attempt whose video the provider has."""
+        return self.to(Generated(self.paid_task, now))
+
+    # -- what is known
+
+    @property
+    def phase(self) -> Phase:
+        """The name of its state."""
+        return Phase(type(self.state).__name__)
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """What an earlier request under this external id may have created."""
+        match self.state:
+            case Intended(doubt=doubt) | Lost(doubt=doubt) | Unconfirmed(doubt=doubt):
+                return doubt
+            case _:
+                return None
+
+    @property
+    def task(self) -> PaidTask | None:
+        """The provider's task, as soon as it is known."""
+        match self.state:
+            case Intended() | Lost() | Unconfirmed():
+                return None
+            case _:
+                return self.state.task
+
+    @property
+    def paid_task(self) -> PaidTask:
+        """The provider's task.
+
+        Raises:
+            TransitionError: there is none yet.
+        """
+        if self.task is None:
+            message = f"attempt {self.external_task_id} of {self.job_id!r} has no task"
+            raise TransitionError(message)
+        return self.task
+
+    @property
+    def task_id(self) -> str | None:
+        """The provider's id of the task, as soon as it is known."""
+        return None if self.task is None else self.task.task_id
+
+    def owns(self, task_id: str, external_task_id: str | None) -> bool:
+        """Return whether a task that an answer names is this attempt's.
+
+        A gateway that mixes up its answers must not give one job the video of another.
+        """
+        if external_task_id is not None and external_task_id != self.external_task_id:
+            return False
+        return task_id == self.task_id or external_task_id == self.external_task_id
+
+
+class Known(NamedTuple):
+    """What a plan needs to know of an attempt; a hundred thousand of them fit into memory."""
+
+    external_task_id: str
+    job_id: str
+    number: int
+    fingerprint: str
+    phase: Phase
+    task_id: str | None
+    failure_kind: str | None
+    file: str | None
+    bytes: int | None
+    cost_usd: float | None
+    landed_at: float | None
+    failure_message: str | None = None
+    is_unexplained: bool = False

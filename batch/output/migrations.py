@@ -1,0 +1,92 @@
+"""The tables of the state, and how a database of an older release comes up to date.
+
+Numbered from the first day: entry n brings a database from version n to n + 1. Never edit one that
+was released; append.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from batch.errors import StateError
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE attempts (
+        external_task_id TEXT PRIMARY KEY,
+        job_id           TEXT NOT NULL,
+        number           INTEGER NOT NULL,
+        fingerprint      TEXT NOT NULL,
+        request          TEXT NOT NULL,
+        state            TEXT NOT NULL,
+        detail           TEXT NOT NULL,
+        task_id          TEXT,
+        failure_kind     TEXT,
+        file             TEXT,
+        bytes            INTEGER,
+        polls            INTEGER NOT NULL,
+        cost_usd         REAL,
+        base_url         TEXT NOT NULL,
+        token_hash       TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX attempts_of_job ON attempts (job_id, number);
+    CREATE TABLE results (
+        seq INTEGER PRIMARY KEY, line TEXT NOT NULL, ends_at INTEGER NOT NULL
+    );
+    CREATE TABLE lookup_proofs (base_url TEXT PRIMARY KEY, proved_at REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE generation_times (
+        seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, seconds REAL NOT NULL
+    );
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, finished_at REAL, exit_code INTEGER
+    ) WITHOUT ROWID;
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE attempts ADD COLUMN account TEXT NOT NULL DEFAULT '';
+    CREATE INDEX attempts_of_task ON attempts (task_id) WHERE task_id IS NOT NULL;
+    DROP TABLE lookup_proofs;
+    CREATE TABLE lookup_proofs (
+        base_url TEXT NOT NULL, account TEXT NOT NULL, proved_at REAL NOT NULL,
+        PRIMARY KEY (base_url, account)
+    ) WITHOUT ROWID;
+    """,
+    # What no run may do is refused here: a task has one owner, a job one unfinished attempt for a
+    # fingerprint. A task id that an older release recorded twice stays with its first owner in the
+    # column; the detail keeps it for both.
+    """
+    UPDATE attempts SET task_id = NULL WHERE EXISTS (
+        SELECT 1 FROM attempts AS other WHERE other.task_id = attempts.task_id
+        AND other.external_task_id < attempts.external_task_id
+    );
+    DROP INDEX attempts_of_task;
+    CREATE UNIQUE INDEX owner_of_task ON attempts (task_id) WHERE task_id IS NOT NULL;
+    CREATE UNIQUE INDEX unfinished_of_job ON attempts (job_id, fingerprint)
+        WHERE state NOT IN ('Landed', 'Failed');
+    CREATE INDEX attempts_of_file ON attempts (file) WHERE file IS NOT NULL;
+    """,
+)
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a database.
+
+    Raises:
+        StateError: a newer release made it.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StateError(
+            f"{path} was made by a newer release (state version {version}, this one knows"
+            f" {len(MIGRATIONS)}); install the newer kling-batch"
+        )
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring a database up to date, one version after the other."""
+    for number in range(check_version(connection, path), len(MIGRATIONS)):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\nCOMMIT;"
+        )

@@ -1,0 +1,126 @@
+"""The state of an output folder: the changes that can be committed to it, and its questions.
+
+Every implementation (SQLite here, in memory for tests) keeps the promises in `tests/contract`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from batch.attempt import Account, Attempt, Known
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An attempt is now in this state."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Remove an attempt whose request was surely not sent."""
+
+    external_task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddRow:
+    """One line of results.jsonl, without its newline."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Look-up works for this account: it found a task of ours by its external id."""
+
+    account: Account
+    proved_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTime:
+    """The seconds that the provider took for a task of this kind (model, mode, duration)."""
+
+    kind: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRun:
+    """A run began."""
+
+    run_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndRun:
+    """A run ended with this exit code."""
+
+    run_id: str
+    at: float
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A named fact about the folder, for example whose videos it holds."""
+
+    name: str
+    value: str
+
+
+Change = Put | Withdraw | AddRow | Proof | GenerationTime | BeginRun | EndRun | Fact
+
+
+class State(Protocol):
+    """What is on disk.
+
+    Two rules hold whatever a bug makes a run try: a task belongs to one attempt, and a job has one
+    unfinished attempt for a fingerprint.
+    """
+
+    async def commit(self, *changes: Change) -> None:
+        """Return when all *changes* are on disk. Cancelling the call does not take them back.
+
+        Raises:
+            RefusedError: they break one of the two rules; none of them is committed.
+            StateError: they cannot be written, and none of them is committed; or they are, and only
+                their rows could not be appended to results.jsonl, which the next run does.
+        """
+        ...
+
+    async def attempt(self, external_task_id: str) -> Attempt:
+        """Return one attempt.
+
+        Raises:
+            KeyError: there is none of that id.
+        """
+        ...
+
+    async def holders_of(self, file: str) -> list[Attempt]:
+        """Return the attempts whose video is recorded to be in *file*, by job and number."""
+        ...
+
+    async def owner_of(self, task_id: str) -> str | None:
+        """Return the external id of the attempt that a task is recorded for."""
+        ...
+
+    async def proved_at(self, account: Account) -> float | None:
+        """Return when look-up by external id last worked for *account*."""
+        ...
+
+    async def newest_task_of(self, account: Account) -> Attempt | None:
+        """Return the attempt of the latest task that is known to be *account*'s, if there is one."""
+        ...
+
+    async def generation_times(self) -> dict[str, list[float]]:
+        """Return the seconds that past tasks took, by kind, oldest first."""
+        ...
+
+    async def known(self) -> dict[str, list[Known]]:
+        """Return what a plan needs, by job, each job's attempts in their order."""
+        ...

@@ -1,0 +1,175 @@
+"""What foreign words mean, in English and Chinese. Read only where no code settles the matter.
+
+Every pattern is searched in a `plain` text. A list of words never ends: what is in none of these lists
+has a safe verdict in `batch.provider.wire`, whatever it says.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def plain(text: str) -> str:
+    """Return *text* in lower case and plain words: `Rate_Limit` is `rate limit`, *isn't* is `is not`."""
+    text = re.sub(r"n['\u2019]t\b", " not", text)
+    return " ".join(re.sub(r"[_\-.\u2019']+", " ", text.lower()).split())
+
+
+def _any(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns))
+
+
+# -- about the account -----------------------------------------------------------------------
+
+_MONEY = r"(quota|balance|credits?|funds?|points|resource pack)\b"
+_SOME = r"([\w$]+ ){0,3}"  # a few words in between
+
+CREDIT = _any(
+    rf"(insufficient|not (have )?enough|exhausted|depleted|out of|zero|negative|lack of) {_SOME}{_MONEY}",
+    rf"\b(no|low|used up) ((more|remaining|available|your|the|api|account) )*{_MONEY}",
+    rf"{_MONEY} {_SOME}(not (enough|sufficient)|insufficient|exhausted|depleted|used up|too low)",
+    rf"{_MONEY} {_SOME}(ran out|run out|is (low|empty|zero|0)|expired|has ended)",
+    r"insufficient(quota|balance|credit|fund)|overdue|in arrears|payment required|unpaid|billing",
+    r"top ?up|recharge|wallet|(cannot|ca not) afford|(spend|credit|billing) ?(ing)? limit",
+    rf"(add|buy|purchase) {_SOME}(credits?|funds)\b",
+    rf"(subscription|trial|plan) {_SOME}(expired|ended|inactive|required)",
+    r"(余额|额度|积分|点数|资源包|流量包|套餐|配额).{0,8}(不足|不够|用尽|用完|耗尽|过期|为 ?0)",
+    r"欠费|充值|续费|预扣费|剩余额度",
+)
+_EXCEEDED = _any(rf"(quota|balance|credits?) {_SOME}exceeded|exceeded {_SOME}quota|quotaexceeded")
+# A quota of requests in a time passes by itself.
+_PER_TIME = _any(r"per (second|minute|hour|day)", r"\b[rtq]p[smd]\b", r"requests? (limit|rate)")
+
+_KEY = (
+    r"(api ?key|access ?key|secret ?key|access token|auth token|token|jwt|credentials?|signature)\b"
+)
+_KEY_ZH = r"(api ?)?(令牌|密钥|秘钥|api ?key|token)"
+_BAD = r"(invalid|incorrect|wrong|missing|expired|revoked|disabled|deleted|banned)"
+KEY = _any(
+    rf"\b({_BAD}|no|not (provide|include|send)) {_SOME}{_KEY}(?! (at|in|near))",
+    rf"{_KEY} {_SOME}({_BAD}|required|not (found|valid|exist|provided|active)|verification failed)",
+    rf"{_KEY} {_SOME}does not exist|invalidapikey|unauthori[sz]ed|not authori[sz]ed|unauthenticated",
+    r"authenticat(e|ion)|auth(orization)? (failed|error|header)|log(ged)? ?in\b",
+    r"permission denied|access (is )?denied|accessdenied",
+    rf"(no|not have|without|lacks?) {_SOME}(permissions?|access)\b",
+    rf"(account|user|organi[sz]ation) {_SOME}(suspended|disabled|banned|locked|deactivated|frozen|inactive)",
+    rf"(account|organi[sz]ation) {_SOME}(restricted|not (activated|active))",
+    rf"\bip {_SOME}(whitelist|allowlist|not allowed|blocked|banned)",
+    rf"{_KEY_ZH}.{{0,8}}(无效|错误|过期|失效|禁用|不存在|不可用|为空|不正确)",
+    rf"无效的?{_KEY_ZH}|未提供.{{0,4}}{_KEY_ZH}|未授权|鉴权|认证失败|身份验证|未登录|请登录",
+    r"无权|没有.{0,4}权限|(账号|账户|帐号|帐户|用户).{0,8}(封禁|封停|冻结|禁用|停用|异常|锁定|注销)",
+)
+ROUTE = _any(r"invalid url|unsupported relay mode|no route|cannot (post|get)\b")
+
+# -- about this moment -----------------------------------------------------------------------
+
+_WAITING = r"(running|active|pending|queued|in progress|simultaneous)"
+PARALLEL = _any(
+    r"parallel task|concurren|(queue|task pool) (is )?full|too many ([a-z]+ )?(tasks|jobs)\b",
+    rf"too many {_WAITING}|(max|maximum|limit)\b.{{0,24}}\b{_WAITING}|\b{_WAITING}\b.{{0,24}}(limit|max)",
+    r"并发|并行|(队列|排队).{0,4}(满|上限)|(任务数|进行中|运行中|同时).{0,12}(上限|过多|超过|限制)",
+)
+THROTTLED = _any(
+    r"too many requests|toomanyrequests|rate ?limit|throttl|slow down|too (fast|frequent|quick)",
+    r"(call|request|access|api) (frequency|limit)|frequency (is )?(too|limit|exceed)|resource ?exhausted",
+    r"requests? per (second|minute|hour|day)|\b[rtq]p[smd]\b|saturated|overload",
+    r"(at|over|exceeds?|insufficient|no) capacity|capacity (is )?(exceeded|reached|full)",
+    r"(high|heavy|peak) (load|demand|traffic)|(load|demand|traffic) (is )?(too )?high",
+    r"请求.{0,6}(频繁|过多|过快|频率)|频率.{0,6}(限制|过高|超)|调用.{0,4}频|限流|限速|饱和|过载|人数过多",
+    r"负载.{0,4}(过高|已满|上限)|高峰|资源紧张",
+)
+NOT_NOW = _any(
+    r"try (it )?again|retry|come back|\bbusy\b|(temporarily|currently|service) (is )?unavailable",
+    r"maintenance|(unavailable|not available) (right now|at th)|no available|not ready|later\b",
+    r"(please )?wait (a|for|until)\b",
+    r"稍后|稍候|再试|重试|繁忙|忙碌|维护|暂时|暂不可用|无可用",
+)
+
+# -- about what has happened -----------------------------------------------------------------
+
+# Those who have sent the request on write so, and have lost the answer.
+UNSURE = _any(
+    r"timed? ?out|deadline exceeded|context cancel|being processed|already in progress",
+    r"connection (was )?(reset|closed|aborted|refused)|bad gateway|internal (server )?error|unknown error",
+    r"超时|处理中|内部错误|系统错误|未知错误|服务器?(错误|异常)",
+)
+UPSTREAM = _any(r"upstream|bad ?response|上游")
+TAKEN = _any(r"duplicat|already (exist|been used|used)|\bexists\b|\bunique\b|已存在|重复")
+EXTERNAL = _any(r"external ?task ?id")
+ABSENT = _any(r"not (be )?(found|exist)|notexist|不存在")
+
+# -- about the request -----------------------------------------------------------------------
+
+MODERATION = _any(
+    r"risk ?(control|detect|manag)|(high|exists?) risk|content ?(security|filter|polic|review|restrict)",
+    r"moderat|sensitiv|safety|unsafe|harmful|nsfw|inappropriat|offensive|obscen|flagged|filtered|violat",
+    r"polic(y|ies)\b|guidelines?\b|(our|your) (rules|terms)|terms of (service|use)|community standard",
+    r"responsible ai|compl(y|ian)|prohibit|disallowed|illegal|infring|audit|data ?inspection|censor",
+    r"(security|content|output|input|our) (check|review)|forbidden (content|word)|banned word",
+    r"(?<!fields )not (be )?(appropriate|permitted|suitable)|(?<!connection )(refused|rejected|blocked)\b",
+    r"copyright|trademark|intellectual property|third party (content|ip)\b",
+    r"public figure|celebrit|(real|famous|recogni[sz]able|identifiable) (person|people|individual)",
+    r"face detected|likeness|deepfake|underage|minors\b|child|nud(e|ity)\b|sexual|porn|erotic|explicit",
+    r"\badult\b|violen|gore\b|weapon|drugs\b|hate(ful)?\b|terror|self harm|politic",
+    r"敏感|风控|风险|违规|违禁|违反|违背|违法|规范|准则|审核|审查|机审|安全|不合规|合规|涉政|涉嫌|涉黄|涉暴",
+    r"政治|色情|低俗|暴力|血腥|侵权|版权|名人|公众人物|真人|人脸|禁止|政策|不当|不适宜|不良|不允许|拦截|屏蔽",
+    r"未成年|肖像",
+)
+INVALID = _any(
+    r"\binvalid\b|unsupported|not supported|exceeds?\b|must be\b|参数.{0,6}(错误|无效|不合法)|不支持"
+)
+
+# -- a reason that is known to pass ----------------------------------------------------------
+
+# A passing reason is made of these words and no other: "generation failed" passes, "generation
+# failed: shows a landmark" says something of its own.
+_PASSING = frozenset(
+    plain(
+        "error errors failed failure fail fails busy overload overloaded timeout timeouts timed out"
+        " unavailable internal unknown retry again later capacity saturated congestion maintenance"
+        " crashed interrupted aborted none null exception wrong unexpected memory reset deadline rate"
+        " gateway"
+    ).split()
+)
+_FILLER = frozenset(
+    plain(
+        "a an the of in to for on at by from with and or due because is was were are be been has have"
+        " had it this that our your you we us i please sorry kindly can could not unable cannot did do"
+        " does about some something went happened occurred encountered while during when generation"
+        " generate generating generated video videos task tasks job request requests result results"
+        " model server servers service services system backend upstream provider network connection"
+        " execution execute executing processing process processed complete completed create"
+        " creating created temporarily temporary currently current too many other high heavy load"
+        " demand traffic message status code reason time try trying few minutes moment seconds after"
+        " soon support contact if persists problem issue s now gpu cuda worker queue polling"
+        " inference resource resources peer context limit exceeded bad"
+    ).split()
+)
+_PASSING_ZH = re.compile(
+    r"失败|错误|出错|异常|繁忙|忙碌|超时|过载|饱和|稍后|稍候|再试|重试|中断|未知|不可用|不足"
+)
+_FILLER_ZH = re.compile(
+    r"当前|暂时|无法|未能|请求|请您?|您的?|的|了|在|时|后|重新|一下|分组|上游|负载|已|正在|处理|执行|完成"
+    r"|视频|图片|任务|生成|服务器?|系统|内部|网络|模型|连接|网关|发生|出现|过高|较?高|次|排队|推理|算力|资源"
+)
+
+
+def is_passing(reason: str) -> bool:
+    """Return whether a reason is known to pass: none at all, or one made of passing words only."""
+    text = re.sub(r"\S*\d\S*", " ", plain(reason))  # ids and numbers say nothing
+    words = re.findall(r"[^\W_]+", text)
+    latin = [word for word in words if word.isascii()]
+    others = "".join(word for word in words if not word.isascii())
+    rest = _FILLER_ZH.sub("", _PASSING_ZH.sub("", others))
+    is_known = not rest and all(word in _PASSING or word in _FILLER for word in latin)
+    says = _PASSING_ZH.search(others) is not None or not _PASSING.isdisjoint(latin)
+    is_silent = re.search(r"\w\w", reason) is None
+    return is_silent or (is_known and says)
+
+
+def says_no_credit(words: str) -> bool:
+    """Return whether the account has nothing left, and not only for this minute."""
+    if _PER_TIME.search(words):
+        return False
+    is_exceeded = _EXCEEDED.search(words) is not None and PARALLEL.search(words) is None
+    return is_exceeded or CREDIT.search(words) is not None

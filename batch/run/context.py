@@ -1,0 +1,30 @@
+"""What every stage of a run shares."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batch.attempt import Account
+from batch.clock import Clock
+from batch.events import Event
+from batch.manifest.limits import Limits
+from batch.plan import Policy
+from batch.run.stop import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Time, chance and rules of one run; all of it comes from outside.
+
+    *account* is where this run's requests go; *dice* decides jitter; *notify* is told every event.
+    """
+
+    account: Account
+    limits: Limits
+    policy: Policy
+    clock: Clock
+    dice: random.Random
+    stop: Stop
+    notify: Callable[[Event], None]

@@ -1,0 +1,101 @@
+"""Carry out a planned run, from its first event to its summary."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, AsyncExitStack
+
+from batch import events
+from batch.clock import Clock
+from batch.errors import ExitCode
+from batch.events import Event, Observer
+from batch.run.counts import Counts
+from batch.run.feeder import Feeder, first_of
+from batch.run.planner import PlannedRun
+from batch.run.signals import on_stop
+from batch.run.stop import EXIT_CODES, Stop, StopReason
+from batch.run.summary import Summary
+from batch.run.wiring import open_run
+
+__all__ = ["execute", "first_of"]
+
+
+async def execute(
+    planned: PlannedRun,
+    observers: Sequence[Observer],
+    clock: Clock,
+    *,
+    stop: Stop | None = None,
+    handle_signals: bool = False,
+) -> Summary:
+    """Do what the plan says.
+
+    With *handle_signals*, SIGINT and SIGTERM stop it softly; so does a caller that holds *stop*.
+
+    Raises:
+        UsageError: a real run without a key. Nothing was sent.
+        StateError: the state could not be written any more.
+    """
+    planned.begin()
+    stop = stop or Stop()
+    begun, counts = clock.monotonic(), Counts()
+    exit_code, cost_usd = EXIT_CODES[StopReason.INTERRUPTED], 0.0
+    insisted: list[signal.Signals] = []
+
+    def notify(event: Event) -> None:
+        for observer in (counts, *observers):
+            observer.notify(event)
+
+    stop.notify = notify
+    try:
+        async with AsyncExitStack() as exits:
+            if handle_signals:
+                exits.enter_context(_stop_on_signals(stop, insisted))
+            run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
+            notify(_started(planned))
+            try:
+                await Feeder(run).feed(planned.plan.decisions)
+            finally:
+                cost_usd = run.budget.spent_usd
+            exit_code = counts.exit_code(planned.plan, stop)
+    except asyncio.CancelledError:
+        if not insisted:
+            raise
+        exit_code = ExitCode.TERMINATED if insisted[0] is signal.SIGTERM else ExitCode.INTERRUPTED
+    planned.end(exit_code, clock)
+    return planned.summary(
+        exit_code,
+        **counts.found(),
+        cost_usd=round(cost_usd, 4),
+        seconds=round(clock.monotonic() - begun, 3),
+        stopped=stop.sentence or None,
+    )
+
+
+def _started(planned: PlannedRun) -> events.RunStarted:
+    plan = planned.plan
+    counts = {action.value: count for action, count in plan.counts.items()}
+    folder = str(planned.settings.output_dir)
+    return events.RunStarted(planned.run_id, folder, counts, plan.cost_usd)
+
+
+def _stop_on_signals(stop: Stop, insisted: list[signal.Signals]) -> AbstractContextManager[None]:
+    """Stop softly at the first signal; cancel the run, and record the signal, at the next."""
+    main = asyncio.current_task()
+
+    def ask(number: signal.Signals) -> None:
+        reason = StopReason.INTERRUPTED if number is signal.SIGINT else StopReason.TERMINATED
+        stop.ask(
+            reason,
+            f"{number.name}: nothing more is submitted, open tasks are left to the next run,"
+            " downloads under way finish; once more to leave at once",
+        )
+
+    def insist(number: signal.Signals) -> None:
+        insisted.append(number)
+        if main is not None:
+            main.cancel()
+
+    return on_stop(ask, insist)

@@ -1,0 +1,55 @@
+"""What past tasks teach about when to poll the next one."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from collections.abc import Callable
+
+from batch.attempt import Attempt
+from batch.output.state import GenerationTime
+from batch.run import schedule
+
+
+class Lessons:
+    """Generation times by kind of task: learned in this run and in earlier ones.
+
+    *times* are seconds by kind; *is_urgent* says whether a finished task would free a slot that a
+    job waits for.
+    """
+
+    def __init__(
+        self,
+        times: dict[str, list[float]],
+        poll_interval_s: float,
+        dice: random.Random,
+        *,
+        is_urgent: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._histories = {kind: schedule.History(seconds) for kind, seconds in times.items()}
+        self._poll_interval_s = poll_interval_s
+        self._dice = dice
+        self._is_urgent = is_urgent
+
+    def next_poll(self, attempt: Attempt, age_s: float) -> float:
+        """Return seconds until the next poll of a task of this age."""
+        return schedule.next_look(
+            age_s,
+            poll_interval_s=self._poll_interval_s,
+            history=self._histories.get(_kind(attempt.request)),
+            rng=self._dice,
+            look_cost=schedule.URGENT_LOOK_COST if self._is_urgent() else schedule.LOOK_COST,
+        )
+
+    def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:
+        """Take in how long a task took; used at once, and returned to be kept for later nights."""
+        kind = _kind(attempt.request)
+        self._histories.setdefault(kind, schedule.History()).add(seconds)
+        return GenerationTime(kind, seconds)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _kind(request: str) -> str:
+    body = json.loads(request)
+    return "/".join(str(body.get(name, "")) for name in ("model_name", "mode", "duration"))

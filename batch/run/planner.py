@@ -1,0 +1,145 @@
+"""A folder, a manifest and settings become a planned run.
+
+Light on purpose: a night on which nothing is to be done needs no more than this.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from batch.attempt import Known
+from batch.clock import Clock
+from batch.errors import ExitCode
+from batch.job import Job
+from batch.manifest.model import Manifest
+from batch.output.folder import OutputFolder, open_folder, peek
+from batch.output.state import BeginRun, EndRun
+from batch.plan import Plan, make_plan
+from batch.prices import estimate
+from batch.run.summary import Summary
+from batch.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """An output folder that is ours for the time of a run, and what is to be done in it."""
+
+    manifest: Manifest
+    settings: Settings
+    run_id: str
+    folder: OutputFolder
+    plan: Plan
+    started_at: float
+
+    def summary(self, exit_code: ExitCode, **found: Any) -> Summary:
+        """Return the summary of this run; *found* is what it came to."""
+        return Summary(
+            run_id=self.run_id,
+            name=self.manifest.name,
+            output_dir=str(self.settings.output_dir),
+            exit_code=exit_code,
+            planned={action.value: count for action, count in self.plan.counts.items()},
+            resting=tuple((item.job_id, item.reason) for item in self.plan.resting),
+            **found,
+        )
+
+    def begin(self) -> None:
+        """Record that the run has begun."""
+        self.folder.database.write([BeginRun(self.run_id, self.started_at)])
+
+    def end(self, exit_code: ExitCode, clock: Clock) -> None:
+        """Record how the run ended; from then on the size of results.jsonl tells whether it is whole."""
+        self.folder.results.flush()
+        self.folder.database.write([EndRun(self.run_id, clock.now(), int(exit_code))])
+
+    def end_quietly(self, clock: Clock) -> Summary:
+        """Record a run in which nothing is to be done."""
+        exit_code = ExitCode.JOBS_FAILED if self.plan.resting else ExitCode.OK
+        ended = EndRun(self.run_id, clock.now(), int(exit_code))
+        self.folder.database.write([BeginRun(self.run_id, self.started_at), ended])
+        return self.summary(exit_code)
+
+
+@contextmanager
+def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> Iterator[PlannedRun]:
+    """Open the output folder and plan.
+
+    Raises:
+        LockedError: another run holds the folder.
+        StateError: the folder or the state cannot be used.
+        UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse.
+    """
+    with open_folder(settings.output_dir, sandbox=settings.sandbox) as folder:
+        run_id, started_at = _new_run_id(clock), clock.now()
+        plan = _plan(manifest, settings, folder.database.known())
+        yield PlannedRun(manifest, settings, run_id, folder, plan, started_at)
+
+
+def plan_only(manifest: Manifest, settings: Settings) -> Plan:
+    """Plan without a lock and without a trace: what a run would do now.
+
+    Raises:
+        StateError: there is a state, and it cannot be read.
+        UsageError: as for `open_planned_run`.
+    """
+    with peek(settings.output_dir, sandbox=settings.sandbox) as database:
+        return _plan(manifest, settings, {} if database is None else database.known())
+
+
+def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
+    """Return the estimator of one job in USD; its second value tells whether the price is known."""
+
+    def price(job: Job) -> tuple[float, bool]:
+        found = estimate(job.body(), manifest.prices)
+        return found.usd, found.known
+
+    return price
+
+
+def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]]) -> Plan:
+    return make_plan(
+        manifest.jobs,
+        known,
+        policy=settings.policy,
+        is_present=_presence(settings, known),
+        price=price_of(manifest),
+    )
+
+
+def _presence(settings: Settings, known: dict[str, list[Known]]) -> Callable[[str, int], bool]:
+    root = os.fspath(settings.output_dir)
+    landed_at = {item.file: item.landed_at for items in known.values() for item in items}
+
+    def is_present(file: str, size: int) -> bool:
+        try:
+            status = os.stat(f"{root}/{file}")  # noqa: PTH116 - a third of pathlib's time
+            if status.st_size != size:
+                return False
+            # Written to since it landed: its size alone says nothing any more. What was left alone
+            # is not opened, since a quiet night checks every video.
+            return status.st_mtime <= (landed_at[file] or 0.0) or _is_video(Path(root, file))
+        except OSError:
+            return False
+
+    return is_present
+
+
+def _is_video(path: Path) -> bool:
+    from batch.media.check import MediaError, inspect  # noqa: PLC0415 - on most nights for no file
+
+    try:
+        inspect(path)
+    except MediaError:
+        return False
+    return True
+
+
+def _new_run_id(clock: Clock) -> str:
+    time = datetime.fromtimestamp(clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{time}-{os.urandom(3).hex()}"

@@ -1,0 +1,47 @@
+"""What a run came to, as `--json` prints it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from batch.errors import ExitCode
+
+SUMMARY_SCHEMA = 1
+TROUBLES_SHOWN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run came to. `to_json` is what `--json` prints."""
+
+    run_id: str
+    name: str
+    output_dir: str
+    exit_code: ExitCode
+    planned: dict[str, int]
+    outcomes: dict[str, int] = field(default_factory=dict)
+    tasks_created: int = 0
+    adopted: int = 0
+    superseded: int = 0
+    cost_usd: float = 0.0
+    left: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+    troubles: tuple[dict[str, Any], ...] = ()
+    resting: tuple[tuple[str, str], ...] = ()
+    bugs: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as plain JSON values."""
+        return {
+            "schema": SUMMARY_SCHEMA,
+            **asdict(self),
+            "exit_code": int(self.exit_code),
+            "troubles": [
+                {key: row[key] for key in ("job_id", "status", "task_id", "error")}
+                for row in self.troubles[:TROUBLES_SHOWN]
+            ],
+            "resting": [{"job_id": job_id, "reason": reason} for job_id, reason in self.resting],
+            "bugs": len(self.bugs),
+        }

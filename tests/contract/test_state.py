@@ -1,0 +1,285 @@
+"""The promises of `State`, kept by every implementation: a new one joins `IMPLEMENTATIONS`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from memory_state import MemoryState
+from scripted import ACCOUNT, SAID, attempt, generated, landed, opened
+
+from batch.attempt import (
+    Account,
+    Attempt,
+    AttemptState,
+    Doubt,
+    Failed,
+    Generated,
+    Intended,
+    Known,
+    Lost,
+    PaidTask,
+    Phase,
+    TimedOut,
+    Unconfirmed,
+)
+from batch.errors import RefusedError
+from batch.output.results import ResultsFile
+from batch.output.sqlite import Database
+from batch.output.state import AddRow, Change, GenerationTime, Proof, Put, State, Withdraw
+from batch.output.writer import SqliteState
+
+DOUBT = Doubt(SAID, exists=True, on_request=True)
+TASK = PaidTask("8", 1.0, "r-8")
+EVERY_STATE: list[AttemptState] = [
+    Intended(1.5),
+    Intended(1.5, DOUBT),
+    Lost(1.5, Doubt(SAID)),
+    Lost(1.5, DOUBT),
+    opened(),
+    TimedOut(TASK, 2.0),
+    generated(),
+    Generated(TASK, 2.0, SAID),
+    landed("8", "videos/a.mp4", 9),
+    replace(landed("8", "videos/a.mp4", 9), warnings=("asked for 10 s", "ünïcode")),
+    Failed(SAID, 2.0),
+    Failed(SAID, 2.0, TASK),
+    Unconfirmed(1.0, Doubt(SAID)),
+    Unconfirmed(1.0, DOUBT),
+]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An implementation, and how its rows are read."""
+
+    state: State
+    rows: Callable[[], list[str]]
+
+
+@contextmanager
+def sqlite(root: Path) -> Iterator[Subject]:
+    """Open a real file with a real thread."""
+    path = root / "results.jsonl"
+    with (
+        Database.open(root / "state.db") as database,
+        SqliteState(database, ResultsFile(path)) as state,
+    ):
+        yield Subject(state, lambda: path.read_text().splitlines() if path.exists() else [])
+
+
+@contextmanager
+def memory(_root: Path) -> Iterator[Subject]:
+    state = MemoryState()
+    yield Subject(state, lambda: state.rows)
+
+
+IMPLEMENTATIONS: list[Callable[[Path], AbstractContextManager[Subject]]] = [sqlite, memory]
+
+
+@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda made: made.__name__)
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    with request.param(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def state(subject: Subject) -> State:
+    return subject.state
+
+
+async def ids(state: State) -> list[str]:
+    """Return the external ids of all attempts."""
+    return [known.external_task_id for job in (await state.known()).values() for known in job]
+
+
+# -- attempts
+
+
+def test_every_state_is_tried_here() -> None:
+    assert {type(state) for state in EVERY_STATE} == set(get_args(AttemptState))
+
+
+@pytest.mark.parametrize("reached", EVERY_STATE, ids=lambda reached: type(reached).__name__)
+async def test_committed_attempt_reads_back_equal(state: State, reached: AttemptState) -> None:
+    made = replace(attempt(reached), number=3, polls=7, cost_usd=0.5, token_hash="0f")
+    await state.commit(Put(made))
+    assert await state.attempt("kb-1") == made
+
+
+async def test_later_put_replaces_the_attempt(state: State) -> None:
+    """Its job too: a job that was renamed takes its attempts along."""
+    await state.commit(Put(attempt(opened())))
+    moved = replace(attempt(generated(), job_id="b"), number=2, polls=1, cost_usd=0.2)
+    await state.commit(Put(moved))
+    assert await state.attempt("kb-1") == moved
+    assert list(await state.known()) == ["b"]
+
+
+async def test_unknown_attempt_is_a_key_error(state: State) -> None:
+    with pytest.raises(KeyError, match="kb-9"):
+        await state.attempt("kb-9")
+
+
+async def test_withdrawn_attempt_is_gone(state: State) -> None:
+    await state.commit(Put(attempt()))
+    await state.commit(Withdraw("kb-1"), Withdraw("kb-9"))
+    with pytest.raises(KeyError, match="kb-1"):
+        await state.attempt("kb-1")
+    await state.commit(Put(attempt(name="kb-2")))
+    assert await ids(state) == ["kb-2"]
+
+
+async def test_known_is_by_job_in_order(state: State) -> None:
+    moderated = replace(SAID, message="no")
+    mine = replace(attempt(landed("8", "videos/a.mp4", 9)), cost_usd=0.21)
+    await state.commit(
+        Put(attempt(opened("9"), name="kb-9", job_id="b")),
+        Put(replace(attempt(Failed(moderated, 2.0), name="kb-3"), number=3)),
+        Put(mine),
+        Put(replace(attempt(Lost(1.0, DOUBT), name="kb-2"), number=2)),
+    )
+    known = await state.known()
+    assert {job: [(one.number, one.phase) for one in of] for job, of in known.items()} == {
+        "a": [(1, Phase.LANDED), (2, Phase.LOST), (3, Phase.FAILED)],
+        "b": [(1, Phase.OPEN)],
+    }
+    assert [one.failure_kind for one in known["a"]] == [None, "provider", "provider"]
+    expected = (mine.fingerprint, Phase.LANDED, "8", None, "videos/a.mp4", 9, 0.21, 3.0)
+    assert known["a"][0] == Known("kb-1", "a", 1, *expected)
+
+
+# -- all or nothing
+
+
+REFUSED: dict[str, tuple[Attempt, Attempt]] = {
+    "a second owner of a task": (
+        attempt(opened("8")),
+        attempt(generated("8"), name="kb-2", job_id="b"),
+    ),
+    "a second owner by a former task": (
+        attempt(landed("8", "videos/a.mp4", 9)),
+        attempt(Failed(SAID, 2.0, TASK), name="kb-2", job_id="b"),
+    ),
+    "a second unfinished attempt": (
+        attempt(Unconfirmed(1.0, DOUBT)),
+        replace(attempt(name="kb-2"), number=2),
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), REFUSED.values(), ids=REFUSED.keys())
+async def test_commit_against_a_rule_is_refused_whole(
+    subject: Subject, first: Attempt, second: Attempt
+) -> None:
+    state = subject.state
+    await state.commit(Put(first), AddRow("first"))
+    other = attempt(name="kb-3", job_id="c")
+    with pytest.raises(RefusedError):
+        await state.commit(
+            Put(other), AddRow("row"), Proof(ACCOUNT, 7.0), GenerationTime("k", 1.0), Put(second)
+        )
+    assert await ids(state) == ["kb-1"]
+    assert await state.attempt("kb-1") == first
+    assert await state.proved_at(ACCOUNT) is None
+    assert await state.generation_times() == {}
+    assert subject.rows() == ["first"]
+
+
+async def test_refused_change_keeps_attempt_as_it_was(state: State) -> None:
+    await state.commit(Put(attempt(opened("8"))), Put(attempt(name="kb-2", job_id="b")))
+    with pytest.raises(RefusedError):
+        await state.commit(Put(attempt(opened("8"), name="kb-2", job_id="b")))
+    assert await state.owner_of("8") == "kb-1"
+    assert await state.attempt("kb-2") == attempt(name="kb-2", job_id="b")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        replace(attempt(name="kb-2"), fingerprint="v1:other"),
+        attempt(name="kb-2", job_id="b"),
+        attempt(Failed(SAID, 2.0), name="kb-2"),
+    ],
+    ids=["another version", "another job", "finished"],
+)
+async def test_second_attempt_within_the_rules_is_taken(state: State, second: Attempt) -> None:
+    await state.commit(Put(attempt()))
+    await state.commit(Put(second))
+    assert sorted(await ids(state)) == ["kb-1", "kb-2"]
+
+
+async def test_successor_may_share_commit_of_failure(state: State) -> None:
+    failed = attempt().failed(2.0, SAID)
+    await state.commit(Put(attempt()))
+    await state.commit(Put(failed), Put(replace(attempt(name="kb-2"), number=2)))
+    assert await ids(state) == ["kb-1", "kb-2"]
+
+
+async def test_concurrent_commits_all_land(state: State) -> None:
+    async with asyncio.TaskGroup() as group:
+        for number in range(50):
+            made = attempt(opened(str(number)), name=f"kb-{number:02}", job_id=f"j{number:02}")
+            group.create_task(state.commit(Put(made)))
+    assert await ids(state) == [f"kb-{number:02}" for number in range(50)]
+
+
+async def test_cancelled_commit_still_lands(subject: Subject) -> None:
+    changes: list[Change] = [Put(attempt()), AddRow("row")]
+    cancelled = asyncio.create_task(subject.state.commit(*changes))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    await subject.state.commit(AddRow("next"))  # later commits land later
+    assert await subject.state.attempt("kb-1") == attempt()
+    assert subject.rows() == ["row", "next"]
+
+
+async def test_rows_are_kept_in_order(subject: Subject) -> None:
+    await subject.state.commit(AddRow('{"note":"ü"}'), AddRow("second"))
+    await subject.state.commit(Put(attempt()))
+    await subject.state.commit(AddRow("third"))
+    assert subject.rows() == ['{"note":"ü"}', "second", "third"]
+
+
+# -- questions
+
+
+async def test_holders_of_spans_jobs_in_order(state: State) -> None:
+    file = "videos/a.mp4"
+    other = attempt(landed("7", file, 9), name="kb-7", job_id="b")
+    second = replace(attempt(landed("9", file, 9), name="kb-0"), number=2)
+    first = attempt(landed("8", file, 9))
+    elsewhere = attempt(landed("6", "videos/c.mp4", 9), name="kb-6", job_id="c")
+    open_one = attempt(opened("5"), name="kb-5", job_id="d")
+    await state.commit(*map(Put, (other, second, first, elsewhere, open_one)))
+    assert await state.holders_of(file) == [first, second, other]
+    assert await state.holders_of("videos/none.mp4") == []
+
+
+async def test_owner_of_is_the_attempt_with_the_task(state: State) -> None:
+    await state.commit(Put(attempt(opened("8"))))
+    assert await state.owner_of("8") == "kb-1"
+    await state.commit(Put(attempt(Failed(SAID, 2.0, PaidTask("8", 1.0)))))
+    assert await state.owner_of("8") == "kb-1"
+    assert await state.owner_of("9") is None
+
+
+async def test_proof_belongs_to_address_and_key(state: State) -> None:
+    here, another_key = ACCOUNT, replace(ACCOUNT, key_hash="another")
+    await state.commit(Proof(here, 7.0), Proof(another_key, 8.0))
+    await state.commit(Proof(here, 9.0))
+    assert await state.proved_at(here) == 9.0
+    assert await state.proved_at(another_key) == 8.0
+    assert await state.proved_at(Account("https://elsewhere", here.key_hash)) is None
+
+
+async def test_generation_times_are_oldest_first(state: State) -> None:
+    await state.commit(GenerationTime("k", 3.0), GenerationTime("other", 5.0))
+    await state.commit(GenerationTime("k", 1.0), GenerationTime("k", 2.0))
+    assert await state.generation_times() == {"k": [3.0, 1.0, 2.0], "other": [5.0]}

@@ -1,0 +1,122 @@
+"""`State` in memory, for unit tests and one-stage scripts; see `tests/contract`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from batch.attempt import Account, Attempt, Known, Landed
+from batch.errors import RefusedError, StateError
+from batch.output.codec import failure_of
+from batch.output.state import AddRow, Change, Fact, GenerationTime, Proof, Put, Withdraw
+
+
+@dataclass
+class MemoryState:
+    """Keeps every promise of `State` but one: it does not outlive the process.
+
+    *commits* are the changes in their order; *fails* makes the next commits fail.
+    """
+
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    rows: list[str] = field(default_factory=list)
+    proofs: dict[Account, float] = field(default_factory=dict)
+    times: dict[str, list[float]] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    commits: list[tuple[Change, ...]] = field(default_factory=list)
+    fails: bool = False
+
+    async def commit(self, *changes: Change) -> None:
+        self._write(changes)  # before the first await: a cancelled commit counts
+        await asyncio.sleep(0)
+
+    def _write(self, changes: tuple[Change, ...]) -> None:
+        if self.fails:
+            raise StateError("the state cannot be written")
+        after = dict(self.attempts)
+        for change in changes:
+            match change:
+                case Put(attempt):
+                    _check(attempt, after)
+                    after[attempt.external_task_id] = attempt
+                case Withdraw(external_task_id):
+                    after.pop(external_task_id, None)
+                case _:
+                    pass
+        self.attempts = after
+        self.commits.append(changes)
+        for change in changes:
+            self._add(change)
+
+    def _add(self, change: Change) -> None:
+        match change:
+            case AddRow(line):
+                self.rows.append(line)
+            case Proof(account, at):
+                self.proofs[account] = at
+            case GenerationTime(kind, seconds):
+                self.times.setdefault(kind, []).append(seconds)
+            case Fact(name, value):
+                self.facts[name] = value
+            case _:
+                pass
+
+    async def attempt(self, external_task_id: str) -> Attempt:
+        return self.attempts[external_task_id]
+
+    async def holders_of(self, file: str) -> list[Attempt]:
+        return [
+            attempt
+            for attempt in sorted(self.attempts.values(), key=lambda a: (a.job_id, a.number))
+            if isinstance(attempt.state, Landed) and attempt.state.file == file
+        ]
+
+    async def owner_of(self, task_id: str) -> str | None:
+        owners = [a.external_task_id for a in self.attempts.values() if a.task_id == task_id]
+        return owners[0] if owners else None
+
+    async def proved_at(self, account: Account) -> float | None:
+        return self.proofs.get(account)
+
+    async def newest_task_of(self, account: Account) -> Attempt | None:
+        paid = [a for a in self.attempts.values() if a.task is not None and a.account == account]
+        return max(paid, key=lambda a: a.paid_task.submitted_at, default=None)
+
+    async def generation_times(self) -> dict[str, list[float]]:
+        return {kind: list(seconds) for kind, seconds in self.times.items()}
+
+    async def known(self) -> dict[str, list[Known]]:
+        known: dict[str, list[Known]] = {}
+        for attempt in sorted(self.attempts.values(), key=lambda a: (a.job_id, a.number)):
+            known.setdefault(attempt.job_id, []).append(_known(attempt))
+        return known
+
+
+def _check(attempt: Attempt, attempts: dict[str, Attempt]) -> None:
+    for other in attempts.values():
+        if other.external_task_id == attempt.external_task_id:
+            continue
+        if attempt.task_id is not None and other.task_id == attempt.task_id:
+            raise RefusedError(f"task {attempt.task_id} has an owner already")
+        is_same_job = (other.job_id, other.fingerprint) == (attempt.job_id, attempt.fingerprint)
+        if is_same_job and not (other.phase.is_finished or attempt.phase.is_finished):
+            raise RefusedError(f"job {attempt.job_id!r} has an unfinished attempt already")
+
+
+def _known(attempt: Attempt) -> Known:
+    state, failure = attempt.state, failure_of(attempt.state)
+    return Known(
+        external_task_id=attempt.external_task_id,
+        job_id=attempt.job_id,
+        number=attempt.number,
+        fingerprint=attempt.fingerprint,
+        phase=attempt.phase,
+        task_id=attempt.task_id,
+        failure_kind=None if failure is None else failure.kind.value,
+        file=getattr(state, "file", None),
+        bytes=getattr(state, "bytes", None),
+        cost_usd=attempt.cost_usd,
+        landed_at=getattr(state, "landed_at", None),
+        failure_message=None if failure is None else failure.message,
+        is_unexplained=failure is not None and failure.is_unexplained,
+    )

@@ -1,0 +1,285 @@
+"""The door for what is paid for: the rate is exact, and the slots find what the provider takes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from typing import Any
+
+import pytest
+from virtual_time import VirtualClock, VirtualLoop, VirtualWindow, run
+
+from batch.manifest.limits import Rate
+from batch.run.gate import Pacer, Slots, window_guard
+from batch.run.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
+from batch.waker import Waker
+
+HOUR_S = 3600.0
+
+
+def pacer_of(loop: VirtualLoop, rate: Rate) -> Pacer:
+    clock = VirtualClock(loop)
+    return Pacer(rate, clock=clock, guard=VirtualWindow(clock, rate.count, rate.per_second))
+
+
+async def take_turns(loop: VirtualLoop, pacer: Pacer, count: int, times: list[float]) -> None:
+    for _ in range(count):
+        assert await pacer.turn(Waker())
+        times.append(loop.time())
+
+
+@pytest.mark.parametrize("rate", [Rate(60, 60.0), Rate(2, 1.0), Rate(50, 1.0), Rate(0.5, 1.0)])
+def test_the_rate_is_used_to_the_full(rate: Rate) -> None:
+    """Over a long while not a percent of what is allowed stays unused."""
+
+    async def main(loop: VirtualLoop) -> float:
+        times: list[float] = []
+        await take_turns(loop, pacer_of(loop, rate), 400, times)
+        return (len(times) - 1) / (times[-1] - times[0])
+
+    assert run(main) == pytest.approx(rate.per_second, rel=0.01)
+
+
+@pytest.mark.parametrize("rate", [Rate(60, 60.0), Rate(5, 1.0), Rate(1, 1.0)])
+def test_no_window_sees_more_than_the_rate(rate: Rate) -> None:
+    """Silences, crowds and pauses in any order never add up to a burst."""
+
+    async def main(loop: VirtualLoop) -> list[float]:
+        pacer, times, dice = pacer_of(loop, rate), [], random.Random(7)
+        for _ in range(60):
+            await asyncio.sleep(dice.choice((0.0, 0.3, 5.0, 100.0)))
+            if dice.random() < 0.2:
+                pacer.pause(dice.random() * 10)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(dice.randint(1, 9)):
+                    group.create_task(take_turns(loop, pacer, 1, times))
+        return times
+
+    times = run(main)
+    count = int(rate.count)
+    pairs = zip(times, times[count:], strict=False)
+    assert all(last - first >= rate.period_s - 1e-6 for first, last in pairs)
+
+
+def test_turns_are_spread_evenly_over_the_window() -> None:
+    async def main(loop: VirtualLoop) -> list[float]:
+        times: list[float] = []
+        await take_turns(loop, pacer_of(loop, Rate(60, 60.0)), 30, times)
+        return [after - before for before, after in itertools.pairwise(times)]
+
+    assert min(run(main)[1:]) >= 0.99
+
+
+def test_a_silence_saves_up_no_turn() -> None:
+    """After a while without a request the second one is as far from the first as ever."""
+
+    async def main(loop: VirtualLoop) -> list[float]:
+        pacer, times = pacer_of(loop, Rate(2, 1.0)), []
+        await take_turns(loop, pacer, 1, times)
+        await asyncio.sleep(60.0)
+        await take_turns(loop, pacer, 6, times)
+        return [after - before for before, after in itertools.pairwise(times[1:])]
+
+    assert min(run(main)) >= 0.45
+
+
+def test_a_pause_holds_every_request() -> None:
+    async def main(loop: VirtualLoop) -> float:
+        pacer = pacer_of(loop, Rate(10, 1.0))
+        pacer.pause(42.0)
+        assert pacer.is_paused
+        await pacer.turn(Waker())
+        return loop.time()
+
+    assert run(main) >= 42.0
+
+
+def test_a_shorter_pause_ends_no_longer_one() -> None:
+    async def main(loop: VirtualLoop) -> float:
+        pacer = pacer_of(loop, Rate(10, 1.0))
+        pacer.pause(42.0)
+        pacer.pause(1.0)
+        await pacer.turn(Waker())
+        return loop.time()
+
+    assert run(main) >= 42.0
+
+
+def test_a_stop_ends_every_wait_for_a_turn() -> None:
+    """Nobody who waited gets a turn, and nobody goes on waiting."""
+
+    async def main(loop: VirtualLoop) -> tuple[list[bool], float]:
+        pacer, stop = pacer_of(loop, Rate(1, 60.0)), Waker()
+        assert await pacer.turn(stop)
+        loop.call_later(5.0, stop.set)
+        turns = [asyncio.create_task(pacer.turn(stop)) for _ in range(100)]
+        return list(await asyncio.gather(*turns)), loop.time()
+
+    turns, ended = run(main)
+    assert not any(turns)
+    assert ended == pytest.approx(5.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rate", "limit", "period_s"),
+    [(Rate(60, 60.0), 60, 60.0), (Rate(0.5, 1.0), 1, 2.0), (Rate(2.5, 1.0), 2, 0.8)],
+)
+def test_the_guard_of_a_small_rate_opens(rate: Rate, limit: int, period_s: float) -> None:
+    """A Throttler with a limit below one would wait for ever."""
+    guard: Any = window_guard(rate)
+    assert guard.rate_limit == limit
+    assert guard.period == pytest.approx(period_s)
+
+
+# -- slots
+
+
+def test_slots_are_given_in_the_manifests_order() -> None:
+    async def main(loop: VirtualLoop) -> list[int]:
+        slots, served = Slots(1, clock=VirtualClock(loop)), []
+        await slots.acquire(0)
+
+        async def wait(order: int) -> None:
+            await slots.acquire(order)
+            served.append(order)
+            slots.release()
+
+        async with asyncio.TaskGroup() as group:
+            for order in (5, 3, 9, 1):
+                group.create_task(wait(order))
+            await asyncio.sleep(1.0)
+            slots.release()
+        return served
+
+    assert run(main) == [1, 3, 5, 9]
+
+
+def test_a_cancelled_waiter_takes_no_slot_with_it() -> None:
+    async def main(loop: VirtualLoop) -> int:
+        slots = Slots(1, clock=VirtualClock(loop))
+        await slots.acquire(0)
+        waiter = asyncio.create_task(slots.acquire(1))
+        await asyncio.sleep(0)
+        slots.release()  # granted at this very moment
+        waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
+        return slots.in_use
+
+    assert run(main) == 0
+
+
+def test_open_tasks_count_whatever_the_limit() -> None:
+    async def main(loop: VirtualLoop) -> tuple[int, bool]:
+        slots = Slots(2, clock=VirtualClock(loop))
+        for _ in range(3):
+            slots.occupy()
+        waiter = asyncio.create_task(slots.acquire(0))
+        slots.release()
+        await asyncio.sleep(1.0)
+        return slots.in_use, waiter.cancel()
+
+    assert run(main) == (2, True)
+
+
+def test_a_refusal_teaches_the_limit() -> None:
+    async def main(loop: VirtualLoop) -> int:
+        slots = Slots(50, clock=VirtualClock(loop))
+        for order in range(6):
+            await slots.acquire(order)
+        slots.saturated()
+        return slots.limit
+
+    assert run(main) == 5
+
+
+def test_the_limit_rises_only_if_it_is_used() -> None:
+    """Quiet alone says nothing about what the provider would take."""
+
+    async def main(loop: VirtualLoop) -> tuple[int, int]:
+        slots = Slots(50, clock=VirtualClock(loop))
+        for order in range(3):
+            await slots.acquire(order)
+        slots.saturated()
+        slots.release()
+        await asyncio.sleep(10 * Slots.QUIET_S)
+        unused = slots.limit
+        slots.occupy()
+        waiter = asyncio.create_task(slots.acquire(9))
+        await asyncio.sleep(1.0)
+        waiter.cancel()
+        return unused, slots.limit
+
+    assert run(main) == (2, 3)
+
+
+class _Provider:
+    """Takes *cap* tasks at once; what comes on top is refused (1303)."""
+
+    def __init__(self, cap: int, clock: VirtualClock) -> None:
+        self.cap, self.clock, self.dice = cap, clock, random.Random(3)
+        self.history = History()
+        self.open = 0
+        self.worked_s = 0.0
+        self.looks = 0
+        self.refused_at: list[float] = []
+
+    async def take(self, slots: Slots, pacer: Pacer, order: int) -> None:
+        """Submit a job that has a slot and a turn, as the submitter does; watch its task to the end."""
+        while self.open >= self.cap:
+            self.refused_at.append(self.clock.monotonic())
+            slots.saturated()
+            slots.release()
+            await slots.acquire(order)
+            await pacer.turn(Waker())
+        self.open += 1
+        took_s = 60.0 * self.dice.lognormvariate(0.0, 0.25)
+        asyncio.get_running_loop().call_later(took_s, self._end, took_s)
+        age_s, begun = 0.0, self.clock.monotonic()
+        while age_s < took_s:
+            wait_s = next_look(
+                age_s,
+                poll_interval_s=2.2,  # to the generation time as 5 s is to 135 s
+                history=self.history,
+                rng=self.dice,
+                look_cost=URGENT_LOOK_COST if slots.is_waited_for else LOOK_COST,
+            )
+            await asyncio.sleep(wait_s)
+            self.looks += 1
+            age_s = self.clock.monotonic() - begun
+        self.history.add(took_s)
+        slots.release()
+
+    def _end(self, took_s: float) -> None:
+        self.open -= 1
+        self.worked_s += took_s
+
+
+@pytest.mark.parametrize("cap", [1, 5, 20])
+def test_a_cap_below_the_ceiling_is_used(cap: int) -> None:
+    """With a ceiling of 50, at least 95 % of what the provider takes is in use.
+
+    The first minutes teach the limit; after the first hour it is asked for more four times an hour
+    at the most. Looking for tasks that have ended is not what pays for it.
+    """
+    hours = 4
+    jobs = cap * 60 * hours
+
+    async def main(loop: VirtualLoop) -> tuple[float, list[float], float]:
+        clock = VirtualClock(loop)
+        slots, pacer = Slots(50, clock=clock), pacer_of(loop, Rate(60, 60.0))
+        provider = _Provider(cap, clock)
+        async with asyncio.TaskGroup() as group:
+            for order in range(jobs):
+                await slots.acquire(order)
+                await pacer.turn(Waker())
+                group.create_task(provider.take(slots, pacer, order))
+        used = provider.worked_s / (cap * loop.time())
+        return used, provider.refused_at, provider.looks / jobs
+
+    used, refused_at, looks = run(main)
+    assert used >= 0.95
+    later = sum(at > HOUR_S for at in refused_at)
+    assert len(refused_at) - later <= 9
+    assert later / (hours - 1) <= 4
+    assert looks <= 10
