@@ -31,7 +31,9 @@ from fake_provider import (
     INVALID,
     MODERATED,
     RELAY,
+    REWORDED,
     SILENT,
+    UNKNOWN,
     WORKS,
     Provider,
     Rates,
@@ -57,6 +59,7 @@ from batch.run.planner import PlannedRun, open_planned_run
 from batch.run.stop import Stop, StopReason
 from batch.run.wiring import World, assemble
 from batch.sandbox.config import SandboxConfig
+from batch.sandbox.shapes import LINK_PLACES
 from batch.settings import Settings
 
 BASE_URL = "https://simulated.example"
@@ -72,7 +75,9 @@ TRAITS = (
     f"{FAILS}1",
     f"{FAILS}2",
     f"{FAILS}9",
-    MODERATED,
+    f"sandbox:{MODERATED}",
+    f"sandbox:{REWORDED}",
+    UNKNOWN,
     INVALID,
     FORBIDDEN,
 )
@@ -149,6 +154,9 @@ class Night:
             other_keys=rng.choice(["everything", "task-ids"]),
         )
         self.ways.shape = rng.choice([1, 1, 2, 3, 4, 5, 0])
+        # Most answers with a link elsewhere name no external id, which alone gives a relay away.
+        link = rng.choice(["", "", *LINK_PLACES])
+        self.ways.link = "" if self.ways.look_up == RELAY else link
         self.ways.resumes = rng.random() < 0.8
         self.ways.calls_back = rng.choice([None, None, 0.0, 0.5, 1.0])
         levels = (0.0, 0.0, 0.05, 0.3)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, ProviderTask
+from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, UNKNOWN, ProviderTask
 
 from batch.attempt import Attempt, Failed, Intended, Landed, Lost, PaidTask, Phase, Unconfirmed
 from batch.job import FailureKind
@@ -110,11 +110,12 @@ def _outcome(
                 INVALID: FailureKind.INVALID_REQUEST,
                 FORBIDDEN: FailureKind.MODERATION,
                 MODERATED: FailureKind.MODERATION,
-                FAILS: FailureKind.GENERATION,
+                **dict.fromkeys((FAILS, UNKNOWN), FailureKind.GENERATION),
             }
             if not any(mark in prompt and failure.kind is kind for mark, kind in reasons.items()):
                 return [f"{job_id} failed without the provider's doing: {failure}"]
-            if failure.kind is FailureKind.GENERATION and len(failed) < night.limits.max_attempts:
+            most = min(night.limits.max_attempts, 2 if UNKNOWN in prompt else math.inf)
+            if failure.kind is FailureKind.GENERATION and len(failed) < most:
                 return [f"{job_id} rests after {len(failed)} failures"]
         case Unconfirmed() if night.is_beyond_proof(prompt):
             return []
@@ -172,7 +173,17 @@ def _money(night: Night) -> list[str]:
         asked_for = night.retried[prompt] + night.resubmitted[prompt] + extra
         if MODERATED in prompt and len(tasks) > 1 + asked_for:
             broken.append(f"{prompt!r} was tried {len(tasks)} times in spite of moderation")
+        if UNKNOWN in prompt:
+            broken += _unexplained(night, prompt, len(tasks) - asked_for)
     return broken
+
+
+def _unexplained(night: Night, prompt: str, tried: int) -> list[str]:
+    """A failure in words that are not known is tried once more, and not in the same run."""
+    posts = [post for post in night.provider.posts if post.prompt == prompt and post.task_id]
+    if len({post.run for post in posts}) < len(posts):
+        return [f"{prompt!r} was tried twice in one run, in spite of unknown words"]
+    return [f"{prompt!r} was tried {tried} times"] if tried > 2 else []
 
 
 def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:

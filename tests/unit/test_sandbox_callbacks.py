@@ -88,9 +88,7 @@ async def test_listener_hears_every_change() -> None:
         ("late:seconds=0.001", ["submitted", "processing", "succeed"]),
     ],
 )
-async def test_callbacks_can_be_repeated_forged_or_lost(
-    rule: str, heard: list[str]
-) -> None:
+async def test_callbacks_can_be_repeated_forged_or_lost(rule: str, heard: list[str]) -> None:
     """None of which may matter to a client."""
     async with listener(f"callback:{rule}") as it:
         await it.order()
