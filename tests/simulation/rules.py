@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from night import Night, RunPlan
 
 # Broken in a way that somebody knows of: counted, and not in the way of what is new.
-KNOWN = {
-    "Ctrl-C twice after a deadline": "told twice to stop, after another reason",
-}
+KNOWN = {"Ctrl-C twice after a deadline": "told twice to stop, after another reason"}
 PRICE_USD = 0.21
 SLACK_S = 0.05  # what lies between a turn at the door and the request: the intent's way to disk
 UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
@@ -234,11 +232,14 @@ def of_the_pace(night: Night, calls: list[float], napped: list[float]) -> list[s
 
 
 def of_the_budget(night: Night, run: RunPlan, planned: PlannedRun) -> list[str]:
-    """What is created in one run stays within its budget."""
-    budget = planned.settings.limits.budget_usd
-    made = sum(post.run == run.number and post.task_id is not None for post in night.provider.posts)
+    """A run stays within its budget, and at a wrong address within a few requests."""
+    budget, slots = planned.settings.limits.budget_usd, night.limits.max_in_flight
+    sent = [post for post in night.provider.posts if post.run == run.number]
+    made = sum(post.task_id is not None for post in sent)
     if budget is not None and made * PRICE_USD > budget + 1e-6:
         return [f"{made} tasks for {made * PRICE_USD:.2f} with a budget of {budget}"]
+    if run.page is not None and len(sent) > slots + 3:
+        return [f"{len(sent)} requests at a wrong address with {slots} slots"]
     return []
 
 
@@ -299,8 +300,7 @@ def _rows(night: Night, lines: list[str]) -> list[str]:
     """results.jsonl holds the rows of the state, in their order."""
     path = night.root / "results.jsonl"
     written = path.read_text().splitlines() if path.exists() else []
-    for line in written:
-        json.loads(line)
+    list(map(json.loads, written))  # raises where a line is torn
     if written != lines:
         return [f"results.jsonl has {len(written)} lines, the state {len(lines)}"]
     return []
