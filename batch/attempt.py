@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from batch.errors import TransitionError
 from batch.job import Failure, Video
 
+EXTERNAL_ID_PREFIX = "kb-"
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -89,10 +91,14 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """Open, but this run has stopped waiting. Not a verdict: the next run polls again."""
+    """Open, but this run has stopped waiting. Not a verdict: the next run polls again.
+
+    *said* are the last words of the provider about it, if there were any.
+    """
 
     task: PaidTask
     timed_out_at: float
+    said: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,12 +292,18 @@ class Attempt:
         """The provider's id of the task, as soon as it is known."""
         return None if self.task is None else self.task.task_id
 
-    def owns(self, task_id: str, external_task_id: str | None) -> bool:
-        """Return whether a task that an answer names is this attempt's.
+    def is_anothers(self, external_task_id: str | None) -> bool:
+        """Return whether an external id is one of ours, but not this attempt's."""
+        is_ours = external_task_id is not None and external_task_id.startswith(EXTERNAL_ID_PREFIX)
+        return is_ours and external_task_id != self.external_task_id
 
-        A gateway that mixes up its answers must not give one job the video of another.
+    def owns(self, task_id: str, external_task_id: str | None) -> bool:
+        """Return whether a task that an answer names is this attempt's, by either id.
+
+        A gateway that mixes up its answers must not give one job the video of another; a relay
+        that gives our external id a name of its own does no harm.
         """
-        if external_task_id is not None and external_task_id != self.external_task_id:
+        if self.is_anothers(external_task_id):
             return False
         return task_id == self.task_id or external_task_id == self.external_task_id
 

@@ -54,6 +54,9 @@ _SYNTAX_ADVICE = (
 )
 
 
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+
+
 class YamlReader:
     """Reads one YAML document whose root is a mapping.
 
@@ -153,8 +156,7 @@ class YamlReader:
             plain = not event.style and tag not in _TEXT_TAGS
             node = Scalar(event.value, plain, self._file, mark.line + 1, mark.column + 1)
         elif depth > MAX_DEPTH:
-            message = f"nested more than {MAX_DEPTH} levels deep"
-            raise Unreadable(self._at(event), message)
+            raise Unreadable(self._at(event), TOO_DEEP)
         elif cls is yaml.SequenceStartEvent:
             node = self._sequence(event, depth)
         else:
@@ -252,6 +254,8 @@ class YamlReader:
         problem = exc.problem or "cannot be read"
         mark = exc.problem_mark or exc.context_mark
         spot = Spot(self._file, mark.line + 1, mark.column + 1) if mark else Spot(self._file)
+        if mark is not None and self._is_nested(mark.index):
+            return Unreadable(spot, TOO_DEEP)
         advice = next((advice for part, advice in _SYNTAX_ADVICE if part in problem), None)
         context = f" ({exc.context}" if exc.context else ""
         if context:
@@ -259,6 +263,14 @@ class YamlReader:
             context += f" from line {begun.line + 1})" if begun else ")"
         line = self._line(spot.line, spot.column)
         return Unreadable(spot, f"not valid YAML: {problem}{context}{line}", advice)
+
+    def _is_nested(self, index: int) -> bool:
+        """Return whether more brackets are open before a fault than a manifest may nest.
+
+        The scanner of a newer libyaml refuses deep nesting itself, before its events are seen here.
+        """
+        before = self._data.decode(errors="replace")[:index]
+        return sum(map(before.count, "[{")) - sum(map(before.count, "]}")) > MAX_DEPTH
 
     def _line(self, number: int, column: int) -> str:
         lines = re.split(rb"\r\n|\r|\n", self._data, maxsplit=number)

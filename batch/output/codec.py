@@ -126,7 +126,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
         case Phase.OPEN:
             return Open(_task(detail))
         case Phase.TIMED_OUT:
-            return TimedOut(_task(detail), detail["timed_out_at"])
+            return TimedOut(_task(detail), detail["timed_out_at"], detail.get("said"))
         case Phase.GENERATED:
             trouble = _failure(detail["trouble"]) if detail.get("trouble") else None
             return Generated(_task(detail), detail["generated_at"], trouble)

@@ -101,12 +101,12 @@ def _failure(attempt: Attempt) -> Failure | None:
             return doubt.failure
         case Generated(trouble=trouble):
             return trouble
-        case TimedOut():
-            return Failure(
-                FailureKind.TIMEOUT,
+        case TimedOut(said=said):
+            message = (
                 "the task was still open when task_timeout was over; it stays paid for, and the"
-                " next run looks again",
+                " next run polls it again"
             )
+            return Failure(FailureKind.TIMEOUT, f'{message}; it says "{said}"' if said else message)
         case _:
             return None
 

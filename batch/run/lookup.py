@@ -245,19 +245,21 @@ class LookUp:
 
     # -- whose a task is
 
-    async def claim(self, task: Task, attempt: Attempt) -> bool:
+    async def claim(self, task: Task, attempt: Attempt, *, is_answer: bool = False) -> bool:
         """Take a task for an attempt, if it is the attempt's as far as can be told.
 
-        A relay that ignores what it was asked and answers with any task must not be believed. Nor
-        may two attempts take one task in the moment before the first of them is on disk: a caller
+        A relay that ignores what it was asked and answers with any task must not be believed: the
+        task names our external id, or none. Only the answer to the POST itself (*is_answer*) may
+        name one that the relay made, as long as it is no other attempt's. Nor may two attempts take one task in the moment before the first of them is on disk: a caller
         that has claimed commits next, and then calls `unclaim`.
         """
-        if task.external_task_id not in {None, attempt.external_task_id}:
+        is_other = task.external_task_id not in {None, attempt.external_task_id}
+        if is_other and (not is_answer or attempt.is_anothers(task.external_task_id)):
             return False
         holder = self._claimed.setdefault(task.task_id, attempt.external_task_id)
         if holder != attempt.external_task_id:
             return False
-        if await self._is_of(task, attempt):
+        if await self._state.owner_of(task.task_id) in {None, attempt.external_task_id}:
             return True
         self.unclaim(task)
         return False

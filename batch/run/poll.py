@@ -80,7 +80,7 @@ class Poller:
                 return None, None
             answer = await self._query(attempt)
             attempt = attempt.polled()
-            watch.count(answer)
+            watch.note(answer)
             left_s = watch.left_s
             next_s = self._lessons.next_poll(attempt, watch.age_s)
             wait_s = max(min(next_s, left_s), interval_s)
@@ -108,7 +108,8 @@ class Poller:
                 case _:
                     pass  # not found yet, or refused once: another poll will tell
             if watch.is_over(answer):
-                return attempt.to(TimedOut(attempt.paid_task, self._context.clock.now())), None
+                now = self._context.clock.now()
+                return attempt.to(TimedOut(attempt.paid_task, now, watch.said)), None
 
     def _note(self, attempt: Attempt, task: Task, hint: Hint) -> None:
         self._context.notify(events.Polled(attempt.job_id, task.task_id, task.status))
@@ -189,6 +190,7 @@ class _Watch:
         timeout_s = context.limits.task_timeout_s
         self.patience_s = max(timeout_s - self._age_at_start_s, min(LAST_POLLS_S, timeout_s))
         self.refusals = self.not_found = self._overtime = 0
+        self.said: str | None = None  # the last words of a task whose status is no ending
 
     @property
     def age_s(self) -> float:
@@ -200,8 +202,10 @@ class _Watch:
         """How much longer it is watched."""
         return self.patience_s - (self._clock.monotonic() - self._begun)
 
-    def count(self, answer: QueryAnswer) -> None:
-        """Count an answer."""
+    def note(self, answer: QueryAnswer) -> None:
+        """Take an answer in."""
+        if isinstance(answer, Found):
+            self.said = answer.task.message or None
         self.refusals = self.refusals + 1 if isinstance(answer, AccountRefused) else 0
         is_absent = isinstance(answer, NotFound) and not self.is_fresh
         self.not_found = self.not_found + 1 if is_absent else 0

@@ -18,6 +18,7 @@ class StopReason(StrEnum):
     BUDGET = "budget"
     ACCOUNT = "account"
     DISK = "disk"
+    UNREACHABLE = "unreachable"
     INTERRUPTED = "interrupted"
     TERMINATED = "terminated"
 
@@ -27,6 +28,7 @@ EXIT_CODES = {
     StopReason.BUDGET: ExitCode.LIMIT,
     StopReason.ACCOUNT: ExitCode.ACCOUNT,
     StopReason.DISK: ExitCode.JOBS_FAILED,
+    StopReason.UNREACHABLE: ExitCode.JOBS_FAILED,
     StopReason.INTERRUPTED: ExitCode.INTERRUPTED,
     StopReason.TERMINATED: ExitCode.TERMINATED,
 }

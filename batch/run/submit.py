@@ -67,6 +67,7 @@ class Submitter:
         self._lookup = lookup
         self._callback_url = callback_url
         self._walls = 0
+        self._dead_since: float | None = None  # (monotonic) since when nothing has answered
 
     async def submit(  # noqa: C901 - what each answer leads to, in one place
         self, attempt: Attempt, ticket: Ticket, hint: Hint
@@ -102,10 +103,29 @@ class Submitter:
                         return None
                 case Throttled() | Saturated() | Unsent():
                     attempt = await self._take_back(attempt)
-            if clock.monotonic() >= give_up_at:
+            if clock.monotonic() >= give_up_at or self._is_dead(answer):
                 return await self._give_up(attempt, answer.failure)
             if isinstance(answer, Throttled | Saturated | Unsent):
                 await ticket.refused(attempt.job_id, answer)
+
+    def _is_dead(self, answer: SubmitAnswer | Unsent | Stale) -> bool:
+        """Stop the run when the provider has not been reached for as long as a task may take.
+
+        Each job would wait as long again, and the run as often as there are rounds of slots.
+        """
+        now, patience_s = self._context.clock.monotonic(), self._context.limits.task_timeout_s
+        if not isinstance(answer, Unsent):
+            self._dead_since = None
+            return False
+        self._dead_since = now if self._dead_since is None else self._dead_since
+        if now - self._dead_since < patience_s:
+            return False
+        self._context.stop.ask(
+            StopReason.UNREACHABLE,
+            f"the provider could not be reached for {patience_s:.0f} s ({answer.failure.message});"
+            " nothing more is submitted",
+        )
+        return True
 
     def _request(self, attempt: Attempt) -> tuple[Attempt, dict[str, Any]]:
         """Complete the body with what is the runner's own."""
@@ -125,7 +145,9 @@ class Submitter:
         answer = await self._api.submit(body, not_after=ticket.not_after, resent=resent)
         if not isinstance(answer, Unsent | Stale):
             self._lookup.address.note(answer)
-        if isinstance(answer, Created) and not await self._lookup.claim(answer.task, attempt):
+        if isinstance(answer, Created) and not await self._lookup.claim(
+            answer.task, attempt, is_answer=True
+        ):
             return Ambiguous(ANOTHERS)
         return answer
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from batch.attempt import Account
+from batch.attempt import EXTERNAL_ID_PREFIX, Account
 from batch.callbacks.hints import Hints, hash_token, new_token
 from batch.clock import Clock
 from batch.events import Event
@@ -138,7 +138,7 @@ async def open_run(
 
 def new_external_id() -> str:
     """Return an external id that was never used before."""
-    return f"kb-{random.SystemRandom().randbytes(16).hex()}"
+    return f"{EXTERNAL_ID_PREFIX}{random.SystemRandom().randbytes(16).hex()}"
 
 
 async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str, str]:

@@ -136,11 +136,11 @@ async def test_withdrawn_attempt_is_gone(state: State) -> None:
 
 
 async def test_known_is_by_job_in_order(state: State) -> None:
-    moderated = replace(SAID, message="no")
+    unexplained = replace(SAID, message="no", is_unexplained=True)
     mine = replace(attempt(landed("8", "videos/a.mp4", 9)), cost_usd=0.21)
     await state.commit(
         Put(attempt(opened("9"), name="kb-9", job_id="b")),
-        Put(replace(attempt(Failed(moderated, 2.0), name="kb-3"), number=3)),
+        Put(replace(attempt(Failed(unexplained, 2.0), name="kb-3"), number=3)),
         Put(mine),
         Put(replace(attempt(Lost(1.0, DOUBT), name="kb-2"), number=2)),
     )
@@ -149,7 +149,12 @@ async def test_known_is_by_job_in_order(state: State) -> None:
         "a": [(1, Phase.LANDED), (2, Phase.LOST), (3, Phase.FAILED)],
         "b": [(1, Phase.OPEN)],
     }
-    assert [one.failure_kind for one in known["a"]] == [None, "provider", "provider"]
+    failures = [(one.failure_kind, one.failure_message, one.is_unexplained) for one in known["a"]]
+    assert failures == [
+        (None, None, False),
+        ("provider", "said so", False),
+        ("provider", "no", True),
+    ]
     expected = (mine.fingerprint, Phase.LANDED, "8", None, "videos/a.mp4", 9, 0.21, 3.0)
     assert known["a"][0] == Known("kb-1", "a", 1, *expected)
 
@@ -268,6 +273,20 @@ async def test_owner_of_is_the_attempt_with_the_task(state: State) -> None:
     await state.commit(Put(attempt(Failed(SAID, 2.0, PaidTask("8", 1.0)))))
     assert await state.owner_of("8") == "kb-1"
     assert await state.owner_of("9") is None
+
+
+async def test_newest_task_of_is_the_accounts(state: State) -> None:
+    def made(number: int, at: float | None, account: Account = ACCOUNT) -> Put:
+        reached = Intended(9.0) if at is None else Failed(SAID, 9.0, PaidTask(f"8{number}", at))
+        name = f"kb-{number}"
+        return Put(replace(attempt(reached, name=name, job_id=name), account=account))
+
+    assert await state.newest_task_of(ACCOUNT) is None
+    other = replace(ACCOUNT, key_hash="another")
+    await state.commit(made(1, 5.0), made(2, 7.0), made(3, 6.0), made(4, None), made(5, 8.0, other))
+    newest = await state.newest_task_of(ACCOUNT)
+    assert newest is not None
+    assert newest.external_task_id == "kb-2"
 
 
 async def test_proof_belongs_to_address_and_key(state: State) -> None:

@@ -12,8 +12,8 @@ from fake_provider import video
 from scripted import SAID, Body, Raises, Stages, attempt, found, generated, play
 
 from batch.attempt import Attempt
+from batch.provider.answers import TaskStatus
 from batch.provider.protocol import BrokenFetchError, ExpiredLinkError
-from batch.provider.wire import TaskStatus
 
 VIDEO = video("8", 6000)
 SIZE = len(VIDEO)

@@ -1,4 +1,4 @@
-"""A bug report can be pasted anywhere: it says what happened, and holds no secret."""
+"""A bug report can be pasted anywhere: it tells what happened, and no secret."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from batch.cli.bug_report import write_bug_report
 from batch.cli.main import main
 from batch.errors import ExitCode
-from batch.settings import Settings
+from batch.key import Secret
 
 
-def test_report_redacts_keys_and_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_holds_no_key_and_no_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMETAPI_KEY", "a-key-of-somebody")
     where = Path(
         write_bug_report("boom a-key-of-somebody sk-abcdefgh https://cdn.example/v.mp4?sig=1")
@@ -26,21 +26,39 @@ def test_report_redacts_keys_and_signatures(monkeypatch: pytest.MonkeyPatch) -> 
         assert secret not in text
 
 
-def test_report_redacts_key_from_env_file(
+def test_short_value_of_a_secret_variable_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYTIMEOUT", "1")
+    report = Path(write_bug_report('File "a.py", line 11'))
+    assert "line 11" in report.read_text(encoding="utf-8")
+    report.unlink()
+
+
+def test_report_holds_no_credentials_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://joe:proxy/password@proxy.example:3128")
+    secrets = ("proxy/password", "joepassword", "opaque.token", "eyJhbGci.eyJzdWIi.c2ln", "0a1b2c")
+    text = (
+        "proxy/password http://joe:joepassword@proxy Bearer opaque.token {} X-Amz-Signature=0a1b2c"
+    )
+    report = Path(write_bug_report(text.format(secrets[3])))
+    shown = report.read_text(encoding="utf-8")
+    report.unlink()
+    assert [secret for secret in secrets if secret in shown] == []
+
+
+def test_key_from_an_env_file_is_in_no_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole way: the command reads the file, meets a bug, and writes its report."""
+    """The whole way: the command reads the file, crashes, and writes its report."""
     (tmp_path / ".env").write_text("COMETAPI_KEY=filekey/read/0123456789\n")
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\njobs:\n- {id: a, prompt: b}\n")
-    output_dir = tmp_path / "out"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def fall(settings: Settings) -> str:
-        raise RuntimeError(f"boom {settings.api_key.reveal()}")
+    def fall(secret: Secret) -> str:
+        raise RuntimeError(f"boom {secret.reveal()}")
 
     monkeypatch.setattr("batch.cli.commands.run.require_key", fall)
-    where = ["--env-file", str(tmp_path / ".env"), "--output-dir", str(output_dir)]
+    where = ["--env-file", str(tmp_path / ".env"), "--output-dir", str(tmp_path / "out")]
     assert main(["run", str(manifest), *where]) == ExitCode.BUG
     (report,) = tmp_path.glob("kling-batch-bug-*.txt")
     text = report.read_text(encoding="utf-8") + capsys.readouterr().err

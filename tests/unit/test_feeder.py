@@ -1,71 +1,38 @@
-"""The runner: what is done already is not paid for again, and what is open counts as open."""
+"""The feeder: what is done already is not paid for again, and what is open counts as open."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch.output.changes import Put, Row
 from fake_provider import video
-from scripted import (
-    ACCOUNT,
-    NOT_FOUND,
-    SAID,
-    URL,
-    Body,
-    Stages,
-    found,
-    generated,
-    landed,
-    opened,
-    play,
-)
+from sample_jobs import VIDEO, feed, job, planned, tried
+from scripted import NOT_FOUND, SAID, Body, Stages, found, generated, landed, opened, play
 from virtual_time import EPOCH
 
-from batch.errors import ExitCode, StateError
-from batch.events import Adopted, Event
-from batch.job import (
+from batch.attempt import (
     Attempt,
+    Doubt,
     Failed,
-    Failure,
-    FailureKind,
     Intended,
-    Job,
-    Landed,
     Lost,
+    PaidTask,
+    Phase,
     TimedOut,
     Unconfirmed,
-    canonical_request,
-    fingerprint,
 )
-from batch.plan import Action, Plan, Policy, make_plan
+from batch.errors import ExitCode, StateError
+from batch.events import Adopted, Event, Resumed, Stopping
+from batch.job import Failure, FailureKind
+from batch.output.state import AddRow, Change, Put
+from batch.plan import Action
 from batch.provider.answers import Created, Found, Refused, Task, TaskStatus
+from batch.run.gate import ARRIVES_WITHIN_S
 from batch.run.stop import StopReason
 
-VIDEO = video("8", 5000)
 DONE = Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8"))
-
-
-def job(job_id: str = "a", prompt: str = "a cat") -> Job:
-    request = canonical_request({"prompt": prompt, "duration": "5", "aspect_ratio": "1:1"})
-    return Job(job_id, request, fingerprint(request, None))
-
-
-def tried(state: Any, of: Job, name: str, number: int = 1) -> Attempt:
-    return Attempt(
-        name, of.id, of.fingerprint, number, of.request, state, base_url=URL, account=ACCOUNT
-    )
-
-
-def planned(stages: Stages, jobs: list[Job], **policy: Any) -> Plan:
-    return make_plan(
-        jobs,
-        stages.store.known(),
-        policy=Policy(**policy),
-        is_present=stages.folder.is_present,
-        price=lambda _job: (0.21, True),
-    )
 
 
 def put_video(root: Path, file: str) -> None:
@@ -74,81 +41,79 @@ def put_video(root: Path, file: str) -> None:
     path.write_bytes(VIDEO)
 
 
-@pytest.mark.parametrize("former", [opened("7"), TimedOut("7", EPOCH, EPOCH), generated("7")])
-def test_a_finished_job_is_not_paid_for_again_while_a_former_version_is_collected(
-    tmp_path: Path, former: Any
-) -> None:
+@pytest.mark.parametrize(
+    "former", [opened("7"), TimedOut(PaidTask("7", EPOCH), EPOCH), generated("7")]
+)
+def test_a_former_version_is_collected_without_payment(tmp_path: Path, former: Any) -> None:
     """The former version's task comes home, and that is all there is to do."""
 
-    async def story(stages: Stages) -> tuple[int, type]:
+    async def story(stages: Stages) -> tuple[int, str | None]:
         before, now = job(prompt="a dog"), job()
         put_video(tmp_path, "videos/a.mp4")
         made = landed("8", "videos/a.mp4", len(VIDEO))
-        await stages.journal.commit(Put(tried(former, before, "kb-0")))
-        await stages.journal.commit(Put(tried(made, now, "kb-1", 2)))
+        await stages.state.commit(Put(tried(former, before, "kb-0")))
+        await stages.state.commit(Put(tried(made, now, "kb-1", 2)))
         stages.api.queries = [Found(Task("7", TaskStatus.SUCCEEDED, "https://cdn/7"))]
         stages.api.fetches = [Body([video("7", 5000)], total=len(video("7", 5000)))]
-        plan = planned(stages, [now])
+        plan = await planned(stages, [now])
         assert set(plan.counts) == {Action.UNCHANGED}
-        await stages.runner().run(plan)
-        return stages.api.count("submit"), type(stages.store.attempt("kb-0").state)
+        await stages.feeder.feed(plan.decisions)
+        return stages.api.count("submit"), stages.phase_of("kb-0")
 
-    assert play(tmp_path, story) == (0, Landed)
+    assert play(tmp_path, story) == (0, "Landed")
     assert (tmp_path / "videos/a.mp4").read_bytes() == VIDEO
 
 
-def test_what_is_open_already_takes_its_slots_first(tmp_path: Path) -> None:
+def test_open_tasks_take_their_slots_first(tmp_path: Path) -> None:
     """A new task waits for a slot, though the manifest names its job first."""
 
     async def story(stages: Stages) -> list[tuple[float, str, str]]:
         old, new = job("old"), job("new")
-        await stages.journal.commit(Put(tried(opened("7"), old, "kb-0")))
+        await stages.state.commit(Put(tried(opened("7"), old, "kb-0")))
         pending = Found(Task("7", TaskStatus.PROCESSING))
         stages.api.queries = [pending, pending, Found(Task("7", TaskStatus.FAILED, message="x"))]
         stages.api.submits = [Refused(SAID)]
-        await stages.runner(max_attempts=1).run(planned(stages, [new, old]))
+        await feed(stages, new, old)
         return stages.api.calls
 
-    calls = play(tmp_path, story, max_in_flight=1, proved_at=EPOCH)
+    calls = play(tmp_path, story, max_in_flight=1, max_attempts=1, proved_at=EPOCH)
     kinds = [kind for _, kind, _ in calls]
     assert kinds == ["query", "query", "query", "submit"]
 
 
-def test_requests_sent_again_keep_to_the_slots(tmp_path: Path) -> None:
+def test_repeated_requests_keep_to_the_slots(tmp_path: Path) -> None:
     """Ten lost answers that prove to be absent do not go out all at once."""
 
     async def story(stages: Stages) -> int:
         jobs = [job(f"j{number}") for number in range(10)]
         for number, lost in enumerate(jobs):
-            await stages.journal.commit(Put(tried(Lost(1.0, SAID), lost, f"kb-{number}")))
+            await stages.state.commit(Put(tried(Lost(1.0, Doubt(SAID)), lost, f"kb-{number}")))
         stages.api.submits = [Created(Task(f"8{n}", TaskStatus.SUBMITTED)) for n in range(10)]
         stages.api.queries = [NOT_FOUND]
         most = 0
 
         async def count() -> None:
             nonlocal most
-            states = [type(found.state).__name__ for found in stages.store.attempts()]
+            states = [found.phase.value for found in stages.state.attempts.values()]
             most = max(most, states.count("Open"))
 
         stages.api.on_submit = count
-        await stages.runner().run(planned(stages, jobs))
+        await feed(stages, *jobs)
         return most
 
     most = play(tmp_path, story, max_in_flight=2, proved_at=EPOCH, task_timeout_s=60.0)
     assert most < 2, "with the one that goes out now there are never more than two"
 
 
-def test_a_failed_task_is_tried_anew_and_no_more_than_allowed(tmp_path: Path) -> None:
+def test_a_failed_task_is_retried_as_allowed(tmp_path: Path) -> None:
     async def story(stages: Stages) -> tuple[int, ExitCode, Any]:
         stages.api.submits = [Created(Task(f"8{n}", TaskStatus.SUBMITTED)) for n in range(9)]
         stages.api.queries = [
             Found(Task(f"8{n}", TaskStatus.FAILED, message="generation error")) for n in range(3)
         ]
-        plan = planned(stages, [job()])
-        runner = stages.runner(max_attempts=3)
-        await runner.run(plan)
-        (*_, last) = stages.store.attempts()
-        return stages.api.count("submit"), runner.exit_code(plan), last
+        plan = await feed(stages, job())
+        (*_, last) = stages.state.attempts.values()
+        return stages.api.count("submit"), stages.counts.exit_code(plan, stages.stop), last
 
     sent, exit_code, last = play(tmp_path, story, proved_at=EPOCH)
     assert sent == 3
@@ -156,36 +121,46 @@ def test_a_failed_task_is_tried_anew_and_no_more_than_allowed(tmp_path: Path) ->
     assert (last.number, last.external_task_id) == (3, "kb-102"), "every attempt has its own id"
 
 
-def test_moderation_is_never_tried_anew(tmp_path: Path) -> None:
+def test_a_moderated_task_is_never_retried(tmp_path: Path) -> None:
     async def story(stages: Stages) -> int:
         stages.api.submits = [Created(Task("8", TaskStatus.SUBMITTED))]
         message = "Failure to pass the risk control system"
         stages.api.queries = [Found(Task("8", TaskStatus.FAILED, message=message))]
-        await stages.runner(max_attempts=3).run(planned(stages, [job()]))
+        await feed(stages, job())
         return stages.api.count("submit")
 
     assert play(tmp_path, story, proved_at=EPOCH) == 1
 
 
-def test_the_budget_stops_before_it_is_exceeded(tmp_path: Path) -> None:
-    async def story(stages: Stages) -> tuple[int, ExitCode, list[str]]:
+@pytest.mark.parametrize(
+    ("costs", "left"),
+    [([0.21] * 5, ["j2", "j3", "j4"]), ([0.3, 0.9, 0.2], ["j1"])],
+    ids=["equal", "a cheaper one behind a dear one"],
+)
+def test_the_budget_is_never_exceeded(tmp_path: Path, costs: list[float], left: list[str]) -> None:
+    """What it does not cover is left, job by job."""
+
+    async def story(stages: Stages) -> tuple[int, ExitCode, list[str], int]:
         stages.api.submits = [Created(Task(str(n), TaskStatus.SUBMITTED)) for n in range(9)]
         stages.api.queries = [NOT_FOUND]
-        plan = planned(stages, [job(f"j{number}") for number in range(5)])
-        runner = stages.runner(budget_usd=0.5)
-        await runner.run(plan)
-        return stages.api.count("submit"), runner.exit_code(plan), sorted(runner.tally.left)
+        plan = await planned(stages, [job(f"j{number}") for number in range(len(costs))])
+        priced = zip(plan.decisions, costs, strict=True)
+        await stages.feeder.feed([replace(one, cost_usd=cost) for one, cost in priced])
+        told = sum(isinstance(event, Stopping) for event in stages.events)
+        assert not stages.stop.feeding.is_set()
+        exit_code = stages.counts.exit_code(plan, stages.stop)
+        return stages.api.count("submit"), exit_code, sorted(stages.counts.left), told
 
-    sent, exit_code, left = play(tmp_path, story, task_timeout_s=60.0, proved_at=EPOCH)
-    assert (sent, exit_code, left) == (2, ExitCode.LIMIT, ["j2", "j3", "j4"])
+    reached = play(tmp_path, story, task_timeout_s=60.0, proved_at=EPOCH, budget_usd=0.5)
+    assert reached == (len(costs) - len(left), ExitCode.LIMIT, left, 1)
 
 
-def test_what_is_unconfirmed_is_looked_for_again_at_the_end_of_the_run(tmp_path: Path) -> None:
+def test_an_unconfirmed_job_is_settled_at_the_end(tmp_path: Path) -> None:
     """Look-up may prove itself in the course of a run; then what was doubtful can be told."""
 
     async def story(stages: Stages) -> tuple[int, list[str]]:
         doubtful, other = job("doubtful"), job("other")
-        await stages.journal.commit(Put(tried(Unconfirmed(1.0, SAID), doubtful, "kb-0")))
+        await stages.state.commit(Put(tried(Unconfirmed(1.0, Doubt(SAID)), doubtful, "kb-0")))
         stages.api.submits = [
             Created(Task("8", TaskStatus.SUBMITTED)),
             Created(Task("9", TaskStatus.SUBMITTED)),
@@ -200,49 +175,46 @@ def test_what_is_unconfirmed_is_looked_for_again_at_the_end_of_the_run(tmp_path:
             return NOT_FOUND
 
         stages.api.query = query  # type: ignore[method-assign]
-        await stages.runner(max_attempts=1).run(planned(stages, [doubtful, other]))
-        states = [type(found.state).__name__ for found in stages.store.attempts()]
+        await feed(stages, doubtful, other)
+        states = [found.phase.value for found in stages.state.attempts.values()]
         return stages.api.count("submit"), states
 
-    sent, states = play(tmp_path, story, settle_time_s=5.0)
+    sent, states = play(tmp_path, story, settle_time_s=5.0, max_attempts=1)
     assert sent == 2, "the other, and then the doubtful one, which is surely absent"
     assert states == ["Failed", "Failed"]
 
 
-def test_a_bug_in_one_job_does_not_lose_the_others(tmp_path: Path) -> None:
+def test_a_bug_in_one_job_spares_the_others(tmp_path: Path) -> None:
     """It ends the feeding; what is paid for is collected, and the exit code says what happened."""
 
     async def story(stages: Stages) -> tuple[ExitCode, str | None]:
         old = job("old")
-        await stages.journal.commit(Put(tried(generated("8"), old, "kb-0")))
-        stages.api.submits = [None, RuntimeError]
+        await stages.state.commit(Put(tried(generated("8"), old, "kb-0")))
         stages.api.queries, stages.api.fetches = [DONE], [Body([VIDEO], total=len(VIDEO))]
 
         async def fail() -> None:
             raise RuntimeError("a bug")
 
         stages.api.on_submit = fail
-        plan = planned(stages, [job("new"), old])
-        runner = stages.runner()
-        await runner.run(plan)
-        assert "RuntimeError: a bug" in runner.tally.bugs[0]
-        return runner.exit_code(plan), stages.state_of("kb-0")
+        plan = await feed(stages, job("new"), old)
+        assert "RuntimeError: a bug" in stages.counts.bugs[0]
+        return stages.counts.exit_code(plan, stages.stop), stages.phase_of("kb-0")
 
     assert play(tmp_path, story) == (ExitCode.BUG, "Landed")
 
 
-def test_a_former_video_is_on_record_where_it_was_moved(tmp_path: Path) -> None:
+def test_a_former_videos_new_place_is_recorded(tmp_path: Path) -> None:
     async def story(stages: Stages) -> list[str]:
         before, now = job(prompt="a dog"), job()
         put_video(tmp_path, "videos/a.mp4")
         made = landed("7", "videos/a.mp4", len(VIDEO))
-        await stages.journal.commit(Put(tried(made, before, "kb-0")))
-        await stages.journal.commit(Put(tried(generated("9"), now, "kb-1", 2)))
+        await stages.state.commit(Put(tried(made, before, "kb-0")))
+        await stages.state.commit(Put(tried(generated("9"), now, "kb-1", 2)))
         fresh = video("9", 5000)
         stages.api.queries = [Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/9"))]
         stages.api.fetches = [Body([fresh], total=len(fresh))]
-        await stages.runner().run(planned(stages, [now]))
-        return [found.state.file for found in stages.store.attempts()]  # type: ignore[union-attr]
+        await feed(stages, now)
+        return [found.state.file for found in stages.state.attempts.values()]  # type: ignore[union-attr]
 
     former, current = play(tmp_path, story)
     assert current == "videos/a.mp4"
@@ -250,13 +222,14 @@ def test_a_former_video_is_on_record_where_it_was_moved(tmp_path: Path) -> None:
     assert (tmp_path / current).read_bytes() == video("9", 5000)
 
 
-def test_a_landing_that_died_before_its_commit_does_not_pass_for_the_former_video(
+def test_an_uncommitted_landing_is_not_the_former_video(
     tmp_path: Path,
 ) -> None:
     """The new video is in place, the state does not know it yet, and the person goes back.
 
     Both have the same size. What is at the final name is not what the manifest asks for now.
     """
+    known: dict[str, Attempt] = {}
 
     async def story(stages: Stages) -> None:
         before, now = job(prompt="a dog"), job()
@@ -264,23 +237,25 @@ def test_a_landing_that_died_before_its_commit_does_not_pass_for_the_former_vide
         assert len(fresh) == len(VIDEO)
         put_video(tmp_path, "videos/a.mp4")
         made = landed("8", "videos/a.mp4", len(VIDEO))
-        await stages.journal.commit(Put(tried(made, before, "kb-0")))
-        await stages.journal.commit(Put(tried(generated("9"), now, "kb-1", 2)))
+        await stages.state.commit(Put(tried(made, before, "kb-0")))
+        await stages.state.commit(Put(tried(generated("9"), now, "kb-1", 2)))
         stages.api.queries = [Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/9"))]
         stages.api.fetches = [Body([fresh], total=len(fresh))]
-        plan, runner = planned(stages, [now]), stages.runner()
-        write = stages.journal._attempt
+        commit = stages.state.commit
 
-        def dies_with_the_row(entries: list[Any]) -> Exception | None:
-            has_row = any(isinstance(item, Row) for entry in entries for item in entry.changes)
-            return StateError("the end") if has_row else write(entries)
+        async def dies_with_the_row(*changes: Change) -> None:
+            if any(isinstance(change, AddRow) for change in changes):
+                raise StateError("the end")
+            await commit(*changes)
 
-        stages.journal._attempt = dies_with_the_row  # type: ignore[method-assign]
+        stages.state.commit = dies_with_the_row  # type: ignore[method-assign]
         with pytest.raises(StateError):
-            await runner.run(plan)
+            await feed(stages, now)
         assert (tmp_path / "videos/a.mp4").read_bytes() == fresh, "it had landed"
+        known.update(stages.state.attempts)
 
     async def next_night(stages: Stages) -> None:
+        stages.state.attempts.update(known)
         before = job(prompt="a dog")
         stages.api.queries = [
             Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/9")),
@@ -288,7 +263,7 @@ def test_a_landing_that_died_before_its_commit_does_not_pass_for_the_former_vide
         ]
         fresh = video("9", len(VIDEO))
         stages.api.fetches = [Body([fresh], total=len(fresh)), Body([VIDEO], total=len(VIDEO))]
-        await stages.runner().run(planned(stages, [before]))
+        await feed(stages, before)
 
     play(tmp_path, story)
     play(tmp_path, next_night)
@@ -300,10 +275,9 @@ REFUSED_NOW = Failed(Failure(FailureKind.INVALID_REQUEST, "bad value", "1200", 4
 
 def test_a_resting_job_is_left_alone(tmp_path: Path) -> None:
     async def story(stages: Stages) -> tuple[int, ExitCode]:
-        await stages.journal.commit(Put(tried(REFUSED_NOW, job(), "kb-0")))
-        plan, runner = planned(stages, [job()]), stages.runner()
-        await runner.run(plan)
-        return len(stages.api.calls), runner.exit_code(plan)
+        await stages.state.commit(Put(tried(REFUSED_NOW, job(), "kb-0")))
+        plan = await feed(stages, job())
+        return len(stages.api.calls), stages.counts.exit_code(plan, stages.stop)
 
     assert play(tmp_path, story) == (0, ExitCode.JOBS_FAILED)
 
@@ -312,45 +286,67 @@ def test_attempts_are_numbered_without_gaps(tmp_path: Path) -> None:
     """Also when the one that failed was begun by an earlier run."""
 
     async def story(stages: Stages) -> list[int]:
-        await stages.journal.commit(Put(tried(opened("8"), job(), "kb-0")))
+        await stages.state.commit(Put(tried(opened("8"), job(), "kb-0")))
         stages.api.queries = [
             Found(Task("8", TaskStatus.FAILED, message="generation error")),
             Found(Task("9", TaskStatus.FAILED, message="generation error")),
         ]
         stages.api.submits = [Created(Task("9", TaskStatus.SUBMITTED))]
-        await stages.runner(max_attempts=2).run(planned(stages, [job()]))
-        return [found.number for found in stages.store.attempts()]
+        await feed(stages, job())
+        return [found.number for found in stages.state.attempts.values()]
 
-    assert play(tmp_path, story, proved_at=EPOCH) == [1, 2]
+    assert play(tmp_path, story, proved_at=EPOCH, max_attempts=2) == [1, 2]
 
 
-@pytest.mark.parametrize("state", [Lost(EPOCH, SAID), Intended(EPOCH), Unconfirmed(EPOCH, SAID)])
-def test_a_task_found_for_an_answer_lost_in_an_earlier_run_is_told_of(
-    tmp_path: Path, state: Any
-) -> None:
-    """Whoever watches the run sees where the paid task came from."""
+@pytest.mark.parametrize(
+    "state", [Lost(EPOCH, Doubt(SAID)), Intended(EPOCH), Unconfirmed(EPOCH, Doubt(SAID))]
+)
+def test_a_task_of_an_earlier_run_is_adopted(tmp_path: Path, state: Any) -> None:
+    """The person who watches the run sees where the paid task came from."""
 
     async def story(stages: Stages) -> list[Event]:
-        lost = job()
-        await stages.journal.commit(Put(tried(state, lost, "kb-0")))
+        await stages.state.commit(Put(tried(state, job())))
         stages.api.queries = [found(), DONE]
         stages.api.fetches = [Body([VIDEO], total=len(VIDEO))]
-        await stages.runner().run(planned(stages, [lost]))
-        return [event for event in stages.events if isinstance(event, Adopted)]
+        await feed(stages, job())
+        return [event for event in stages.events if isinstance(event, Adopted | Resumed)]
 
-    assert play(tmp_path, story) == [Adopted("a", "8", "kb-0")]
+    phase = Phase(type(state).__name__)
+    assert play(tmp_path, story) == [
+        Resumed("a", phase, None),
+        Adopted("a", "8", "kb-0", is_new=False),
+    ]
 
 
-def test_a_job_with_two_open_tasks_holds_two_slots(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("age_s", "waited_s"), [(0.0, ARRIVES_WITHIN_S), (1000.0, 0.5)])
+@pytest.mark.parametrize("phase", [Phase.INTENDED, Phase.LOST])
+def test_a_young_intent_is_not_soon_absent(
+    tmp_path: Path, phase: Phase, age_s: float, waited_s: float
+) -> None:
+    """The run that intended it may be asleep, not dead; then it is sent again, as it is absent."""
+    since = EPOCH - age_s
+    state = Intended(since) if phase is Phase.INTENDED else Lost(since, Doubt(SAID))
+
+    async def story(stages: Stages) -> list[float]:
+        await stages.state.commit(Put(tried(state, job())))
+        stages.api.queries, stages.api.submits = [NOT_FOUND], [Refused(SAID)]
+        await feed(stages, job())
+        return stages.api.times("submit")
+
+    (sent_at,) = play(tmp_path, story, proved_at=EPOCH, settle_time_s=0.5)
+    assert sent_at == pytest.approx(waited_s, abs=0.2)
+
+
+def test_a_job_with_two_tasks_holds_two_slots(tmp_path: Path) -> None:
     """Its former version is collected first; both count at the provider."""
 
     async def story(stages: Stages) -> int:
         before, now, new = job(prompt="a dog"), job(), job("new")
-        await stages.journal.commit(Put(tried(opened("7"), before, "kb-0")))
-        await stages.journal.commit(Put(tried(opened("8"), now, "kb-1", 2)))
+        await stages.state.commit(Put(tried(opened("7"), before, "kb-0")))
+        await stages.state.commit(Put(tried(opened("8"), now, "kb-1", 2)))
         stages.api.queries = [Found(Task("7", TaskStatus.PROCESSING))]
         stages.loop.call_later(60.0, stages.stop.ask, StopReason.DEADLINE, "it is time")
-        await stages.runner().run(planned(stages, [now, new]))
+        await feed(stages, now, new)
         return stages.api.count("submit")
 
     assert play(tmp_path, story, max_in_flight=2, proved_at=EPOCH) == 0
@@ -359,26 +355,51 @@ def test_a_job_with_two_open_tasks_holds_two_slots(tmp_path: Path) -> None:
 def test_a_plan_says_what_a_resubmission_may_cost(tmp_path: Path) -> None:
     async def story(stages: Stages) -> tuple[float, float]:
         wanted = job()
-        await stages.journal.commit(Put(tried(Unconfirmed(EPOCH, SAID), wanted, "kb-0")))
-        asked = planned(stages, [wanted], resubmit_unconfirmed=True)
+        await stages.state.commit(Put(tried(Unconfirmed(EPOCH, Doubt(SAID)), wanted, "kb-0")))
+        asked = await planned(stages, [wanted], resubmit_unconfirmed=True)
         assert asked.counts == {Action.RESUBMIT: 1}
-        return asked.cost_usd, planned(stages, [wanted]).cost_usd
+        return asked.cost_usd, (await planned(stages, [wanted])).cost_usd
 
     assert play(tmp_path, story) == (0.21, 0.0)
 
 
-def test_a_bug_while_a_former_version_is_collected_keeps_no_slot(tmp_path: Path) -> None:
+def test_a_bug_while_collecting_keeps_no_slot(tmp_path: Path) -> None:
     """A slot that is never given back would have the run wait for it for ever."""
 
     async def story(stages: Stages) -> Any:
         before, now = job(prompt="a dog"), job()
-        await stages.journal.commit(Put(tried(opened("7"), before, "kb-0")))
-        await stages.journal.commit(Put(tried(opened("8"), now, "kb-1", 2)))
+        await stages.state.commit(Put(tried(opened("7"), before, "kb-0")))
+        await stages.state.commit(Put(tried(opened("8"), now, "kb-1", 2)))
         stages.api.queries = []  # asking is an IndexError
-        runner = stages.runner()
-        await runner.run(planned(stages, [now]))
-        return runner.tally.bugs, stages.slots.in_use
+        await feed(stages, now)
+        return stages.counts.bugs, stages.run.gate.slots.in_use
 
     bugs, in_use = play(tmp_path, story, proved_at=EPOCH)
     assert bugs
     assert in_use == 0
+
+
+def test_an_unexplained_failure_is_retried_once(tmp_path: Path) -> None:
+    """Not in the run that saw it; once in a later one; and then it rests."""
+    known: dict[str, Attempt] = {}
+
+    async def run(stages: Stages) -> tuple[int, ExitCode, Action]:
+        stages.state.attempts.update(known)
+        number = len(known)
+        stages.api.submits = [Created(Task(f"8{number}", TaskStatus.SUBMITTED))]
+        failed = Task(f"8{number}", TaskStatus.FAILED, message="model declined")
+        stages.api.queries = [Found(failed)]
+        plan = await feed(stages, job())
+        for attempt in stages.state.attempts.values():
+            known[f"kb-{attempt.number}"] = replace(
+                attempt, external_task_id=f"kb-{attempt.number}"
+            )
+        (action,) = plan.counts
+        return stages.api.count("submit"), stages.counts.exit_code(plan, stages.stop), action
+
+    runs = [play(tmp_path, run, proved_at=EPOCH) for _ in range(3)]
+    assert runs == [
+        (1, ExitCode.JOBS_FAILED, Action.NEW),
+        (1, ExitCode.JOBS_FAILED, Action.RETRY),
+        (0, ExitCode.JOBS_FAILED, Action.RESTING),
+    ]

@@ -12,7 +12,7 @@ from scripted import ACCOUNT, NO_ANSWER, NOT_FOUND, SAID, attempt, found, genera
 
 from batch.attempt import Failed, Generated, Landed
 from batch.job import Failure, FailureKind
-from batch.provider.wire import Found, NotFound, Task, TaskStatus, Unavailable
+from batch.provider.answers import Found, NotFound, Task, TaskStatus, Unavailable
 from batch.run.fetch import LINK_TRIES, RETRY_BASE_S
 
 GONE = NotFound(Failure(FailureKind.PROVIDER, "no such task", "1203", 404, "r-9"))

@@ -1,18 +1,29 @@
-"""The door for what is paid for: the rate is exact, and the slots find what the provider takes."""
+"""The gate: the rate is exact, the slots find what the provider takes, an intent is on disk."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
-from virtual_time import VirtualClock, VirtualLoop, VirtualWindow, run
+from scripted import SAID, Stages, attempt, play
+from virtual_time import EPOCH, VirtualClock, VirtualLoop, VirtualWindow, run
 
+from batch.attempt import Doubt, Intended
 from batch.manifest.limits import Rate
-from batch.run.gate import Pacer, Slots, window_guard
+from batch.run.gate import (
+    ARRIVES_WITHIN_S,
+    SEND_WITHIN_S,
+    Pacer,
+    Slots,
+    still_on_its_way,
+    window_guard,
+)
 from batch.run.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
+from batch.run.stop import StopReason
 from batch.waker import Waker
 
 HOUR_S = 3600.0
@@ -283,3 +294,42 @@ def test_a_cap_below_the_ceiling_is_used(cap: int) -> None:
     assert len(refused_at) - later <= 9
     assert later / (hours - 1) <= 4
     assert looks <= 10
+
+
+# -- the intent
+
+
+@pytest.mark.parametrize("doubt", [None, Doubt(SAID, on_request=True)])
+def test_the_intent_is_committed_at_its_turn(tmp_path: Path, doubt: Doubt | None) -> None:
+    """Not before it, or it would be too old to be sent; with the doubt that there is."""
+
+    async def story(stages: Stages) -> tuple[Any, Any, float]:
+        ticket = await stages.enter()
+        stages.run.gate.pacer.pause(60.0)
+        intended = await ticket.intend(attempt(Intended(1.0, doubt)))
+        left_s = ticket.not_after - stages.clock.monotonic()
+        return intended, stages.state.attempts["kb-1"], left_s
+
+    intended, on_disk, left_s = play(tmp_path, story)
+    assert intended == on_disk
+    assert intended.state == Intended(pytest.approx(EPOCH + 60.0, abs=0.1), doubt)
+    assert left_s == pytest.approx(SEND_WITHIN_S, abs=0.1)
+
+
+def test_a_stop_before_the_turn_leaves_no_intent(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> tuple[Any, list[Any]]:
+        ticket = await stages.enter()
+        stages.run.gate.pacer.pause(60.0)
+        stages.loop.call_later(5.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
+        return await ticket.intend(attempt()), stages.state.commits
+
+    assert play(tmp_path, story) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("age_s", "share"), [(0.0, 1.0), (ARRIVES_WITHIN_S / 4, 0.75), (9e9, 0.0), (-50.0, 1.0)]
+)
+def test_a_request_is_on_its_way_for_seconds(age_s: float, share: float) -> None:
+    """A clock that was set back makes it no longer."""
+    assert still_on_its_way(100.0, 100.0 + age_s) == pytest.approx(share * ARRIVES_WITHIN_S)
+    assert ARRIVES_WITHIN_S > SEND_WITHIN_S

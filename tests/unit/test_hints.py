@@ -12,8 +12,8 @@ from scripted import NOT_FOUND, SAID, Stages, attempt, found, play
 
 from batch.attempt import Doubt, Lost, Open, Unconfirmed
 from batch.callbacks.hints import PROVED_BY, STRETCH, Hint, Hints, hash_token, new_token
-from batch.clock import sleep
-from batch.provider.wire import Found, Task, TaskStatus
+from batch.provider.answers import Found, Task, TaskStatus
+from batch.waker import sleep
 
 
 def test_tokens_cannot_be_guessed() -> None:

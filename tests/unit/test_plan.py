@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from batch.job import FailureKind, Job, canonical_request, fingerprint
+from batch.attempt import Known, Phase
+from batch.job import Failure, FailureKind, Job, canonical_request, fingerprint
 from batch.plan import (
     PAYING,
     Action,
@@ -16,21 +16,8 @@ from batch.plan import (
     Policy,
     is_selected,
     make_plan,
+    passes,
 )
-
-
-@dataclass(frozen=True)
-class Tried:
-    """An attempt as the store tells of it."""
-
-    external_task_id: str
-    fingerprint: str
-    state: str
-    number: int = 1
-    task_id: str | None = None
-    failure_kind: str | None = None
-    file: str | None = None
-    bytes: int | None = None
 
 
 def job(prompt: str = "a cat", job_id: str = "a", tags: tuple[str, ...] = ()) -> Job:
@@ -39,20 +26,29 @@ def job(prompt: str = "a cat", job_id: str = "a", tags: tuple[str, ...] = ()) ->
 
 
 NOW, BEFORE = job().fingerprint, job("a dog").fingerprint
-OPEN_STATES = ["Intended", "Lost", "Open", "TimedOut", "Unconfirmed"]
+COLLECTABLE = [phase for phase in Phase if not phase.is_finished]
 
 
-def landed(of: str = NOW, **how: Any) -> Tried:
-    return Tried("kb-1", of, "Landed", task_id="8", file="videos/a.mp4", bytes=9, **how)
+def tried(
+    of: str, phase: Phase, *, number: int = 1, task_id: str | None = None, **what: Any
+) -> Known:
+    fields = dict.fromkeys(("failure_kind", "file", "bytes", "cost_usd", "landed_at"))
+    names = (f"kb-{number}", "a", number, of, phase, task_id)
+    return Known(*names, **{**fields, **what})
 
 
-def failed(kind: FailureKind, *, paid: bool = True, number: int = 1) -> Tried:
+def landed(of: str = NOW, *, file: str = "videos/a.mp4", number: int = 1) -> Known:
+    return tried(of, Phase.LANDED, number=number, task_id=f"8{number}", file=file, bytes=9)
+
+
+def failed(kind: FailureKind, *, paid: bool = True, number: int = 1, **what: Any) -> Known:
     task_id = f"8{number}" if paid else None
-    return Tried(f"kb-{number}", NOW, "Failed", number, task_id, kind.value)
+    what["failure_kind"] = kind.value
+    return tried(NOW, Phase.FAILED, number=number, task_id=task_id, **what)
 
 
 def planned(
-    *attempts: Tried, present: bool = True, jobs: list[Job] | None = None, **policy: Any
+    *attempts: Known, present: bool = True, jobs: list[Job] | None = None, **policy: Any
 ) -> Plan:
     known = {"a": list(attempts)} if attempts else {}
     return make_plan(
@@ -64,13 +60,13 @@ def planned(
     )
 
 
-def decided(*attempts: Tried, **how: Any) -> Decision | None:
+def decided(*attempts: Known, **how: Any) -> Decision | None:
     decisions = planned(*attempts, **how).decisions
     assert len(decisions) <= 1
     return decisions[0] if decisions else None
 
 
-def action(*attempts: Tried, **how: Any) -> Action:
+def action(*attempts: Known, **how: Any) -> Action:
     (only,) = planned(*attempts, **how).counts
     return only
 
@@ -87,7 +83,7 @@ def test_what_is_there_is_unchanged() -> None:
     assert decided(landed()) is None
 
 
-def test_a_missing_file_is_fetched_and_not_paid_for() -> None:
+def test_a_missing_file_is_fetched_without_payment() -> None:
     decision = decided(landed(), present=False)
     assert decision is not None
     assert (decision.action, decision.attempt) == (Action.FETCH, "kb-1")
@@ -96,21 +92,20 @@ def test_a_missing_file_is_fetched_and_not_paid_for() -> None:
 
 def test_a_video_under_another_name_is_fetched() -> None:
     """It landed as a former version, and is wanted again."""
-    former = Tried("kb-1", NOW, "Landed", task_id="8", file=".kling-batch/former/x.mp4", bytes=9)
-    assert action(former) is Action.FETCH
+    assert action(landed(file=".kling-batch/former/x.mp4")) is Action.FETCH
 
 
-def test_force_makes_anew_what_is_there() -> None:
+def test_force_regenerates_an_unchanged_job() -> None:
     decision = decided(landed(), force=True)
     assert decision is not None
     assert (decision.action, decision.attempt, decision.number) == (Action.FORCED, None, 2)
 
 
-@pytest.mark.parametrize("state", [*OPEN_STATES, "Generated"])
+@pytest.mark.parametrize("phase", COLLECTABLE)
 @pytest.mark.parametrize("force", [False, True])
-def test_what_may_be_paid_for_goes_on(state: str, force: bool) -> None:
+def test_what_may_be_paid_for_goes_on(phase: Phase, force: bool) -> None:
     """Never beside an attempt that may have a task; not even with --force."""
-    decision = decided(Tried("kb-1", NOW, state), force=force)
+    decision = decided(tried(NOW, phase), force=force)
     assert decision is not None
     assert decision.action not in PAYING
     assert decision.attempt == "kb-1"
@@ -122,25 +117,25 @@ def test_another_prompt_is_a_change() -> None:
     assert (decision.action, decision.former) == (Action.CHANGED, ())
 
 
-@pytest.mark.parametrize("state", [*OPEN_STATES, "Generated"])
-def test_a_changed_job_collects_what_was_open(state: str) -> None:
-    decision = decided(Tried("kb-1", BEFORE, state))
+@pytest.mark.parametrize("phase", COLLECTABLE)
+def test_a_changed_job_collects_what_was_open(phase: Phase) -> None:
+    decision = decided(tried(BEFORE, phase))
     assert decision is not None
     assert (decision.action, decision.former) == (Action.CHANGED, ("kb-1",))
 
 
-def test_an_unchanged_job_still_collects_what_is_open_for_a_former_version() -> None:
+def test_an_unchanged_job_collects_its_former_version() -> None:
     """It is done; only the former version has something left, and nothing is to be paid."""
-    former = Tried("kb-0", BEFORE, "TimedOut", task_id="7")
+    former = tried(BEFORE, Phase.TIMED_OUT, number=0, task_id="7")
     decision = decided(former, landed(number=2))
     assert decision is not None
     assert (decision.action, decision.former) == (Action.UNCHANGED, ("kb-0",))
     assert decision.cost_usd is None
 
 
-@pytest.mark.parametrize("state", [*OPEN_STATES, "Generated"])
-def test_a_removed_job_collects_what_was_open(state: str) -> None:
-    decision = decided(Tried("kb-1", NOW, state), jobs=[])
+@pytest.mark.parametrize("phase", COLLECTABLE)
+def test_a_removed_job_collects_what_was_open(phase: Phase) -> None:
+    decision = decided(tried(NOW, phase), jobs=[])
     assert decision is not None
     assert (decision.action, decision.job, decision.former) == (Action.ORPHANED, None, ("kb-1",))
 
@@ -161,14 +156,14 @@ HEALING = [
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))
-def test_only_what_heals_by_itself_is_tried_anew(kind: FailureKind) -> None:
+def test_only_failures_that_pass_are_retried(kind: FailureKind) -> None:
     """Moderation and invalid input are never paid for again unasked."""
     expected = Action.RETRY if kind in HEALING else Action.RESTING
     assert action(failed(kind)) is expected
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))
-def test_retry_failed_tries_everything_anew(kind: FailureKind) -> None:
+def test_retry_failed_retries_every_failure(kind: FailureKind) -> None:
     assert action(failed(kind), retry_failed=True) is Action.RETRY
 
 
@@ -177,6 +172,41 @@ def test_max_attempts_is_the_end(retry_failed: bool) -> None:
     attempts = [failed(FailureKind.GENERATION, number=number) for number in (1, 2, 3)]
     assert action(*attempts, max_attempts=3, retry_failed=retry_failed) is Action.RESTING
     assert action(*attempts, max_attempts=4) is Action.RETRY
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ([True], Action.RETRY),
+        ([True, True], Action.RESTING),
+        ([False, True], Action.RETRY),
+        ([True, False], Action.RETRY),
+        ([True, True, False], Action.RETRY),
+        ([True, False, True], Action.RETRY),
+    ],
+)
+def test_an_unexplained_failure_is_retried_once(attempts: list[bool], expected: Action) -> None:
+    """It may be moderation in other words: a second one in a row rests, until a person asks."""
+    failures = [
+        failed(FailureKind.GENERATION, number=number, is_unexplained=unexplained)
+        for number, unexplained in enumerate(attempts, start=1)
+    ]
+    assert action(*failures, max_attempts=9) is expected
+    assert action(*failures, max_attempts=9, retry_failed=True) is Action.RETRY
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_no_unexplained_failure_passes_at_once(kind: FailureKind) -> None:
+    assert passes(Failure(kind, "no")) is (kind in HEALING)
+    assert not passes(Failure(kind, "no", is_unexplained=True))
+
+
+def test_a_resting_job_reports_the_failure() -> None:
+    told = failed(FailureKind.MODERATION, failure_message="not that")
+    (resting,) = planned(told).resting
+    assert resting.reason == (
+        "failed (moderation: not that); change the job, or use --retry-failed"
+    )
 
 
 def test_only_paid_failures_count() -> None:
@@ -220,7 +250,7 @@ def test_what_is_not_selected_is_not_planned() -> None:
     assert not plan.counts
 
 
-def test_the_cost_is_the_sum_of_what_is_to_be_paid() -> None:
+def test_the_cost_sums_what_is_payable() -> None:
     jobs = [job(job_id=name) for name in "bcd"]
     plan = planned(jobs=jobs)
     assert plan.cost_usd == pytest.approx(0.63)

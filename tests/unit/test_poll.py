@@ -1,4 +1,4 @@
-"""Poll: nothing that happens to a look is a verdict, except the provider's own word."""
+"""Poll: nothing that happens to a poll is a verdict, except the provider's own word."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, attempt, found, opened, play
+from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, SteadyLessons, attempt, found, opened, play
 from virtual_time import EPOCH
 
+from batch.attempt import Failed, Generated, TimedOut
 from batch.callbacks.hints import Hint
-from batch.job import Failed, FailureKind, Generated, TimedOut
+from batch.job import FailureKind
 from batch.provider.answers import AccountRefused, Found, Task, TaskStatus, Unavailable
 from batch.run.stop import StopReason
 
@@ -29,7 +30,7 @@ def polled(root: Path, answers: list[Any], **how: Any) -> tuple[Any, str | None,
     return result
 
 
-def test_a_task_is_watched_through_every_kind_of_trouble(tmp_path: Path) -> None:
+def test_a_task_is_polled_through_every_trouble(tmp_path: Path) -> None:
     """A 5xx, an unknown task, a step backwards, an unknown word, one refused key."""
     troubles = [
         found(),
@@ -47,18 +48,18 @@ def test_a_task_is_watched_through_every_kind_of_trouble(tmp_path: Path) -> None
     assert reached.polls == 8
 
 
-def test_looks_keep_their_distance(tmp_path: Path) -> None:
+def test_polls_keep_their_distance(tmp_path: Path) -> None:
     _, _, stages = polled(tmp_path, [found(), NO_ANSWER, found(), DONE])
     assert all(after - before >= 5.0 for before, after in pairwise(stages.api.times("query")))
 
 
-def test_a_wish_for_patience_is_kept(tmp_path: Path) -> None:
+def test_retry_after_delays_the_poll(tmp_path: Path) -> None:
     _, _, stages = polled(tmp_path, [Unavailable(SAID, 60.0), DONE])
     first, second = stages.api.times("query")
     assert second - first >= 60.0
 
 
-def test_a_wish_for_a_day_of_patience_ends_with_ours(tmp_path: Path) -> None:
+def test_retry_after_ends_with_task_timeout(tmp_path: Path) -> None:
     """A task is never held, and a slot with it, for longer than task_timeout says."""
 
     async def story(stages: Stages) -> Any:
@@ -72,7 +73,7 @@ def test_a_wish_for_a_day_of_patience_ends_with_ours(tmp_path: Path) -> None:
     assert took_s == pytest.approx(600.0, abs=10.0)
 
 
-def test_the_providers_failure_is_one(tmp_path: Path) -> None:
+def test_a_failed_task_fails_the_attempt(tmp_path: Path) -> None:
     answer = Found(Task("8", TaskStatus.FAILED, message="generation error"))
     reached, _, _ = polled(tmp_path, [answer])
     assert isinstance(reached.state, Failed)
@@ -86,7 +87,7 @@ def test_the_deadline_is_no_verdict(tmp_path: Path) -> None:
     assert 120.0 <= stages.loop.time() < 130.0
 
 
-def test_silence_up_to_the_deadline_gets_a_few_looks_more(tmp_path: Path) -> None:
+def test_silence_at_the_deadline_gets_more_polls(tmp_path: Path) -> None:
     """A machine that slept past the deadline has no network in its first seconds."""
 
     async def story(stages: Stages) -> Any:
@@ -107,7 +108,7 @@ def test_silence_up_to_the_deadline_gets_a_few_looks_more(tmp_path: Path) -> Non
     assert isinstance(reached.state, Generated)
 
 
-def test_a_key_that_is_refused_again_and_again_stops_the_run(tmp_path: Path) -> None:
+def test_a_repeatedly_refused_key_stops_the_run(tmp_path: Path) -> None:
     async def story(stages: Stages) -> Any:
         stages.api.queries = [LOCKED_OUT]
         await stages.poll(attempt(opened()))
@@ -117,7 +118,7 @@ def test_a_key_that_is_refused_again_and_again_stops_the_run(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("status", [TaskStatus.SUCCEEDED, TaskStatus.FAILED])
-def test_an_answer_about_another_task_is_none(tmp_path: Path, status: TaskStatus) -> None:
+def test_an_answer_about_another_task_is_ignored(tmp_path: Path, status: TaskStatus) -> None:
     """A provider may answer with another task than the one that was asked for.
 
     Its video is not ours, and its failure must not lead to a new payment.
@@ -128,28 +129,28 @@ def test_an_answer_about_another_task_is_none(tmp_path: Path, status: TaskStatus
     assert link == "https://cdn/8"
 
 
-def test_a_late_first_look_does_not_outlast_the_deadline(tmp_path: Path) -> None:
-    """Past tasks may teach to look late; `task_timeout` is the most that is waited all the same."""
+def test_a_late_first_poll_keeps_the_deadline(tmp_path: Path) -> None:
+    """Past tasks may teach to poll late; `task_timeout` is the most that is waited all the same."""
 
     async def story(stages: Stages) -> float:
         stages.api.queries = [found()]
-        stages.poller._next_look = lambda _attempt, _age: 900.0
+        stages.run.poller._lessons = SteadyLessons(900.0)  # type: ignore[assignment]
         await stages.poll(attempt(opened()))
         return stages.loop.time()
 
     assert play(tmp_path, story, task_timeout_s=120.0, proved_at=EPOCH) < 130.0
 
 
-def test_what_was_announced_before_the_first_look_brings_no_second_one_at_once(
+def test_an_early_announcement_causes_no_second_poll(
     tmp_path: Path,
 ) -> None:
-    """A callback came while its task was still being looked for; the look at once answers it."""
+    """A callback came while its task was still being looked up; the poll at once answers it."""
 
     async def story(stages: Stages) -> list[float]:
         hint = Hint()
-        hint.come("8", None, has_ended=True)
+        hint.record("8", None, has_ended=True)
         stages.api.queries = [found(), DONE]
-        await stages.poller.poll(attempt(opened()), is_fresh=False, hint=hint)
+        await stages.run.poller.poll(attempt(opened()), hint, is_fresh=False)
         return stages.api.times("query")
 
     first, second = play(tmp_path, story, proved_at=EPOCH)

@@ -134,7 +134,7 @@ def test_fact_is_replaced(database: Database) -> None:
 
 
 def test_known_holds_what_a_plan_needs(database: Database) -> None:
-    failure = replace(SAID, kind=FailureKind.MODERATION)
+    failure = replace(SAID, kind=FailureKind.MODERATION, is_unexplained=True)
     failed = Failed(failure, 2.0, PaidTask("9", 1.0))
     database.write(
         [
@@ -142,10 +142,10 @@ def test_known_holds_what_a_plan_needs(database: Database) -> None:
             Put(attempt(failed, name="kb-2", job_id="b")),
         ]
     )
-    mark, moderation = attempt().fingerprint, FailureKind.MODERATION
+    mark, moderation = attempt().fingerprint, (FailureKind.MODERATION, None, None, None, None)
     assert database.known() == {
         "a": [Known("kb-1", "a", 1, mark, Phase.LANDED, "8", None, "videos/a.mp4", 9, 0.21, 3.0)],
-        "b": [Known("kb-2", "b", 1, mark, Phase.FAILED, "9", moderation, None, None, None, None)],
+        "b": [Known("kb-2", "b", 1, mark, Phase.FAILED, "9", *moderation, SAID.message, True)],
     }
 
 

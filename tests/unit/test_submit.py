@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch.output.changes import Put
 from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, opened, play
 from virtual_time import EPOCH
 
+from batch.attempt import Attempt, Doubt, Failed, Intended, Lost, Open, Unconfirmed
 from batch.callbacks.hints import Hint
 from batch.events import Adopted, AnswerLost, Submitted
-from batch.job import Attempt, Failed, Failure, FailureKind, Intended, Lost, Open, Unconfirmed
+from batch.job import Failure, FailureKind
+from batch.output.state import Put
 from batch.provider.answers import (
     AccountRefused,
     Ambiguous,
@@ -26,8 +27,9 @@ from batch.provider.answers import (
     TaskStatus,
     Unsent,
 )
+from batch.run.gate import SEND_WITHIN_S
 from batch.run.stop import StopReason
-from batch.run.submit import ANOTHERS, SEND_WITHIN_S, still_on_its_way
+from batch.run.submit import ANOTHERS
 
 CREATED = Created(Task("8", TaskStatus.SUBMITTED))
 CREDIT = AccountRefused(Failure(FailureKind.ACCOUNT, "no credit", "1102", 429))
@@ -36,26 +38,23 @@ CREDIT = AccountRefused(Failure(FailureKind.ACCOUNT, "no credit", "1102", 429))
 def submitted(root: Path, answers: list[Any], queries: list[Any], **how: Any) -> tuple[Any, Stages]:
     async def story(stages: Stages) -> tuple[Attempt | None, Stages]:
         stages.api.submits, stages.api.queries = list(answers), list(queries)
-        stages.slots.occupy()
-        reached = await stages.submitter.submit(attempt(), order=0)
-        stages.on_disk = stages.state_of()  # type: ignore[attr-defined]
+        reached = await stages.submit(attempt())
         return reached, stages
 
     return play(root, story, **how)
 
 
-def test_the_intent_is_on_disk_before_the_request_goes_out(tmp_path: Path) -> None:
-    """Whoever dies between the two leaves a trace of what may have been paid for."""
+def test_the_intent_is_committed_before_the_request(tmp_path: Path) -> None:
+    """A run that dies between the two leaves a trace of what may have been paid for."""
     seen: list[str | None] = []
 
     async def story(stages: Stages) -> None:
         async def look() -> None:
-            seen.append(stages.state_of())
+            seen.append(stages.phase_of())
 
         stages.api.submits, stages.api.queries = [CREATED], [NOT_FOUND]
         stages.api.on_submit = look
-        stages.slots.occupy()
-        await stages.submitter.submit(attempt(), order=0)
+        await stages.submit(attempt())
 
     play(tmp_path, story)
     assert seen == ["Intended"]
@@ -85,14 +84,13 @@ def watched(stages: Stages) -> list[Request]:
     return requests
 
 
-def test_a_request_may_be_sent_for_ten_seconds_from_its_intent_on(tmp_path: Path) -> None:
-    """Whoever finds the intent later waits for so long; each try has an intent of its own."""
+def test_a_request_expires_ten_seconds_after_its_intent(tmp_path: Path) -> None:
+    """A later run that finds the intent waits as long; each try has an intent of its own."""
 
     async def story(stages: Stages) -> list[Request]:
         requests = watched(stages)
         stages.api.submits, stages.api.queries = [Unsent(SAID)] * 6 + [CREATED], [NOT_FOUND]
-        stages.slots.occupy()
-        await stages.submitter.submit(attempt(), order=0)
+        await stages.submit(attempt())
         return requests
 
     requests = play(tmp_path, story)
@@ -100,45 +98,42 @@ def test_a_request_may_be_sent_for_ten_seconds_from_its_intent_on(tmp_path: Path
     assert all(0 < SEND_WITHIN_S - request.left_s < 1.0 for request in requests)
 
 
-def test_only_what_may_have_gone_out_before_is_sent_as_resent(tmp_path: Path) -> None:
+def test_only_a_doubtful_request_is_marked_as_resent(tmp_path: Path) -> None:
     """Of what went out twice the provider may say "exists"; that is then no refusal."""
 
     async def story(stages: Stages) -> list[bool]:
         requests = watched(stages)
         stages.api.submits = [Unsent(SAID), TOO_FAST, Ambiguous(SAID), CREATED]
         stages.api.queries = [NOT_FOUND]
-        stages.slots.occupy()
-        await stages.submitter.submit(attempt(), order=0)
+        await stages.submit(attempt())
         return [request.resent for request in requests]
 
     assert play(tmp_path, story, proved_at=EPOCH) == [False, False, False, True]
 
 
-@pytest.mark.parametrize("has_turn", [True, False])
-def test_every_request_waits_at_the_door_once(tmp_path: Path, has_turn: bool) -> None:
+def test_every_request_waits_for_its_turn(tmp_path: Path) -> None:
     async def story(stages: Stages) -> list[float]:
         stages.api.submits, stages.api.queries = [Unsent(SAID), CREATED], [NOT_FOUND]
-        stages.slots.occupy()
-        stages.pacer.pause(60.0)
-        how = {"has_turn": True} if has_turn else {}
-        await stages.submitter.submit(attempt(), order=0, **how)
+        stages.run.gate.pacer.pause(60.0)
+        await stages.submit(attempt())
         return stages.api.times("submit")
 
     first, second = play(tmp_path, story)
-    assert (first >= 60.0) is not has_turn
-    assert second >= 60.0
+    assert second > first >= 60.0
 
 
-def test_a_callback_address_goes_out_and_the_hash_of_its_token_is_on_disk(tmp_path: Path) -> None:
-    """A run that was killed hears its tasks again by what it kept."""
+def test_a_callback_address_leaves_a_hash_on_disk(tmp_path: Path) -> None:
+    """The run after a kill receives callbacks of its tasks by what was kept."""
 
     async def story(stages: Stages) -> tuple[dict[str, Any], str | None]:
-        stages.submitter._callback_url = lambda name: (f"https://me/{name}", "hash of the token")
+        stages.run.submitter._callback_url = lambda name: (
+            f"https://me/{name}",
+            "hash of the token",
+        )
         requests = watched(stages)
         stages.api.submits, stages.api.queries = [CREATED], [NOT_FOUND]
-        stages.slots.occupy()
-        await stages.submitter.submit(attempt(), order=0)
-        return requests[0].body, stages.store.attempt("kb-1").token_hash
+        await stages.submit(attempt())
+        return requests[0].body, stages.state.attempts["kb-1"].token_hash
 
     body, token_hash = play(tmp_path, story)
     assert body == {
@@ -151,19 +146,19 @@ def test_a_callback_address_goes_out_and_the_hash_of_its_token_is_on_disk(tmp_pa
     assert token_hash == "hash of the token"
 
 
-def test_a_created_task_is_told_with_the_id_of_its_request(tmp_path: Path) -> None:
+def test_a_created_task_keeps_its_request_id(tmp_path: Path) -> None:
     answer = Created(Task("8", TaskStatus.SUBMITTED, request_id="r-8"))
     reached, stages = submitted(tmp_path, [answer], [NOT_FOUND])
-    assert reached.state.request_id == "r-8"
+    assert reached.task.request_id == "r-8"
     assert stages.events == [Submitted("a", "8", "kb-1", 1)]
 
 
-def test_a_lost_answer_and_its_way_home_are_told(tmp_path: Path) -> None:
+def test_a_lost_answer_and_its_adoption_are_reported(tmp_path: Path) -> None:
     _, stages = submitted(tmp_path, [Ambiguous(SAID)], [NOT_FOUND, found()])
-    assert stages.events == [AnswerLost("a", "kb-1", SAID), Adopted("a", "8", "kb-1")]
+    assert stages.events == [AnswerLost("a", "kb-1", SAID), Adopted("a", "8", "kb-1", is_new=True)]
 
 
-def test_a_callback_that_names_the_task_of_a_lost_answer_brings_it_home(tmp_path: Path) -> None:
+def test_a_callback_names_the_task_of_a_lost_answer(tmp_path: Path) -> None:
     """Also where it cannot be found by our id."""
 
     async def story(stages: Stages) -> Any:
@@ -173,61 +168,37 @@ def test_a_callback_that_names_the_task_of_a_lost_answer_brings_it_home(tmp_path
         hint = Hint()
         stages.api.submits = [Ambiguous(SAID)]
         stages.api.query = query  # type: ignore[method-assign]
-        stages.slots.occupy()
-        stages.loop.call_later(9.0, lambda: hint.come("8", None, has_ended=False, names_us=True))
-        return await stages.submitter.submit(attempt(), order=0, hint=hint)
+        stages.loop.call_later(9.0, lambda: hint.record("8", None, has_ended=False, names_us=True))
+        return await stages.run.submitter.submit(attempt(), await stages.enter(), hint)
 
     reached = play(tmp_path, story)
     assert isinstance(reached.state, Open)
     assert reached.task_id == "8"
 
 
-@pytest.mark.parametrize("at_least_s", [0.0, 10.0])
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_who_finds_an_attempt_of_an_earlier_run_says_how_long_it_may_be_on_its_way(
-    tmp_path: Path, is_lost: bool, at_least_s: float
-) -> None:
-    """Neither shorter nor longer is waited than the settle time and that ask for."""
-
-    async def story(stages: Stages) -> tuple[Any, float]:
-        stages.api.queries = [NOT_FOUND]
-        begun = stages.loop.time()
-        how = {"at_least_s": at_least_s} if at_least_s else {}
-        if is_lost:
-            reached = await stages.submitter.look_up(attempt(Lost(1.0, SAID)), **how)
-        else:
-            reached = await stages.submitter.find(attempt(), SAID, **how)
-        return reached, stages.loop.time() - begun
-
-    reached, took_s = play(tmp_path, story, proved_at=EPOCH, settle_time_s=0.5)
-    assert isinstance(reached.state, Intended), "nothing says that it exists"
-    assert max(at_least_s, 0.5) <= took_s <= max(at_least_s, 0.5) + 0.2
-
-
-def test_a_created_task_is_on_disk_before_anything_else(tmp_path: Path) -> None:
+def test_a_created_task_is_committed_first(tmp_path: Path) -> None:
     reached, stages = submitted(tmp_path, [CREATED], [NOT_FOUND])
     assert isinstance(reached.state, Open)
-    assert stages.on_disk == "Open"
+    assert stages.phase_of() == "Open"
 
 
 @pytest.mark.parametrize("answer", [Ambiguous(SAID), Stale(SAID)], ids=["ambiguous", "stale"])
-def test_what_nobody_knows_is_looked_up_and_adopted(tmp_path: Path, answer: Any) -> None:
+def test_a_lost_answer_is_looked_up_and_adopted(tmp_path: Path, answer: Any) -> None:
     """A request whose answer is lost is never simply repeated."""
     reached, stages = submitted(tmp_path, [answer], [NOT_FOUND, found()])
     assert isinstance(reached.state, Open)
     assert stages.api.count("submit") == 1
-    assert stages.on_disk == "Open"
+    assert stages.phase_of() == "Open"
 
 
-def test_an_answer_about_another_attempts_task_is_looked_up(tmp_path: Path) -> None:
+def test_an_answer_about_another_task_is_looked_up(tmp_path: Path) -> None:
     """A gateway that mixes up its answers must not give two jobs the same video."""
 
     async def story(stages: Stages) -> tuple[Attempt | None, int]:
-        await stages.journal.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
+        await stages.state.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
         stages.api.submits = [CREATED]
         stages.api.queries = [NOT_FOUND, found(task_id="9")]
-        stages.slots.occupy()
-        return await stages.submitter.submit(attempt(), order=0), stages.api.count("submit")
+        return await stages.submit(attempt()), stages.api.count("submit")
 
     reached, sent = play(tmp_path, story)
     assert reached is not None
@@ -235,23 +206,14 @@ def test_an_answer_about_another_attempts_task_is_looked_up(tmp_path: Path) -> N
     assert sent == 1
 
 
-def test_what_was_said_of_another_attempts_task_is_the_cause_that_is_told(tmp_path: Path) -> None:
+def test_an_answer_about_another_task_is_the_cause(tmp_path: Path) -> None:
     async def story(stages: Stages) -> list[Any]:
-        await stages.journal.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
+        await stages.state.commit(Put(attempt(opened("8"), name="kb-other", job_id="b")))
         stages.api.submits, stages.api.queries = [CREATED], [found(task_id="9")]
-        stages.slots.occupy()
-        await stages.submitter.submit(attempt(), order=0)
+        await stages.submit(attempt())
         return stages.events
 
     assert play(tmp_path, story)[0] == AnswerLost("a", "kb-1", ANOTHERS)
-
-
-@pytest.mark.parametrize(
-    ("now", "left_s"), [(100.0, 10.0), (104.0, 6.0), (110.0, 0.0), (9e9, 0.0), (50.0, 10.0)]
-)
-def test_a_request_may_go_out_for_a_short_while_after_its_intent(now: float, left_s: float) -> None:
-    """Also a clock that was set back does not make it longer."""
-    assert still_on_its_way(100.0, now) == left_s
 
 
 def test_not_found_without_proof_leads_to_unconfirmed(tmp_path: Path) -> None:
@@ -259,10 +221,10 @@ def test_not_found_without_proof_leads_to_unconfirmed(tmp_path: Path) -> None:
     reached, stages = submitted(tmp_path, [Ambiguous(SAID)], [NOT_FOUND])
     assert isinstance(reached.state, Unconfirmed)
     assert stages.api.count("submit") == 1
-    assert stages.on_disk == "Lost"
+    assert stages.phase_of() == "Lost"
 
 
-def test_not_found_with_proof_sends_the_same_id_again(tmp_path: Path) -> None:
+def test_not_found_with_proof_resends_the_id(tmp_path: Path) -> None:
     reached, stages = submitted(tmp_path, [Ambiguous(SAID), CREATED], [NOT_FOUND], proved_at=EPOCH)
     assert isinstance(reached.state, Open)
     assert [what for _, kind, what in stages.api.calls if kind == "submit"] == ["kb-1", "kb-1"]
@@ -273,14 +235,12 @@ def test_not_found_with_proof_sends_the_same_id_again(tmp_path: Path) -> None:
 def test_an_id_that_exists_is_never_sent_again(tmp_path: Path) -> None:
     """Even where look-up is proved and finds nothing: the provider has said that it is there."""
     reached, stages = submitted(tmp_path, [Exists(SAID), CREATED], [NOT_FOUND], proved_at=EPOCH)
-    assert reached.state.exists
+    assert reached.doubt.exists
     assert stages.api.count("submit") == 1
 
 
 @pytest.mark.parametrize("answer", [TOO_FAST, Saturated(SAID), Unsent(SAID)])
-def test_what_surely_created_nothing_goes_out_again_under_its_id(
-    tmp_path: Path, answer: Any
-) -> None:
+def test_an_unsent_request_is_retried_under_its_id(tmp_path: Path, answer: Any) -> None:
     reached, stages = submitted(tmp_path, [answer, answer, CREATED], [NOT_FOUND])
     assert isinstance(reached.state, Open)
     assert stages.api.count("submit") == 3
@@ -291,16 +251,16 @@ def test_patience_ends(tmp_path: Path) -> None:
     reached, stages = submitted(tmp_path, [TOO_FAST], [NOT_FOUND], task_timeout_s=300.0)
     assert isinstance(reached.state, Failed)
     assert reached.task_id is None
-    assert stages.on_disk is None
+    assert stages.phase_of() is None
 
 
-def test_patience_ends_also_with_answers_that_say_nothing(tmp_path: Path) -> None:
+def test_patience_with_unclear_answers_ends(tmp_path: Path) -> None:
     """A gateway that always answers so must not hold a slot, and the run, for ever."""
     reached, stages = submitted(
         tmp_path, [Ambiguous(SAID)], [NOT_FOUND], proved_at=EPOCH, task_timeout_s=300.0
     )
     assert isinstance(reached.state, Unconfirmed)
-    assert stages.on_disk == "Lost"
+    assert stages.phase_of() == "Lost"
     assert stages.api.count("submit") < 300 / 30 + 2
 
 
@@ -312,20 +272,19 @@ def test_a_refusal_is_the_jobs_own(tmp_path: Path) -> None:
     assert not stages.stop.feeding.is_set()
 
 
-def test_a_refused_account_stops_the_feeding_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_a_refused_account_stops_feeding_without_a_trace(tmp_path: Path) -> None:
     reached, stages = submitted(tmp_path, [CREDIT], [NOT_FOUND])
     assert reached is None
-    assert stages.on_disk is None
+    assert stages.phase_of() is None
     assert stages.stop.reason is StopReason.ACCOUNT
     assert not stages.stop.leaving.is_set(), "open tasks are still collected"
 
 
-def test_a_stop_during_the_look_up_leaves_the_attempt_lost(tmp_path: Path) -> None:
+def test_a_stop_during_look_up_leaves_it_lost(tmp_path: Path) -> None:
     async def story(stages: Stages) -> Any:
         stages.api.submits, stages.api.queries = [Ambiguous(SAID)], [NOT_FOUND]
-        stages.slots.occupy()
         stages.loop.call_later(3.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
-        return await stages.submitter.submit(attempt(), order=0), stages.state_of()
+        return await stages.submit(attempt()), stages.phase_of()
 
     reached, on_disk = play(tmp_path, story)
     assert isinstance(reached.state, Lost)
@@ -349,14 +308,12 @@ def test_a_doubt_outlives_a_refusal_of_its_resubmission(tmp_path: Path, answer: 
     """
 
     async def story(stages: Stages) -> tuple[Any, str | None]:
-        unsure = Unconfirmed(1.0, SAID)
-        doubtful = attempt(unsure)
-        await stages.journal.commit(Put(doubtful))
+        await stages.state.commit(Put(attempt(Unconfirmed(1.0, Doubt(SAID)))))
+        doubtful = attempt(Intended(1.0, Doubt(SAID, on_request=True)))
         stages.api.submits, stages.api.queries = [answer], [NOT_FOUND]
-        stages.slots.occupy()
         stages.loop.call_later(5.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
-        reached = await stages.submitter.submit(doubtful, order=0, resent=True, unsure=unsure)
-        return reached, stages.state_of()
+        reached = await stages.submit(doubtful)
+        return reached, stages.phase_of()
 
     reached, on_disk = play(tmp_path, story)
     assert on_disk == "Lost"
@@ -366,20 +323,19 @@ def test_a_doubt_outlives_a_refusal_of_its_resubmission(tmp_path: Path, answer: 
 @pytest.mark.parametrize(
     "answer", [TOO_FAST, Unsent(SAID), CREDIT], ids=["429", "unsent", "credit"]
 )
-def test_what_look_up_called_absent_is_not_forgotten(tmp_path: Path, answer: Any) -> None:
+def test_an_absent_task_is_not_forgotten(tmp_path: Path, answer: Any) -> None:
     """A task may turn up after the settle time; until a request has gone through it is looked for."""
 
     async def story(stages: Stages) -> str | None:
         stages.api.submits, stages.api.queries = [Ambiguous(SAID), answer], [NOT_FOUND]
-        stages.slots.occupy()
         stages.loop.call_later(60.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
-        await stages.submitter.submit(attempt(), order=0)
-        return stages.state_of()
+        await stages.submit(attempt())
+        return stages.phase_of()
 
     assert play(tmp_path, story, proved_at=EPOCH) == "Lost"
 
 
-def test_what_is_refused_for_ever_after_it_proved_absent_has_failed(tmp_path: Path) -> None:
+def test_a_refusal_after_absence_fails_the_attempt(tmp_path: Path) -> None:
     """What is wrong with the request now was wrong with it when its answer was lost."""
     answers = [Ambiguous(SAID), Refused(SAID)]
     reached, _ = submitted(tmp_path, answers, [NOT_FOUND], proved_at=EPOCH)
