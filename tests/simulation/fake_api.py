@@ -37,10 +37,12 @@ from batch.provider.wire import (
     read_query,
     read_submit,
 )
+from batch.sandbox.canned import CANNED
+from batch.sandbox.shapes import Answer
 
 
 class FakeApi:
-    """The `VideoApi` of one process."""
+    """The `VideoApi` of one process; at a wrong address a *page* answers every request."""
 
     def __init__(
         self,
@@ -56,8 +58,9 @@ class FakeApi:
         late_s: float,
         offline: tuple[float, float] = (0.0, 0.0),
         account: str = "",
+        page: str | None = None,
     ) -> None:
-        self._account = account
+        self._account, self._page = account, page
         self.provider, self.rates, self.rng = provider, rates, rng
         self._run, self._loop, self._clock, self._life = run, loop, clock, life
         self._request_timeout_s, self._late_s, self._offline = request_timeout_s, late_s, offline
@@ -81,6 +84,9 @@ class FakeApi:
         post = Post(body["external_task_id"], self._loop.time(), self._run, prompt=body["prompt"])
         self.on_post()
         self.provider.posts.append(post)
+        if self._page is not None:
+            await self._pause(1.0)
+            return self._read(CANNED[self._page].answer(""), resent=resent)
         is_faulty = self._is_offline() or self._happens(self.rates.submit)
         fault = self.rng.choice(("before", "after", "late")) if is_faulty else None
         is_hang = fault is not None and self.rng.random() < 0.3
@@ -102,12 +108,14 @@ class FakeApi:
         if self._is_offline():
             return await self._no_answer(is_hang=True)
         await self._life.reach("submit: answered")
-        answer = read_submit(
-            came.status, came.headers, came.body, resent=resent, now=self._clock.now()
-        )
+        answer = self._read(came, resent=resent)
         if isinstance(answer, Created):
             post.task_id = answer.task.task_id
         return answer
+
+    def _read(self, came: Answer, *, resent: bool) -> SubmitAnswer:
+        now = self._clock.now()
+        return read_submit(came.status, came.headers, came.body, resent=resent, now=now)
 
     async def _no_answer(self, *, is_hang: bool) -> Ambiguous:
         if is_hang:
@@ -126,7 +134,10 @@ class FakeApi:
         if self._is_offline():
             await self._pause_for(self._request_timeout_s * self.rng.random())
             return Unavailable(_failure(FailureKind.NETWORK, "no network"))
-        came = self.provider.query(identifier, self._account, self._loop.time())
+        if self._page is None:
+            came = self.provider.query(identifier, self._account, self._loop.time())
+        else:
+            came = CANNED[self._page].answer("")
         await self._life.reach("query: answered")
         answer = read_query(came.status, came.headers, came.body, now=self._clock.now())
         if isinstance(answer, Found) and answer.task.status is TaskStatus.SUCCEEDED:

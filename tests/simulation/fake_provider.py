@@ -29,11 +29,15 @@ from batch.sandbox.world import World
 
 WORKS, SILENT, ABSENT, RELAY = "works", "silent", "absent", "relay"
 """The answer to a look-up by external id: the task; a page; always "not found"; another task."""
-INVALID, FORBIDDEN, MODERATED = "sandbox:invalid", "sandbox:unsafe", "sandbox:moderation"
+INVALID, FORBIDDEN, UNKNOWN = "sandbox:invalid", "sandbox:unsafe", "sandbox:unknown-words"
+MODERATED, REWORDED = "moderation", "reworded-moderation"  # the former is part of the latter
 FAILS = "sandbox:generation*"  # and how often
-_CDN = "https://cdn"
+_CDN, _API = "https://cdn", "https://simulated.example"
 _BY_LOOK_UP = {WORKS: (), SILENT: ("404-html",), ABSENT: ("404",), RELAY: ("other-task",)}
-_THROTTLES = ("429", "429:retry_after=1", "429:retry_after=20", "1303")
+_THROTTLES = (
+    *("429", "429:retry_after=1", "429:retry_after=20:moment=s", "1303:retry_after=1:moment=ms"),
+    *("1303", "throttled-words", "saturated-words", "403-rate-limit", "200-429"),
+)
 _UNCLEAR = (  # answers to a POST that leave open whether there is a task
     *("502-before", "502-after", "504-after", "500-after", "5000-before"),
     *("html-2xx-before", "garbled-2xx", "empty-2xx"),
@@ -60,6 +64,7 @@ class Ways:
 
     look_up: str = WORKS
     shape: int = 1  # of its answers; 0: each of the five
+    link: str = ""  # where it stands, if not in its usual place
     resumes: bool = True
     clip_bytes: int = 5000
     calls_back: float | None = None  # how many of its callbacks arrive; None: none were asked for
@@ -119,6 +124,8 @@ def weather(ways: Ways, rates: Rates, seed: int) -> FaultPlan:
     ]
     for where in ("submit", "query", "lookup"):
         rules += [f"{where}:shape:{ways.shape}", f"{where}:numeric-ids:0.1"]
+    if ways.link:
+        rules += [f"{where}:link:{ways.link}" for where in ("query", "lookup")]
     return FaultPlan.from_strings(rules, seed=seed)
 
 
@@ -149,7 +156,7 @@ class Provider:
         self._travelling: list[Parcel] = []
         self._moment = 0.0
         self._world = World.from_config(config, lambda: EPOCH + self._moment)
-        self._world.links.origin = _CDN
+        self._world.links.origin, self._world.links.api_origin = _CDN, _API
         self._api = Api(self._world, self._remember)
         self.configure = self._world.configure
 

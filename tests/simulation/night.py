@@ -31,7 +31,9 @@ from fake_provider import (
     INVALID,
     MODERATED,
     RELAY,
+    REWORDED,
     SILENT,
+    UNKNOWN,
     WORKS,
     Provider,
     Rates,
@@ -57,9 +59,11 @@ from batch.run.planner import PlannedRun, open_planned_run
 from batch.run.stop import Stop, StopReason
 from batch.run.wiring import World, assemble
 from batch.sandbox.config import SandboxConfig
+from batch.sandbox.shapes import LINK_PLACES
 from batch.settings import Settings
 
-BASE_URL = "https://simulated.example"
+BASE_URL, WRONG_URL = "https://simulated.example", "https://simulated.example/v1"
+PAGES = ("404-html", "405-html", "html-2xx")
 SETTLED = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
 CALM_RUNS = 16  # within so many quiet runs everything has to be settled
 LONGEST_RUN_S = 5 * 86_400.0
@@ -72,7 +76,9 @@ TRAITS = (
     f"{FAILS}1",
     f"{FAILS}2",
     f"{FAILS}9",
-    MODERATED,
+    f"sandbox:{MODERATED}",
+    f"sandbox:{REWORDED}",
+    UNKNOWN,
     INVALID,
     FORBIDDEN,
 )
@@ -96,6 +102,11 @@ class RunPlan:
     naps: list[tuple[float, float]] = field(default_factory=list)
     clock_jump: tuple[float, float] | None = None
     account: str = "somebody"
+    page: str | None = None  # answers every request at a wrong address
+
+    @property
+    def base_url(self) -> str:
+        return BASE_URL if self.page is None else WRONG_URL
 
 
 @dataclass
@@ -149,6 +160,9 @@ class Night:
             other_keys=rng.choice(["everything", "task-ids"]),
         )
         self.ways.shape = rng.choice([1, 1, 2, 3, 4, 5, 0])
+        # Most answers with a link elsewhere name no external id, which alone gives a relay away.
+        link = rng.choice(["", "", *LINK_PLACES])
+        self.ways.link = "" if self.ways.look_up == RELAY else link
         self.ways.resumes = rng.random() < 0.8
         self.ways.calls_back = rng.choice([None, None, 0.0, 0.5, 1.0])
         levels = (0.0, 0.0, 0.05, 0.3)
@@ -235,6 +249,8 @@ class Night:
             run.clock_jump = (rng.expovariate(1 / 60), rng.choice((-3600.0, 3600.0)))
         if rng.random() < 0.15:
             run.account = "somebody else"
+        if rng.random() < 0.1:
+            run.page = rng.choice(PAGES)
         if number > 1:
             run.force = rng.random() < 0.05
             run.retry_failed = rng.random() < 0.1
@@ -316,7 +332,7 @@ class Night:
         clock = VirtualClock(loop, offset=self.offset, boot=self.rng.random() * 1e6)
         settings = Settings(
             output_dir=mortal_path(self.root, life, random.Random(self.rng.random())),
-            base_url=BASE_URL,
+            base_url=run.base_url,
             sandbox=False,
             limits=self.limits,
             policy=Policy(
@@ -405,6 +421,7 @@ class Night:
                 late_s=limits.settle_time_s * 0.3,
                 offline=run.offline,
                 account=run.account,
+                page=run.page,
             )
             disk = MortalDisk(loop, life, random.Random(rng.random()), rates.disk)
             state = InlineState(
@@ -430,7 +447,7 @@ class Night:
                 new_id=lambda: f"kb-{ids.randbytes(6).hex()}",
             )
             context = RunContext(
-                account=Account(BASE_URL, run.account),
+                account=Account(run.base_url, run.account),
                 limits=limits,
                 policy=planned.settings.policy,
                 clock=clock,

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, ProviderTask
+from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, UNKNOWN, ProviderTask
 
 from batch.attempt import Attempt, Failed, Intended, Landed, Lost, PaidTask, Phase, Unconfirmed
 from batch.job import FailureKind
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from night import Night, RunPlan
 
 # Broken in a way that somebody knows of: counted, and not in the way of what is new.
-KNOWN = {
-    "Ctrl-C twice after a deadline": "told twice to stop, after another reason",
-}
+KNOWN = {"Ctrl-C twice after a deadline": "told twice to stop, after another reason"}
 PRICE_USD = 0.21
 SLACK_S = 0.05  # what lies between a turn at the door and the request: the intent's way to disk
 UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
@@ -110,11 +108,12 @@ def _outcome(
                 INVALID: FailureKind.INVALID_REQUEST,
                 FORBIDDEN: FailureKind.MODERATION,
                 MODERATED: FailureKind.MODERATION,
-                FAILS: FailureKind.GENERATION,
+                **dict.fromkeys((FAILS, UNKNOWN), FailureKind.GENERATION),
             }
             if not any(mark in prompt and failure.kind is kind for mark, kind in reasons.items()):
                 return [f"{job_id} failed without the provider's doing: {failure}"]
-            if failure.kind is FailureKind.GENERATION and len(failed) < night.limits.max_attempts:
+            most = min(night.limits.max_attempts, 2 if UNKNOWN in prompt else math.inf)
+            if failure.kind is FailureKind.GENERATION and len(failed) < most:
                 return [f"{job_id} rests after {len(failed)} failures"]
         case Unconfirmed() if night.is_beyond_proof(prompt):
             return []
@@ -172,7 +171,17 @@ def _money(night: Night) -> list[str]:
         asked_for = night.retried[prompt] + night.resubmitted[prompt] + extra
         if MODERATED in prompt and len(tasks) > 1 + asked_for:
             broken.append(f"{prompt!r} was tried {len(tasks)} times in spite of moderation")
+        if UNKNOWN in prompt:
+            broken += _unexplained(night, prompt, len(tasks) - asked_for)
     return broken
+
+
+def _unexplained(night: Night, prompt: str, tried: int) -> list[str]:
+    """A failure in words that are not known is tried once more, and not in the same run."""
+    posts = [post for post in night.provider.posts if post.prompt == prompt and post.task_id]
+    if len({post.run for post in posts}) < len(posts):
+        return [f"{prompt!r} was tried twice in one run, in spite of unknown words"]
+    return [f"{prompt!r} was tried {tried} times"] if tried > 2 else []
 
 
 def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:
@@ -223,11 +232,14 @@ def of_the_pace(night: Night, calls: list[float], napped: list[float]) -> list[s
 
 
 def of_the_budget(night: Night, run: RunPlan, planned: PlannedRun) -> list[str]:
-    """What is created in one run stays within its budget."""
-    budget = planned.settings.limits.budget_usd
-    made = sum(post.run == run.number and post.task_id is not None for post in night.provider.posts)
+    """A run stays within its budget, and at a wrong address within a few requests."""
+    budget, slots = planned.settings.limits.budget_usd, night.limits.max_in_flight
+    sent = [post for post in night.provider.posts if post.run == run.number]
+    made = sum(post.task_id is not None for post in sent)
     if budget is not None and made * PRICE_USD > budget + 1e-6:
         return [f"{made} tasks for {made * PRICE_USD:.2f} with a budget of {budget}"]
+    if run.page is not None and len(sent) > slots + 3:
+        return [f"{len(sent)} requests at a wrong address with {slots} slots"]
     return []
 
 
@@ -288,8 +300,7 @@ def _rows(night: Night, lines: list[str]) -> list[str]:
     """results.jsonl holds the rows of the state, in their order."""
     path = night.root / "results.jsonl"
     written = path.read_text().splitlines() if path.exists() else []
-    for line in written:
-        json.loads(line)
+    list(map(json.loads, written))  # raises where a line is torn
     if written != lines:
         return [f"results.jsonl has {len(written)} lines, the state {len(lines)}"]
     return []

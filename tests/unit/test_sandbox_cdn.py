@@ -276,3 +276,27 @@ async def test_download_is_slow_on_request() -> None:
     """So many bytes a second, in small pieces."""
     async with viewer("download:slow:bytes_per_s=200000") as it:
         assert (await it.get())[2] == it.whole
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "head"),
+    [
+        ("label", 200, {"Content-Type": "text/html"}),
+        ("label:to=application/json", 200, {"Content-Type": "application/json"}),
+        ("gzip", 200, {"Content-Encoding": "gzip"}),
+        ("203", 203, {"Content-Type": "video/mp4"}),
+        ("206", 206, {"Content-Type": "video/mp4"}),
+        ("big-header:size=9", 200, {"X-Large": "xxxxxxxxx"}),
+        ("429:retry_after=12", 429, {"Retry-After": "12"}),
+        ("503:retry_after=60", 503, {"Retry-After": "60"}),
+    ],
+)
+async def test_video_comes_under_odd_head(rule: str, status: int, head: dict[str, str]) -> None:
+    """The bytes are right, if there are any."""
+    async with viewer(f"download:{rule}") as it:
+        got, headers, body = await it.get()  # unpacked by aiohttp
+
+        assert got == status
+        assert {name: headers[name] for name in head} == head
+        assert "Content-Range" not in headers
+        assert status >= 300 or body == it.whole
