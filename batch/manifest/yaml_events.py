@@ -44,6 +44,8 @@ _TEXT_TAGS = frozenset({"!", "tag:yaml.org,2002:str"})
 _CORE_TAGS = _TEXT_TAGS | {
     f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "int", "float", "bool", "null")
 }
+_NO_MAPPING = "a manifest is a mapping: name:, defaults:, jobs: …"
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _SYNTAX_ADVICE = (
     ("mapping values are not allowed", "a text that holds ': ' must stand in quotes"),
     ("tab character", "indent with spaces, not tabs"),
@@ -95,8 +97,7 @@ class YamlReader:
             raise Unreadable(Spot(self._file), "the file is empty")
         start = self._next()
         if type(start) is not yaml.MappingStartEvent:
-            message = "a manifest is a mapping: name:, defaults:, jobs: …"
-            raise Unreadable(self._at(start), message)
+            raise Unreadable(self._at(start), _NO_MAPPING)
         self._check_tag(start)
         yield from self._root_entries(stream)
         self._next()  # the document's end
@@ -153,8 +154,7 @@ class YamlReader:
             plain = not event.style and tag not in _TEXT_TAGS
             node = Scalar(event.value, plain, self._file, mark.line + 1, mark.column + 1)
         elif depth > MAX_DEPTH:
-            message = f"nested more than {MAX_DEPTH} levels deep"
-            raise Unreadable(self._at(event), message)
+            raise Unreadable(self._at(event), _TOO_DEEP)
         elif cls is yaml.SequenceStartEvent:
             node = self._sequence(event, depth)
         else:
@@ -252,16 +252,24 @@ class YamlReader:
         problem = exc.problem or "cannot be read"
         mark = exc.problem_mark or exc.context_mark
         spot = Spot(self._file, mark.line + 1, mark.column + 1) if mark else Spot(self._file)
+        line = self._line(spot.line)
+        if _open_brackets(line[: spot.column]) > MAX_DEPTH:
+            # Newer libyaml refuses deep nesting by itself, before it hands out any of it.
+            return Unreadable(spot, _NO_MAPPING if self._data.startswith(b"[") else _TOO_DEEP)
         advice = next((advice for part, advice in _SYNTAX_ADVICE if part in problem), None)
         context = f" ({exc.context}" if exc.context else ""
         if context:
             begun = exc.context_mark
             context += f" from line {begun.line + 1})" if begun else ")"
-        line = self._line(spot.line, spot.column)
-        return Unreadable(spot, f"not valid YAML: {problem}{context}{line}", advice)
+        start = max(0, spot.column - 40)
+        part = shown(line[start : start + 60].strip())
+        where = f", in the line {part}" if line.strip() else ""
+        return Unreadable(spot, f"not valid YAML: {problem}{context}{where}", advice)
 
-    def _line(self, number: int, column: int) -> str:
+    def _line(self, number: int) -> str:
         lines = re.split(rb"\r\n|\r|\n", self._data, maxsplit=number)
-        text = lines[number - 1].decode(errors="replace") if number <= len(lines) else ""
-        start = max(0, column - 40)
-        return f", in the line {shown(text[start : start + 60].strip())}" if text.strip() else ""
+        return lines[number - 1].decode(errors="replace") if number <= len(lines) else ""
+
+
+def _open_brackets(text: str) -> int:
+    return sum(map(text.count, "[{")) - sum(map(text.count, "]}"))
