@@ -1,3 +1,12 @@
-"""What a video file says of itself, and whether all of it is there."""
+"""Is a downloaded file a complete video, and is it the one that was asked for?
+
+The public face, all of it in `check`:
+
+- `inspect(path)` returns size and duration, or raises `MediaError` with the reason in plain words.
+- `compare(video, aspect_ratio, duration)` returns a warning for each difference.
+
+`check` reads through `index` (tracks, samples, durations), and `index` through `boxes` (the bytes).
+Every read and every loop is bounded, whatever the file claims about itself.
+"""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The boxes that an MP4 is made of (ISO/IEC 14496-12, section 4.2), and nothing of what they mean.
+"""The boxes that an MP4 consists of (ISO/IEC 14496-12, section 4.2), whatever they mean.
 
 Whatever a file claims, no read is larger than `_MAX_LOAD` and no loop longer than `_MAX_BOXES`.
 """
@@ -16,16 +16,16 @@ _MAX_LOAD = 64 * 2**20  # bytes; an hour of video has an index of about 5 MiB
 _MAX_BOXES = 50_000  # in a file, or in a box
 _SHORT = struct.Struct(">I4s")
 _LONG = struct.Struct(">Q")
-_KIND_BYTES = bytes([*range(0x20, 0x7F), 0xA9])  # what the name of a box is made of
+_KIND_BYTES = bytes([*range(0x20, 0x7F), 0xA9])  # that the kind of a box may consist of
 
 
 class MediaError(ValueError):
-    """The file is no whole video; the text says why, in a sentence that may be shown."""
+    """The file is not a complete video; the message says why, in words for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box of the file: *start* and *end* of what is inside, as offsets in the file."""
+    """A box of the file; `start` and `end` of its contents are offsets in the file."""
 
     kind: bytes
     start: int
@@ -33,10 +33,10 @@ class Box:
 
 
 def walk_file(file: BinaryIO, size: int) -> Iterator[Box]:
-    """Yield the outermost boxes; every one of them must be there to its last byte.
+    """Yield the outermost boxes.
 
     Raises:
-        MediaError: one is not, or the file does not begin like an MP4.
+        MediaError: a box is incomplete, or the file does not begin like an MP4.
     """
     position = 0
     for count in range(_MAX_BOXES):
@@ -45,7 +45,7 @@ def walk_file(file: BinaryIO, size: int) -> Iterator[Box]:
         file.seek(position)
         header = file.read(16)
         if count == 0 and header[4:8] != b"ftyp":
-            raise MediaError(_what_instead(header))
+            raise MediaError(_describe_start(header))
         kind, inside, length = _read_header(header, 0, position, size - position)
         end = position + length
         if end > size:
@@ -55,29 +55,32 @@ def walk_file(file: BinaryIO, size: int) -> Iterator[Box]:
     raise MediaError("the video has more boxes than any real one")
 
 
-def _what_instead(header: bytes) -> str:
+def _describe_start(header: bytes) -> str:
     if not header:
         return "the file is empty"
     if not header.strip(b"\0"):
-        return "the file begins with zeros: it was never written"
+        return "the file begins with zeros: its contents were never written"
     is_text = header.lstrip()[:1] in {b"<", b"{"}
-    return "the file is a web page or a message, not a video" if is_text else "the file is no MP4"
+    return "the file is a web page or a message" if is_text else "the file is not an MP4"
 
 
 def _read_header(
     buffer: bytes | memoryview, at: int, position: int, left: int
 ) -> tuple[bytes, int, int]:
-    """Read the kind of the box at *at*, the length of its header, and its own.
+    """Return the kind of a box, the length of its header, and the length of the whole box.
 
-    The length comes in any of its three forms: 32 bits, 64 bits, "to the end" (0), which is *left*
-    bytes away. *position* is where the person would find the box.
+    Args:
+        buffer: holds the header.
+        at: where in `buffer` it begins.
+        position: where in the file the box begins, for messages.
+        left: the length of a box that reaches to the end (a length of 0 says so).
     """
     if len(buffer) - at < 8:
         raise MediaError("the video is cut off in the header of a box")
     length, kind = _SHORT.unpack_from(buffer, at)
     inside = 8
     if kind.translate(None, _KIND_BYTES):
-        raise MediaError(f"byte {position} of the video begins no box")
+        raise MediaError(f"the video is damaged: no box begins at byte {position}")
     if length == 1:
         if len(buffer) - at < 16:
             raise MediaError("the video is cut off in the header of a box")
@@ -90,10 +93,10 @@ def _read_header(
 
 
 def load(file: BinaryIO, box: Box) -> memoryview:
-    """Return all that is inside *box*.
+    """Return the contents of a box.
 
     Raises:
-        MediaError: it is too large to be true, or no longer there.
+        MediaError: they are larger than any real index, or the file has become shorter.
     """
     if box.end - box.start > _MAX_LOAD:
         raise MediaError("the index of the video is larger than any real one")
@@ -105,10 +108,10 @@ def load(file: BinaryIO, box: Box) -> memoryview:
 
 
 def children(body: memoryview, kind: bytes) -> Iterator[memoryview]:
-    """Yield the insides of the boxes of that *kind* that lie directly in *body*, in their order.
+    """Yield the contents of each box of one `kind` that lies directly in `body`.
 
     Raises:
-        MediaError: *body* does not consist of boxes.
+        MediaError: `body` does not consist of boxes.
     """
     position, end = 0, len(body)
     for _ in range(_MAX_BOXES):
@@ -124,7 +127,7 @@ def children(body: memoryview, kind: bytes) -> Iterator[memoryview]:
 
 
 def child(body: memoryview | None, *path: bytes) -> memoryview | None:
-    """Return the inside of the first box at the end of *path*, if there is one."""
+    """Return the contents of the first box at the end of `path`, if there is one."""
     for kind in path:
         if body is None:
             break
@@ -133,10 +136,10 @@ def child(body: memoryview | None, *path: bytes) -> memoryview | None:
 
 
 def numbers(body: memoryview, at: int, count: int, typecode: str) -> array[int]:
-    """Read *count* big-endian numbers, which must all be there.
+    """Return `count` big-endian numbers.
 
     Raises:
-        MediaError: they are not.
+        MediaError: `body` is too short for them.
     """
     found = array(typecode)
     inside = body[at : at + count * found.itemsize]
