@@ -40,6 +40,9 @@ MAX_EXPANDED_NODES = 5_000_000  # what all aliases of a file may stand for toget
 FAST_PARSER: type[Any] | None = getattr(yaml, "CBaseLoader", None)
 
 
+# Newer libyaml refuses deep nesting itself, before the events that would be counted here.
+_OPENED = re.compile(rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}$")
+
 _TEXT_TAGS = frozenset({"!", "tag:yaml.org,2002:str"})
 _CORE_TAGS = _TEXT_TAGS | {
     f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "int", "float", "bool", "null")
@@ -153,8 +156,7 @@ class YamlReader:
             plain = not event.style and tag not in _TEXT_TAGS
             node = Scalar(event.value, plain, self._file, mark.line + 1, mark.column + 1)
         elif depth > MAX_DEPTH:
-            message = f"nested more than {MAX_DEPTH} levels deep"
-            raise Unreadable(self._at(event), message)
+            raise self._too_deep(self._at(event))
         elif cls is yaml.SequenceStartEvent:
             node = self._sequence(event, depth)
         else:
@@ -252,6 +254,8 @@ class YamlReader:
         problem = exc.problem or "cannot be read"
         mark = exc.problem_mark or exc.context_mark
         spot = Spot(self._file, mark.line + 1, mark.column + 1) if mark else Spot(self._file)
+        if _OPENED.search(self._text(spot.line)[: spot.column - 1][-1024:]):
+            return self._too_deep(spot)
         advice = next((advice for part, advice in _SYNTAX_ADVICE if part in problem), None)
         context = f" ({exc.context}" if exc.context else ""
         if context:
@@ -260,8 +264,14 @@ class YamlReader:
         line = self._line(spot.line, spot.column)
         return Unreadable(spot, f"not valid YAML: {problem}{context}{line}", advice)
 
+    def _too_deep(self, spot: Spot) -> Unreadable:
+        return Unreadable(spot, f"nested more than {MAX_DEPTH} levels deep")
+
     def _line(self, number: int, column: int) -> str:
-        lines = re.split(rb"\r\n|\r|\n", self._data, maxsplit=number)
-        text = lines[number - 1].decode(errors="replace") if number <= len(lines) else ""
         start = max(0, column - 40)
-        return f", in the line {shown(text[start : start + 60].strip())}" if text.strip() else ""
+        text = self._text(number)[start : start + 60].strip()
+        return f", in the line {shown(text)}" if text else ""
+
+    def _text(self, number: int) -> str:
+        lines = re.split(rb"\r\n|\r|\n", self._data, maxsplit=number)
+        return lines[number - 1].decode(errors="replace") if number <= len(lines) else ""
