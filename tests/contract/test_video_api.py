@@ -165,7 +165,7 @@ def in_memory(story: Story) -> None:
                 asyncio.sleep,
                 refused_prompt=INVALID,
                 moderated_prompt=FORBIDDEN,
-                failing_prompt=MODERATED,
+                failing_prompt=f"sandbox:{MODERATED}",
             )
         )
 
