@@ -7,7 +7,7 @@ The class of an error says who must act:
     │   └── ManifestError     the person: the manifest, all faults at once     exit 2
     ├── StateError            the person: the output folder cannot be used     exit 1
     │   └── RefusedError      us: a commit would break a rule of the state     exit 1
-    ├── LockedError           nobody: another run holds the folder             exit 75
+    ├── LockedError           no one: another run holds the folder             exit 75
     └── TransitionError       us: a state of a job was left in a way that its table forbids
 
 What happens to one job (a refusal, a failed generation, a time-out) is no exception but a value,

@@ -15,7 +15,7 @@ from enum import StrEnum
 from batch.attempt import Known, Phase
 from batch.job import Failure, FailureKind, Job
 
-# Kinds that a new attempt can heal without anybody changing anything.
+# Kinds that a new attempt can heal although nothing was changed.
 HEALS_BY_ITSELF = frozenset(
     {
         FailureKind.GENERATION,
@@ -38,9 +38,9 @@ class Action(StrEnum):
     NEW = "new"  # never submitted: pay
     CHANGED = "changed"  # submitted with other options before: pay
     RETRY = "retry"  # failed, and a new attempt may heal it: pay
-    FORCED = "forced"  # up to date, but wanted anew: pay
+    FORCED = "forced"  # up to date, regenerated on request: pay
     RESUME = "resume"  # a task is (or may be) there: ask for it
-    RESUBMIT = "resubmit"  # nobody knows whether a task is there, and it is wanted: may pay again
+    RESUBMIT = "resubmit"  # unconfirmed, and sent again on request: may pay again
     FETCH = "fetch"  # the video is made and paid for, the file is not here
     UNCHANGED = "unchanged"  # nothing to do
     RESTING = "resting"  # failed, and only the person can heal it
@@ -218,7 +218,7 @@ def _judge(
         case Phase.LANDED:
             here = latest.file == job.video_path and is_present(job.video_path, latest.bytes or 0)
             if policy.force:
-                return Action.FORCED, "up to date, made anew on request", False
+                return Action.FORCED, "up to date, regenerated on request", False
             if here:
                 return Action.UNCHANGED, "up to date", False
             return Action.FETCH, "its file is missing or was changed", True
@@ -231,7 +231,7 @@ def _judge(
         case Phase.UNCONFIRMED if policy.resubmit_unconfirmed:
             return Action.RESUBMIT, "unconfirmed: submitted again on request, if not found", True
         case Phase.UNCONFIRMED:
-            return Action.RESUME, "unconfirmed: nobody knows yet whether a task exists", True
+            return Action.RESUME, "unconfirmed: it is not known yet whether a task exists", True
     return _judge_failed(same, _failed_paid(same), policy)
 
 

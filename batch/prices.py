@@ -1,6 +1,6 @@
 """What a video costs: a dated table with its sources, and overrides from the manifest.
 
-All prices are USD and estimates: nobody but the provider knows the bill. What CometAPI publishes
+All prices are USD and estimates: only the provider knows the bill. What CometAPI publishes
 per clip goes first; where it publishes nothing, Kling's own list per second of output stands in.
 
 Under `prices:` a manifest overrides or adds models:

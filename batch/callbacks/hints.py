@@ -1,8 +1,8 @@
-"""Callbacks as hints: what one may change (the moment of the next look), and how far to trust them.
+"""Hints: what a callback may change (the moment of the next poll), and how far to trust callbacks.
 
-Nothing signs a callback, nothing promises that it comes, or in which order. So it only makes the
-runner ask; what is true is what the API answers. The token in each task's URL keeps strangers out,
-and only its hash is stored.
+A callback is not signed, may not come, and may come in any order. So it only makes the runner query the
+task; only the API's answer counts. The token in each task's URL keeps strangers out, and only its hash
+is stored.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from contextlib import contextmanager
 from batch.waker import Waker
 
 STRETCH = 4.0  # how much rarer to poll while callbacks keep coming
-PROVED_BY = 3  # ends in a row that callbacks have announced; one missed, and it begins anew
+PROVED_BY = 3  # ends in a row that callbacks have announced; a missed one resets the count
 KEY_CHARS = 16  # of a hash, to find it by; all of it is then compared in constant time
 
 
 class Hint:
     """What may arrive for one attempt while it is in flight.
 
-    *task_id* is what a callback has named: a guess to be confirmed, for a lost answer; *names_us*
-    tells whether it named our external id as well. *announced_end* tells that one has said the task has
-    ended, *woke_at* when one last had the task looked at (`Clock.monotonic`).
+    *task_id* is what a callback has named: a guess to be confirmed, for a lost answer; *names_us*:
+    it named our external id as well. *announced_end*: a callback said that the task has ended.
+    *woke_at* (`Clock.monotonic`) is when a callback last caused a poll.
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,9 @@ class Hint:
         return True
 
     def correct(self, updated_at: float | None) -> None:
-        """Take in what the API has answered of a task that goes on: what said otherwise was wrong.
+        """Record that the API says the task goes on: a callback that said otherwise was wrong.
 
-        From here on "older" means older than this: a forged date of the future is forgotten.
+        From here on "older" means older than this: a forged date in the future is forgotten.
         """
         self.announced_end = False
         if updated_at is not None:
@@ -69,7 +69,9 @@ class Hints:
         self._by_attempt: dict[str, Hint] = {}
         self._owners: dict[str, tuple[str, str]] = {}  # start of a token's hash: the hash, whose
         self._announced = 0  # ends in a row
-        self.doubted = Waker()  # wakes those who wait longer than usual when the trust has ended
+        self.doubted = (
+            Waker()
+        )  # wakes the pollers that wait longer than usual when the trust has ended
 
     @contextmanager
     def expect(self, external_task_id: str, token_hash: str | None) -> Iterator[Hint]:
@@ -101,7 +103,7 @@ class Hints:
         has_ended: bool,
         names_us: bool = False,
     ) -> bool:
-        """Take a callback in; False if nobody waits for it or it is older than what is known."""
+        """Take a callback in; False if its attempt is not in flight or it is older than what is known."""
         hint = self._by_attempt.get(external_task_id)
         return hint is not None and hint.record(
             task_id, updated_at, has_ended=has_ended, names_us=names_us
@@ -109,7 +111,7 @@ class Hints:
 
     @property
     def stretch(self) -> float:
-        """How many times longer than usual to wait for the next look."""
+        """How many times longer than usual to wait for the next poll."""
         return STRETCH if self._announced >= PROVED_BY else 1.0
 
     def ended(self, hint: Hint) -> None:
@@ -120,14 +122,14 @@ class Hints:
         was_trusted = self._announced >= PROVED_BY
         self._announced = 0
         if was_trusted:
-            # Those who sleep longer now for it. Without trust nobody does, and to wake all for
-            # nothing would make each end cost as much as there are tasks.
+            # Only trusted callbacks make pollers wait longer: waking all of them at every end would
+            # cost as much as there are tasks.
             self.doubted.set()
             self.doubted.clear()
 
 
 def new_token() -> str:
-    """Make a token that nobody can guess."""
+    """Return a token that cannot be guessed."""
     return secrets.token_urlsafe(32)
 
 

@@ -1,11 +1,11 @@
-"""The receiver of callbacks: a small server beside the run, which believes nothing it is told.
+"""The receiver of callbacks: a small server beside the run, which believes none of them.
 
 Answers: 204 at once; 405 for anything but POST; 404 for a wrong token; 413 above 64 KiB; 400 for no
 JSON; 408 for a body that does not come. The token is the last part of the path, so that a reverse
 proxy may put any prefix before it, or take one away.
 
-Each connection is for one request and lives for seconds; beyond so many the oldest makes room, so
-that those who only hold a door open keep nobody out.
+Each connection is for one request and lives for seconds; beyond `MAX_CONNECTIONS` the oldest is
+closed, so that idle connections do not block callbacks.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Receiver:
         except TimeoutError:
             return 408
         except (aiohttp.ClientError, aiohttp.http.HttpProcessingError, ConnectionError):
-            return 400  # it broke off, or its chunks are none
+            return 400  # it broke off, or its chunks are invalid
         if body is None:
             return 413
         if not _is_json(body):
@@ -141,10 +141,10 @@ class _Door(web.Server):
 
 @asynccontextmanager
 async def listen(address: str, hints: Hints) -> AsyncIterator[str]:
-    """Receive callbacks at *address* (HOST:PORT) while the block lasts; yields where, really.
+    """Receive callbacks at *address* (HOST:PORT) while the block lasts; yields the address it got.
 
     Raises:
-        UsageError: nobody can listen there.
+        UsageError: the address cannot be listened on.
     """
     host, _, port = address.rpartition(":")
     loop, door = asyncio.get_running_loop(), _Door(Receiver(hints))
@@ -160,8 +160,8 @@ async def listen(address: str, hints: Hints) -> AsyncIterator[str]:
         name, number, *_ = server.sockets[0].getsockname()
         yield f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
     finally:
-        # What is accepted while the server closes would be an error of asyncio's, and left open:
-        # first nobody more is let in, then whoever is on the way gets through the door.
+        # A connection accepted while the server closes would be left open, an error of asyncio's:
+        # stop accepting first, then let the connections under way arrive.
         for listening in server.sockets:
             with contextlib.suppress(NotImplementedError):  # not every loop accepts by readers
                 loop.remove_reader(listening.fileno())

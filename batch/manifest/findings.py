@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 
 def meant(text: str, known: Iterable[str]) -> str | None:
     """Guess which of *known* was meant: an advice, or None."""
-    if len(text) > 40:  # difflib is quadratic, and nobody mistypes that much
+    if len(text) > 40:  # difflib is quadratic, and no typo is that long
         return None
     import difflib  # noqa: PLC0415 - only a mistyped key needs it
 
@@ -139,7 +139,7 @@ class Findings:
     def unknown_key(self, key: Scalar, known: Iterable[str], where: str) -> None:
         """Note a key that does not exist, with the one that was probably meant."""
         names = list(known)
-        is_listed = len(self._faults) < MAX_FAULTS  # else nobody reads the advice
+        is_listed = len(self._faults) < MAX_FAULTS  # beyond that, advice is not shown
         advice = meant(key.text, names) if is_listed else None
         if advice is None and len(names) <= 10:
             advice = f"known here: {', '.join(names)}"

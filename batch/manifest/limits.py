@@ -105,7 +105,7 @@ def _whole(most: int) -> Callable[[str], int]:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How fast, how much, how long. *given* names the fields that somebody really set.
+    """How fast, how much, how long. *given* names the fields that were really set.
 
     What is not given has its default, so a value can always be used as it is; `over` lays what
     is given over other limits than the defaults.

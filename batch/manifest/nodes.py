@@ -1,6 +1,6 @@
 """A file as nodes that know where they stand: what YAML, CSV and JSON are read into.
 
-A scalar stays the text that was written; whoever reads a key decides what it means.
+A scalar stays the text that was written; the reader of a key decides what it means.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def read_file(path: Path, file: str, at: Place) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting: a pipe that nobody writes to would block for ever."""
+    """Open without waiting: a pipe without a writer would block for ever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

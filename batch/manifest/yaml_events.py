@@ -4,7 +4,7 @@ No YAML loader is used. Loaders decide types (`16:9` becomes 969, `no` becomes f
 positions, take the last of two equal keys, and die of hostile files: the C composer overflows its
 stack on deep nesting, and an alias bomb loads at once and never ends when it is walked. Here
 
-- a scalar stays the text that was written; whoever reads a key decides what it means;
+- a scalar stays the text that was written; the reader of a key decides what it means;
 - depth and the expansion of aliases are counted while the events come, and bounded;
 - the items of one long list are handed out one by one and not kept.
 """

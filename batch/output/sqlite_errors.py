@@ -38,7 +38,7 @@ def _sentence(path: Path, error: Exception) -> str:
         return (
             f"the state file {path} is damaged ({error}); nothing was sent. Restore it from a backup."
             " Starting without it would pay again for everything it knows, so that is yours to"
-            f" decide: move {path.parent} away to begin anew"
+            f" decide: move {path.parent} away to start from nothing"
         )
     if "locked" in text or "busy" in text:
         return (

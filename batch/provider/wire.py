@@ -81,7 +81,7 @@ def task_path(identifier: str) -> str:
 
 # -- an answer to a POST ---------------------------------------------------------------------
 
-# Below 500, and yet they say only that somebody on the way gave up waiting, or that there is such a
+# Below 500, and yet they say only that a server on the way gave up waiting, or that there is such a
 # request already: time-outs, too early, a conflict, and those of nginx and of load balancers.
 _UNSURE_STATUSES = frozenset({408, 409, 425, 444, 460, 499})
 _ACCOUNT_STATUSES = frozenset({401, 402, 407})

@@ -87,7 +87,7 @@ NOT_NOW = _any(
 
 # -- about what has happened -----------------------------------------------------------------
 
-# Those who have sent the request on write so, and have lost the answer.
+# A gateway writes so that has sent the request on and has lost the answer.
 UNSURE = _any(
     r"timed? ?out|deadline exceeded|context cancel|being processed|already in progress",
     r"connection (was )?(reset|closed|aborted|refused)|bad gateway|internal (server )?error|unknown error",

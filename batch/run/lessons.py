@@ -34,12 +34,12 @@ class Lessons:
 
     def next_poll(self, attempt: Attempt, age_s: float) -> float:
         """Return seconds until the next poll of a task of this age."""
-        return schedule.next_look(
+        return schedule.next_poll(
             age_s,
             poll_interval_s=self._poll_interval_s,
             history=self._histories.get(_kind(attempt.request)),
             rng=self._dice,
-            look_cost=schedule.URGENT_LOOK_COST if self._is_urgent() else schedule.LOOK_COST,
+            poll_cost=schedule.URGENT_POLL_COST if self._is_urgent() else schedule.POLL_COST,
         )
 
     def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:

@@ -1,15 +1,15 @@
-"""When to look at a task next.
+"""When to poll a task next.
 
-Looking often notices a finished task early and costs requests; looking rarely is the reverse. The
-price of a look, in seconds of lateness that are as bad, is the one knob: `LOOK_COST`, as a share of
-the typical generation time. Given past generation times, `plan` finds the looks with the least
+Polling often notices a finished task early and costs requests; polling rarely is the reverse. The
+price of a poll, in seconds of lateness that are as bad, is the one knob: `POLL_COST`, as a share of
+the typical generation time. Given past generation times, `plan` finds the polls with the least
 
-    expected looks * price + expected lateness
+    expected polls * price + expected lateness
 
-exactly, by dynamic programming. What comes out is what one would wish for: nothing before a task
-can be done, dense where it probably is, rare in the tail.
+exactly, by dynamic programming: no poll before a task can be done, many where it probably is, few in
+the tail.
 
-Without history, intervals grow with the age of the task: after *a* seconds the next look comes
+Without history, intervals grow with the age of the task: after *a* seconds the next poll comes
 `GROWTH * a` later, so that lateness stays a constant share of the time that the task took.
 """
 
@@ -23,21 +23,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 GROWTH = 0.15  # of a task's age, where nothing is known
-LOOK_COST = 0.035  # of the typical generation time: one look is worth so much lateness
+POLL_COST = 0.035  # of the typical generation time: one poll is worth so much lateness
 # While jobs wait for a slot, a task whose end is noticed late leaves a slot empty that is wanted.
-# With five slots: 97 % of them are in use, for some eight looks per task; at 0.012 95 % for six.
-URGENT_LOOK_COST = 0.004
+# With five slots: 97 % of them are in use, for some eight polls per task; at 0.012 95 % for six.
+URGENT_POLL_COST = 0.004
 
 MAX_SAMPLES = 256  # generation times kept per kind of task
 _MAX_TIME_S = 7 * 86_400.0  # no task takes a week
-_REPLAN = 8  # a plan is made anew when one sample in so many is new to it
+_REPLAN = 8  # a plan is computed again when one sample in so many is new to it
 _HALF_LIFE = 64  # samples after which one counts half: the provider's speed drifts
 _JITTER = 0.15  # of an interval, without history
 _FINE_JITTER = 0.02  # of an interval, on a plan
 
 _CELLS = 256  # of the time axis of a plan
 _KERNELS = 24  # bumps that stand for the samples
-_PRIOR_SPREAD = 0.35  # in log time, of generation times nobody has measured yet
+_PRIOR_SPREAD = 0.35  # in log time, of generation times that were not measured yet
 _PRIOR_WEIGHT = 2.0  # samples that this prior is worth
 _SURPRISE_SPREAD = 0.8  # in log time, of the share of tasks that behave like nothing seen before
 _REACH = 4.0  # spreads from its centre to where a bump begins and ends
@@ -45,7 +45,7 @@ _REACH = 4.0  # spreads from its centre to where a bump begins and ends
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When to look at tasks of one kind: after a vain look at `ages[i]` comes that at `nexts[i]`.
+    """When to poll tasks of one kind: after a poll in vain at `ages[i]` comes the one at `nexts[i]`.
 
     All in seconds since submission, `ages` ascending from 0. Beyond the last age nothing is planned.
     """
@@ -54,25 +54,25 @@ class Plan:
     nexts: tuple[float, ...]
 
     def after(self, age_s: float) -> float | None:
-        """Return the age at which to look next, or None beyond the plan."""
+        """Return the age of the next poll, or None beyond the plan."""
         if age_s >= self.ages[-1]:
             return None
         return self.nexts[bisect_right(self.ages, max(age_s, 0.0)) - 1]
 
-    def looks(self) -> list[float]:
-        """Return the ages at which a task is looked at that is never done."""
-        looks: list[float] = []
+    def polls(self) -> list[float]:
+        """Return the ages at which a task that is never done is polled."""
+        polls: list[float] = []
         age: float | None = self.after(0.0)
         while age is not None:
-            looks.append(age)
+            polls.append(age)
             age = self.after(age)
-        return looks
+        return polls
 
 
 class History:
     """The latest generation times of one kind of task, in seconds, oldest first. Bounded.
 
-    One kind: the same model, mode and duration. Rubbish is ignored, so that neither a strange
+    One kind: the same model, mode and duration. Invalid values are ignored, so that neither a strange
     answer nor an old state file can spoil it.
     """
 
@@ -93,7 +93,7 @@ class History:
         return f"<History of {len(self)}>"
 
     def add(self, generation_time_s: object) -> None:
-        """Learn one more generation time; what is no positive, finite number is ignored."""
+        """Learn one more generation time; anything but a positive, finite number is ignored."""
         if isinstance(generation_time_s, bool) or not isinstance(generation_time_s, int | float):
             return
         if 0 < generation_time_s < _MAX_TIME_S:
@@ -108,34 +108,34 @@ class History:
         """Return the times, oldest first; `History(list)` reads them back."""
         return list(self._samples)
 
-    def plan(self, *, poll_interval_s: float, look_cost: float = LOOK_COST) -> Plan:
-        """Return the plan for what is known; made anew when that has grown by an eighth."""
-        key = (poll_interval_s, look_cost)
+    def plan(self, *, poll_interval_s: float, poll_cost: float = POLL_COST) -> Plan:
+        """Return the plan for what is known; computed again when that has grown by an eighth."""
+        key = (poll_interval_s, poll_cost)
         is_stale = self._fresh * _REPLAN >= len(self._samples) and self._fresh > 0
         if self._plan is None or is_stale or key != self._plan_key:
-            self._plan = plan(self._samples, poll_interval_s=poll_interval_s, look_cost=look_cost)
+            self._plan = plan(self._samples, poll_interval_s=poll_interval_s, poll_cost=poll_cost)
             self._plan_key, self._fresh = key, 0
         return self._plan
 
 
-def next_look(
+def next_poll(
     age_s: float,
     *,
     poll_interval_s: float,
     history: History | None,
     rng: random.Random,
-    look_cost: float = LOOK_COST,
+    poll_cost: float = POLL_COST,
 ) -> float:
-    """Return seconds until the next look at a task that was submitted *age_s* ago.
+    """Return seconds until the next poll of a task that was submitted *age_s* ago.
 
-    Never less than *poll_interval_s*. Without history, the first look comes after just that, later
+    Never less than *poll_interval_s*. Without history, the first poll comes after just that, later
     ones at intervals that grow with the age. Jitter only ever adds: a crowd that was submitted at
     once does not come back at once.
     """
     age_s = max(age_s, 0.0)
     due_s = None
     if history:
-        plan = history.plan(poll_interval_s=poll_interval_s, look_cost=look_cost)
+        plan = history.plan(poll_interval_s=poll_interval_s, poll_cost=poll_cost)
         due_s = plan.after(age_s)
     if due_s is not None:
         wait_s = max(due_s - age_s, poll_interval_s)
@@ -150,11 +150,11 @@ def plan(
     samples: Sequence[float],
     *,
     poll_interval_s: float,
-    look_cost: float = LOOK_COST,
+    poll_cost: float = POLL_COST,
 ) -> Plan:
-    """Plan the looks at a task whose generation time is like *samples* (seconds, oldest first).
+    """Plan the polls of a task whose generation time is like *samples* (seconds, oldest first).
 
-    *look_cost* is the price of a look as a share of the median: less of it means less lateness and
+    *poll_cost* is the price of a poll as a share of the median: less of it means less lateness and
     more requests. Pure; about half a millisecond.
     """
     bumps, spread = _bumps(samples)
@@ -162,7 +162,7 @@ def plan(
     axis = _axis(bumps, spread)
     ages = (0.0, *map(math.exp, axis))
     done = [0.0, *_done_by(axis, bumps, spread, surprise=1 / (len(samples) + 2))]
-    return Plan(ages, _cheapest(ages, done, look_cost * median, poll_interval_s))
+    return Plan(ages, _cheapest(ages, done, poll_cost * median, poll_interval_s))
 
 
 # -- what is known of generation times -------------------------------------------------------
@@ -201,7 +201,7 @@ def _quantiles(weighted: list[tuple[float, float]], total: float, count: int) ->
 
 
 def _axis(bumps: list[float], spread: float) -> list[float]:
-    """Return the logarithms of the ages at which a look may be, evenly spaced."""
+    """Return the logarithms of the ages at which a poll may be, evenly spaced."""
     reach = _REACH * max(spread, _SURPRISE_SPREAD / 2)
     low, high = bumps[0] - reach, bumps[-1] + reach
     step = (high - low) / (_CELLS - 1)
@@ -213,7 +213,7 @@ def _done_by(
 ) -> list[float]:
     """Return the probability that a task is done, at each age, given in log time and ascending.
 
-    The share *surprise* is spread widely: a plan that is certain would never look where it is wrong.
+    The share *surprise* is spread widely: a plan that is certain would never poll where it is wrong.
     """
     middle, count = bumps[len(bumps) // 2], len(bumps)
     reach, steepness = _REACH * spread, math.sqrt(0.5) / spread
@@ -231,15 +231,15 @@ def _done_by(
     return done
 
 
-# -- the cheapest looks ----------------------------------------------------------------------
+# -- the cheapest polls ----------------------------------------------------------------------
 
 
 def _cheapest(
     ages: Sequence[float], done: Sequence[float], price_s: float, poll_interval_s: float
 ) -> tuple[float, ...]:
-    """Return, for each age at which a look was in vain, the age of the look that should follow.
+    """Return, for each age at which a poll was in vain, the age of the poll that should follow.
 
-    With F = *done* and I its integral, the lateness of what ends between two looks at a and b is
+    With F = *done* and I its integral, the lateness of what ends between two polls at a and b is
     I(b) - I(a) - F(a) (b - a). So the least cost from age i on is
 
         V(i) = price (1 - F_i) - I_i + F_i t_i + min over j of ( I_j + V_j - F_i t_j ),

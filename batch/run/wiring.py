@@ -145,7 +145,7 @@ async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str
     """Return address, name and key of the provider; starts the sandbox if that is it."""
     if not settings.sandbox:
         return settings.base_url, settings.base_url, require_key(settings.api_key)
-    from batch import sandbox  # noqa: PLC0415 - a server of its own, for those who ask for it
+    from batch import sandbox  # noqa: PLC0415 - only for the sandbox
 
     # The journal lets the sandbox outlive the run, as the real provider does.
     journal = Layout(settings.output_dir).sandbox
@@ -159,7 +159,7 @@ async def _callbacks(settings: Settings, hints: Hints, exits: AsyncExitStack) ->
     """Start the receiver, if there is to be one; return what makes each attempt's callback URL."""
     if settings.callback is None:
         return lambda _external_task_id: None
-    from batch.callbacks.receiver import listen  # noqa: PLC0415 - only for those who ask for it
+    from batch.callbacks.receiver import listen  # noqa: PLC0415 - only with callbacks
 
     await exits.enter_async_context(listen(settings.callback.listen, hints))
     parts = urlsplit(settings.callback.url)

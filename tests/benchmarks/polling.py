@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from batch.run.schedule import History, next_look, plan
+from batch.run.schedule import History, next_poll, plan
 
 MEDIAN_S = 135.0  # kling-3.0, API sheet section 6
 POLL_INTERVAL_S = 5.0
@@ -85,7 +85,7 @@ def learned_polls(history: History | None, rng: random.Random, median_s: float) 
     polls: list[float] = []
     age = 0.0
     while age < HORIZON * median_s:
-        age += next_look(age, poll_interval_s=POLL_INTERVAL_S, history=history, rng=rng)
+        age += next_poll(age, poll_interval_s=POLL_INTERVAL_S, history=history, rng=rng)
         polls.append(age)
     return polls
 

@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from batch.run.gate import Slots
-from batch.run.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
+from batch.run.schedule import POLL_COST, URGENT_POLL_COST, History, next_poll
 
 MEDIAN_S = 60.0
 SPREAD = 0.25
@@ -89,12 +89,12 @@ class _Night:
         begun, age_s = self._loop.time(), 0.0
         while age_s < took_s:
             is_urgent = self.slots.is_waited_for
-            wait_s = next_look(
+            wait_s = next_poll(
                 age_s,
                 poll_interval_s=POLL_INTERVAL_S,
                 history=self._history,
                 rng=self._dice,
-                look_cost=URGENT_LOOK_COST if is_urgent else LOOK_COST,
+                poll_cost=URGENT_POLL_COST if is_urgent else POLL_COST,
             )
             await asyncio.sleep(wait_s)
             self.polls += 1

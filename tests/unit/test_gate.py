@@ -15,7 +15,7 @@ from virtual_time import EPOCH, VirtualClock, VirtualLoop, VirtualWindow, run
 from batch.attempt import Doubt, Intended
 from batch.manifest.limits import Rate
 from batch.run.gate import SEND_WITHIN_S, Pacer, Slots, window_guard
-from batch.run.schedule import LOOK_COST, URGENT_LOOK_COST, History, next_look
+from batch.run.schedule import POLL_COST, URGENT_POLL_COST, History, next_poll
 from batch.run.stop import StopReason
 from batch.waker import Waker
 
@@ -233,12 +233,12 @@ class _Provider:
         asyncio.get_running_loop().call_later(took_s, self._end, took_s)
         age_s, begun = 0.0, self.clock.monotonic()
         while age_s < took_s:
-            wait_s = next_look(
+            wait_s = next_poll(
                 age_s,
                 poll_interval_s=2.2,  # to the generation time as 5 s is to 135 s
                 history=self.history,
                 rng=self.dice,
-                look_cost=URGENT_LOOK_COST if slots.is_waited_for else LOOK_COST,
+                poll_cost=URGENT_POLL_COST if slots.is_waited_for else POLL_COST,
             )
             await asyncio.sleep(wait_s)
             self.looks += 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batch.run.schedule import MAX_SAMPLES, History, _cheapest, _integral, next_look, plan
+from batch.run.schedule import MAX_SAMPLES, History, _cheapest, _integral, next_poll, plan
 
 MEDIAN_S = 135.0
 
@@ -26,7 +26,7 @@ def watch(took_s: float, history: History | None, dice: random.Random) -> tuple[
     """Return the looks that one task takes, and how late its end is seen."""
     age, looks = 0.0, 0
     while age < took_s:
-        age += next_look(age, poll_interval_s=5.0, history=history, rng=dice)
+        age += next_poll(age, poll_interval_s=5.0, history=history, rng=dice)
         looks += 1
     return looks, age - took_s
 
@@ -35,16 +35,16 @@ def test_without_history_the_poll_interval_comes_first() -> None:
     """That is what the manifest promises; an empty history is none."""
     for history in (None, History()):
         dice = random.Random(1)
-        assert next_look(0.0, poll_interval_s=5.0, history=history, rng=dice) == 5.0
+        assert next_poll(0.0, poll_interval_s=5.0, history=history, rng=dice) == 5.0
 
 
 def test_without_history_intervals_grow_with_the_age() -> None:
     """A seventh of the age, jittered upwards only."""
     dice = random.Random(1)
-    waits = [next_look(1000.0, poll_interval_s=5.0, history=None, rng=dice) for _ in range(500)]
+    waits = [next_poll(1000.0, poll_interval_s=5.0, history=None, rng=dice) for _ in range(500)]
     assert 150.0 <= min(waits) < 151.0
     assert 171.0 < max(waits) <= 172.5
-    assert next_look(10.0, poll_interval_s=5.0, history=None, rng=dice) >= 5.0
+    assert next_poll(10.0, poll_interval_s=5.0, history=None, rng=dice) >= 5.0
 
 
 @settings(deadline=None)
@@ -59,19 +59,19 @@ def test_every_wait_is_at_least_the_interval(
     age_s: float, poll_interval_s: float, samples: list[float], cost: float, seed: int
 ) -> None:
     """Whatever was learned; and the next look is always some time."""
-    wait = next_look(
+    wait = next_poll(
         age_s,
         poll_interval_s=poll_interval_s,
         history=History(samples),
         rng=random.Random(seed),
-        look_cost=cost,
+        poll_cost=cost,
     )
     assert poll_interval_s <= wait < math.inf
 
 
 def test_looks_are_where_tasks_end() -> None:
     """Hardly any before a task can be done, most around the median, few in the tail."""
-    looks = plan(night(100).to_list(), poll_interval_s=1.0).looks()
+    looks = plan(night(100).to_list(), poll_interval_s=1.0).polls()
     shares = [look / MEDIAN_S for look in looks]
     assert sum(share < 0.5 for share in shares) <= 1
     assert sum(0.6 <= share <= 1.6 for share in shares) >= 5
@@ -98,7 +98,7 @@ def test_the_knob_trades_lateness_for_requests() -> None:
     """Dearer looks are fewer."""
     samples = night(50).to_list()
     counts = [
-        len(plan(samples, poll_interval_s=1.0, look_cost=cost).looks())
+        len(plan(samples, poll_interval_s=1.0, poll_cost=cost).polls())
         for cost in (0.001, 0.01, 0.1, 1.0)
     ]
     assert counts == sorted(counts, reverse=True)
@@ -144,13 +144,13 @@ def test_what_a_run_teaches_is_used_at_once() -> None:
     """One task of an unknown kind is enough for a first plan; many change an old one."""
     dice = random.Random(1)
     history = History([200.0])
-    assert next_look(0.0, poll_interval_s=5.0, history=history, rng=dice) > 50.0
+    assert next_poll(0.0, poll_interval_s=5.0, history=history, rng=dice) > 50.0
     history = night(100)
     before = history.plan(poll_interval_s=5.0)
     for _ in range(60):
         history.add(3 * MEDIAN_S)
     after = history.plan(poll_interval_s=5.0)
-    assert after.looks()[0] > before.looks()[0]
+    assert after.polls()[0] > before.polls()[0]
 
 
 def test_a_plan_is_kept_until_enough_is_new() -> None:
@@ -195,7 +195,7 @@ def test_rubbish_teaches_nothing() -> None:
 @given(st.lists(st.floats(1e-3, 6e5), min_size=1, max_size=60), st.floats(0.05, 100))
 def test_every_plan_ends(samples: list[float], poll_interval_s: float) -> None:
     """However odd the samples: looks ascend, are far enough apart, and come to an end."""
-    looks = plan(samples, poll_interval_s=poll_interval_s).looks()
+    looks = plan(samples, poll_interval_s=poll_interval_s).polls()
     assert looks
     assert len(looks) <= 300
     gaps = [after - before for before, after in itertools.pairwise([0.0, *looks])]

@@ -70,7 +70,7 @@ def test_damaged_database_is_reported_and_kept(path: Path) -> None:
         Database.open(path)
     assert str(raised.value).endswith(
         "Starting without it would pay again for everything it knows, so that is yours to decide:"
-        f" move {path.parent} away to begin anew"
+        f" move {path.parent} away to start from nothing"
     )
     assert path.read_bytes().startswith(b"this is no database")
 
