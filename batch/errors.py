@@ -49,7 +49,7 @@ class UsageError(BatchError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One fault (or one doubt) in a manifest: where it is, and what to do about it.
+    """One fault or warning in a manifest: where it is, and what to do about it.
 
     *line* and *column* count from 1.
     """

@@ -1,7 +1,7 @@
-"""What a video costs: a dated table with its sources, and overrides from the manifest.
+"""Estimate the price of a video: a dated table with its sources, and overrides from the manifest.
 
-All prices are USD and estimates: only the provider knows the bill. What CometAPI publishes
-per clip goes first; where it publishes nothing, Kling's own list per second of output stands in.
+All prices are in USD; only the provider knows the bill. CometAPI's prices per clip come first;
+where it publishes none, Kling's own list per second of output is used.
 
 Under `prices:` a manifest overrides or adds models:
 
@@ -10,7 +10,7 @@ Under `prices:` a manifest overrides or adds models:
       kling-v1: {std: {5: 0.13, 10: 0.26}}                       # per clip, by duration
       kling-v9: 0.20/s                                           # whatever the mode
 
-A mode with `+sound` counts where sound is on; without one, the mode's price counts.
+With sound on, the price of `mode+sound` applies, or else that of the mode.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ AS_OF = "2026-08"
 
 ANY_MODE = "*"
 PRICED_MODES = ("std", "pro", "4k", "std+sound", "pro+sound", "4k+sound")
-_LONGEST_S = 15  # of any known model; what an unreadable duration counts as
+_LONGEST_S = 15  # of any known model; stands in for an unreadable duration
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """An estimate. Not *known*: the dearest known price of that duration stands in."""
+    """An estimate; if not `known`, the highest known price for that duration."""
 
     usd: float
     known: bool
@@ -39,7 +39,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """How a price follows from a duration: USD per second, per clip, or per clip by duration."""
+    """A price in USD: per second, per clip, or per clip by duration."""
 
     per_second: float = 0.0
     per_clip: float = 0.0
@@ -48,8 +48,8 @@ class Tariff:
     def usd(self, seconds: int) -> float:
         """Return the price of one clip of *seconds*.
 
-        A duration that *clips* does not list costs as much as the next longer one; beyond the
-        longest, as much more as it is longer.
+        A duration that `clips` does not list costs as much as the next longer one; beyond the
+        longest, the price grows in proportion.
         """
         if self.clips:
             for listed, price in sorted(self.clips):
@@ -65,7 +65,7 @@ Overrides = Mapping[str, Mapping[str, Tariff]]
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One line of the table: what it is for, what it costs, and who says so."""
+    """One line of the table."""
 
     model: str
     mode: str
@@ -113,21 +113,21 @@ TABLE: dict[str, dict[str, Tariff]] = {}
 for _listing in LISTINGS:
     TABLE.setdefault(_listing.model, {})[_listing.mode] = _listing.tariff
 
-# Models with a price for sound: elsewhere "on" is ignored, and the mode's own price counts.
+# Other models ignore sound, and the price of the mode applies.
 _SOUND_MODELS = frozenset(line.model for line in LISTINGS if line.mode.endswith("+sound"))
 
 
 def estimate(body: Mapping[str, Any], overrides: Overrides | None = None) -> Price:
-    """Estimate what the request *body* costs, in USD.
+    """Return an estimate of the price of the request *body*.
 
-    A price that is not known counts as the dearest known one for that duration, overrides
-    included, so that a budget errs on the safe side.
+    An unknown price counts as the highest known one for that duration, overrides included, so
+    that a budget errs on the safe side.
     """
     seconds = _seconds(body.get("duration"))
     tariff = _find(body, overrides or {})
     if tariff is not None:
         return Price(round(tariff.usd(seconds), 6), known=True)
-    return Price(round(_dearest(seconds, overrides or {}), 6), known=False)
+    return Price(round(_highest(seconds, overrides or {}), 6), known=False)
 
 
 def _find(body: Mapping[str, Any], overrides: Overrides) -> Tariff | None:
@@ -146,7 +146,7 @@ def _find(body: Mapping[str, Any], overrides: Overrides) -> Tariff | None:
     return listed.get(f"{mode}+sound" if has_sound and model in _SOUND_MODELS else mode)
 
 
-def _dearest(seconds: int, overrides: Overrides) -> float:
+def _highest(seconds: int, overrides: Overrides) -> float:
     tables = (TABLE, overrides)
     return max(
         t.usd(seconds) for table in tables for modes in table.values() for t in modes.values()
@@ -164,7 +164,7 @@ PRICE_PATTERN = r"^\$? ?[0-9]+(\.[0-9]+)?( ?(USD|\$))?( ?/ ?(s|clip))?$"
 
 
 def parse_money(text: str) -> float:
-    """Read an amount of USD: `25`, `25.00`, `$25`, `25 USD`.
+    """Return an amount in USD: `25`, `25.00`, `$25`, `25 USD`.
 
     Raises:
         ValueError: anything else, negative amounts included.
@@ -172,18 +172,20 @@ def parse_money(text: str) -> float:
     found = _MONEY.fullmatch(text.strip())
     if found is None:
         hint = " (a point, not a comma, before the cents)" if "," in text else ""
-        raise ValueError(f"{text[:40]!r} is no amount of USD; write it like 25.00{hint}")
+        raise ValueError(f"{text[:40]!r} is not a valid amount in USD; for example 25.00{hint}")
     return float(found[1])
 
 
 def parse_tariff(text: str) -> Tariff:
-    """Read a price: `0.042/s` for a second of output, `0.35` or `0.35/clip` for a clip.
+    """Return a price: `0.042/s` for a second of output, `0.35` or `0.35/clip` for a clip.
 
     Raises:
         ValueError: anything else.
     """
     amount, slash, unit = (part.strip() for part in text.partition("/"))
     if slash and unit not in ("s", "clip"):
-        raise ValueError(f"{text[:40]!r} is no price; write it like 0.042/s or 0.35 (per clip)")
+        raise ValueError(
+            f"{text[:40]!r} is not a valid price; for example 0.042/s or 0.35 (per clip)"
+        )
     usd = parse_money(amount)
     return Tariff(per_second=usd) if unit == "s" else Tariff(per_clip=usd)

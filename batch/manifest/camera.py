@@ -1,4 +1,4 @@
-"""A job's `camera_control`: a preset's type alone, or `simple` with exactly one move.
+"""Read `camera_control`: a preset's type alone, or `simple` with exactly one move.
 
 Source: Kling's API reference, read in November 2026.
 """
@@ -31,7 +31,7 @@ CAMERA_MOST = 10
 
 
 def read_camera(node: Node, findings: Findings) -> Json:
-    """Read a camera: a preset's type alone, or `simple` with exactly one move that is not 0."""
+    """Return the camera: a preset's type alone, or `simple` with exactly one move that is not 0."""
     if not isinstance(node, Mapping):
         advice = "for example {type: simple, config: {zoom: 5}}"
         raise ValueFault(f"camera_control must be a mapping, but this is {kind(node)}", advice)
@@ -87,7 +87,7 @@ def _camera_config(node: Node, findings: Findings) -> Json:
 
 
 _CAMERA_VALUE: JsonSchema = {"type": "number", "minimum": -CAMERA_MOST, "maximum": CAMERA_MOST}
-# "Exactly one" by hand: for each move, it is set and not 0, and no other is.
+# Exactly one move is not 0: for each move, it is set and not 0, and all others are 0.
 _ONE_MOVE: list[JsonSchema] = [
     {
         "required": [move],

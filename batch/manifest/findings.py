@@ -1,7 +1,7 @@
-"""What is wrong with a manifest: collected, each with its place, and put in words.
+"""Collect the faults and warnings of a manifest, each with its place.
 
-`Findings` collects what is wrong with the values, all of it. What makes a file itself unreadable
-(its bytes, its syntax, a bound) ends the reading with `Unreadable`.
+`Findings` collects every fault in the values. A file that cannot be read at all (its bytes, its
+syntax, a bound) ends the reading with `Unreadable`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def shown(text: str, most: int = 60) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would obey or hide, and bound the length."""
+    """Escape characters that a terminal would obey or hide, and bound the length."""
     text = text if len(text) <= 500 else f"{text[:499]}…"
     if text.isprintable():
         return text
@@ -29,14 +29,14 @@ def printable(text: str) -> str:
 
 
 def meant(text: str, known: Iterable[str]) -> str | None:
-    """Guess which of *known* was meant: an advice, or None."""
-    if len(text) > 40:  # difflib is quadratic, and no typo is that long
+    """Return a hint at the most similar of *known*, or None."""
+    if len(text) > 40:  # difflib is quadratic, and this is no typing error
         return None
     import difflib  # noqa: PLC0415 - only a mistyped key needs it
 
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(text.lower(), names, n=1, cutoff=0.6)
-    if not close:  # a word where its short form is wanted: standard for std
+    if not close:  # a long form: standard for std
         close = [name for name in names if len(name) > 2 and _is_short_for(name, text.lower())]
     return f"did you mean {names[close[0]]}?" if close else None
 
@@ -47,7 +47,7 @@ def _is_short_for(name: str, text: str) -> bool:
 
 
 class Unreadable(Exception):  # noqa: N818 - says what the file is
-    """A file cannot be read any further. Carries why."""
+    """A file cannot be read any further; carries the `Problem`."""
 
     def __init__(self, at: Place, message: str, advice: str | None = None) -> None:
         self.problem = Problem(at.file, at.line, at.column, printable(message), advice=advice)
@@ -58,17 +58,17 @@ _FaultKey = tuple[str, int, int, str]
 
 
 class Findings:
-    """Collects faults and doubts at their places, each once.
+    """Faults and warnings with their places, each once.
 
-    *job* is the id of the job that is being read, if any. A doubt that many jobs share is told at
-    the first of them, with the number of the others. A provisional fault is one that something
-    further down in the file may still mend; it counts once the file has been read to its end.
+    `job` is the id of the job being read, if any. A warning that many jobs share is reported at
+    the first of them, with the number of the others. A provisional fault may still be mended
+    further down in the file; it counts once the file has been read to its end.
     """
 
     def __init__(self) -> None:
         self.job: str | None = None
         self._faults: dict[_FaultKey, Problem] = {}
-        self._doubts: dict[str, list[Problem]] = {}
+        self._warnings: dict[str, list[Problem]] = {}
         self._further: dict[str, int] = {}
         self._provisional: set[_FaultKey] = set()
         self._unlisted = 0
@@ -76,17 +76,17 @@ class Findings:
 
     @property
     def fault_count(self) -> int:
-        """How many faults there are so far."""
+        """Return the number of faults so far."""
         return len(self._faults) + self._unlisted
 
     def fault(
         self, at: Place, message: str, advice: str | None = None, *, is_provisional: bool = False
     ) -> None:
-        """Note that something is wrong at *at*."""
+        """Record a fault at *at*."""
         self.add(self._problem(at, message, advice), is_provisional=is_provisional)
 
     def add(self, problem: Problem, *, is_provisional: bool = False) -> None:
-        """Note a fault that has been put in words already."""
+        """Record a fault, unless the same one is recorded already."""
         key = (problem.file, problem.line, problem.column, problem.message)
         if key in self._faults:
             if not is_provisional:
@@ -100,10 +100,10 @@ class Findings:
         if is_provisional:
             self._provisional.add(key)
 
-    def doubt(self, at: Place, message: str, advice: str | None = None) -> None:
-        """Note that something at *at* is possible, but hardly meant."""
+    def warn(self, at: Place, message: str, advice: str | None = None) -> None:
+        """Record a warning at *at*: allowed, but unlikely to be meant."""
         problem = self._problem(at, message, advice)
-        first = self._doubts.setdefault(message, [problem])[0]
+        first = self._warnings.setdefault(message, [problem])[0]
         if first is not problem and self.job is not None:
             self._further[message] = self._further.get(message, 0) + 1
 
@@ -114,8 +114,9 @@ class Findings:
     def faults(self, end: Problem | None = None) -> list[Problem]:
         """Return all faults, in the order in which they were found.
 
-        *end* is what ended the reading too early, if anything did: it comes last, and provisional
-        faults are left out, since what would mend them may not have been read.
+        Args:
+            end: the fault that ended the reading early, if any. It comes last, and provisional
+                faults are left out.
         """
         faults, unlisted = list(self._faults.values()), self._unlisted
         if end is not None:
@@ -123,24 +124,24 @@ class Findings:
             faults.append(end)
             unlisted -= self._unlisted_provisional
         if unlisted:
-            message = f"{unlisted:,} further faults are not listed"
+            message = f"{unlisted:,} further fault{'s' * (unlisted > 1)} not listed"
             faults.append(replace(faults[-1], message=message, job=None, advice=None))
         return faults
 
-    def doubts(self) -> tuple[Problem, ...]:
-        """Return all doubts, sorted by place."""
-        told = []
-        for message, (problem, *_) in self._doubts.items():
+    def warnings(self) -> tuple[Problem, ...]:
+        """Return all warnings, sorted by place."""
+        warnings = []
+        for message, (problem, *_) in self._warnings.items():
             further = self._further.get(message)
             tail = "" if further is None else f" [and {further:,} more of the same]"
-            told.append(replace(problem, message=message + tail))
-        return tuple(sorted(told, key=lambda p: (p.file, p.line, p.column)))
+            warnings.append(replace(problem, message=message + tail))
+        return tuple(sorted(warnings, key=lambda p: (p.file, p.line, p.column)))
 
     def unknown_key(self, key: Scalar, known: Iterable[str], where: str) -> None:
-        """Note a key that does not exist, with the one that was probably meant."""
+        """Record an unknown key, with the most similar known one."""
         names = list(known)
-        is_listed = len(self._faults) < MAX_FAULTS  # beyond that, advice is not shown
+        is_listed = len(self._faults) < MAX_FAULTS  # else it is only counted
         advice = meant(key.text, names) if is_listed else None
         if advice is None and len(names) <= 10:
-            advice = f"known here: {', '.join(names)}"
+            advice = f"known keys: {', '.join(names)}"
         self.fault(key, f"unknown key {shown(key.text)} in {where}", advice)

@@ -1,6 +1,6 @@
-"""Reads what stands at the top of a manifest beside the jobs: limits, callback, base_url, prices.
+"""Read the sections beside the jobs: limits, callback, base_url, prices.
 
-Each reader notes what is wrong at its place and goes on without it.
+Each reader records faults at their places and returns what is valid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read_section(node: Node | Items, name: str, findings: Findings) -> Mapping |
 
 
 def read_line(node: Node | None, name: str, findings: Findings) -> str | None:
-    """Return a text on one line; None if it is not given, or after a fault."""
+    """Return a one-line text; None if it is not given, or after a fault."""
     if node is None:
         return None
     if isinstance(node, Scalar) and node.text.strip() and node.text.isprintable():
@@ -51,12 +51,12 @@ def read_limits(node: Node | Items, findings: Findings) -> Limits:
                 values[known.field] = parsed
             if name.endswith("_chars") and (parsed or 0) > KLING_PROMPT_CHARS:
                 message = f"{name} is {parsed}; newer Kling takes {KLING_PROMPT_CHARS}"
-                findings.doubt(value, message)
+                findings.warn(value, message)
     return DEFAULT_LIMITS.with_given(**values)
 
 
 def read_callback(node: Node | None, findings: Findings) -> Callback | None:
-    """Read `callback:`, the receiver; None if there is none."""
+    """Read `callback:`, the receiver; None if it is not given."""
     section = None if node is None else read_section(node, "callback", findings)
     if section is None:
         return None
@@ -73,7 +73,7 @@ def read_callback(node: Node | None, findings: Findings) -> Callback | None:
 
 
 def read_base_url(node: Node | None, findings: Findings) -> str | None:
-    """Read the API's address, without a slash at its end; plain HTTP is for this machine only."""
+    """Return the API's address without a final slash; plain HTTP is for this machine only."""
     if node is None:
         return None
     url: str | None = _parsed(node, "base_url", _parse_url, findings)
@@ -81,7 +81,7 @@ def read_base_url(node: Node | None, findings: Findings) -> str | None:
         return None
     parts = urlsplit(url)
     if parts.query:
-        findings.fault(node, "base_url has a query", "remove what follows the ?")
+        findings.fault(node, "base_url has a query", "remove the ? and what follows")
     host = parts.hostname or ""
     is_local = host in ("localhost", "::1") or host.startswith("127.")
     if parts.scheme == "http" and not is_local:
@@ -91,7 +91,7 @@ def read_base_url(node: Node | None, findings: Findings) -> str | None:
 
 
 def _parsed(node: Node, name: str, parse: Callable[[str], Any], findings: Findings) -> Any:
-    """Apply *parse* to a text; None after a fault."""
+    """Return what *parse* makes of a text; None after a fault."""
     if not isinstance(node, Scalar):
         findings.fault(node, f"{name} must be one value, but this is {kind(node)}")
         return None
@@ -103,7 +103,7 @@ def _parsed(node: Node, name: str, parse: Callable[[str], Any], findings: Findin
 
 
 def _parse_url(text: str) -> str:
-    complaint = f"{shown(text)} is no address; write it like https://host/path"
+    complaint = f"{shown(text)} is not a valid address; for example https://host/path"
     try:
         parts = urlsplit(text)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -112,7 +112,7 @@ def _parse_url(text: str) -> str:
     if not is_good or not text.isprintable() or " " in text:
         raise ValueError(complaint)
     if parts.username or parts.password:
-        raise ValueError("an address must not hold a name or a password")
+        raise ValueError("an address must not contain a name or a password")
     if parts.fragment:
         raise ValueError("an address must not have a fragment (#…)")
     return text
@@ -121,12 +121,12 @@ def _parse_url(text: str) -> str:
 def _parse_listen(text: str) -> str:
     found = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", text, re.ASCII)
     if found is None or int(found[2]) > 65_535:
-        raise ValueError(f"{shown(text)} is no HOST:PORT; write it like 127.0.0.1:8090")
+        raise ValueError(f"{shown(text)} is not a valid HOST:PORT; for example 127.0.0.1:8090")
     return text
 
 
 def read_prices(node: Node | None, findings: Findings) -> Overrides:
-    """Read `prices:`, the forms that `batch.prices` describes."""
+    """Read `prices:`, in the forms described in `batch.prices`."""
     if node is None:
         return {}
     if not isinstance(node, Mapping):
@@ -155,7 +155,7 @@ def _tariff(node: Node, name: str, findings: Findings) -> Tariff | None:
     for seconds, (key, value) in node.entries.items():
         usd = _parsed(value, f"{name}.{seconds}", parse_money, findings)
         if not re.fullmatch(r"[1-9][0-9]?", seconds, re.ASCII):
-            findings.fault(key, f"{shown(seconds)} is no duration in whole seconds")
+            findings.fault(key, f"{shown(seconds)} is not a duration in whole seconds")
         elif usd is not None:
             clips.append((int(seconds), usd))
     return Tariff(clips=tuple(clips)) if clips else None

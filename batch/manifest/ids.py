@@ -1,4 +1,4 @@
-"""What a job's id may be: it names a file on every system, and no two ids share one."""
+"""Check job ids: each names a file on every system, and no two share one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MAX_ID_BYTES = 1_000
 
 
 def component_fault(name: str) -> str | None:
-    """Say why *name* cannot be a file or a folder on every system; None if it can."""
+    """Return why *name* cannot be a file or a folder on every system; None if it can."""
     if not name:
         return "an empty part"
     if name in (".", ".."):
-        return f"the part {name}, which names no file in the folder"
+        return f"the part {name}, which is not a file in the folder"
     if not name.isprintable():
-        return "a character that cannot be seen"
+        return "an invisible character"
     if found := _FORBIDDEN.search(name):
         return f"the character {found.group()}"
     if "/" in name:
@@ -33,14 +33,14 @@ def component_fault(name: str) -> str | None:
     if name[0] == " " or name[-1] in " .":
         return "a space at its start, or a space or a dot at its end"
     if name.partition(".")[0].rstrip().casefold() in _RESERVED:
-        return "a name that Windows keeps for itself"
+        return "a name that Windows reserves"
     if len(name.encode(errors="replace")) > _MAX_COMPONENT_BYTES:
         return f"a part of more than {_MAX_COMPONENT_BYTES} bytes"
     return None
 
 
 def id_fault(id_: str) -> str | None:
-    """Say why *id_* cannot be a job's id; None if it can."""
+    """Return why *id_* cannot be a job's id; None if it can."""
     if id_.startswith("/"):
         return "a slash at its start"
     if len(id_.encode(errors="replace")) > _MAX_ID_BYTES:
@@ -49,13 +49,13 @@ def id_fault(id_: str) -> str | None:
 
 
 def _folded(id_: str) -> str:
-    """Return what two ids share that are one file on some file system."""
+    """Return the form shared by ids that are one file on some file system."""
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", id_).casefold())
     return id_ if folded == id_ else folded
 
 
 class JobIds:
-    """All ids so far, to find those that would share a file."""
+    """The ids so far, to find those that would share a file."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
@@ -63,10 +63,13 @@ class JobIds:
         self._nested: list[str] = []  # folded ids below a folder named like a video
 
     def add(self, id_: str, place: Place, *, may_grow: bool = False) -> bool:
-        """Note an id; False, and a fault, if it is wrong or taken.
+        """Add an id; return False after a fault: it is invalid or taken.
 
-        *may_grow*: a count that is still to come may make `-1`, `-2` … of it. A fault that would
-        be none then is provisional.
+        Args:
+            id_: the id.
+            place: where it stands.
+            may_grow: a `count` further down may still append -1, -2 …; a fault that this would
+                mend is provisional.
         """
         key = id_
         if not _SIMPLE_ID.fullmatch(id_):
@@ -93,7 +96,7 @@ class JobIds:
         return False
 
     def check_folders(self) -> None:
-        """Find ids whose video would have to be a folder for another id."""
+        """Report ids whose video would have to be a folder for another id."""
         for key in self._nested:
             id_, place, may_grow = self._seen[key]
             self._findings.job = id_

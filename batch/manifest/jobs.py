@@ -1,9 +1,8 @@
-"""Makes jobs out of the entries of `jobs:`.
+"""Turn the entries of `jobs:` into jobs.
 
-A job is made in these steps: its keys are checked; it inherits what it does not say itself; a
-matrix fills its placeholders, once per combination; its options are read and compared with what
-the model takes (once per distinct set of options: most jobs differ in the prompt alone); its id is
-checked against all others.
+For each entry: check its keys; inherit the values that it does not set; fill the placeholders of
+its matrix, once per combination; read its options and compare them with what the model takes (once
+per distinct set of options: most jobs differ in the prompt alone); check its id against all others.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _MAX_REMEMBERED = 4_096
 
 
 class _Inherited:
-    """What jobs inherit, and the options already read on top of it."""
+    """The entries that jobs inherit, and the options already read on top of them."""
 
     def __init__(self, entries: Entries) -> None:
         self.entries = entries
@@ -49,20 +48,15 @@ class _Inherited:
 
 
 class JobReader:
-    """Makes *jobs* out of the items of `jobs:`.
+    """Turns the items of `jobs:` into `jobs`.
 
     Args:
-        findings: gets what is wrong with the entries.
-
-        folder: what the paths of `from:` are relative to.
-
+        findings: receives the faults and warnings.
+        folder: the base of the paths in `from:`.
         limits: how long prompts may be.
-
-        defaults: what every job inherits.
-
-        may_mend: the sections that may still follow, of `defaults` and `limits`. Faults that one
-            of them could mend are provisional.
-
+        defaults: the section that every job inherits.
+        may_mend: which of `defaults` and `limits` may still follow. Faults that one of them could
+            mend are provisional.
     """
 
     def __init__(
@@ -95,7 +89,7 @@ class JobReader:
         for node in items.items:
             is_empty = False
             self._item(node)
-            self._findings.job = None  # the next item is read before it is known whose it is
+            self._findings.job = None  # the next item may fail before its id is known
         if is_empty:
             self._findings.fault(items, "there are no jobs", "add at least one")
         self._ids.check_folders()
@@ -117,7 +111,7 @@ class JobReader:
     ) -> Entries:
         """Return the entries of *node* whose keys are known; `model_name` becomes `model`.
 
-        *are_shared*: a wrong key is no single job's fault, since it stands in a header, say.
+        With *are_shared*, a wrong key is reported without a job: it stands in a header, say.
         """
         entries = node.entries
         if entries.keys() <= known.keys():
@@ -143,7 +137,7 @@ class JobReader:
         return kept
 
     def _inherit(self, base: Entries, own: Entries) -> _Inherited:
-        """Lay *own* over *base*; values that are wrong are told here, once, without a job."""
+        """Return *own* laid over *base*; report wrong values here, once, without a job."""
         self._findings.job = None
         read_options(_given(own), self._findings)
         return _Inherited(_given({**base, **own}))
@@ -151,7 +145,7 @@ class JobReader:
     def _expand(
         self, node: Mapping, own: Entries, inherited: _Inherited, fallback: str | None = None
     ) -> None:
-        """Make the jobs of one entry: one, or one per combination and variant."""
+        """Add the jobs of one entry: one, or one per combination and variant."""
         merged = {**inherited.entries, **own}
         for _, value in own.values():
             if is_null(value):
@@ -208,7 +202,7 @@ class JobReader:
         inherited: _Inherited,
         variant: int | None = None,
     ) -> None:
-        """Make one job and keep it; or note why not."""
+        """Add one job, or report why not."""
         may_grow = self._may_inherit and variant is None
         is_good = self._ids.add(id_, place, may_grow=may_grow)
         before = self._findings.fault_count
@@ -239,7 +233,7 @@ class JobReader:
     def _options(
         self, place: Place, merged: Entries, own: Entries, inherited: _Inherited
     ) -> dict[str, Any] | None:
-        """Read the options, or remember them: what was right once is right again."""
+        """Return the request without its prompts; None after a fault. Equal options are read once."""
         key = tuple([(name, _frozen(own[name][1])) for name in own if name in OPTIONS])
         known = inherited.options.get(key)
         if known is None:
@@ -247,7 +241,7 @@ class JobReader:
             values = read_options(merged, self._findings)
             remarks = tuple(check_options(values))
             if self._findings.fault_count != before or values.keys() != merged.keys() & OPTIONS:
-                # What the model takes can only be judged where the model itself could be read.
+                # The options can only be judged if the model itself is valid.
                 if ("model" in values) == ("model" in merged):
                     self._tell(place, merged, (r for r in remarks if r.is_fault))
                 return None
@@ -262,14 +256,14 @@ class JobReader:
         for remark in remarks:
             at = merged[remark.option][1] if remark.option in merged else place
             if not remark.is_fault:
-                self._findings.doubt(at, remark.message, remark.advice)
+                self._findings.warn(at, remark.message, remark.advice)
                 continue
             is_settled = "model" in merged and remark.option in merged
             is_provisional = self._may_inherit and not is_settled
             self._findings.fault(at, remark.message, remark.advice, is_provisional=is_provisional)
 
     def _is_room(self, at: Place, more: int) -> bool:
-        """Count *more* jobs; False, and a fault, if that is beyond what one manifest may hold."""
+        """Count *more* jobs; return False after a fault: the manifest has too many."""
         self._count += more
         if self._count <= MAX_JOBS:
             return True
@@ -278,7 +272,7 @@ class JobReader:
         return False
 
     def _rows(self, entries: Entries) -> None:
-        """Read the jobs of another file; the other keys of the entry are their defaults."""
+        """Add the jobs of another file; the other keys of the entry are their defaults."""
         findings = self._findings
         _, node = entries["from"]
         own = dict(entries)
@@ -298,18 +292,18 @@ class JobReader:
             for number, row in read_rows(path, file, node, findings):
                 entries = self._entries(row, "a row", known, are_shared=has_header(path))
                 self._expand(row, entries, inherited, f"{path.stem}-{number}")
-                findings.job = None  # the next row is read before it is known whose it is
+                findings.job = None  # the next row may fail before its id is known
         except Unreadable as exc:
             findings.add(exc.problem)
 
 
 def _given(entries: Entries) -> Entries:
-    """Leave out what is null: it means "not given", also where something would be inherited."""
+    """Return *entries* without nulls: null means "not given", even over an inherited value."""
     return {name: entry for name, entry in entries.items() if not is_null(entry[1])}
 
 
 def _frozen(node: Node) -> Any:
-    """Return what makes two nodes equal, as something hashable."""
+    """Return a hashable value that is the same for equal nodes."""
     if isinstance(node, Scalar):
         return node.text, node.plain
     if isinstance(node, Sequence):

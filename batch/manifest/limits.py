@@ -1,4 +1,4 @@
-"""The manifest's limits: how fast, how much, how long, and the forms in which they are written.
+"""The limits of a manifest: how fast, how much, how long, and how they are written.
 
 `LIMIT_KEYS` is the one table: the key's field, its form, its JSON Schema and its sentence of help.
 """
@@ -15,7 +15,7 @@ from batch.prices import MONEY_PATTERN, parse_money
 
 JsonSchema = dict[str, Any]
 
-KLING_PROMPT_CHARS = 2_500  # what newer Kling takes; CometAPI documents 500 and 200
+KLING_PROMPT_CHARS = 2_500  # accepted by newer Kling; CometAPI documents 500 and 200
 
 
 # -- the forms of values ---------------------------------------------------------------------
@@ -23,19 +23,19 @@ KLING_PROMPT_CHARS = 2_500  # what newer Kling takes; CometAPI documents 500 and
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests per period; both greater than 0."""
+    """A number of requests per period; both greater than 0."""
 
     count: float
     period_s: float
 
     def __str__(self) -> str:
-        """Write the rate as a manifest would."""
+        """Return the rate as a manifest writes it."""
         unit = next((name for name, s in _PERIODS.items() if s == self.period_s), None)
         return f"{self.count:g}/{unit or f'{self.period_s:g}s'}"
 
     @property
     def per_second(self) -> float:
-        """How many per second."""
+        """Return the number of requests per second."""
         return self.count / self.period_s
 
 
@@ -51,10 +51,10 @@ _MAX_DURATION_S = 10 * 366 * 86400.0
 
 
 def parse_duration(text: str) -> float:
-    """Read a duration in seconds: `5s`, `30m`, `1h30m`, `250ms`, or a plain number of seconds.
+    """Return a duration in seconds: `5s`, `30m`, `1h30m`, `250ms`, or a plain number.
 
     Raises:
-        ValueError: anything else; the message shows the form.
+        ValueError: anything else; the message shows an example.
     """
     text = text.strip()
     if re.fullmatch(_NUMBER, text, re.ASCII):
@@ -62,22 +62,22 @@ def parse_duration(text: str) -> float:
     elif re.fullmatch(rf"{_STEP}(?: ?{_STEP}){{0,5}}", text, re.ASCII):
         seconds = sum(float(n) * _UNITS[unit] for n, unit in re.findall(_STEP, text, re.ASCII))
     else:
-        raise ValueError(f"{text[:40]!r} is no duration; write it like 5s, 30m, 1h30m or 250ms")
+        raise ValueError(f"{text[:40]!r} is not a valid duration; for example 5s or 1h30m")
     if seconds > _MAX_DURATION_S:
         raise ValueError(f"{text[:40]!r} is longer than ten years")
     return seconds
 
 
 def parse_rate(text: str) -> Rate:
-    """Read a rate: `60/min`, `2/s`, `100/h`, also `5/10s`.
+    """Return a rate: `60/min`, `2/s`, `100/h`, also `5/10s`.
 
     Raises:
-        ValueError: anything else, and a rate of 0, which would wait for ever.
+        ValueError: anything else, and a rate of 0, which would wait forever.
     """
     form = rf"({_NUMBER}) ?/ ?(?:({_NUMBER}) ?)?(ms|sec|s|min|m|h|d)"
     found = re.fullmatch(form, text.strip(), re.ASCII)
     if found is None:
-        raise ValueError(f"{text[:40]!r} is no rate; write it like 60/min, 2/s or 100/h")
+        raise ValueError(f"{text[:40]!r} is not a valid rate; for example 60/min, 2/s or 100/h")
     count, period_s = float(found[1]), float(found[2] or 1) * _UNITS[found[3]]
     if not (count > 0 and period_s > 0 and math.isfinite(count / period_s)):
         raise ValueError(f"the rate {text[:40]!r} must be greater than 0")
@@ -105,10 +105,10 @@ def _whole(most: int) -> Callable[[str], int]:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How fast, how much, how long. *given* names the fields that were really set.
+    """How fast, how much, how long.
 
-    What is not given has its default, so a value can always be used as it is; `over` lays what
-    is given over other limits than the defaults.
+    A field that is not in `given` has its default, so that every value can be used as it is;
+    `over` lays the given ones over other limits than the defaults.
     """
 
     submit_rate: Rate = Rate(60, 60.0)
@@ -127,11 +127,11 @@ class Limits:
     given: frozenset[str] = frozenset()
 
     def over(self, base: Limits) -> Limits:
-        """Return *base* with what is given here laid over it."""
+        """Return *base* with the given fields of these limits laid over it."""
         return base.with_given(**{name: getattr(self, name) for name in self.given})
 
     def with_given(self, **values: Any) -> Limits:
-        """Return these limits with *values* laid over them, noted as given."""
+        """Return these limits with *values* laid over them as given."""
         return replace(self, **values, given=self.given | values.keys())
 
 
@@ -171,23 +171,25 @@ LIMIT_KEYS: dict[str, LimitKey] = {
         "submit_rate",
         parse_rate,
         {"type": "string", "pattern": RATE_PATTERN},
-        "How often a task is submitted: 60/min, 2/s, 100/h.",
+        "How often the run submits a task: 60/min, 2/s, 100/h.",
     ),
     "max_in_flight": _count("max_in_flight", 10_000, "Tasks open at the provider at once."),
     "max_downloads": _count("max_downloads", 1_000, "Downloads at once."),
-    "poll_interval": _time("poll_interval_s", "One task is never polled more often than this."),
-    "request_timeout": _time("request_timeout_s", "How long one request may take."),
-    "stall_timeout": _time("stall_timeout_s", "A download without a byte for so long is retried."),
-    "task_timeout": _time("task_timeout_s", "After this a task is left; the next run looks again."),
-    "max_attempts": _count("max_attempts", 100, "Most tasks ever paid for, for one job."),
+    "poll_interval": _time("poll_interval_s", "The shortest time between two polls of a task."),
+    "request_timeout": _time("request_timeout_s", "The longest time for one request."),
+    "stall_timeout": _time("stall_timeout_s", "A download that stalls for this long is retried."),
+    "task_timeout": _time(
+        "task_timeout_s", "A run polls a task for this long; the next resumes it."
+    ),
+    "max_attempts": _count("max_attempts", 100, "The most attempts (paid tasks) for one job."),
     "settle_time": LimitKey(
         "settle_time_s",
         parse_duration,
         _DURATION,
-        'How long a task whose answer was lost may be invisible before "not found" counts.',
+        'How long after a lost answer "not found" may still be wrong.',
     ),
     "deadline": _time("deadline_s", "After this a run submits nothing more."),
-    "budget": LimitKey("budget_usd", parse_money, MONEY_SHAPE, "Most USD for one run."),
+    "budget": LimitKey("budget_usd", parse_money, MONEY_SHAPE, "The most USD for one run."),
     "max_prompt_chars": _count("max_prompt_chars", 100_000, "Longest prompt; newer Kling: 2500."),
     "max_negative_prompt_chars": _count(
         "max_negative_prompt_chars", 100_000, "Longest negative prompt; newer Kling: 2500."

@@ -1,6 +1,6 @@
-"""One entry, many jobs: the axes of a matrix, and the placeholders that they fill.
+"""Fill the placeholders of an entry with the values of its matrix, and count variants.
 
-Braces are special only where a job has a matrix.
+Braces are special only in a job with a matrix.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _FILLED = frozenset(JOB_KEYS) - {"id", "matrix", "count", "from", "camera_contro
 
 
 class Templates:
-    """The texts of a job that has a matrix, ready to be filled.
+    """The texts and tags of a job with a matrix, ready to be filled.
 
-    Texts are filled, lists of tags too; `camera_control` and `extra` are passed on as they are.
+    `camera_control` and `extra` stay as they are.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Templates:
             key, node = filled[name]
             assert isinstance(node, Scalar)
             text = _joined(parts, values)
-            # What a matrix has filled is a text: a value `~` is no "not given".
+            # A filled value is a text: `~` does not mean "not given" here.
             filled[name] = (key, quoted(text, node))
         if self._tags is not None:
             key, node = filled["tags"]
@@ -61,7 +61,7 @@ class Templates:
         return _joined(self._id, values), filled
 
     def _compiled(self, text: str, place: Place) -> list[str | int]:
-        """Split *text* into literal parts and the numbers of axes."""
+        """Return *text* as literal parts and numbers of axes."""
         names = list(self._axes)
         parts: list[str | int] = []
         end = 0
@@ -74,8 +74,8 @@ class Templates:
             elif name in self._axes:
                 parts.append(names.index(name))
             else:
-                advice = f"axes: {', '.join(names)}; a brace that is text is doubled"
-                message = f"{shown(token)} names no axis of the matrix"
+                advice = f"axes: {', '.join(names)}; double a brace that is text"
+                message = f"{shown(token)} is not an axis of the matrix"
                 self._findings.fault(place, message, advice)
         parts.append(text[end:])
         return [part for part in parts if part != ""]
@@ -92,7 +92,7 @@ def _joined(parts: list[str | int], values: tuple[str, ...]) -> str:
 
 
 def read_count(node: Node, findings: Findings) -> int | None:
-    """Read how many variants to make; None after a fault."""
+    """Return the number of variants; None after a fault."""
     text = node.text if isinstance(node, Scalar) else ""
     if re.fullmatch(r"[0-9]{1,7}", text, re.ASCII) and int(text) > 0:
         return int(text)
@@ -101,7 +101,7 @@ def read_count(node: Node, findings: Findings) -> int | None:
 
 
 def read_axes(node: Node, findings: Findings) -> dict[str, list[str]] | None:
-    """Read a matrix: each axis with its values; None after a fault."""
+    """Return the axes of a matrix with their values; None after a fault."""
     if not isinstance(node, Mapping) or not node.entries:
         advice = "for example {animal: [fox, deer]}"
         findings.fault(node, "matrix must be a mapping of axes to lists", advice)

@@ -1,4 +1,4 @@
-"""What a manifest says, once it has been read and checked."""
+"""A manifest that has been read and checked."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ class Callback:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest that has been checked in full.
-
-    *output_dir* is as written; it is relative to the manifest. *warnings* are possible but unlikely
-    to be meant.
-    """
+    """A checked manifest. `output_dir` is as written, relative to the manifest."""
 
     path: Path
     name: str

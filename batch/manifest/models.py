@@ -1,9 +1,9 @@
-"""Which model takes what in text2video, and what is doubtful about it.
+"""Which options each model takes in text2video.
 
-What is possible but doubtful (a model known to be retired, an option that this model is known to
-ignore) is a doubt, since the provider changes faster than this file. Sources: CometAPI's page of
-`POST /kling/v1/videos/text2video` and its 2026 guide, Kling's API reference and capability map,
-read in November 2026.
+A request that is possible but unlikely to be meant (a retired model, an option that the model
+ignores) gets a warning only, since the provider changes faster than this file. Sources: CometAPI's
+page of `POST /kling/v1/videos/text2video` and its 2026 guide, Kling's API reference and capability
+map, read in November 2026.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SECONDS = range(3, 16)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a model is known to do in text2video (Kling's capability map)."""
+    """The options of a model in text2video (Kling's capability map)."""
 
-    modes: tuple[str, ...] = ("std", "pro")  # empty: the model knows no modes
+    modes: tuple[str, ...] = ("std", "pro")  # empty: the model has no modes
     seconds: tuple[int, ...] = (5, 10)
     sound_modes: tuple[str, ...] = ()
     takes_cfg_scale: bool = True
@@ -58,7 +58,7 @@ CURRENT_MODELS = tuple(n for n, m in MODELS.items() if m.is_text2video and not m
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What is wrong (*is_fault*) or doubtful about *option*, given the other options."""
+    """A fault (`is_fault`) or a warning about `option`, given the other options."""
 
     option: str
     message: str
@@ -67,7 +67,7 @@ class Remark:
 
 
 def check_options(values: Mapping[str, Json]) -> Iterator[Remark]:
-    """Compare what is asked for with what the model is known to do."""
+    """Yield a remark for each option that the model is not known to take."""
     name = values.get("model", DEFAULT_MODEL)
     model = MODELS.get(name)
     ratio = values.get("aspect_ratio", DEFAULT_ASPECT_RATIO)
@@ -76,7 +76,7 @@ def check_options(values: Mapping[str, Json]) -> Iterator[Remark]:
         yield Remark("aspect_ratio", message, "16:9, 9:16 and 1:1 are safe")
     if model is None:
         advice = meant(name, MODELS) or f"known: {', '.join(CURRENT_MODELS)}"
-        yield Remark("model", f"the model {shown(name)} is not known here", advice)
+        yield Remark("model", f"unknown model {shown(name)}", advice)
         return
     yield from _check_model(name, model)
     yield from _check_mode(name, model, values)
@@ -100,7 +100,7 @@ def _check_model(name: str, model: Model) -> Iterator[Remark]:
 def _check_mode(name: str, model: Model, values: Mapping[str, Json]) -> Iterator[Remark]:
     mode = values.get("mode")
     if mode is not None and not model.modes:
-        yield Remark("mode", f"{name} knows no modes and ignores {mode}", "remove it")
+        yield Remark("mode", f"{name} has no modes and ignores {mode}", "remove it")
     elif mode is not None and mode not in model.modes:
         takes = " or ".join(model.modes)
         yield Remark("mode", f"{name} takes the mode {takes}, not {mode}", is_fault=True)
@@ -118,7 +118,7 @@ def _check_ignored(
     if values.get("sound") == "on" and mode not in model.sound_modes:
         modes = " or ".join(model.sound_modes)
         message = f"{name} makes sound in mode {modes} only" if modes else f"{name} makes no sound"
-        yield Remark("sound", message, "it is likely to be ignored or refused")
+        yield Remark("sound", message, "the provider is likely to ignore or refuse it")
     if "cfg_scale" in values and not model.takes_cfg_scale:
         yield Remark("cfg_scale", f"{name} does not take cfg_scale", "remove it")
     if "camera_control" in values and not (model.takes_camera and mode == "std" and seconds == 5):

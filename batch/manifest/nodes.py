@@ -1,6 +1,6 @@
-"""A file as nodes that know where they stand: what YAML, CSV and JSON are read into.
+"""Nodes with their places: the form into which YAML, CSV and JSON are read.
 
-A scalar stays the text that was written; the reader of a key decides what it means.
+A scalar keeps the text as written; the reader of its key decides what it means.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_DEPTH = 32  # how deep nodes may be nested
 
 
 class Place(Protocol):
-    """Something that stands in a file. Line and column count from 1."""
+    """A place in a file. Line and column count from 1."""
 
     file: str
     line: int
@@ -22,7 +22,7 @@ class Place(Protocol):
 
 @dataclass(slots=True)
 class Scalar:
-    """A text as written; *plain* tells that it had no quotes (and was no block)."""
+    """A text as written; `plain` if it has no quotes and is not a block."""
 
     text: str
     plain: bool
@@ -34,7 +34,7 @@ class Scalar:
 
 @dataclass(slots=True)
 class Sequence:
-    """A list. *size* counts its nodes, aliases expanded."""
+    """A list. `size` counts its nodes, aliases expanded."""
 
     items: list[Node]
     size: int
@@ -45,7 +45,7 @@ class Sequence:
 
 @dataclass(slots=True)
 class Mapping:
-    """Keys in the order of the file, each with where it stands and its value."""
+    """Keys in the order of the file, each with its place and its value."""
 
     entries: Entries
     size: int
@@ -56,7 +56,7 @@ class Mapping:
 
 @dataclass(slots=True)
 class Items:
-    """A list that is read while it is walked: once, and before anything else is read."""
+    """A list that is read while it is iterated: once, and before anything after it."""
 
     items: Iterator[Node]
     file: str
@@ -66,7 +66,7 @@ class Items:
 
 @dataclass(slots=True)
 class Spot:
-    """A bare place, for what has no node."""
+    """A place without a node."""
 
     file: str
     line: int = 1
@@ -80,17 +80,17 @@ _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 def is_null(node: Node | Items) -> bool:
-    """Tell whether *node* is an unquoted nothing, which means "not given"."""
+    """Return whether *node* is an unquoted null, which means "not given"."""
     return type(node) is Scalar and node.plain and node.text in _NULLS
 
 
 def quoted(text: str, at: Place) -> Scalar:
-    """Make a text that stands where *at* stands, and that is a text whatever it looks like."""
+    """Return a quoted text at the place of *at*."""
     return Scalar(text, plain=False, file=at.file, line=at.line, column=at.column)
 
 
 def kind(node: Node | Items) -> str:
-    """Name what *node* is, for a message."""
+    """Return the kind of *node*, for a message."""
     if isinstance(node, Scalar):
         return "empty" if is_null(node) else "a text"
     return "a mapping" if isinstance(node, Mapping) else "a list"

@@ -1,10 +1,10 @@
-"""What text2video takes: the options and their values.
+"""Read the options of text2video and build the request.
 
-A value outside what is documented is a fault; what a model makes of it is judged in
-`batch.manifest.models`. Sources: CometAPI's page of `POST /kling/v1/videos/text2video` and its 2026 guide,
-Kling's API reference, read in November 2026.
+An undocumented value is a fault; `batch.manifest.models` compares the valid ones with the model.
+Sources: CometAPI's page of `POST /kling/v1/videos/text2video` and its 2026 guide, Kling's API
+reference, read in November 2026.
 
-`OPTIONS` is the one table: the reader of each option, its JSON Schema, and its sentence of help.
+`OPTIONS` is the one table: the reader of each option, its JSON Schema, and its help text.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from batch.manifest.values import (
 def _model(node: Node, _: Findings) -> Json:
     text = text_of(node, "model")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}", text):
-        raise ValueFault(f"{shown(text)} is no model name", f"for example {DEFAULT_MODEL}")
+        raise ValueFault(f"{shown(text)} is not a valid model name", f"for example {DEFAULT_MODEL}")
     return text
 
 
@@ -62,7 +62,7 @@ def _duration(node: Node, _: Findings) -> Json:
     raise ValueFault(message, advice)
 
 
-# What YAML 1.1 makes of a ratio (sixties), in files that a program has rewritten.
+# YAML 1.1 reads a ratio as a number in base 60; programs that rewrite a file leave that number.
 _SEXAGESIMAL = {
     str(int(wide) * 60 + int(high)): f"{wide}:{high}"
     for wide, high in (ratio.split(":") for ratio in ASPECT_RATIOS)
@@ -73,7 +73,7 @@ def _aspect_ratio(node: Node, _: Findings) -> Json:
     text = text_of(node, "aspect_ratio")
     if text in _SEXAGESIMAL:
         ratio = _SEXAGESIMAL[text]
-        message = f"aspect_ratio is {text}, which is what YAML 1.1 reads where {ratio} is written"
+        message = f"aspect_ratio is {text}: YAML 1.1 reads {ratio} as that number"
         raise ValueFault(message, f"write '{ratio}' in quotes")
     return choice(text, "aspect_ratio", ASPECT_RATIOS)
 
@@ -119,9 +119,9 @@ def _extra(node: Node, findings: Findings) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a job: what it is for, what editors see of it, and its reader.
+    """One option of a job: its help text, its JSON Schema, and its reader.
 
-    *read* returns the value as it is sent, or None after it has noted a fault.
+    `read` returns the value as it is sent, or None after a fault.
     """
 
     about: str
@@ -136,7 +136,7 @@ OPTIONS: dict[str, Option] = {
         _model,
     ),
     "mode": Option(
-        "std is 720p, pro is 1080p; 4k is known to kling-v3 only.",
+        "std is 720p, pro is 1080p; 4k is for kling-v3 only.",
         {"enum": list(MODES), "default": DEFAULT_MODE},
         _mode,
     ),
@@ -150,7 +150,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "aspect_ratio": Option(
         "Width to height. The newest documents list 16:9, 9:16 and 1:1 only.",
-        # The numbers are what an editor that speaks YAML 1.1 sees of an unquoted ratio.
+        # An editor that speaks YAML 1.1 sees an unquoted ratio as one of these numbers.
         {
             "enum": [*ASPECT_RATIOS, *(int(text) for text in _SEXAGESIMAL)],
             "default": DEFAULT_ASPECT_RATIO,
@@ -178,17 +178,16 @@ OPTIONS: dict[str, Option] = {
         read_camera,
     ),
     "extra": Option(
-        "Fields that a newer API takes, passed through untouched.",
+        "Fields of a newer API, sent unchanged.",
         {"type": "object"},
         _extra,
     ),
 }
 
-_OURS = "it is made by the runner"
 REFUSED_KEYS: dict[str, str] = {
-    "external_task_id": f"remove it: {_OURS}",
+    "external_task_id": "remove it: the run sets it",
     "callback_url": "remove it: set url under callback: at the top of the manifest",
-    "image": "remove it: this runner makes videos from text only",
+    "image": "remove it: only text to video is supported",
 }
 _NOT_EXTRA: dict[str, str] = REFUSED_KEYS | {
     name: f"write {name} as a key of the job"
@@ -197,7 +196,7 @@ _NOT_EXTRA: dict[str, str] = REFUSED_KEYS | {
 
 
 def read_options(entries: Entries, findings: Findings) -> dict[str, Json]:
-    """Read the options among *entries*, each for itself. Leaves out what is at fault."""
+    """Return the valid options among *entries*, each read by itself."""
     values = {}
     for name, (_, node) in entries.items():
         option = OPTIONS.get(name)
@@ -214,10 +213,10 @@ def read_options(entries: Entries, findings: Findings) -> dict[str, Json]:
 
 
 def request_body(values: Mapping[str, Json]) -> dict[str, Json]:
-    """Build the request without its prompts, defaults written out.
+    """Return the request without its prompts.
 
-    Defaults are always sent, so that a change of the provider's defaults changes nothing here.
-    `mode` is left out by itself only where the model knows no modes.
+    It includes all defaults, so that a change of the provider's defaults changes no video; only a
+    model without modes gets no default `mode`.
     """
     name = values.get("model", DEFAULT_MODEL)
     body: dict[str, Json] = {

@@ -1,9 +1,9 @@
-"""Reads a manifest: YAML in, jobs out, and every fault with its place.
+"""Read a manifest: YAML in, jobs out, and every fault with its place.
 
-One pass over the file's events. Jobs are made as their lines go by and nothing else is kept of
-them, so that a hundred thousand jobs fit into little memory. What jobs inherit (`defaults:`,
-`limits:`) usually stands above them; where it stands below, the file is read a second time. Where
-the file breaks off before that, faults that it could have mended are not told.
+One pass over the file's events. Each job is built as its lines are read and its nodes are dropped,
+so that a hundred thousand jobs need little memory. `defaults:` and `limits:` usually stand above
+the jobs; if one stands below, the file is read a second time. If the file ends early, faults that
+it could have mended are not reported.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ __all__ = [
 
 
 def load(path: Path) -> Manifest:
-    """Read and check the manifest at *path*. Sends nothing, writes nothing.
+    """Return the checked manifest at *path*. Sends and writes nothing.
 
     Raises:
-        ManifestError: the manifest cannot be used; carries every fault found, sorted by place.
+        ManifestError: the manifest is not valid; carries every fault, sorted by place.
     """
     with _collector_paused():
         return _Reading(path).manifest()
@@ -60,7 +60,7 @@ def load(path: Path) -> Manifest:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from walking all jobs again and again: half the time of a load."""
+    """Pause the garbage collector, whose walks over all jobs take half the time of a load."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -102,7 +102,7 @@ class _Reading:
         return manifest
 
     def _pass(self, data: bytes, known: _Heads) -> _Heads:
-        """Go through the file once. Returns the root's values; jobs are made on the way."""
+        """Read the file once and return the root's values; jobs are built on the way."""
         heads = dict(known)
         for key, value in YamlReader(data, self._file, self._findings).root("jobs"):
             if key.text == "jobs":
@@ -112,7 +112,7 @@ class _Reading:
         return heads
 
     def _is_late(self, heads: _Heads) -> bool:
-        """Tell whether something that jobs inherit stands below them."""
+        """Return whether a section that jobs inherit stands below them."""
         names = list(heads)
         late = names[names.index("jobs") :] if "jobs" in heads else []
         return not _INHERITED.isdisjoint(late)
@@ -163,15 +163,15 @@ class _Reading:
     def _warnings(self) -> tuple[Problem, ...]:
         if FAST_PARSER is None:
             message = "PyYAML was built without libyaml: reading takes about ten times as long"
-            self._findings.doubt(Spot(self._file), message)
-        return self._findings.doubts()
+            self._findings.warn(Spot(self._file), message)
+        return self._findings.warnings()
 
     def _version(self, node: Node | None) -> None:
         if node is None:
-            message = "the manifest does not say its version"
-            self._findings.doubt(Spot(self._file), message, f"add the line version: {VERSION}")
+            message = "the manifest has no version"
+            self._findings.warn(Spot(self._file), message, f"add the line version: {VERSION}")
         elif not isinstance(node, Scalar) or node.text != str(VERSION):
-            self._findings.fault(node, f"version must be {VERSION}: no other is known here")
+            self._findings.fault(node, f"version must be {VERSION}, the only one supported")
 
     def _name(self, node: Node | None) -> str:
         name = self._path.stem if node is None else read_line(node, "name", self._findings)
@@ -179,7 +179,7 @@ class _Reading:
             return ""
         message = component_fault(name)
         if message is not None:
-            advice = "add name:, it names the output folder" if node is None else None
+            advice = "add name:, which names the output folder" if node is None else None
             what = f"the name {shown(name)} cannot name a folder: {message}"
             self._findings.fault(node or Spot(self._file), what, advice)
         return name

@@ -1,4 +1,4 @@
-"""Jobs of other files: the rows of a .csv or a .jsonl file, as mappings."""
+"""Read the rows of a .csv or .jsonl file as mappings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_COLUMNS = 100
 
 
 def has_header(path: Path) -> bool:
-    """Tell whether the keys of all rows stand in one line above them."""
+    """Return whether one line above the rows holds their keys."""
     return path.suffix.lower() == ".csv"
 
 
@@ -39,7 +39,7 @@ def read_rows(
     """Yield the rows of a .csv or .jsonl file with their numbers, from 1.
 
     Raises:
-        Unreadable: the file cannot be read, or its kind is not known.
+        Unreadable: the file cannot be read, or is neither .csv nor .jsonl.
     """
     if path.suffix.lower() not in (".csv", ".jsonl"):
         message = f"from takes a .csv or a .jsonl file, not {shown(path.name)}"
@@ -54,7 +54,7 @@ def read_rows(
 
 
 def _csv_rows(data: bytes, file: str, findings: Findings) -> Iterator[Mapping]:
-    """Read CSV: commas, a line of keys, an empty cell is a key not given."""
+    """Yield the rows of a CSV file: commas, a line of keys; an empty cell is not given."""
     text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="")
     reader = csv.reader(text, strict=True)
     try:
@@ -79,33 +79,33 @@ def _csv_keys(header: list[str], file: str, findings: Findings) -> list[Scalar]:
         if not name:
             findings.fault(keys[number - 1], f"column {number} has no name")
         elif name in header[: number - 1]:
-            findings.fault(keys[number - 1], f"the column {shown(name)} is there twice")
+            findings.fault(keys[number - 1], f"duplicate column {shown(name)}")
     return keys
 
 
 def _csv_row(keys: list[Scalar], cells: list[str], at: Spot, findings: Findings) -> Mapping:
     if len(cells) > len(keys):
         message = f"the row has {len(cells)} cells, but there are {len(keys)} columns"
-        findings.fault(at, message, "a text that holds a comma must stand in quotes")
+        findings.fault(at, message, "put a text with a comma in quotes")
     entries: Entries = {}
     for key, cell in zip(keys, cells, strict=False):
         if not cell or not key.text:
             continue
         node: Node = quoted(cell, at)
         if key.text in ("camera_control", "extra", "matrix"):
-            node = _json_node(cell, at, f"the cell {key.text} is not JSON", findings)
+            node = _json_node(cell, at, f"the cell {key.text} is not valid JSON", findings)
         entries[key.text] = (key, node)
     return Mapping(entries, len(entries), at.file, at.line, at.column)
 
 
 def _json_rows(data: bytes, file: str, findings: Findings) -> Iterator[Mapping]:
-    """Read JSON Lines: one object per line, empty lines are skipped."""
+    """Yield the objects of a JSON Lines file; empty lines are skipped."""
     for number, line in enumerate(io.BytesIO(data), 1):
         text = line.decode().strip()
         if not text:
             continue
         at = Spot(file, number)
-        node = _json_node(text, at, "the line is not JSON", findings)
+        node = _json_node(text, at, "the line is not valid JSON", findings)
         if isinstance(node, Mapping):
             yield node
         elif not is_null(node):
@@ -113,17 +113,17 @@ def _json_rows(data: bytes, file: str, findings: Findings) -> Iterator[Mapping]:
 
 
 class _Literal(str):
-    """A JSON value that stands unquoted: a number, true, false or null."""
+    """An unquoted JSON value: a number, true, false or null."""
 
     __slots__ = ()
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"JSON has no {name}")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _json_node(text: str, at: Spot, complaint: str, findings: Findings) -> Node:
-    """Parse JSON into nodes that all stand at *at*; a null after a fault."""
+    """Return JSON as nodes with the place *at*; a null after a fault."""
     null = Scalar("null", plain=True, file=at.file, line=at.line, column=at.column)
     try:
         value = json.loads(
@@ -156,7 +156,7 @@ def _as_node(value: Any, at: Spot, findings: Findings, depth: int) -> Node:
         for name, item in value:
             key = quoted(_whole_text(name, at), at)
             if name in entries:
-                findings.fault(at, f"the key {shown(name)} stands here twice", "keep one")
+                findings.fault(at, f"duplicate key {shown(name)}", "keep one")
             entries[name] = (key, _as_node(item, at, findings, depth + 1))
         return Mapping(entries, len(entries), at.file, at.line, at.column)
     plain = not isinstance(value, str) or isinstance(value, _Literal)
@@ -168,6 +168,6 @@ def _whole_text(text: str, at: Spot) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        message = "a text holds half of a character (a lone surrogate)"
+        message = "a text contains half of a character (a lone surrogate)"
         raise Unreadable(at, message, r"write both halves, like \ud83e\udd8a") from exc
     return text

@@ -1,9 +1,8 @@
-"""The manifest's words, and its JSON Schema for editors.
+"""The keys of a manifest, and its JSON Schema for editors.
 
-The keys stand here, in `batch.manifest.limits.LIMIT_KEYS` and in `batch.manifest.options.OPTIONS`; both the reader
-and `manifest_schema` go by them. The schema judges what an editor sees *after* YAML has decided on
-types, and editors differ (YAML 1.1 reads `16:9` as 969 and `on` as true), so it is the more lenient
-of the two.
+The reader and `manifest_schema` share the tables here, `limits.LIMIT_KEYS` and `options.OPTIONS`.
+An editor applies the schema after YAML has decided on types, and editors differ (YAML 1.1 reads
+`16:9` as 969 and `on` as true), so the schema is more lenient than the reader.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ VERSION = 1
 
 ROOT_KEYS: dict[str, str] = {
     "version": "The version of this format: 1.",
-    "name": "Names the output folder; the file's name if not given.",
-    "defaults": "What every job inherits; a job's own value wins.",
+    "name": "Names the output folder; default: the file's name.",
+    "defaults": "Values that every job inherits; a job's own value wins.",
     "limits": "How fast, how much, how long.",
     "jobs": "The videos to make.",
-    "output_dir": "Where everything lands, relative to the manifest; outputs/<name> if not given.",
+    "output_dir": "The output folder, relative to the manifest; default: outputs/<name>.",
     "base_url": "The API's address.",
-    "callback": "Where the provider may announce finished tasks, and where to listen for that.",
-    "prices": "USD prices that go before the built-in table.",
+    "callback": "The receiver of the provider's announcements of finished tasks.",
+    "prices": "USD prices that override the built-in table.",
 }
 CALLBACK_KEYS: dict[str, str] = {
     "url": "The public address that the provider calls.",
@@ -53,7 +52,7 @@ JOB_KEYS: dict[str, str] = {
     "matrix": "Axes and their values: one job per combination. {axis} stands for the value.",
     "from": "A .csv or .jsonl file of jobs, relative to the manifest.",
 }
-# What can be inherited: an id or a matrix belongs to one job.
+# An id or a matrix belongs to one job and cannot be inherited.
 DEFAULTS_KEYS: dict[str, str] = {
     name: about for name, about in JOB_KEYS.items() if name not in ("id", "matrix", "from")
 }
@@ -86,7 +85,7 @@ def manifest_schema() -> JsonSchema:
     }
 
 
-# A text as editors see it: YAML makes numbers and truth values of some.
+# Editors see some texts as the numbers and booleans that YAML makes of them.
 _TEXT: JsonSchema = {"type": ["string", "number", "boolean"]}
 _PRICE: JsonSchema = {
     "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": PRICE_PATTERN}]
@@ -150,7 +149,7 @@ def _job_properties() -> dict[str, JsonSchema]:
 
 
 def _or_placeholder(name: str, shape: JsonSchema) -> JsonSchema:
-    """Allow `"{axis}"`, which a matrix fills, where an option is one text."""
+    """Return *shape* or `"{axis}"`, for an option that a matrix can fill."""
     if name in ("camera_control", "extra"):
         return dict(shape)
     outside: JsonSchema = {"default": shape["default"]} if "default" in shape else {}
@@ -159,7 +158,7 @@ def _or_placeholder(name: str, shape: JsonSchema) -> JsonSchema:
 
 
 def _or_null(shape: JsonSchema) -> JsonSchema:
-    """Allow "not given" beside *shape*; the description stays outside, where editors look."""
+    """Return *shape* or null; the description stays outside, where editors look."""
     outside: JsonSchema = {
         key: shape.pop(key) for key in ("description", "default") if key in shape
     }

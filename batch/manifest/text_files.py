@@ -1,7 +1,7 @@
-"""Reads the bytes of a text file, and refuses what is none.
+"""Read the bytes of a text file.
 
-Only a regular file of bounded size that holds UTF-8 and no control codes is read: a pipe would
-block, a device would never end, and a control code would change a prompt on its way.
+It must be a regular file of bounded size in UTF-8 without control characters: a pipe would block,
+a device would never end, and a control character would change a prompt.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ MAX_BYTES = 256 * 1024 * 1024
 
 
 def file_label(path: Path) -> str:
-    """Return how messages call a file, whatever bytes its name is made of."""
+    """Return the printable name of a file, for messages."""
     return printable(str(path).encode(errors="replace").decode())
 
 
 def read_file(path: Path, file: str, at: Place) -> bytes:
-    """Read a regular file of bounded size that holds nothing but UTF-8 text.
+    """Return the bytes of a regular file of bounded size in UTF-8, without a byte order mark.
 
-    *file* is how messages call it, *at* is who asked for it.
-    A byte order mark is dropped.
+    Args:
+        path: the file.
+        file: its name in messages.
+        at: the place that refers to it.
 
     Raises:
-        Unreadable: there is no such file, it is a device or a pipe, too big, or no text.
+        Unreadable: it does not exist, is a device or a pipe, is too large, or is not text.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as stream:
@@ -49,14 +51,14 @@ def read_file(path: Path, file: str, at: Place) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting: a pipe without a writer would block for ever."""
+    """Open without waiting: a pipe without a writer would block forever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 _ALLOWED_CONTROLS = b"\t\n\r"
 _CONTROLS = bytes(c for c in (*range(32), 127) if c not in _ALLOWED_CONTROLS)
-# C1 controls, and the two line separators that YAML 1.1 takes for line ends: they would change a
-# prompt on its way, and every line number below them.
+# C1 controls, and the two line separators that YAML 1.1 reads as line ends: they would change a
+# prompt, and every line number below them.
 _WIDE_CONTROLS = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbf[\xbe\xbf]")
 
 
@@ -75,7 +77,7 @@ def _check_text(data: bytes, file: str) -> None:
 
 def _refuse_control(data: bytes, found: re.Match[bytes], file: str) -> None:
     code = ord(found.group().decode())
-    message = f"a control character (U+{code:04X}) stands in the file"
+    message = f"the file contains a control character (U+{code:04X})"
     raise Unreadable(_spot(data, found.start(), file), message, "remove it")
 
 

@@ -1,4 +1,4 @@
-"""The texts of a job: its prompts and its tags."""
+"""Read the texts of a job: its prompts and its tags."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from batch.manifest.findings import Findings, shown
 from batch.manifest.limits import Limits
 from batch.manifest.nodes import Entries, Mapping, Node, Place, Scalar, kind
 
-# \r would survive in no editor; the rest has no place in a text. Surrogates never get this far.
+# No editor keeps \r. Surrogates are refused before.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def read_text(node: Node, name: str, findings: Findings) -> str | None:
-    """Return the text of a scalar, whatever YAML would take it for; None after a fault."""
+    """Return the text of a scalar as written; None after a fault."""
     if isinstance(node, Scalar):
         return node.text
-    advice = "put it in quotes, since braces and brackets mean something in YAML"
+    advice = "put a text with braces or brackets in quotes"
     findings.fault(node, f"{name} must be a text, but this is {kind(node)}", advice)
     return None
 
@@ -26,12 +26,10 @@ class TextReader:
     """Reads prompts and tags.
 
     Args:
-        findings: gets what is wrong with them.
-
+        findings: receives the faults.
         limits: how long prompts may be.
-
-        may_mend: the sections still to come, of `defaults` and `limits`; faults that hang on one
-            of them are provisional.
+        may_mend: which of `defaults` and `limits` may still follow; faults that one of them could
+            mend are provisional.
     """
 
     def __init__(self, findings: Findings, limits: Limits, may_mend: frozenset[str]) -> None:
@@ -41,13 +39,13 @@ class TextReader:
         self._tags: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def prompt(self, place: Place, merged: Entries, body: dict[str, Any] | None) -> str | None:
-        """Read the prompt; None if there is none, or none that is a text.
+        """Return the prompt; None if it is not given, or not a text.
 
-        *body* is the request so far, None where the options are at fault.
+        *body* is the request so far, None if an option is not valid.
         """
         entry = merged.get("prompt")
         if entry is None:
-            # Kling ignores the prompt of a request with several shots of its own.
+            # Kling ignores the prompt of a multi-shot request.
             if body is None or body.get("multi_shot") is not True:
                 can_inherit = "defaults" in self._may_mend
                 message = "a job needs a prompt"
@@ -59,7 +57,7 @@ class TextReader:
         return prompt
 
     def negative_prompt(self, merged: Entries) -> str | None:
-        """Read the negative prompt; None if there is none, or none that is a text."""
+        """Return the negative prompt; None if it is not given, or not a text."""
         entry = merged.get("negative_prompt")
         if entry is None:
             return None
@@ -76,12 +74,12 @@ class TextReader:
             may_mend = "limits" in self._may_mend
             self._findings.fault(node, message, advice, is_provisional=may_mend)
         if not text.isprintable() and (found := _CONTROL.search(text)):
-            message = f"{name} holds a control character (U+{ord(found.group()):04X})"
+            message = f"{name} contains a control character (U+{ord(found.group()):04X})"
             self._findings.fault(node, message, "remove it")
         return text
 
     def tags(self, merged: Entries) -> tuple[str, ...]:
-        """Read tags: a list of texts, or one text with semicolons between them."""
+        """Return the tags of a list of texts, or of one text with semicolons between them."""
         entry = merged.get("tags")
         if entry is None:
             return ()
@@ -100,6 +98,6 @@ class TextReader:
             return known
         for text in texts:
             if not text.isprintable() or not text.strip() or ";" in text or len(text) > 100:
-                self._findings.fault(node, f"{shown(text)} cannot be a tag", "use a short word")
+                self._findings.fault(node, f"{shown(text)} is not a valid tag", "use a short word")
                 return ()
         return self._tags.setdefault(texts, tuple(dict.fromkeys(texts)))

@@ -1,7 +1,6 @@
-"""One value out of a node: a text, a choice, a number, JSON.
+"""Read one value of a node: a text, a choice, a number, JSON.
 
-What an unquoted text is (a number, true, null) goes by YAML 1.2's core schema, and only where a
-number or JSON is wanted.
+Only readers of numbers and JSON apply YAML 1.2's core schema to an unquoted text.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ JsonSchema = dict[str, Any]
 
 
 class ValueFault(ValueError):  # noqa: N818 - it ends as a finding
-    """A value that cannot be; becomes a finding at the value's place, with an *advice*."""
+    """A value is not valid; becomes a fault at its place, with `advice`."""
 
     def __init__(self, message: str, advice: str | None = None) -> None:
         self.advice = advice
@@ -26,13 +25,13 @@ class ValueFault(ValueError):  # noqa: N818 - it ends as a finding
 
 
 def text_of(node: Node, name: str) -> str:
-    """Return the text of a scalar, whatever YAML would take it for.
+    """Return the text of a scalar as written.
 
     Raises:
         ValueFault: the node is a list or a mapping.
     """
     if not isinstance(node, Scalar):
-        advice = "a text that holds braces or brackets must stand in quotes"
+        advice = "put a text with braces or brackets in quotes"
         raise ValueFault(f"{name} must be a text, but this is {kind(node)}", advice)
     return node.text
 
@@ -41,7 +40,7 @@ def choice(text: str, name: str, choices: tuple[str, ...]) -> str:
     """Return *text* if it is one of *choices*.
 
     Raises:
-        ValueFault: it is none of them; says which one was probably meant.
+        ValueFault: it is not one of them; the advice names the most similar one.
     """
     if text in choices:
         return text
@@ -59,7 +58,7 @@ _MAX_DIGITS = 300
 
 
 def number(text: str) -> int | float | None:
-    """Read a finite number as YAML 1.2's core schema has it; None if *text* is none."""
+    """Return a finite number of YAML 1.2's core schema; None if *text* is not one."""
     if len(text) > _MAX_DIGITS:
         return None
     if _INT.fullmatch(text):
@@ -71,12 +70,12 @@ def number(text: str) -> int | float | None:
 
 
 def plain_number(value: float) -> int | float:
-    """Give a whole number one form only: 1 and 1.0 must not be two fingerprints."""
+    """Return a whole number as an int: 1 and 1.0 must give one fingerprint."""
     return int(value) if value == int(value) else value
 
 
 def to_json(node: Node, findings: Findings) -> Json:
-    """Turn a node into JSON: plain scalars by YAML 1.2's core schema, quoted ones stay text."""
+    """Return a node as JSON: plain scalars by YAML 1.2's core schema, quoted ones as text."""
     if isinstance(node, Sequence):
         return [to_json(item, findings) for item in node.items]
     if isinstance(node, Mapping):
@@ -89,5 +88,5 @@ def to_json(node: Node, findings: Findings) -> Json:
         return node.text in _TRUE
     value = number(node.text)
     if value is None and (_FLOAT.fullmatch(node.text) or _NOT_FINITE.fullmatch(node.text)):
-        findings.fault(node, f"JSON has no number {shown(node.text)}", "quote it if it is a text")
+        findings.fault(node, f"{shown(node.text)} is not a JSON number", "quote it if it is a text")
     return node.text if value is None else value

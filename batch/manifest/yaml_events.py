@@ -1,12 +1,12 @@
-"""A YAML file as nodes that know where they stand, made from the parser's events.
+"""Build nodes with places from the events of a YAML parser.
 
 No YAML loader is used. Loaders decide types (`16:9` becomes 969, `no` becomes false), forget
-positions, take the last of two equal keys, and die of hostile files: the C composer overflows its
-stack on deep nesting, and an alias bomb loads at once and never ends when it is walked. Here
+positions, take the last of two equal keys, and fail on hostile files: the C composer overflows its
+stack on deep nesting, and an alias bomb loads at once but takes forever to walk. Here
 
-- a scalar stays the text that was written; the reader of a key decides what it means;
-- depth and the expansion of aliases are counted while the events come, and bounded;
-- the items of one long list are handed out one by one and not kept.
+- a scalar keeps the text as written; the reader of its key decides what it means;
+- nesting and the expansion of aliases are counted and bounded as the events arrive;
+- the items of one long list are yielded one by one and not kept.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from batch.manifest.nodes import (
     kind,
 )
 
-MAX_ALIAS_NODES = 10_000  # what one alias may stand for
-MAX_EXPANDED_NODES = 5_000_000  # what all aliases of a file may stand for together
+MAX_ALIAS_NODES = 10_000  # in one alias
+MAX_EXPANDED_NODES = 5_000_000  # in all aliases of a file
 
 
 # libyaml is about ten times as fast as PyYAML's own parser; both make the same events.
@@ -45,7 +45,7 @@ _CORE_TAGS = _TEXT_TAGS | {
     f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "int", "float", "bool", "null")
 }
 _SYNTAX_ADVICE = (
-    ("mapping values are not allowed", "a text that holds ': ' must stand in quotes"),
+    ("mapping values are not allowed", "put a text with ': ' in quotes"),
     ("tab character", "indent with spaces, not tabs"),
     ("cannot start any token", "indent with spaces, not tabs; quote a text that starts with it"),
     ("did not find expected key", "check the indentation and the quotes above"),
@@ -61,13 +61,10 @@ class YamlReader:
     """Reads one YAML document whose root is a mapping.
 
     Args:
-        data: the file, already known to be text.
-
-        file: how messages call it.
-
-        findings: gets duplicate keys and keys that are no text.
-
-        parser: the source of events; None takes the fastest there is.
+        data: the content, already checked to be text.
+        file: its name in messages.
+        findings: receives duplicate keys and keys that are not texts.
+        parser: the source of events; None takes the fastest one installed.
     """
 
     def __init__(
@@ -87,7 +84,7 @@ class YamlReader:
         """Yield the root's keys and values; the list under the key *stream* as `Items`.
 
         Raises:
-            Unreadable: a syntax error, a bound, a second document, or a root that is no mapping.
+            Unreadable: a syntax error, a bound, a second document, or a root that is not a mapping.
         """
         with self._syntax_errors():
             yield from self._document(stream)
@@ -122,7 +119,7 @@ class YamlReader:
                     seen[key.text] = (key, key)
                     yield key, items
                 for _ in items.items:
-                    pass  # whatever the caller left unread
+                    pass  # skip items that the caller left unread
             else:
                 node = self._node(event, 2)
                 if self._is_new(key, seen):
@@ -194,7 +191,7 @@ class YamlReader:
             name = key.text
             if name == "<<" and key.plain:
                 if merged is not None:
-                    self._findings.fault(key, "<< stands here twice", "write <<: [*one, *two]")
+                    self._findings.fault(key, "duplicate <<", "write <<: [*one, *two]")
                 merged = node
             elif name not in entries or self._is_new(key, entries):
                 entries[name] = (key, node)
@@ -205,7 +202,7 @@ class YamlReader:
         return Mapping(entries, size, self._file, *self._position(start))
 
     def _merge(self, merged: Node, entries: Entries) -> None:
-        """Add what `<<` brings: a mapping's own keys win, and earlier sources over later ones."""
+        """Add the keys of `<<`: a mapping's own keys win, then earlier sources."""
         for source in merged.items if isinstance(merged, Sequence) else [merged]:
             if isinstance(source, Mapping):
                 for name, entry in source.entries.items():
@@ -225,7 +222,7 @@ class YamlReader:
         if key.text not in entries:
             return True
         first = entries[key.text][0].line
-        message = f"the key {shown(key.text)} stands here twice, first in line {first}"
+        message = f"duplicate key {shown(key.text)}, first in line {first}"
         self._findings.fault(key, message, "keep one of the two")
         return False
 
@@ -233,7 +230,7 @@ class YamlReader:
         name = shown(f"*{event.anchor}")
         node = self._anchors.get(event.anchor)
         if node is None:
-            raise Unreadable(self._at(event), f"the alias {name} has no finished anchor above it")
+            raise Unreadable(self._at(event), f"the alias {name} has no complete anchor above it")
         self._expanded += node.size
         if node.size > MAX_ALIAS_NODES or self._expanded > MAX_EXPANDED_NODES:
             raise Unreadable(self._at(event), f"the alias {name} expands to too much (alias bomb)")

@@ -88,7 +88,7 @@ jobs:
     assert city.body()["camera_control"] == {"type": "simple", "config": {"zoom": 5}}
     assert manifest.limits.deadline_s == 5 * 3600
     assert manifest.limits.budget_usd == 25
-    assert [str(doubt).split(": ", 2)[1] for doubt in manifest.warnings] == ["job 'city-1'"]
+    assert [str(warning).split(": ", 2)[1] for warning in manifest.warnings] == ["job 'city-1'"]
 
 
 def test_without_a_word_about_it_the_defaults_are_sent() -> None:
@@ -378,17 +378,15 @@ def test_a_missing_version_is_a_doubt_only(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("jobs: [{id: a, prompt: x}]")
 
-    assert [doubt.message for doubt in load(path).warnings] == [
-        "the manifest does not say its version"
-    ]
+    assert [warning.message for warning in load(path).warnings] == ["the manifest has no version"]
 
 
 def test_a_doubt_of_many_jobs_is_told_once(read: Read) -> None:
     text = "".join(f"  - {{id: a{n}, prompt: x, model: kling-v1-6}}\n" for n in range(30))
-    (doubt,) = read(f"jobs:\n{text}").warnings
+    (warning,) = read(f"jobs:\n{text}").warnings
 
-    assert doubt.job == "a0"
-    assert doubt.message.endswith("[and 29 more of the same]")
+    assert warning.job == "a0"
+    assert warning.message.endswith("[and 29 more of the same]")
 
 
 def test_several_shots_of_their_own_need_no_prompt(read: Read) -> None:

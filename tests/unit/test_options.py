@@ -16,10 +16,10 @@ from batch.manifest.values import number
     [
         ({"model": "kling-v1-6"}, "model", "end of kling-v1-6 for 2026-09-15"),
         ({"model": "kling-v2-1"}, "model", "makes videos from images only"),
-        ({"model": "kling-v2.6"}, "model", "'kling-v2.6' is not known here"),
+        ({"model": "kling-v2.6"}, "model", "unknown model 'kling-v2.6'"),
         ({"model": "kling-v2-5-turbo"}, "model", "in mode pro only"),
         ({"model": "kling-v2-5-turbo", "mode": "std"}, "mode", "in mode pro only"),
-        ({"model": "kling-v2-master", "mode": "pro"}, "mode", "knows no modes"),
+        ({"model": "kling-v2-master", "mode": "pro"}, "mode", "has no modes"),
         ({"model": "kling-v3", "mode": "4k"}, "mode", "does not document the mode 4k"),
         ({"cfg_scale": 0.5}, "cfg_scale", "kling-v2-6 does not take cfg_scale"),
         ({"sound": "on"}, "sound", "kling-v2-6 makes sound in mode pro only"),

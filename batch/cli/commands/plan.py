@@ -40,7 +40,7 @@ def command(manifest: Path, *, as_json: bool, quiet: bool, **flags: Any) -> int:
 
 
 def warnings(manifest: Manifest, settings: Settings) -> Iterator[str]:
-    """Warn of unknown variables, of patterns that match no job, and of the manifest's doubtful parts."""
+    """Warn of unknown variables, of patterns that match no job, and of warnings in the manifest."""
     yield from unknown_variables(os.environ)
     for pattern in settings.policy.select:
         if not any(is_selected(job.id, job.tags, (pattern,)) for job in manifest.jobs):
