@@ -1,4 +1,4 @@
-"""What a manifest means: inheritance, matrix, variants, texts as they were written."""
+"""Valid manifests: inheritance, matrix, variants, texts as written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Write a manifest and load it; `version: 1` goes without saying."""
+    """Write a manifest and load it; `version: 1` is its first line."""
 
     def read(text: str) -> Manifest:
         path = tmp_path / "night.yaml"
@@ -31,8 +31,8 @@ def read(tmp_path: Path) -> Read:
     return read
 
 
-def test_the_manifest_of_the_contract_loads(read: Read) -> None:
-    """Every sentence of the documented example holds."""
+def test_documented_manifest_loads(read: Read) -> None:
+    """Jobs, requests, limits and warnings of the documented example."""
     manifest = read(
         """
 name: nature-loops
@@ -91,8 +91,8 @@ jobs:
     assert [str(warning).split(": ", 2)[1] for warning in manifest.warnings] == ["job 'city-1'"]
 
 
-def test_without_a_word_about_it_the_defaults_are_sent() -> None:
-    """Defaults are written out, so that a change of the provider's changes nothing."""
+def test_defaults_are_sent_explicitly() -> None:
+    """Defaults are written out, so that a change of the provider's changes no video."""
     body = load(REPOSITORY / "jobs/demo.yaml").jobs[0].body()
 
     assert body.keys() == {
@@ -106,7 +106,7 @@ def test_without_a_word_about_it_the_defaults_are_sent() -> None:
 
 
 @pytest.mark.parametrize("name", ["demo", "example"])
-def test_the_manifests_of_the_repository_load_without_a_doubt(name: str) -> None:
+def test_repository_manifests_load_without_warnings(name: str) -> None:
     manifest = load(REPOSITORY / f"jobs/{name}.yaml")
 
     assert manifest.name == name
@@ -114,7 +114,7 @@ def test_the_manifests_of_the_repository_load_without_a_doubt(name: str) -> None
     assert len(manifest.jobs) >= 6
 
 
-def test_a_request_is_canonical_and_its_fingerprint_knows_the_variant(read: Read) -> None:
+def test_fingerprint_covers_canonical_request_and_variant(read: Read) -> None:
     manifest = read("jobs: [{id: a, prompt: Ünïcode, count: 2}, {id: b, prompt: Ünïcode}]")
     first, second, alone = manifest.jobs
 
@@ -125,7 +125,7 @@ def test_a_request_is_canonical_and_its_fingerprint_knows_the_variant(read: Read
     assert alone.fingerprint == fingerprint(alone.request, None)
 
 
-def test_a_job_knows_where_it_stands(read: Read, tmp_path: Path) -> None:
+def test_job_has_file_and_line(read: Read, tmp_path: Path) -> None:
     manifest = read("jobs:\n  - prompt: one\n    id: a\n  - id: b\n    prompt: two\n")
 
     assert [(job.file, job.line) for job in manifest.jobs] == [
@@ -151,8 +151,8 @@ def test_a_job_knows_where_it_stands(read: Read, tmp_path: Path) -> None:
         "!",
     ],
 )
-def test_a_prompt_is_the_text_that_was_written(read: Read, text: str) -> None:
-    """YAML's traps are disarmed: whatever stands there is a text."""
+def test_unquoted_prompt_is_sent_as_written(read: Read, text: str) -> None:
+    """An unquoted number, date or boolean of YAML is a text."""
     quoted = f"'{text}'" if text in "!=" else text
 
     assert read(f"jobs: [{{id: a, prompt: {quoted}}}]").jobs[0].body()["prompt"] == text
@@ -169,7 +169,7 @@ def test_a_prompt_is_the_text_that_was_written(read: Read, text: str) -> None:
         "<<<v>>>",
     ],
 )
-def test_no_prompt_is_changed_on_its_way(read: Read, prompt: str) -> None:
+def test_quoted_prompt_is_sent_as_written(read: Read, prompt: str) -> None:
     """Braces are text in a job without a matrix, and spaces stay."""
     job = read(f"jobs:\n  - id: a\n    prompt: {json.dumps(prompt, ensure_ascii=False)}\n").jobs[0]
 
@@ -199,21 +199,21 @@ def test_a_duration_is_sent_as_a_string(read: Read, written: str) -> None:
     assert job.body()["duration"] == "5"
 
 
-def test_one_and_one_point_zero_are_one_fingerprint(read: Read) -> None:
-    """Writing a number another way must not buy a video again."""
+def test_1_and_1_0_give_the_same_request(read: Read) -> None:
+    """Another form of the same number must not buy the video again."""
     head = "jobs: [{id: a, prompt: x, model: kling-v3, cfg_scale: "
 
     assert read(f"{head}1}}]").jobs[0].request == read(f"{head}1.0}}]").jobs[0].request
 
 
-def test_model_name_is_understood_as_model(read: Read) -> None:
+def test_model_name_is_read_as_model(read: Read) -> None:
     manifest = read("defaults: {model_name: kling-v3}\njobs: [{id: a, prompt: x}]")
 
     assert manifest.jobs[0].body()["model_name"] == "kling-v3"
     assert "model" not in manifest.jobs[0].body()
 
 
-def test_a_jobs_own_value_wins_and_null_takes_back(read: Read) -> None:
+def test_own_value_overrides_default_and_null_removes_it(read: Read) -> None:
     manifest = read(
         """
 defaults: {mode: pro, negative_prompt: text, tags: [all], count: 2, extra: {seed: 1}}
@@ -233,7 +233,7 @@ jobs:
     assert inherited.body()["seed"] == 1
 
 
-def test_extra_is_passed_on_untouched(read: Read) -> None:
+def test_extra_is_sent_unchanged(read: Read) -> None:
     """Unquoted values follow YAML 1.2's core schema, quoted ones stay text."""
     job = read(
         """
@@ -263,7 +263,7 @@ jobs:
     ]
 
 
-def test_what_is_inherited_may_stand_below_the_jobs(read: Read) -> None:
+def test_defaults_below_the_jobs_are_inherited(read: Read) -> None:
     above = "limits: {max_prompt_chars: 2500}\ndefaults: {mode: pro}\n"
     jobs = f"jobs: [{{id: a, prompt: {'x' * 600}}}]\n"
 
@@ -289,7 +289,7 @@ jobs:
     assert bodies[1]["aspect_ratio"] == "9:16"
 
 
-def test_a_matrix_fills_every_text_and_doubled_braces_are_braces(read: Read) -> None:
+def test_matrix_fills_texts_and_keeps_doubled_braces(read: Read) -> None:
     manifest = read(
         """
 defaults: {negative_prompt: "no {kind}"}
@@ -319,7 +319,7 @@ jobs:
     assert [job.variant for job in manifest.jobs] == [1, 2, 1, 2]
 
 
-def test_limits_have_defaults_and_say_what_was_given(read: Read) -> None:
+def test_limits_have_defaults_and_list_given_fields(read: Read) -> None:
     limits = read("limits: {submit_rate: 2/s, deadline: 1h30m}\njobs: [{id: a, prompt: x}]").limits
 
     assert limits.submit_rate == Rate(2, 1)
@@ -350,7 +350,7 @@ def test_the_documented_limits_are_the_defaults() -> None:
     assert documented == DEFAULT_LIMITS
 
 
-def test_the_root_has_more_keys(read: Read) -> None:
+def test_root_keys_are_read(read: Read) -> None:
     manifest = read(
         """
 output_dir: ../elsewhere
@@ -369,19 +369,19 @@ jobs: [{id: a, prompt: x}]
     assert manifest.prices["kling-v9"]["*"].usd(5) == 2
 
 
-def test_the_name_is_the_files_name_unless_given(read: Read) -> None:
+def test_name_defaults_to_the_file_name(read: Read) -> None:
     assert read("jobs: [{id: a, prompt: x}]").name == "night"
     assert read("name: 2026-11-23\njobs: [{id: a, prompt: x}]").name == "2026-11-23"
 
 
-def test_a_missing_version_is_a_doubt_only(tmp_path: Path) -> None:
+def test_missing_version_is_only_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("jobs: [{id: a, prompt: x}]")
 
     assert [warning.message for warning in load(path).warnings] == ["the manifest has no version"]
 
 
-def test_a_doubt_of_many_jobs_is_told_once(read: Read) -> None:
+def test_warning_of_many_jobs_is_reported_once(read: Read) -> None:
     text = "".join(f"  - {{id: a{n}, prompt: x, model: kling-v1-6}}\n" for n in range(30))
     (warning,) = read(f"jobs:\n{text}").warnings
 
@@ -389,7 +389,7 @@ def test_a_doubt_of_many_jobs_is_told_once(read: Read) -> None:
     assert warning.message.endswith("[and 29 more of the same]")
 
 
-def test_several_shots_of_their_own_need_no_prompt(read: Read) -> None:
+def test_multi_shot_request_needs_no_prompt(read: Read) -> None:
     """Kling ignores the prompt of a multi-shot request."""
     manifest = read("jobs: [{id: a, model: kling-v3, extra: {multi_shot: true}}]")
 
@@ -397,28 +397,28 @@ def test_several_shots_of_their_own_need_no_prompt(read: Read) -> None:
 
 
 @pytest.mark.parametrize("id_", ["a/b/c", "-a", "a b", "雨/🦊", "a.b", "console", "x" * 200, "5"])
-def test_these_ids_are_fine(read: Read, id_: str) -> None:
+def test_valid_id_is_kept(read: Read, id_: str) -> None:
     assert (
         read(f"jobs: [{{id: {json.dumps(id_, ensure_ascii=False)}, prompt: x}}]").jobs[0].id == id_
     )
 
 
-def test_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+def test_windows_line_ends_and_bom_are_read(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_bytes("\ufeffversion: 1\r\njobs:\r\n  - id: a\r\n    prompt: x\r\n".encode())
 
     assert load(path).jobs[0].line == 3
 
 
-def test_loading_leaves_the_garbage_collector_as_it_was(read: Read) -> None:
+def test_loading_restores_the_garbage_collector(read: Read) -> None:
     assert gc.isenabled()
     with pytest.raises(ManifestError):
         read("jobs: []")
     assert gc.isenabled()
 
 
-def test_importing_the_manifest_stays_cheap() -> None:
-    """A quiet night pays for no library that it does not need."""
+def test_importing_the_reader_imports_no_heavy_library() -> None:
+    """A run without work must start quickly."""
     code = "import sys, batch.manifest.reader; print({'pydantic', 'aiohttp', 'asyncio'} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False

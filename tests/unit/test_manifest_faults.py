@@ -1,4 +1,4 @@
-"""What is wrong with a manifest is told in full: file, line, column, job, and what to do."""
+"""Invalid manifests: each fault has a file, line, column, job and remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Faults = Callable[[str], list[Problem]]
 
 @pytest.fixture
 def faults(tmp_path: Path) -> Faults:
-    """Load a manifest that is wrong; `version: 1` is its first line."""
+    """Load an invalid manifest; `version: 1` is its first line."""
 
     def faults(text: str) -> list[Problem]:
         path = tmp_path / "m.yaml"
@@ -36,7 +36,7 @@ def of_job(faults: Faults, line: str) -> Problem:
     return problem
 
 
-def test_all_faults_come_together_sorted_by_place(faults: Faults) -> None:
+def test_all_faults_are_reported_sorted_by_place(faults: Faults) -> None:
     problems = faults(
         """name: a/b
 limits: {submit_rate: fast, budgt: 3}
@@ -64,7 +64,7 @@ jobs:
     ]
 
 
-def test_a_problem_reads_as_one_line(faults: Faults, tmp_path: Path) -> None:
+def test_problem_is_one_line(faults: Faults, tmp_path: Path) -> None:
     (problem,) = faults("jobs:\n  - {id: a, prompt: x, mdel: kling-v3}\n")
 
     assert str(problem) == (
@@ -105,7 +105,9 @@ def test_a_problem_reads_as_one_line(faults: Faults, tmp_path: Path) -> None:
         ("defaults: {mode: standard}", "mode is 'standard'; it must be one of", "did you mean std"),
     ],
 )
-def test_the_root_is_checked(faults: Faults, text: str, message: str, advice: str | None) -> None:
+def test_invalid_root_value_is_a_fault(
+    faults: Faults, text: str, message: str, advice: str | None
+) -> None:
     (problem,) = faults(f"jobs: [{{id: a, prompt: x}}]\n{text}\n")
 
     assert problem.line == 3
@@ -114,7 +116,7 @@ def test_the_root_is_checked(faults: Faults, text: str, message: str, advice: st
 
 
 @pytest.mark.parametrize("version", ["2", "1.1", "one", "[1]"])
-def test_only_version_1_is_known(tmp_path: Path, version: str) -> None:
+def test_other_version_is_a_fault(tmp_path: Path, version: str) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(f"jobs: [{{id: a, prompt: x}}]\nversion: {version}\n")
     with pytest.raises(ManifestError, match="2:10: version must be 1"):
@@ -122,7 +124,7 @@ def test_only_version_1_is_known(tmp_path: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize("jobs", ["", "jobs:", "jobs: []", "jobs: {a: b}", "jobs: a", "jobs: [a]"])
-def test_there_must_be_jobs(faults: Faults, jobs: str) -> None:
+def test_manifest_without_jobs_is_a_fault(faults: Faults, jobs: str) -> None:
     (problem,) = faults(jobs)
 
     assert "job" in problem.message
@@ -181,7 +183,7 @@ def test_there_must_be_jobs(faults: Faults, jobs: str) -> None:
         ("camera_control: {type: simple, config: {zom: 5}}", 45, "unknown key 'zom'", "zoom?"),
     ],
 )
-def test_a_value_outside_what_is_documented_is_a_fault(
+def test_undocumented_value_is_a_fault(
     faults: Faults, line: str, column: int, message: str, advice: str
 ) -> None:
     if "zom" in line:
@@ -206,14 +208,14 @@ def test_a_value_outside_what_is_documented_is_a_fault(
         ('"a\\x85b"', "prompt contains a control character (U+0085)"),
     ],
 )
-def test_a_prompt_can_be_wrong(faults: Faults, prompt: str, message: str) -> None:
+def test_invalid_prompt_is_a_fault(faults: Faults, prompt: str, message: str) -> None:
     (problem,) = faults(f"jobs:\n  - id: a\n    prompt: {prompt}\n")
 
     assert message in problem.message
     assert problem.job == "a"
 
 
-def test_500_characters_are_counted_as_characters(tmp_path: Path) -> None:
+def test_prompt_length_counts_characters_not_bytes(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(f"version: 1\njobs: [{{id: a, prompt: {'🦊' * 500}}}]", encoding="utf-8")
 
@@ -224,7 +226,7 @@ def test_500_characters_are_counted_as_characters(tmp_path: Path) -> None:
     ("prompt", "token"),
     [("A {fish}", "{fish}"), ("A {", "{"), ("A }", "}"), ("A {}", "{}"), ("{{{x}", "{x}")],
 )
-def test_a_brace_that_names_no_axis_is_a_fault(faults: Faults, prompt: str, token: str) -> None:
+def test_placeholder_without_axis_is_a_fault(faults: Faults, prompt: str, token: str) -> None:
     (problem,) = faults(f"jobs: [{{id: '{{a}}', prompt: '{prompt}', matrix: {{a: [b]}}}}]")
 
     assert problem.message == f"'{token}' is not an axis of the matrix"
@@ -264,7 +266,7 @@ def test_a_brace_that_names_no_axis_is_a_fault(faults: Faults, prompt: str, toke
         "/".join(["x" * 100] * 11),
     ],
 )
-def test_an_id_that_cannot_be_a_file_is_a_fault(faults: Faults, id_: str) -> None:
+def test_id_that_names_no_file_is_a_fault(faults: Faults, id_: str) -> None:
     problem = faults(f'jobs: [{{id: "{id_}", prompt: x}}]')[0]
 
     assert "the id" in problem.message
@@ -282,7 +284,7 @@ def test_an_id_that_cannot_be_a_file_is_a_fault(faults: Faults, id_: str) -> Non
         ("a.MP4/b/c", "A", "the id 'a.MP4/b/c' needs a folder where 'A' has its file"),
     ],
 )
-def test_two_ids_that_share_a_file_are_a_fault(
+def test_ids_that_share_a_file_are_a_fault(
     faults: Faults, first: str, second: str, message: str
 ) -> None:
     text = f'jobs:\n  - {{id: "{first}", prompt: x}}\n  - {{id: "{second}", prompt: x}}\n'
@@ -291,27 +293,27 @@ def test_two_ids_that_share_a_file_are_a_fault(
     assert message in problem.message
 
 
-def test_a_count_meets_an_id_that_is_there(faults: Faults) -> None:
+def test_variant_with_a_taken_id_is_a_fault(faults: Faults) -> None:
     (problem,) = faults("jobs: [{id: a-2, prompt: x}, {id: a, prompt: x, count: 3}]")
 
     assert problem.message == "the id 'a-2' is taken by the job in line 2"
 
 
-def test_a_job_without_an_id_is_told_to_take_one(faults: Faults) -> None:
+def test_job_without_id_gets_advice(faults: Faults) -> None:
     (problem,) = faults("jobs:\n  - prompt: x\n")
 
     assert (problem.line, problem.column) == (3, 5)
     assert problem.advice == "add id: it names the video's file"
 
 
-def test_a_wrong_default_is_told_once_at_its_place(faults: Faults) -> None:
+def test_wrong_default_is_reported_once(faults: Faults) -> None:
     text = "".join(f"  - {{id: a{n}, prompt: x}}\n" for n in range(5))
     (problem,) = faults(f"defaults: {{sound: loud}}\njobs:\n{text}")
 
     assert (problem.line, problem.column, problem.job) == (2, 19, None)
 
 
-def test_model_and_model_name_are_one_key(faults: Faults) -> None:
+def test_model_and_model_name_together_are_a_fault(faults: Faults) -> None:
     problem = of_job(faults, "model: kling-v3\n    model_name: kling-v3")
 
     assert problem.message == "model_name and model are the same"
@@ -332,7 +334,7 @@ def test_model_and_model_name_are_one_key(faults: Faults) -> None:
         ('a: "\\ud83e"', 2, 7, "not valid YAML", "backslash"),
     ],
 )
-def test_what_is_no_yaml_is_told_with_its_line(
+def test_invalid_yaml_is_reported_with_its_line(
     faults: Faults, *, text: str, line: int, column: int, message: str, advice: str
 ) -> None:
     problem = faults(f"{text}\n")[0]
@@ -359,8 +361,8 @@ CUT = 'defaults: {prompt: "open\n'
         "{id: a, prompt: x}\n  - {id: a.mp4/b, prompt: x}",
     ],
 )
-def test_what_an_unread_section_could_mend_is_no_fault_yet(faults: Faults, job: str) -> None:
-    """Where a file breaks off, defaults or limits may follow: a model, a prompt, a count."""
+def test_fault_an_unread_section_could_mend_is_withheld(faults: Faults, job: str) -> None:
+    """After the syntax error, defaults or limits may follow: a model, a prompt, a count."""
     text = f"jobs:\n  - {job}\n"
     assert len(faults(text)) == 1
 
@@ -387,7 +389,7 @@ def test_what_an_unread_section_could_mend_is_no_fault_yet(faults: Faults, job: 
         "{from: nope.csv}",
     ],
 )
-def test_what_nothing_could_mend_is_told_beside_the_syntax_error(faults: Faults, job: str) -> None:
+def test_unmendable_fault_is_reported_beside_the_syntax_error(faults: Faults, job: str) -> None:
     first, last = faults(f"jobs:\n  - {job}\n{CUT}")
 
     assert "not valid YAML" in last.message
@@ -403,7 +405,7 @@ def test_what_nothing_could_mend_is_told_beside_the_syntax_error(faults: Faults,
         ("limits: {max_in_flight: 3}\ndefaults:", ["duration", "prompt", "characters"]),
     ],
 )
-def test_a_section_above_the_jobs_settles_its_faults(
+def test_section_above_the_jobs_settles_its_faults(
     faults: Faults, head: str, told: list[str]
 ) -> None:
     text = f"{head}\njobs:\n  - {{id: a, duration: 7}}\n  - {{id: b, prompt: {'x' * 501}}}\n"
@@ -416,7 +418,7 @@ def test_a_section_above_the_jobs_settles_its_faults(
     assert "not valid YAML" in last.message
 
 
-def test_a_syntax_error_is_listed_however_many_faults_there_are(faults: Faults) -> None:
+def test_syntax_error_is_listed_after_too_many_faults(faults: Faults) -> None:
     problems = faults("jobs:\n" + "  - 5\n" * 10_100 + "  - {id: a}\n" + CUT)
 
     assert any("not valid YAML" in problem.message for problem in problems)
@@ -424,7 +426,7 @@ def test_a_syntax_error_is_listed_however_many_faults_there_are(faults: Faults) 
     assert not any("needs a prompt" in problem.message for problem in problems)
 
 
-def test_a_fault_found_while_a_job_is_read_is_not_blamed_on_the_job_before(faults: Faults) -> None:
+def test_fault_is_not_attributed_to_the_previous_job(faults: Faults) -> None:
     (problem,) = faults("jobs:\n  - {id: a, prompt: x}\n  - {id: b, prompt: x, prompt: y}\n")
 
     assert (problem.line, problem.job) == (4, None)
@@ -439,12 +441,12 @@ def test_a_fault_found_while_a_job_is_read_is_not_blamed_on_the_job_before(fault
         ("{<<: {a: b}, <<: {c: d}}", "duplicate <<"),
     ],
 )
-def test_keys_are_checked_everywhere(faults: Faults, text: str, message: str) -> None:
+def test_invalid_key_is_a_fault_at_any_depth(faults: Faults, text: str, message: str) -> None:
     problems = faults(f"jobs: [{{id: a, prompt: x}}]\nx-a: {text}\n")
 
     assert [problem.message for problem in problems] == [message]
 
 
-def test_no_file_is_a_fault_too(tmp_path: Path) -> None:
+def test_missing_manifest_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"nope\.yaml:1:1: cannot read .*No such file"):
         load(tmp_path / "nope.yaml")

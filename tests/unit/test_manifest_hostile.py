@@ -1,4 +1,4 @@
-"""No file, however hostile, is more than a ManifestError; and none takes long."""
+"""Hostile files: each gives a ManifestError, and quickly."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def problems(path: Path, data: bytes) -> list[Problem]:
         (b"%TAG ! !\n%TAG ! !\n---\na: b", "not valid YAML"),
     ],
 )
-def test_a_hostile_file_is_refused_at_once(tmp_path: Path, data: bytes, message: str) -> None:
+def test_hostile_file_is_refused_quickly(tmp_path: Path, data: bytes, message: str) -> None:
     start = time.perf_counter()
     found = problems(tmp_path / "m.yaml", data)
 
@@ -76,13 +76,13 @@ def test_a_hostile_file_is_refused_at_once(tmp_path: Path, data: bytes, message:
     assert all(str(problem).isprintable() for problem in found)
 
 
-def test_what_is_no_text_is_told_with_its_place(tmp_path: Path) -> None:
+def test_invalid_utf8_is_reported_with_its_place(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path / "m.yaml", "version: 1\n# ü\xfc ".encode() + b"\xff")
 
     assert (problem.line, problem.column) == (2, 6)
 
 
-def test_broken_utf8_across_a_piece_is_found_where_it_is(tmp_path: Path) -> None:
+def test_invalid_utf8_across_chunks_has_its_place(tmp_path: Path) -> None:
     """The check decodes a MiB at a time; a character may lie across two of them."""
     path = tmp_path / "m.yaml"
     fine = b"#" * ((1 << 20) - 1) + "é".encode() + b"\nversion: 1\njobs: [{id: a, prompt: x}]"
@@ -93,9 +93,7 @@ def test_broken_utf8_across_a_piece_is_found_where_it_is(tmp_path: Path) -> None
     assert (problem.line, problem.column) == (2, (1 << 20) - 1)
 
 
-def test_a_file_may_not_be_larger_than_the_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_above_the_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch.manifest.text_files, "MAX_BYTES", 1 << 20)
     path = tmp_path / "m.yaml"
     path.write_bytes(b"#" * ((1 << 20) + 1))
@@ -103,7 +101,7 @@ def test_a_file_may_not_be_larger_than_the_bound(
         read_file(path, "m.yaml", Spot("m.yaml"))
 
 
-def test_merging_many_times_over_is_no_bomb(tmp_path: Path) -> None:
+def test_repeated_merges_are_not_an_alias_bomb(tmp_path: Path) -> None:
     """Equal keys stay one key, however often they are merged."""
     path = tmp_path / "m.yaml"
     path.write_bytes(
@@ -115,7 +113,7 @@ def test_merging_many_times_over_is_no_bomb(tmp_path: Path) -> None:
     assert {problem.message.split()[0] for problem in caught.value.problems} == {"unknown"}
 
 
-def test_ten_thousand_faults_are_listed_and_the_rest_is_counted(tmp_path: Path) -> None:
+def test_faults_beyond_ten_thousand_are_counted(tmp_path: Path) -> None:
     data = b"version: 1\njobs:\n" + b"- 5\n" * 10_500
     found = problems(tmp_path / "m.yaml", data)
 
@@ -123,14 +121,14 @@ def test_ten_thousand_faults_are_listed_and_the_rest_is_counted(tmp_path: Path) 
     assert any(problem.message == "500 further faults not listed" for problem in found)
 
 
-def test_a_name_that_obeys_the_terminal_is_escaped(tmp_path: Path) -> None:
+def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
     path = tmp_path / "\x1b[31m\n.yaml"
     (problem, *_) = problems(path, b'version: 1\n"\\e]0;x\\a": 1\nprices: {"a\\nb": x}\njobs: []')
 
     assert str(problem).isprintable()
 
 
-def test_the_slow_parser_reads_the_same() -> None:
+def test_slow_parser_reads_the_same() -> None:
     """Without libyaml a manifest means the same, and positions agree."""
     data = Path(__file__).parents[2].joinpath("jobs/example.yaml").read_bytes()
 
@@ -141,7 +139,7 @@ def test_the_slow_parser_reads_the_same() -> None:
     assert nodes(yaml.CBaseLoader) == nodes(yaml.BaseLoader)
 
 
-def test_the_slow_parser_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_parser_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch.manifest.yaml_events, "FAST_PARSER", None)
     monkeypatch.setattr(batch.manifest.reader, "FAST_PARSER", None)
     path = tmp_path / "m.yaml"
@@ -232,13 +230,13 @@ JOBS = st.lists(st.dictionaries(KEYS, VALUES, max_size=8), max_size=4)
     st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode(errors="replace"))
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_bytes_are_a_manifest_or_an_error(scratch: Path, data: bytes) -> None:
+def test_any_bytes_give_a_manifest_or_an_error(scratch: Path, data: bytes) -> None:
     is_manifest_or_error(scratch, data)
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=6), JOBS)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_tree_is_a_manifest_or_an_error(
+def test_any_tree_gives_a_manifest_or_an_error(
     scratch: Path, root: dict[str, object], jobs: object
 ) -> None:
     text = yaml.safe_dump({"version": 1, **root, "jobs": jobs}, allow_unicode=True)
@@ -259,7 +257,7 @@ def test_any_tree_is_a_manifest_or_an_error(
     )
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_row_is_a_job_or_an_error(scratch: Path, row: dict[str, object]) -> None:
+def test_any_row_gives_a_job_or_an_error(scratch: Path, row: dict[str, object]) -> None:
     rows = scratch.with_name("rows.jsonl")
     rows.write_text(json.dumps(row))
     is_manifest_or_error(scratch, b"version: 1\njobs: [{from: rows.jsonl}]")
@@ -272,7 +270,7 @@ def test_any_row_is_a_job_or_an_error(scratch: Path, row: dict[str, object]) -> 
     )
 )
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_prompt_arrives_as_it_was_written(scratch: Path, prompt: str) -> None:
+def test_any_prompt_is_sent_as_written(scratch: Path, prompt: str) -> None:
     if not prompt.strip() or len(prompt) > 500:
         prompt = f"x{prompt[:400]}"
     scratch.write_text(

@@ -35,8 +35,8 @@ def faults(read: Read, rows: str | bytes, **kwargs: str) -> list[Problem]:
     return caught.value.problems
 
 
-def test_the_columns_of_a_csv_are_the_keys_of_a_job(read: Read, tmp_path: Path) -> None:
-    """With a byte order mark, quotes, lines in a cell; an empty cell is a key not given."""
+def test_csv_columns_are_the_keys_of_a_job(read: Read, tmp_path: Path) -> None:
+    """With a byte order mark, quotes, lines in a cell; an empty cell is not given."""
     manifest = read(
         "\ufeffid,prompt,duration,tags,count,sound,camera_control\r\n"
         'a,"A fox, running",10,nature; night,,,\r\n'
@@ -58,7 +58,7 @@ def test_the_columns_of_a_csv_are_the_keys_of_a_job(read: Read, tmp_path: Path) 
     assert third.line == 4
 
 
-def test_a_line_of_jsonl_is_a_job(read: Read) -> None:
+def test_jsonl_line_is_a_job(read: Read) -> None:
     rows = [
         {"id": "a", "prompt": "no", "duration": 10, "sound": True, "tags": ["x", "y"]},
         {
@@ -89,13 +89,13 @@ def test_a_line_of_jsonl_is_a_job(read: Read) -> None:
     assert [job.line for job in manifest.jobs] == [1, 3, 3, 5]
 
 
-def test_a_row_without_an_id_is_named_after_file_and_row(read: Read) -> None:
+def test_row_without_id_is_named_after_its_file(read: Read) -> None:
     manifest = read("prompt\nx\ny\n")
 
     assert [job.id for job in manifest.jobs] == ["rows-1", "rows-2"]
 
 
-def test_a_row_inherits_from_its_entry_and_the_defaults(tmp_path: Path) -> None:
+def test_row_inherits_from_its_entry_and_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("id,prompt,mode,tags\na,,,\nb,own,std,mine\n")
     path = tmp_path / "m.yaml"
     path.write_text(
@@ -117,7 +117,7 @@ def test_a_row_inherits_from_its_entry_and_the_defaults(tmp_path: Path) -> None:
     assert first.body()["duration"] == "5"
 
 
-def test_a_path_may_lead_out_of_the_folder(tmp_path: Path) -> None:
+def test_path_may_lead_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"id": "a", "prompt": "x"}')
     folder = tmp_path / "jobs"
     folder.mkdir()
@@ -147,17 +147,15 @@ def test_a_path_may_lead_out_of_the_folder(tmp_path: Path) -> None:
         ("," * 200, 1, "the file has more than 100 columns"),
     ],
 )
-def test_a_fault_in_a_csv_carries_its_own_line(
-    read: Read, rows: str | bytes, line: int, message: str
-) -> None:
+def test_csv_fault_has_its_own_line(read: Read, rows: str | bytes, line: int, message: str) -> None:
     problem = next(p for p in faults(read, rows) if message in p.message)
 
     assert Path(problem.file).name == "rows.csv"
     assert problem.line == line
 
 
-def test_a_fault_in_a_header_is_no_single_jobs_fault(read: Read) -> None:
-    """A header is shared by all rows; what is missing for want of it is each row's own fault."""
+def test_header_fault_names_no_job(read: Read) -> None:
+    """All rows share the header; a key missing because of it is a fault of each row."""
     found = faults(read, "id,promt,image\na,x,i\nb,y,i\n", entry="id: shared")
 
     assert [(p.line, p.job) for p in found if Path(p.file).name == "rows.csv"] == [
@@ -176,9 +174,7 @@ def test_a_fault_in_a_header_is_no_single_jobs_fault(read: Read) -> None:
         ("r.jsonl", '{"id": "fine", "prompt": "x"}\n{\n'),
     ],
 )
-def test_a_row_that_cannot_be_read_is_not_blamed_on_the_row_before(
-    read: Read, name: str, rows: str
-) -> None:
+def test_unreadable_row_is_not_attributed_to_the_previous(read: Read, name: str, rows: str) -> None:
     (problem,) = faults(read, rows, name=name)
 
     assert problem.line == (3 if name == "r.csv" else 2)
@@ -201,7 +197,7 @@ def test_a_row_that_cannot_be_read_is_not_blamed_on_the_row_before(
         ('{"id": "a", "prompt": "x", "cfg_scale": ' + "9" * 5000 + "}", "cfg_scale"),
     ],
 )
-def test_a_fault_in_a_jsonl_carries_its_own_line(read: Read, line: str, message: str) -> None:
+def test_jsonl_fault_has_its_own_line(read: Read, line: str, message: str) -> None:
     rows = f'{{"id": "fine", "prompt": "x"}}\n{line}\n'
     problem = next(p for p in faults(read, rows, name="r.jsonl") if message in p.message)
 
@@ -209,7 +205,7 @@ def test_a_fault_in_a_jsonl_carries_its_own_line(read: Read, line: str, message:
     assert problem.line == 2
 
 
-def test_a_files_fault_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_unreadable_file_does_not_hide_other_faults(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("version: 1\njobs:\n  - from: a.csv\n  - from: b.csv\n  - {id: a}\n")
     with pytest.raises(ManifestError) as caught:
@@ -226,20 +222,20 @@ def test_a_files_fault_does_not_hide_the_others(tmp_path: Path) -> None:
         ("mode: fast", "mode is 'fast'"),
     ],
 )
-def test_the_entry_itself_is_checked(read: Read, entry: str, message: str) -> None:
+def test_invalid_entry_is_a_fault(read: Read, entry: str, message: str) -> None:
     (problem,) = faults(read, "id,prompt\na,x\n", entry=entry)
 
     assert message in problem.message
     assert (problem.line, Path(problem.file).name) == (4, "m.yaml")
 
 
-def test_an_empty_file_has_no_rows(read: Read) -> None:
+def test_empty_file_is_a_fault(read: Read) -> None:
     assert "has no rows" in faults(read, "")[0].message
     assert "has no rows" in faults(read, "id,prompt\n")[0].message
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    """A pipe without a writer would wait for ever, a device would never end."""
+    """A pipe without a writer would wait forever, a device would never end."""
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     (tmp_path / "folder.csv").mkdir()

@@ -1,4 +1,4 @@
-"""The JSON Schema says to editors what the reader says to a run."""
+"""The JSON Schema accepts and refuses the same as the reader; durations and rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Yaml12(yaml.SafeLoader):
-    """What an editor that speaks YAML 1.2 sees: no sixties, no truth in `on`."""
+    """A loader of YAML 1.2: no numbers in base 60, `on` is a text."""
 
 
 Yaml12.yaml_implicit_resolvers = {
@@ -39,10 +39,10 @@ def job(**options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("loader", [yaml.SafeLoader, Yaml12])
 @pytest.mark.parametrize("name", ["demo", "example"])
-def test_the_manifests_of_the_repository_fit(
+def test_repository_manifests_match_the_schema(
     validator: Draft202012Validator, name: str, loader: type
 ) -> None:
-    """Whichever YAML the editor speaks."""
+    """With YAML 1.1 and YAML 1.2."""
     data = yaml.load((REPOSITORY / f"jobs/{name}.yaml").read_text(), loader)
 
     assert [error.message for error in validator.iter_errors(json.loads(json.dumps(data)))] == []
@@ -69,7 +69,7 @@ def test_the_manifests_of_the_repository_fit(
         {"extra": {"anything": [1]}},
     ],
 )
-def test_what_the_reader_takes_fits(
+def test_valid_manifest_matches_the_schema(
     validator: Draft202012Validator, options: dict[str, Any]
 ) -> None:
     assert [error.message for error in validator.iter_errors(job(**options))] == []
@@ -102,13 +102,13 @@ def test_what_the_reader_takes_fits(
         job(camera_control={"type": "down_back", "config": {"zoom": 1}}),
     ],
 )
-def test_what_the_reader_refuses_does_not_fit(
+def test_invalid_manifest_does_not_match_the_schema(
     validator: Draft202012Validator, manifest: dict[str, Any]
 ) -> None:
     assert not validator.is_valid(manifest)
 
 
-def test_editors_get_help_for_every_key() -> None:
+def test_every_key_has_a_description() -> None:
     schema = manifest_schema()
     limits = schema["properties"]["limits"]["properties"]
     sections = [
@@ -133,8 +133,8 @@ def test_written_defaults_read_as_the_defaults() -> None:
             assert key.parse(str(limits[name]["default"])) == getattr(DEFAULT_LIMITS, key.field)
 
 
-def test_the_schema_is_made_anew_each_time() -> None:
-    """Making it changes none of the definitions that it is made of."""
+def test_schema_is_built_anew_each_time() -> None:
+    """Building it changes none of its definitions."""
     first = json.dumps(manifest_schema())
 
     assert json.dumps(manifest_schema()) == first
@@ -163,8 +163,10 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "s", "5x", "-5s", "5 s s", "nan", "inf", "1e3", "99999d", "٣s"]
 )
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a valid duration; for example|longer than ten years"):
+def test_invalid_duration_is_refused(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"is not a valid duration; for example|longer than ten years"
+    ):
         parse_duration(text)
 
 
@@ -186,6 +188,6 @@ def test_rates_are_read(text: str, rate: Rate) -> None:
 @pytest.mark.parametrize(
     "text", ["", "60", "0/s", "5/0s", "-1/s", "fast", "1/week", "1/s/s", "inf/s"]
 )
-def test_what_is_no_rate_is_refused(text: str) -> None:
+def test_invalid_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a valid rate|must be greater than 0"):
         parse_rate(text)

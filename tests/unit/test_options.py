@@ -1,4 +1,4 @@
-"""What a model takes: faults where documents say no, doubts where it is likely ignored."""
+"""The options of each model: faults if documented as unsupported, warnings if likely ignored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from batch.manifest.values import number
         ({"aspect_ratio": "4:3"}, "aspect_ratio", "do not list the aspect ratio 4:3"),
     ],
 )
-def test_what_is_doubtful_is_a_doubt(values: dict[str, Any], option: str, message: str) -> None:
+def test_unlikely_option_is_a_warning(values: dict[str, Any], option: str, message: str) -> None:
     remarks = [remark for remark in check_options(values) if remark.option == option]
 
     assert any(message in remark.message for remark in remarks)
@@ -50,7 +50,7 @@ def test_what_is_doubtful_is_a_doubt(values: dict[str, Any], option: str, messag
         {"model": "kling-v2-5-turbo", "mode": "pro", "duration": "10"},
     ],
 )
-def test_what_a_model_is_known_to_do_needs_no_word(values: dict[str, Any]) -> None:
+def test_supported_options_give_no_remark(values: dict[str, Any]) -> None:
     assert list(check_options(values)) == []
 
 
@@ -63,24 +63,24 @@ def test_what_a_model_is_known_to_do_needs_no_word(values: dict[str, Any]) -> No
         {"model": "kling-v2-5-turbo", "mode": "4k"},
     ],
 )
-def test_what_a_model_cannot_do_is_a_fault(values: dict[str, Any]) -> None:
+def test_unsupported_option_is_a_fault(values: dict[str, Any]) -> None:
     assert any(remark.is_fault for remark in check_options(values))
 
 
-def test_an_unknown_model_may_take_anything_and_is_compared_with_the_known_ones() -> None:
+def test_unknown_model_takes_anything_with_a_hint() -> None:
     values = {"model": "kling-v2-5turbo", "duration": "7", "mode": "4k", "sound": "on"}
     (remark,) = check_options(values)
 
     assert remark.advice == "did you mean kling-v2-5-turbo?"
 
 
-def test_a_model_without_modes_is_sent_none() -> None:
+def test_model_without_modes_gets_no_default_mode() -> None:
     assert "mode" not in request_body({"model": "kling-v2-master"})
     assert request_body({"model": "kling-v2-master", "mode": "pro"})["mode"] == "pro"
     assert request_body({"model": "kling-v9"})["mode"] == "std"
 
 
-def test_extra_fields_go_to_the_top_of_the_request() -> None:
+def test_extra_fields_are_merged_into_the_request() -> None:
     body = request_body({"extra": {"watermark_info": {"enabled": False}}})
 
     assert body["watermark_info"] == {"enabled": False}
@@ -111,6 +111,6 @@ def test_numbers_follow_yaml_1_2(text: str, value: float | None) -> None:
     assert number(text) == value
 
 
-def test_every_option_says_what_it_is_for() -> None:
+def test_every_option_has_a_help_text() -> None:
     assert all(option.about.endswith(".") for option in OPTIONS.values())
     assert all(model.seconds for model in MODELS.values())

@@ -1,4 +1,4 @@
-"""What a job costs, and what stands in where nobody knows."""
+"""The price of a job, known or estimated."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def body(model: str, mode: str | None, seconds: int, sound: str | None = None) -
         (body("kling-v2-master", "pro", 10), 2.64),
     ],
 )
-def test_a_listed_price_is_known(request_body: dict[str, Any], usd: float) -> None:
+def test_listed_price_is_known(request_body: dict[str, Any], usd: float) -> None:
     assert estimate(request_body) == Price(pytest.approx(usd), known=True)
 
 
 @pytest.mark.parametrize(
     "request_body", [body("kling-v9", "std", 5), body("kling-v2-6", "std", 5, "on")]
 )
-def test_an_unknown_price_counts_as_the_dearest_known(request_body: dict[str, Any]) -> None:
+def test_unknown_price_counts_as_the_highest_known(request_body: dict[str, Any]) -> None:
     dearest = max(line.tariff.usd(5) for line in LISTINGS)
 
     assert estimate(request_body) == Price(pytest.approx(dearest), known=False)
     assert estimate({}).known is False
 
 
-def test_an_override_goes_first_and_can_be_the_dearest() -> None:
+def test_override_wins_and_can_be_the_highest() -> None:
     overrides = {
         "kling-v2-6": {"std": Tariff(per_second=0.1), "pro+sound": Tariff(per_clip=9.0)},
         "kling-v9": {"*": Tariff(clips=((5, 1.0), (10, 50.0)))},
@@ -59,7 +59,7 @@ def test_an_override_goes_first_and_can_be_the_dearest() -> None:
     assert estimate(body("kling-v8", "std", 10), overrides) == Price(50, known=False)
 
 
-def test_every_line_of_the_table_has_a_source_and_counts() -> None:
+def test_every_listing_has_a_source_and_a_price() -> None:
     assert all(line.source and line.tariff.usd(5) > 0 for line in LISTINGS)
     assert sum(map(len, TABLE.values())) == len(LISTINGS)
 
@@ -70,12 +70,12 @@ def test_money_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "25,00", "1e3", "nan", "inf", "a", "1.2.3", "٣"])
-def test_what_is_no_money_is_refused(text: str) -> None:
+def test_invalid_amount_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="for example"):
         parse_money(text)
 
 
-def test_a_tariff_is_per_second_or_per_clip() -> None:
+def test_tariff_is_per_second_or_per_clip() -> None:
     assert parse_tariff("0.042/s") == Tariff(per_second=0.042)
     assert parse_tariff("0.35") == parse_tariff("$0.35 / clip") == Tariff(per_clip=0.35)
     with pytest.raises(ValueError, match=r"for example 0\.042/s"):
