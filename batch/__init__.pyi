@@ -9,8 +9,8 @@ from batch.errors import ManifestError as ManifestError
 from batch.errors import StateError as StateError
 from batch.errors import UsageError as UsageError
 from batch.job import Job as Job
-from batch.manifest.reader import Manifest as Manifest
-from batch.manifest.reader import Rate as Rate
+from batch.manifest.limits import Rate as Rate
+from batch.manifest.model import Manifest as Manifest
 from batch.plan import Plan as Plan
 from batch.run.summary import Summary as Summary
 

@@ -22,7 +22,6 @@ from typing import Any
 
 COMETAPI = "CometAPI, article on Kling prices, December 2025 (range repeated in May 2026)"
 KLING = "Kling, official price list, August 2026"
-AS_OF = "2026-08"
 
 ANY_MODE = "*"
 PRICED_MODES = ("std", "pro", "4k", "std+sound", "pro+sound", "4k+sound")

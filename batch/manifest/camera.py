@@ -19,13 +19,7 @@ from batch.manifest.values import (
     text_of,
 )
 
-CAMERA_TYPES = (
-    "simple",
-    "down_back",
-    "forward_up",
-    "right_turn_forward",
-    "left_turn_forward",
-)
+CAMERA_TYPES = ("simple", "down_back", "forward_up", "right_turn_forward", "left_turn_forward")
 CAMERA_MOVES = ("horizontal", "vertical", "pan", "tilt", "roll", "zoom")
 CAMERA_MOST = 10
 

@@ -109,8 +109,5 @@ class JobIds:
                         f"the id {shown(id_)} needs a folder where {shown(other[0])} has its file"
                     )
                     self._findings.fault(
-                        place,
-                        message,
-                        "rename one of the two",
-                        is_provisional=may_grow or other[2],
+                        place, message, "rename one of the two", is_provisional=may_grow or other[2]
                     )

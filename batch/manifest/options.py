@@ -177,11 +177,7 @@ OPTIONS: dict[str, Option] = {
         CAMERA_SHAPE,
         read_camera,
     ),
-    "extra": Option(
-        "Fields of a newer API, sent unchanged.",
-        {"type": "object"},
-        _extra,
-    ),
+    "extra": Option("Fields of a newer API, sent unchanged.", {"type": "object"}, _extra),
 }
 
 REFUSED_KEYS: dict[str, str] = {

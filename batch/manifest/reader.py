@@ -25,27 +25,12 @@ from batch.manifest.head import (
 )
 from batch.manifest.ids import component_fault
 from batch.manifest.jobs import JobReader
-from batch.manifest.limits import DEFAULT_LIMITS, Limits, Rate, parse_duration, parse_rate
-from batch.manifest.model import Callback, Manifest
+from batch.manifest.limits import DEFAULT_LIMITS
+from batch.manifest.model import Manifest
 from batch.manifest.nodes import Items, Node, Scalar, Spot, is_null
-from batch.manifest.schema import ROOT_KEYS, VERSION, manifest_schema
+from batch.manifest.schema import ROOT_KEYS, VERSION
 from batch.manifest.text_files import file_label, read_file
 from batch.manifest.yaml_events import FAST_PARSER, YamlReader
-from batch.prices import parse_money
-
-__all__ = [
-    "DEFAULT_LIMITS",
-    "Callback",
-    "Limits",
-    "Manifest",
-    "ManifestError",
-    "Rate",
-    "load",
-    "manifest_schema",
-    "parse_duration",
-    "parse_money",
-    "parse_rate",
-]
 
 
 def load(path: Path) -> Manifest:
@@ -124,13 +109,7 @@ class _Reading:
         if "defaults" in heads:
             defaults = read_section(heads["defaults"][1], "defaults", self._findings)
         may_mend = _INHERITED - heads.keys()
-        return JobReader(
-            self._findings,
-            self._path.parent,
-            self._limits,
-            defaults,
-            may_mend,
-        )
+        return JobReader(self._findings, self._path.parent, self._limits, defaults, may_mend)
 
     def _assemble(self, heads: _Heads) -> Manifest:
         findings = self._findings

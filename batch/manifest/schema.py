@@ -9,21 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from batch.manifest.limits import DEFAULT_LIMITS, LIMIT_KEYS, MONEY_SHAPE, Limits, Rate
+from batch.manifest.limits import DEFAULT_LIMITS, LIMIT_KEYS, MONEY_SHAPE
 from batch.manifest.options import OPTIONS, REFUSED_KEYS
 from batch.manifest.values import JsonSchema
 from batch.prices import PRICE_PATTERN, PRICED_MODES
-
-__all__ = [
-    "CALLBACK_KEYS",
-    "DEFAULTS_KEYS",
-    "JOB_KEYS",
-    "ROOT_KEYS",
-    "VERSION",
-    "Limits",
-    "Rate",
-    "manifest_schema",
-]
 
 VERSION = 1
 

@@ -64,16 +64,13 @@ class YamlReader:
         data: the content, already checked to be text.
         file: its name in messages.
         findings: receives duplicate keys and keys that are not texts.
-        parser: the source of events; None takes the fastest one installed.
     """
 
-    def __init__(
-        self, data: bytes, file: str, findings: Findings, parser: type[Any] | None = None
-    ) -> None:
+    def __init__(self, data: bytes, file: str, findings: Findings) -> None:
         self._data = data
         self._file = file
         self._findings = findings
-        loader: type[Any] = parser or FAST_PARSER or yaml.BaseLoader
+        loader: type[Any] = FAST_PARSER or yaml.BaseLoader
         with self._syntax_errors():
             self._next: Callable[[], Any] = loader(io.BytesIO(data)).get_event
         self._anchors: dict[str, Node] = {}

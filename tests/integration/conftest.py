@@ -24,7 +24,8 @@ from batch.cli import logs
 from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.events import Event
-from batch.manifest.reader import Manifest, load
+from batch.manifest.model import Manifest
+from batch.manifest.reader import load
 from batch.run.execute import execute
 from batch.run.planner import open_planned_run, plan_only
 from batch.run.stop import Stop

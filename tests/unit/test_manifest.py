@@ -13,7 +13,9 @@ import pytest
 
 from batch.errors import ManifestError
 from batch.job import canonical_request, fingerprint
-from batch.manifest.reader import DEFAULT_LIMITS, Callback, Limits, Manifest, Rate, load
+from batch.manifest.limits import DEFAULT_LIMITS, Limits, Rate
+from batch.manifest.model import Callback, Manifest
+from batch.manifest.reader import load
 
 Read = Callable[[str], Manifest]
 REPOSITORY = Path(__file__).parents[2]
@@ -247,20 +249,7 @@ jobs:
     ).jobs[0]
 
     assert job.body()["watermark_info"] == {"enabled": True}
-    assert job.body()["list"] == [
-        1,
-        1.5,
-        1000.0,
-        16,
-        15,
-        "1",
-        "no",
-        "on",
-        None,
-        "16:9",
-        123,
-        -0.5,
-    ]
+    assert job.body()["list"] == [1, 1.5, 1000.0, 16, 15, "1", "no", "on", None, "16:9", 123, -0.5]
 
 
 def test_defaults_below_the_jobs_are_inherited(read: Read) -> None:
@@ -304,12 +293,7 @@ jobs:
 """
     )
 
-    assert [job.id for job in manifest.jobs] == [
-        "no/dawn-1",
-        "no/dawn-2",
-        "~/dawn-1",
-        "~/dawn-2",
-    ]
+    assert [job.id for job in manifest.jobs] == ["no/dawn-1", "no/dawn-2", "~/dawn-1", "~/dawn-2"]
     body = manifest.jobs[0].body()
     assert body["prompt"] == "{no} at }{"
     assert body["negative_prompt"] == "no no"

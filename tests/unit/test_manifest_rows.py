@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from batch.errors import ManifestError, Problem
-from batch.manifest.reader import Manifest, load
+from batch.manifest.model import Manifest
+from batch.manifest.reader import load
 
 Read = Callable[..., Manifest]
 

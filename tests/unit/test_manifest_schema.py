@@ -10,8 +10,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from batch.manifest.limits import LIMIT_KEYS, Rate
-from batch.manifest.reader import DEFAULT_LIMITS, manifest_schema, parse_duration, parse_rate
+from batch.manifest.limits import DEFAULT_LIMITS, LIMIT_KEYS, Rate, parse_duration, parse_rate
+from batch.manifest.schema import manifest_schema
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -10,7 +10,8 @@ import pytest
 from batch.cli.commands.flags import unknown_variables
 from batch.errors import UsageError
 from batch.manifest.limits import Rate
-from batch.manifest.reader import Manifest, load
+from batch.manifest.model import Manifest
+from batch.manifest.reader import load
 from batch.provider.wire import SUBMIT_PATH
 from batch.settings import DEFAULT_BASE_URL, ENDPOINT, check_base_url, resolve
 
