@@ -51,6 +51,7 @@ def _costly(flag: str, about: str) -> Option:
 
 _OUTPUT_DIR = "Folder of videos, results and state. Default: outputs/<name of the manifest>."
 _BASE_URL = f"Address of the API. Default: {DEFAULT_BASE_URL}."
+_PROXY = "Reach the API through this proxy; env for HTTPS_PROXY, which is not used otherwise."
 _SANDBOX = "Run against an embedded local server: no key, no network, same HTTP."
 _SELECT = "Only these jobs: a glob over ids, or tag:NAME. Repeatable; in the variable, one a line."
 _FORCE = "Regenerate jobs that are already up to date. Costs money."
@@ -67,6 +68,7 @@ class Options(TypedDict, total=False):
 
     output_dir: Annotated[AnyPath | None, Option("--output-dir", _OUTPUT_DIR, "DIR", Path)]
     base_url: Annotated[str | None, Option("--base-url", _BASE_URL, "URL", str)]
+    proxy: Annotated[str | None, Option("--proxy", _PROXY, "URL|env", str)]
     sandbox: Annotated[bool, Option("--sandbox", _SANDBOX)]
     submit_rate: Annotated[Rate | None, _limit("submit_rate", "RATE")]
     max_in_flight: Annotated[int | None, _limit("max_in_flight", "N")]
@@ -112,6 +114,7 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     callback: Receiver | None = None
     api_key: Secret = field(default_factory=lambda: Secret(""))
+    proxy: Secret = field(default_factory=lambda: Secret(""))  # its URL may hold a password
 
 
 def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) -> Settings:
@@ -150,6 +153,7 @@ def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) ->
         ),
         callback=_receiver(given, manifest.callback or Callback()),
         api_key=Secret(key) if key else find_key(environ, given.get("env_file")),
+        proxy=_proxy(given.get("proxy", manifest.proxy)),
     )
 
 
@@ -239,6 +243,18 @@ def check_base_url(base_url: str) -> str:
         right_url = parts._replace(path=right).geturl()
         raise UsageError(f"the base URL {base_url!r} must end before {ENDPOINT}; use {right_url}")
     return parts._replace(path=path).geturl()
+
+
+def _proxy(proxy: str | None) -> Secret:
+    """Return where to connect to instead of the API: `env`, a URL, or nothing."""
+    if proxy not in {None, "env"}:
+        parts = urlsplit(proxy or "")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise UsageError(
+                "the proxy is not a valid address; for example http://proxy.example:3128, or env for"
+                " the one that HTTPS_PROXY names"
+            )
+    return Secret(proxy or "")
 
 
 def _without_endpoint(path: str) -> str:

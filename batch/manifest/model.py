@@ -30,5 +30,6 @@ class Manifest:
     callback: Callback | None = None
     output_dir: Path | None = None
     base_url: str | None = None
+    proxy: str | None = None
     prices: Overrides = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()

@@ -135,6 +135,7 @@ class _Reading:
             callback=read_callback(nodes.get("callback"), findings),
             output_dir=None if output_dir is None else Path(output_dir),
             base_url=read_base_url(nodes.get("base_url"), findings),
+            proxy=read_line(nodes.get("proxy"), "proxy", findings),
             prices=read_prices(nodes.get("prices"), findings),
             warnings=self._warnings(),
         )

@@ -24,6 +24,7 @@ ROOT_KEYS: dict[str, str] = {
     "jobs": "The videos to make.",
     "output_dir": "The output folder, relative to the manifest; default: outputs/<name>.",
     "base_url": "The API's address.",
+    "proxy": "The URL of a proxy to reach the API through; env for the one of the environment.",
     "callback": "The receiver of the provider's announcements of finished tasks.",
     "prices": "USD prices that override the built-in table.",
 }
@@ -58,6 +59,7 @@ def manifest_schema() -> JsonSchema:
         "jobs": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/job"}},
         "output_dir": _TEXT,
         "base_url": {"type": "string", "pattern": "^https?://"},
+        "proxy": {"type": "string", "pattern": "^(env|https?://.+)$"},
         "callback": _object(
             {name: {"type": "string", "description": CALLBACK_KEYS[name]} for name in CALLBACK_KEYS}
         ),

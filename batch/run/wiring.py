@@ -111,6 +111,7 @@ async def open_run(
             request_timeout_s=limits.request_timeout_s,
             stall_timeout_s=limits.stall_timeout_s,
             clock=clock,
+            proxy=None if settings.sandbox else settings.proxy.reveal() or None,
         )
         api = await exits.enter_async_context(client)
         videos = Videos(planned.folder.layout, workers=limits.max_downloads + 2)

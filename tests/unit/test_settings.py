@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,26 @@ def test_unknown_variable_is_warned_of() -> None:
 
     assert about_budget.endswith("; did you mean KLING_BATCH_BUDGET?")
     assert about_force == "the environment variable KLING_BATCH_FORCE is unknown and has no effect"
+
+
+@pytest.mark.parametrize(
+    ("in_manifest", "given", "wanted"),
+    [
+        (None, None, ""),
+        ("env", None, "env"),
+        ("env", "http://me:secret@proxy.example:3128", "http://me:secret@proxy.example:3128"),
+    ],
+)
+def test_proxy_is_used_only_on_request(
+    manifest: Manifest, in_manifest: str | None, given: str | None, wanted: str
+) -> None:
+    """And its password shows nowhere."""
+    settings = resolve(replace(manifest, proxy=in_manifest), {"proxy": given}, {})
+    assert settings.proxy.reveal() == wanted
+    assert "secret" not in repr(settings)
+
+
+def test_invalid_proxy_is_refused_without_its_password(manifest: Manifest) -> None:
+    with pytest.raises(UsageError, match="not a valid address") as caught:
+        resolve(manifest, {"proxy": "proxy.example:secret"}, {})
+    assert "secret" not in str(caught.value)
