@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from batch.errors import TransitionError
 from batch.job import Failure, Video
@@ -306,21 +306,3 @@ class Attempt:
         if self.is_anothers(external_task_id):
             return False
         return task_id == self.task_id or external_task_id == self.external_task_id
-
-
-class Known(NamedTuple):
-    """What a plan needs to know of an attempt; a hundred thousand of them fit into memory."""
-
-    external_task_id: str
-    job_id: str
-    number: int
-    fingerprint: str
-    phase: Phase
-    task_id: str | None
-    failure_kind: str | None
-    file: str | None
-    bytes: int | None
-    cost_usd: float | None
-    landed_at: float | None
-    failure_message: str | None = None
-    is_unexplained: bool = False

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
-from batch.attempt import Known, Phase
+from batch.attempt import Phase
 from batch.job import Failure, FailureKind, Job
 
 # Kinds that a new attempt can heal although nothing was changed.
@@ -49,6 +50,24 @@ class Action(StrEnum):
 
 PAYING = frozenset({Action.NEW, Action.CHANGED, Action.RETRY, Action.FORCED})
 COSTING = PAYING | {Action.RESUBMIT}
+
+
+class Known(NamedTuple):
+    """What a plan needs to know of an attempt; a hundred thousand of them fit into memory."""
+
+    external_task_id: str
+    job_id: str
+    number: int
+    fingerprint: str
+    phase: Phase
+    task_id: str | None
+    failure_kind: str | None
+    file: str | None
+    bytes: int | None
+    cost_usd: float | None
+    landed_at: float | None
+    failure_message: str | None = None
+    is_unexplained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-from batch.attempt import Account, Attempt, Known, Phase
+from batch.attempt import Account, Attempt, Phase
 from batch.errors import StateError
 from batch.output.codec import COLUMNS, PUT, from_record, to_record
 from batch.output.migrations import check_version, migrate
@@ -29,6 +29,7 @@ from batch.output.state import (
     Put,
     Withdraw,
 )
+from batch.plan import Known
 
 _PHASES = {phase.value: phase for phase in Phase}
 _END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"

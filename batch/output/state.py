@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from batch.attempt import Account, Attempt, Known
+from batch.attempt import Account, Attempt
+from batch.plan import Known
 
 
 @dataclass(frozen=True, slots=True)

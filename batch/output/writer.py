@@ -8,11 +8,12 @@ import threading
 import time
 from typing import NamedTuple, Self
 
-from batch.attempt import Account, Attempt, Known
+from batch.attempt import Account, Attempt
 from batch.errors import RefusedError
 from batch.output.results import ResultsFile
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change
+from batch.plan import Known
 
 GROUPING_S = 0.05
 

@@ -13,14 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batch.attempt import Known
 from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.job import Job
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
 from batch.output.state import BeginRun, EndRun
-from batch.plan import Plan, make_plan
+from batch.plan import Known, Plan, make_plan
 from batch.prices import estimate
 from batch.run.summary import Summary
 from batch.settings import Settings

@@ -21,7 +21,6 @@ from batch.attempt import (
     Failed,
     Generated,
     Intended,
-    Known,
     Lost,
     PaidTask,
     Phase,
@@ -33,6 +32,7 @@ from batch.output.results import ResultsFile
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change, GenerationTime, Proof, Put, State, Withdraw
 from batch.output.writer import SqliteState
+from batch.plan import Known
 
 DOUBT = Doubt(SAID, exists=True, on_request=True)
 TASK = PaidTask("8", 1.0, "r-8")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from batch.attempt import Account, Attempt, Known, Landed
+from batch.attempt import Account, Attempt, Landed
 from batch.errors import RefusedError, StateError
 from batch.output.codec import failure_of
 from batch.output.state import AddRow, Change, Fact, GenerationTime, Proof, Put, Withdraw
+from batch.plan import Known
 
 
 @dataclass

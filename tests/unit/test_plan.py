@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from batch.attempt import Known, Phase
+from batch.attempt import Phase
 from batch.job import Failure, FailureKind, Job, canonical_request, fingerprint
 from batch.plan import (
     PAYING,
     Action,
     Decision,
+    Known,
     Plan,
     Policy,
     is_selected,

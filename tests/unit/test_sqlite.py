@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from scripted import ACCOUNT, SAID, attempt, landed
 
-from batch.attempt import Failed, Known, PaidTask, Phase
+from batch.attempt import Failed, PaidTask, Phase
 from batch.errors import StateError
 from batch.job import FailureKind
 from batch.output.sqlite import BUSY_TIMEOUT_S, GENERATION_TIMES_KEPT, Database
 from batch.output.state import AddRow, BeginRun, EndRun, Fact, GenerationTime, Put
+from batch.plan import Known
 
 
 @pytest.fixture

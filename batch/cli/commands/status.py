@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
-from batch.attempt import Known, Phase
+from batch.attempt import Phase
 from batch.cli.words import counted
 from batch.errors import ExitCode, UsageError
 from batch.output import lock
 from batch.output.layout import STATE_FOLDER, Layout
 from batch.output.sqlite import Database
+from batch.plan import Known
 
 WORDS = {
     Phase.LANDED: "succeeded",
