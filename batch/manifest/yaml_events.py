@@ -55,6 +55,9 @@ _SYNTAX_ADVICE = (
 
 
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+# The scanner of a newer libyaml refuses deep nesting itself, before its events arrive. It looks
+# ahead by 1,024 characters only, so brackets in a row right before the fault tell such an error.
+_OPENED = re.compile(rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}$")
 
 
 class YamlReader:
@@ -248,7 +251,7 @@ class YamlReader:
         problem = exc.problem or "cannot be read"
         mark = exc.problem_mark or exc.context_mark
         spot = Spot(self._file, mark.line + 1, mark.column + 1) if mark else Spot(self._file)
-        if mark is not None and self._is_nested(mark.index):
+        if _OPENED.search(self._text(spot.line)[: spot.column - 1][-1024:]):
             return Unreadable(spot, TOO_DEEP)
         advice = next((advice for part, advice in _SYNTAX_ADVICE if part in problem), None)
         context = f" ({exc.context}" if exc.context else ""
@@ -258,16 +261,11 @@ class YamlReader:
         line = self._line(spot.line, spot.column)
         return Unreadable(spot, f"not valid YAML: {problem}{context}{line}", advice)
 
-    def _is_nested(self, index: int) -> bool:
-        """Return whether more brackets are open before a fault than a manifest may nest.
-
-        The scanner of a newer libyaml refuses deep nesting itself, before its events are seen here.
-        """
-        before = self._data.decode(errors="replace")[:index]
-        return sum(map(before.count, "[{")) - sum(map(before.count, "]}")) > MAX_DEPTH
-
     def _line(self, number: int, column: int) -> str:
-        lines = re.split(rb"\r\n|\r|\n", self._data, maxsplit=number)
-        text = lines[number - 1].decode(errors="replace") if number <= len(lines) else ""
         start = max(0, column - 40)
-        return f", in the line {shown(text[start : start + 60].strip())}" if text.strip() else ""
+        text = self._text(number)[start : start + 60].strip()
+        return f", in the line {shown(text)}" if text else ""
+
+    def _text(self, number: int) -> str:
+        lines = re.split(rb"\r\n|\r|\n", self._data, maxsplit=number)
+        return lines[number - 1].decode(errors="replace") if number <= len(lines) else ""

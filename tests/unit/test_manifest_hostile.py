@@ -65,6 +65,7 @@ def problems(path: Path, data: bytes) -> list[Problem]:
         (b"version: 1\n\x1b[31m", "a control character (U+001B)"),
         ("version: 1\n# a\u2028b".encode(), "a control character (U+2028)"),
         ("version: 1\n# a\u0085b".encode(), "a control character (U+0085)"),
+        (b"a: '" + b"an open [ " * 40 + b"'\nb: c: d", "not valid YAML"),
         (b"%YAML 3.0\n---\na: b", "not valid YAML"),
         (b"%TAG ! !\n%TAG ! !\n---\na: b", "not valid YAML"),
     ],
