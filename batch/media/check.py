@@ -26,7 +26,7 @@ from batch.media.index import (
     read_track,
 )
 
-__all__ = ["MediaError", "compare", "inspect", "inspect_data"]
+__all__ = ["MediaError", "compare", "inspect"]
 
 _SMALL = 2**17  # bytes
 _MAX_TRACKS = 64
@@ -50,17 +50,8 @@ def inspect(path: Path) -> Video:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= _SMALL:
-            return inspect_data(file.read(size))
+            return _inspect(io.BytesIO(file.read(size)), size)
         return _inspect(file, size)
-
-
-def inspect_data(data: bytes) -> Video:
-    """Return size and duration of a video in memory, after checking that it is whole.
-
-    Raises:
-        MediaError: it is not an MP4, it is incomplete, or it has no pictures.
-    """
-    return _inspect(io.BytesIO(data), len(data))
 
 
 def _inspect(file: BinaryIO, size: int) -> Video:
