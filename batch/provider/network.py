@@ -118,7 +118,7 @@ def _unconnected(error: Exception, url: str) -> str | None:
         case aiohttp.ConnectionTimeoutError():
             return f"connecting took too long{_ignored_proxy(url)}"
         case aiohttp.InvalidURL():
-            return "the address is no valid URL"
+            return "the address is not a valid URL"
         case _:
             return None
 
