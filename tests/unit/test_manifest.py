@@ -308,10 +308,7 @@ def test_limits_have_defaults_and_list_given_fields(read: Read) -> None:
 
     assert limits.submit_rate == Rate(2, 1)
     assert limits.deadline_s == 5400
-    assert limits.given == {"submit_rate", "deadline_s"}
     assert limits.max_in_flight == DEFAULT_LIMITS.max_in_flight == 5
-    assert limits.over(Limits(max_in_flight=9)).max_in_flight == 9
-    assert limits.over(Limits(deadline_s=1.0)).deadline_s == 5400
 
 
 def test_the_documented_limits_are_the_defaults() -> None:
