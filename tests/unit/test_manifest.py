@@ -303,7 +303,7 @@ jobs:
     assert [job.variant for job in manifest.jobs] == [1, 2, 1, 2]
 
 
-def test_limits_have_defaults_and_list_given_fields(read: Read) -> None:
+def test_limits_are_laid_over_the_defaults(read: Read) -> None:
     limits = read("limits: {submit_rate: 2/s, deadline: 1h30m}\njobs: [{id: a, prompt: x}]").limits
 
     assert limits.submit_rate == Rate(2, 1)
