@@ -54,51 +54,38 @@ class Unreadable(Exception):  # noqa: N818 - says what the file is
         super().__init__(str(self.problem))
 
 
-_FaultKey = tuple[str, int, int, str]
-
-
 class Findings:
     """Faults and warnings with their places, each once.
 
     `job` is the id of the job being read, if any. A warning that many jobs share is reported at
-    the first of them, with the number of the others. A provisional fault may still be mended
-    further down in the file; it counts once the file has been read to its end.
+    the first of them, with the number of the others.
     """
 
     def __init__(self) -> None:
         self.job: str | None = None
-        self._faults: dict[_FaultKey, Problem] = {}
+        self._faults: dict[tuple[str, int, int, str], Problem] = {}
         self._warnings: dict[str, list[Problem]] = {}
         self._further: dict[str, int] = {}
-        self._provisional: set[_FaultKey] = set()
         self._unlisted = 0
-        self._unlisted_provisional = 0
 
     @property
     def fault_count(self) -> int:
         """Return the number of faults so far."""
         return len(self._faults) + self._unlisted
 
-    def fault(
-        self, at: Place, message: str, advice: str | None = None, *, is_provisional: bool = False
-    ) -> None:
+    def fault(self, at: Place, message: str, advice: str | None = None) -> None:
         """Record a fault at *at*."""
-        self.add(self._problem(at, message, advice), is_provisional=is_provisional)
+        self.add(self._problem(at, message, advice))
 
-    def add(self, problem: Problem, *, is_provisional: bool = False) -> None:
+    def add(self, problem: Problem) -> None:
         """Record a fault, unless the same one is recorded already."""
         key = (problem.file, problem.line, problem.column, problem.message)
         if key in self._faults:
-            if not is_provisional:
-                self._provisional.discard(key)
             return
-        if len(self._faults) >= MAX_FAULTS:
+        if len(self._faults) < MAX_FAULTS:
+            self._faults[key] = problem
+        else:
             self._unlisted += 1
-            self._unlisted_provisional += is_provisional
-            return
-        self._faults[key] = problem
-        if is_provisional:
-            self._provisional.add(key)
 
     def warn(self, at: Place, message: str, advice: str | None = None) -> None:
         """Record a warning at *at*: allowed, but unlikely to be meant."""
@@ -115,14 +102,11 @@ class Findings:
         """Return all faults, in the order in which they were found.
 
         Args:
-            end: the fault that ended the reading early, if any. It comes last, and provisional
-                faults are left out.
+            end: the fault that ended the reading early, if any; it comes last.
         """
         faults, unlisted = list(self._faults.values()), self._unlisted
         if end is not None:
-            faults = [p for key, p in self._faults.items() if key not in self._provisional]
             faults.append(end)
-            unlisted -= self._unlisted_provisional
         if unlisted:
             message = f"{unlisted:,} further fault{'s' * (unlisted > 1)} not listed"
             faults.append(replace(faults[-1], message=message, job=None, advice=None))

@@ -59,46 +59,35 @@ class JobIds:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._seen: dict[str, tuple[str, Place, bool]] = {}
+        self._seen: dict[str, tuple[str, Place]] = {}
         self._nested: list[str] = []  # folded ids below a folder named like a video
 
-    def add(self, id_: str, place: Place, *, may_grow: bool = False) -> bool:
-        """Add an id; return False after a fault: it is invalid or taken.
-
-        Args:
-            id_: the id.
-            place: where it stands.
-            may_grow: a `count` further down may still append -1, -2 …; a fault that this would
-                mend is provisional.
-        """
+    def add(self, id_: str, place: Place) -> bool:
+        """Add an id; return False after a fault: it is invalid or taken."""
         key = id_
         if not _SIMPLE_ID.fullmatch(id_):
             message = id_fault(id_)
             if message is not None:
                 advice = "an id names the file videos/<id>.mp4"
-                is_mended = may_grow and id_fault(f"{id_}-1") is None
-                message = f"the id {shown(id_)} has {message}"
-                self._findings.fault(place, message, advice, is_provisional=is_mended)
+                self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
             key = _folded(id_)
             if ".mp4/" in key:
                 self._nested.append(key)
-        first, at, grows = self._seen.setdefault(key, (id_, place, may_grow))
+        first, at = self._seen.setdefault(key, (id_, place))
         if at is place and first is id_:
             return True
         where = f"line {at.line}" if at.file == place.file else f"{at.file}:{at.line}"
         message = f"the id {shown(id_)} is taken by the job in {where}"
         if first != id_:
             message = f"the id {shown(id_)} differs only by case from {shown(first)} in {where}"
-        advice = "each job needs an id of its own"
-        # Two that grow alike stay equal.
-        self._findings.fault(place, message, advice, is_provisional=grows != may_grow)
+        self._findings.fault(place, message, "each job needs an id of its own")
         return False
 
     def check_folders(self) -> None:
         """Report ids whose video would have to be a folder for another id."""
         for key in self._nested:
-            id_, place, may_grow = self._seen[key]
+            id_, place = self._seen[key]
             self._findings.job = id_
             parts = key.split("/")
             for length in range(1, len(parts)):
@@ -108,6 +97,4 @@ class JobIds:
                     message = (
                         f"the id {shown(id_)} needs a folder where {shown(other[0])} has its file"
                     )
-                    self._findings.fault(
-                        place, message, "rename one of the two", is_provisional=may_grow or other[2]
-                    )
+                    self._findings.fault(place, message, "rename one of the two")

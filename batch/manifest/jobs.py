@@ -55,8 +55,6 @@ class JobReader:
         folder: the base of the paths in `from:`.
         limits: how long prompts may be.
         defaults: the section that every job inherits.
-        may_mend: which of `defaults` and `limits` may still follow. Faults that one of them could
-            mend are provisional.
     """
 
     def __init__(
@@ -65,15 +63,13 @@ class JobReader:
         folder: Path,
         limits: Limits,
         defaults: Mapping | None,
-        may_mend: frozenset[str],
     ) -> None:
         self.jobs: list[Job] = []
         self._findings = findings
         self._folder = folder
-        self._may_inherit = "defaults" in may_mend
         self._count = 0
         self._ids = JobIds(findings)
-        self._texts = TextReader(findings, limits, may_mend)
+        self._texts = TextReader(findings, limits)
         entries: Entries = {}
         if defaults is not None:
             entries = self._entries(defaults, "defaults", DEFAULTS_KEYS, are_shared=True)
@@ -203,8 +199,7 @@ class JobReader:
         variant: int | None = None,
     ) -> None:
         """Add one job, or report why not."""
-        may_grow = self._may_inherit and variant is None
-        is_good = self._ids.add(id_, place, may_grow=may_grow)
+        is_good = self._ids.add(id_, place)
         before = self._findings.fault_count
         base = self._options(place, merged, own, inherited)
         prompt = self._texts.prompt(place, merged, base)
@@ -255,12 +250,8 @@ class JobReader:
     def _tell(self, place: Place, merged: Entries, remarks: Iterable[Remark]) -> None:
         for remark in remarks:
             at = merged[remark.option][1] if remark.option in merged else place
-            if not remark.is_fault:
-                self._findings.warn(at, remark.message, remark.advice)
-                continue
-            is_settled = "model" in merged and remark.option in merged
-            is_provisional = self._may_inherit and not is_settled
-            self._findings.fault(at, remark.message, remark.advice, is_provisional=is_provisional)
+            report = self._findings.fault if remark.is_fault else self._findings.warn
+            report(at, remark.message, remark.advice)
 
     def _is_room(self, at: Place, more: int) -> bool:
         """Count *more* jobs; return False after a fault: the manifest has too many."""

@@ -105,11 +105,7 @@ def _whole(most: int) -> Callable[[str], int]:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How fast, how much, how long.
-
-    A field that is not in `given` has its default, so that every value can be used as it is;
-    `over` lays the given ones over other limits than the defaults.
-    """
+    """How fast, how much, how long."""
 
     submit_rate: Rate = Rate(60, 60.0)
     max_in_flight: int = 5
@@ -124,15 +120,10 @@ class Limits:
     budget_usd: float | None = None
     max_prompt_chars: int = 500
     max_negative_prompt_chars: int = 200
-    given: frozenset[str] = frozenset()
-
-    def over(self, base: Limits) -> Limits:
-        """Return *base* with the given fields of these limits laid over it."""
-        return base.with_given(**{name: getattr(self, name) for name in self.given})
 
     def with_given(self, **values: Any) -> Limits:
-        """Return these limits with *values* laid over them as given."""
-        return replace(self, **values, given=self.given | values.keys())
+        """Return these limits with *values* laid over them."""
+        return replace(self, **values)
 
 
 DEFAULT_LIMITS = Limits()

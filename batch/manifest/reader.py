@@ -2,8 +2,7 @@
 
 One pass over the file's events. Each job is built as its lines are read and its nodes are dropped,
 so that a hundred thousand jobs need little memory. `defaults:` and `limits:` usually stand above
-the jobs; if one stands below, the file is read a second time. If the file ends early, faults that
-it could have mended are not reported.
+the jobs; if one stands below, the file is read a second time.
 """
 
 from __future__ import annotations
@@ -108,8 +107,7 @@ class _Reading:
             self._limits = read_limits(heads["limits"][1], self._findings)
         if "defaults" in heads:
             defaults = read_section(heads["defaults"][1], "defaults", self._findings)
-        may_mend = _INHERITED - heads.keys()
-        return JobReader(self._findings, self._path.parent, self._limits, defaults, may_mend)
+        return JobReader(self._findings, self._path.parent, self._limits, defaults)
 
     def _assemble(self, heads: _Heads) -> Manifest:
         findings = self._findings

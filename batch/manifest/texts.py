@@ -28,14 +28,11 @@ class TextReader:
     Args:
         findings: receives the faults.
         limits: how long prompts may be.
-        may_mend: which of `defaults` and `limits` may still follow; faults that one of them could
-            mend are provisional.
     """
 
-    def __init__(self, findings: Findings, limits: Limits, may_mend: frozenset[str]) -> None:
+    def __init__(self, findings: Findings, limits: Limits) -> None:
         self._findings = findings
         self._limits = limits
-        self._may_mend = may_mend
         self._tags: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def prompt(self, place: Place, merged: Entries, body: dict[str, Any] | None) -> str | None:
@@ -47,9 +44,7 @@ class TextReader:
         if entry is None:
             # Kling ignores the prompt of a multi-shot request.
             if body is None or body.get("multi_shot") is not True:
-                can_inherit = "defaults" in self._may_mend
-                message = "a job needs a prompt"
-                self._findings.fault(place, message, "add prompt:", is_provisional=can_inherit)
+                self._findings.fault(place, "a job needs a prompt", "add prompt:")
             return None
         prompt = self._checked(entry[1], "prompt", self._limits.max_prompt_chars)
         if prompt is not None and not prompt.strip():
@@ -71,8 +66,7 @@ class TextReader:
         if len(text) > most:
             message = f"{name} has {len(text)} characters, more than {most}"
             advice = f"shorten it, or raise limits.max_{name}_chars"
-            may_mend = "limits" in self._may_mend
-            self._findings.fault(node, message, advice, is_provisional=may_mend)
+            self._findings.fault(node, message, advice)
         if not text.isprintable() and (found := _CONTROL.search(text)):
             message = f"{name} contains a control character (U+{ord(found.group()):04X})"
             self._findings.fault(node, message, "remove it")

@@ -54,6 +54,7 @@ _SYNTAX_ADVICE = (
 )
 
 
+NO_MAPPING = "a manifest is a mapping: name:, defaults:, jobs: …"
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 # The scanner of a newer libyaml refuses deep nesting itself, before its events arrive. It looks
 # ahead by 1,024 characters only, so brackets in a row right before the fault tell such an error.
@@ -95,8 +96,7 @@ class YamlReader:
             raise Unreadable(Spot(self._file), "the file is empty")
         start = self._next()
         if type(start) is not yaml.MappingStartEvent:
-            message = "a manifest is a mapping: name:, defaults:, jobs: …"
-            raise Unreadable(self._at(start), message)
+            raise Unreadable(self._at(start), NO_MAPPING)
         self._check_tag(start)
         yield from self._root_entries(stream)
         self._next()  # the document's end
@@ -252,7 +252,7 @@ class YamlReader:
         mark = exc.problem_mark or exc.context_mark
         spot = Spot(self._file, mark.line + 1, mark.column + 1) if mark else Spot(self._file)
         if _OPENED.search(self._text(spot.line)[: spot.column - 1][-1024:]):
-            return Unreadable(spot, TOO_DEEP)
+            return Unreadable(spot, NO_MAPPING if self._data.startswith(b"[") else TOO_DEEP)
         advice = next((advice for part, advice in _SYNTAX_ADVICE if part in problem), None)
         context = f" ({exc.context}" if exc.context else ""
         if context:

@@ -303,15 +303,12 @@ jobs:
     assert [job.variant for job in manifest.jobs] == [1, 2, 1, 2]
 
 
-def test_limits_have_defaults_and_list_given_fields(read: Read) -> None:
+def test_limits_are_laid_over_the_defaults(read: Read) -> None:
     limits = read("limits: {submit_rate: 2/s, deadline: 1h30m}\njobs: [{id: a, prompt: x}]").limits
 
     assert limits.submit_rate == Rate(2, 1)
     assert limits.deadline_s == 5400
-    assert limits.given == {"submit_rate", "deadline_s"}
     assert limits.max_in_flight == DEFAULT_LIMITS.max_in_flight == 5
-    assert limits.over(Limits(max_in_flight=9)).max_in_flight == 9
-    assert limits.over(Limits(deadline_s=1.0)).deadline_s == 5400
 
 
 def test_the_documented_limits_are_the_defaults() -> None:

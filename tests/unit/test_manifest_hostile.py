@@ -47,7 +47,7 @@ def problems(path: Path, data: bytes) -> list[Problem]:
         (HEAD + b"{a: " * 100_000, "nested more than 32 levels deep"),
         (HEAD + b"[\n       " * 20_000, "nested more than 32 levels deep"),
         (HEAD + b"\n       " + b"- " * 100_000, "nested more than 32 levels deep"),
-        (b"[" * 900, "a manifest is a mapping"),
+        (b"[" * 100_000, "a manifest is a mapping"),
         (b"? " * 100_000, "nested more than 32 levels deep"),
         (b"a: [" + b"[" * 100_000, "nested more than 32 levels deep"),
         (b"\n".join(b" " * n + b"a:" for n in range(2_000)), "nested more than 32 levels deep"),
