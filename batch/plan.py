@@ -274,8 +274,11 @@ def _judge_failed(
 
 def _unexplained(same: Sequence[Known]) -> int:
     """Count the latest failures in a row whose reasons are in words that are not known."""
-    runs = itertools.takewhile(lambda attempt: attempt.is_unexplained, reversed(same))
-    return sum(1 for _ in runs)
+    # An attempt without a task (never reached, throttled for too long) says nothing about the prompt.
+    told = itertools.takewhile(
+        lambda attempt: attempt.is_unexplained or attempt.task_id is None, reversed(same)
+    )
+    return sum(attempt.is_unexplained for attempt in told)
 
 
 def _failed_paid(same: Sequence[Known]) -> int:

@@ -191,6 +191,12 @@ class Database:
         found = self._attempts(where, account.base_url, account.key_hash, order=latest)
         return next(found, None)
 
+    def has_task_at(self, base_url: str) -> bool:
+        """Return whether a task was ever seen at *base_url*, with any key."""
+        query = "SELECT 1 FROM attempts WHERE task_id IS NOT NULL AND base_url = ? LIMIT 1"
+        with map_errors(self.path):
+            return self._db.execute(query, (base_url,)).fetchone() is not None
+
     def generation_times(self) -> dict[str, list[float]]:
         """Return the seconds that past tasks took, by kind, oldest first."""
         times: dict[str, list[float]] = {}

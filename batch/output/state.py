@@ -118,6 +118,10 @@ class State(Protocol):
         """Return the attempt of the latest task that is known to be *account*'s, if there is one."""
         ...
 
+    async def has_task_at(self, base_url: str) -> bool:
+        """Return whether a task was ever seen at *base_url*, with any key."""
+        ...
+
     async def generation_times(self) -> dict[str, list[float]]:
         """Return the seconds that past tasks took, by kind, oldest first."""
         ...

@@ -59,6 +59,9 @@ class SqliteState:
     async def newest_task_of(self, account: Account) -> Attempt | None:
         return self._reader.newest_task_of(account)
 
+    async def has_task_at(self, base_url: str) -> bool:
+        return self._reader.has_task_at(base_url)
+
     async def generation_times(self) -> dict[str, list[float]]:
         return self._reader.generation_times()
 

@@ -65,6 +65,7 @@ class Reading:
     status: int | None = None
     request_id: str | None = None
     has_error: bool = False
+    is_refusal: bool = False  # nothing in it claims success, or may be the id of a task
     has_status: bool = False
     has_task_id: bool = False
 
@@ -114,9 +115,16 @@ def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
         status=next(filter(None, map(_http_status, layers)), None),
         request_id=request_id,
         has_error=has_error,
+        is_refusal=is_refused or (code is not None and not _is_bearing(root)),
         has_status=bool(states),
         has_task_id=find(tasks, identifier, *_TASK_IDS) is not None,
     )
+
+
+def _is_bearing(root: dict[str, Any]) -> bool:
+    """Return whether an object has more in it than an error has: perhaps an id that is not read."""
+    of_errors = {*_SAID, *_ALSO_SAID, *_STATUS_CODES, *_NESTED, "requestid", "timestamp"}
+    return any(value for key, value in flat(root).items() if key not in of_errors)
 
 
 def _all_words(layers: list[dict[str, Any]]) -> str:

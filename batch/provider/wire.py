@@ -16,7 +16,7 @@ What an answer to a POST means, by order of authority. The first row that applie
 | 7 | status 408, 409, 425, 444, 460, 499 | ambiguous |
 | 8 | words: no credit, a bad key, a wrong route | account |
 | 9 | status 429, or words: all slots taken; too many requests, overloaded | saturated; throttled |
-| 10 | words: timed out, connection reset, internal error | ambiguous |
+| 10 | words: timed out, connection reset, internal error, also beside those of rows 9 and 15 | ambiguous |
 | 11 | words of moderation | moderation |
 | 12 | status 403 | throttled with the words of row 15, else account |
 | 13 | words: upstream, bad response | ambiguous |
@@ -27,7 +27,7 @@ What an answer to a POST means, by order of authority. The first row that applie
 
 The status is that of HTTP. Where it is a 2xx or a plain 400, a status of 400 to 599 that the body
 gives as its code takes its place: gateways wrap refusals so. The words of a 2xx count only where its
-body speaks of an error. `invalid_request` is a code that gateways write on any refusal: it holds where
+body is nothing but an error. `invalid_request` is a code that gateways write on any refusal: it holds where
 rows 8, 9, 11 and 15 do not apply, and is never ambiguous. Only what is *known* to have created nothing
 may be sent again: a look-up costs nothing, and a task that is given up is paid for again.
 """
@@ -166,6 +166,8 @@ def _verdict(status: int, reading: Reading, *, resent: bool) -> Verdict:
         return Verdict.ACCOUNT
     if status in _UNSURE_STATUSES:
         return Verdict.AMBIGUOUS
+    if status < 300 and not reading.is_refusal:  # a success, perhaps with an id that is not read
+        return Verdict.AMBIGUOUS
     verdict = _by_words(status, reading.words, is_generic=is_generic)
     if verdict is not None:
         return verdict
@@ -191,9 +193,10 @@ def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
         return Verdict.ACCOUNT
     if words.PARALLEL.search(said):
         return Verdict.SATURATED
-    if status == 429 or words.THROTTLED.search(said):
+    is_unsure = words.UNSURE.search(said) is not None
+    if status == 429 or (words.THROTTLED.search(said) and not is_unsure):
         return Verdict.THROTTLED
-    if not is_generic and words.UNSURE.search(said):
+    if not is_generic and is_unsure:
         return Verdict.AMBIGUOUS
     if words.MODERATION.search(said):
         return Verdict.MODERATION
@@ -203,7 +206,7 @@ def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
         return Verdict.AMBIGUOUS
     if words.INVALID.search(said):
         return Verdict.INVALID
-    return Verdict.THROTTLED if words.NOT_NOW.search(said) else None
+    return Verdict.THROTTLED if words.NOT_NOW.search(said) and not is_unsure else None
 
 
 def _is_about_account(said: str) -> bool:
@@ -284,7 +287,9 @@ def task_failure(task: Task) -> Failure:
     said = words.plain(task.message)
     quoted = f'"{task.message}"' if task.message else "no reason given"
     kind, is_unexplained = FailureKind.GENERATION, False
-    if words.is_passing(task.message):
+    if words.MODERATION_CODE.search(task.message):
+        kind, message = FailureKind.MODERATION, f"the provider's moderation refused it: {quoted}"
+    elif words.is_passing(task.message):
         message = f"the provider failed to make it, which often passes: {quoted}"
     elif words.MODERATION.search(said):
         kind, message = FailureKind.MODERATION, f"the provider's moderation refused it: {quoted}"

@@ -100,6 +100,7 @@ ABSENT = _any(r"not (be )?(found|exist)|notexist|不存在")
 
 # -- about the request -----------------------------------------------------------------------
 
+MODERATION_CODE = re.compile(r"\b130[01]\b")  # of Kling, which relays quote in words
 MODERATION = _any(
     r"risk ?(control|detect|manag)|(high|exists?) risk|content ?(security|filter|polic|review|restrict)",
     r"moderat|sensitiv|safety|unsafe|harmful|nsfw|inappropriat|offensive|obscen|flagged|filtered|violat",

@@ -88,7 +88,7 @@ class Fetcher:
             FetchFailedError: the video cannot be had in this run, or not at all any more.
             OSError: the disk.
         """
-        tries = 0
+        tries, asked_until = 0, self._context.clock.monotonic() + OUTAGE_S
         validator: str | None = None
         failure = _broken("not tried yet")
         for _ in range(TRIES_IN_ALL):
@@ -110,7 +110,7 @@ class Fetcher:
                 failure, had = error.failure, part.size
             except BrokenFetchError as error:
                 failure = error.failure
-                if await self._waited(error.retry_after_s):
+                if await self._waited(error.retry_after_s, asked_until):
                     continue
             except MediaError as error:
                 # Whole by its length and yet no video: start over, with a fresh link.
@@ -195,11 +195,15 @@ class Fetcher:
             await self._wait(max(self._backoff(asked), interval_s))
         raise FetchFailedError(failure, attempt)
 
-    async def _waited(self, asked_s: float | None) -> bool:
-        """Wait as long as the file server has asked for; False if it has not, or wants too much."""
-        if asked_s is None or asked_s > LONGEST_ASKED_S:
+    async def _waited(self, asked_s: float | None, until: float) -> bool:
+        """Wait as long as the file server has asked for; False if it has not, or wants too much.
+
+        What it has asked for in all ends at *until* (monotonic).
+        """
+        now = self._context.clock.monotonic()
+        if asked_s is None or asked_s > min(LONGEST_ASKED_S, until - now):
             return False
-        await self._wait(asked_s)
+        await self._wait(max(asked_s, self._backoff(1)))
         return True
 
     def _backoff(self, tries: int) -> float:

@@ -36,7 +36,7 @@ class LookUp:
     """Finds tasks by external id, and knows what "not found" is worth.
 
     *proved_at* is when look-up was last seen to work for this run's account, *older* an attempt of
-    it whose task may still prove that.
+    it whose task may still prove that. *is_known*: a task was seen at this base URL, with any key.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class LookUp:
         state: State,
         proved_at: float | None,
         older: Attempt | None = None,
+        is_known: bool = False,
     ) -> None:
         self._context = context
         self._api = api
@@ -56,7 +57,7 @@ class LookUp:
         self._is_proved = age_s is not None and 0 <= age_s < PROOF_LASTS_S  # clocks may be set back
         self._tries_left = PROOF_TRIES
         self._older = older
-        self.address = Address(is_known=older is not None or proved_at is not None)
+        self.address = Address(is_known=is_known)
 
     @property
     def is_proved(self) -> bool:
@@ -143,9 +144,9 @@ class LookUp:
             if isinstance(answer, Found) and await self.claim(answer.task, attempt):
                 named = hint.task_id is not None
                 return await self._adopt(attempt, answer.task, is_new=is_new, was_named=named)
-            if self.address.is_wrong and was_page:
-                return attempt.to(Intended(clock.now()))
             elapsed_s = clock.monotonic() - begun
+            if self.address.is_wrong and was_page and elapsed_s >= settle_s:
+                return attempt.to(Intended(clock.now()))
             # Whether the task exists is asked until the settle time is over; whether anything
             # answers at all, for as long as a task would be waited for.
             patience_s = limits.task_timeout_s

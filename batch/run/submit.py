@@ -115,7 +115,6 @@ class Submitter:
         """
         now, patience_s = self._context.clock.monotonic(), self._context.limits.task_timeout_s
         if not isinstance(answer, Unsent):
-            self._dead_since = None
             return False
         self._dead_since = now if self._dead_since is None else self._dead_since
         if now - self._dead_since < patience_s:
@@ -144,6 +143,7 @@ class Submitter:
         resent = attempt.doubt is not None
         answer = await self._api.submit(body, not_after=ticket.not_after, resent=resent)
         if not isinstance(answer, Unsent | Stale):
+            self._dead_since = None
             self._lookup.address.note(answer)
         if isinstance(answer, Created) and not await self._lookup.claim(
             answer.task, attempt, is_answer=True

@@ -61,6 +61,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         state=world.state,
         proved_at=await world.state.proved_at(context.account),
         older=await world.state.newest_task_of(context.account),
+        is_known=await world.state.has_task_at(context.account.base_url),
     )
     lessons = Lessons(
         await world.state.generation_times(),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from batch.errors import ExitCode
 
@@ -24,6 +28,34 @@ NO_ACCOUNT = [
 ]
 ODD_FILES = ["label", "label:to=text/plain", "label:to=application/json", "gzip", "203", "206"]
 PAGES = ["html-2xx", "404-html", "405-html"]
+
+
+@asynccontextmanager
+async def relay(box: Any, said: str) -> AsyncIterator[str]:
+    """Pass every request on to the sandbox; answer a POST with an id under a name of its own."""
+
+    async def forward(request: web.Request) -> web.Response:
+        url, headers = f"{box.base_url}{request.path_qs}", dict(request.headers)
+        async with session.request(
+            request.method, url, data=await request.read(), headers=headers
+        ) as answer:
+            body = await answer.read()
+        if request.method == "POST" and answer.status == 200:
+            return web.json_response({"success": True, "message": said, "data": {"job_id": "1"}})
+        return web.Response(status=answer.status, body=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", forward)
+    runner = web.AppRunner(app)
+    async with aiohttp.ClientSession() as session:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            await runner.cleanup()
 
 
 async def test_unknown_words_are_tried_once_more_at_night(desk: Any) -> None:
@@ -154,3 +186,22 @@ async def test_absurd_retry_after_does_not_hold_the_run(desk: Any) -> None:
     async with desk.sandbox("submit:429:moment=ms:retry_after=0.2:first=1") as box:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK
         assert box.stats.created == 2
+
+
+async def test_unread_success_is_looked_up_not_repeated(desk: Any) -> None:
+    """The id stands where it is not read; its friendly words are no refusal."""
+    said = "Task created; content review in progress, please try again later to query it"
+    async with desk.sandbox() as box, relay(box, said) as base_url:
+        for _ in range(2):
+            await desk.run(base_url, 2)
+        assert box.stats.created == 2
+        assert desk.statuses == {"succeeded": 2}
+
+
+async def test_new_key_does_not_make_an_address_unknown(desk: Any) -> None:
+    """Tasks were seen there with the old key, so a page stays an answer that was lost."""
+    async with desk.sandbox("submit:html-2xx-after:after=2") as box:
+        assert (await desk.run(box, 2)).exit_code is ExitCode.OK
+        await desk.run(box, 3, api_key="sk-the-new-one-0000")
+        await desk.run(box, 3, api_key="sk-the-new-one-0000")
+        assert box.stats.created == 3

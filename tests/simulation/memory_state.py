@@ -83,6 +83,11 @@ class MemoryState:
         paid = [a for a in self.attempts.values() if a.task is not None and a.account == account]
         return max(paid, key=lambda a: a.paid_task.submitted_at, default=None)
 
+    async def has_task_at(self, base_url: str) -> bool:
+        return any(
+            a.task is not None and a.account.base_url == base_url for a in self.attempts.values()
+        )
+
     async def generation_times(self) -> dict[str, list[float]]:
         return {kind: list(seconds) for kind, seconds in self.times.items()}
 

@@ -29,7 +29,7 @@ from scripted import NO_ANSWER, SAID, Body, Raises, Stages, attempt, generated, 
 from batch.attempt import Generated, Landed
 from batch.events import DownloadBroke
 from batch.job import Failure, FailureKind
-from batch.provider.protocol import UselessPartError
+from batch.provider.protocol import BrokenFetchError, UselessPartError
 from batch.run.fetch import OUTAGE_S, RETRY_BASE_S, TRIES, TRIES_IN_ALL
 from batch.run.stop import StopReason
 
@@ -164,6 +164,16 @@ def test_dead_server_is_left_after_few_tries(tmp_path: Path) -> None:
     reached, stages = landed(tmp_path, [BROKEN])
     assert reached.state.trouble == SAID
     assert stages.api.count("fetch") == TRIES
+
+
+@pytest.mark.parametrize("asked_s", [0.0, 1.0, 300.0])
+def test_asked_waits_are_bounded_in_all(tmp_path: Path, asked_s: float) -> None:
+    """Retry-After is no failed try, but a server that repeats it for ever is left."""
+    reached, stages = landed(tmp_path, [Raises(BrokenFetchError(SAID, asked_s))])
+    assert reached.state.trouble == SAID
+    assert stages.api.count("fetch") <= TRIES_IN_ALL
+    assert sum(gaps(stages, "fetch")) <= OUTAGE_S + 60.0
+    assert min(gaps(stages, "fetch")) >= RETRY_BASE_S / 2
 
 
 def test_breaking_server_is_retried_while_bytes_arrive(tmp_path: Path) -> None:

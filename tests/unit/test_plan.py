@@ -196,6 +196,15 @@ def test_an_unexplained_failure_is_retried_once(attempts: list[bool], expected: 
     assert action(*failures, max_attempts=9, retry_failed=True) is Action.RETRY
 
 
+def test_unpaid_failures_between_change_no_unexplained_count() -> None:
+    """A network that was down said nothing about the prompt."""
+    first = failed(FailureKind.GENERATION, number=1, is_unexplained=True)
+    unpaid = failed(FailureKind.NETWORK, paid=False, number=2)
+    again = failed(FailureKind.GENERATION, number=3, is_unexplained=True)
+    assert action(first, unpaid, max_attempts=9) is Action.RETRY
+    assert action(first, unpaid, again, max_attempts=9) is Action.RESTING
+
+
 @pytest.mark.parametrize("kind", list(FailureKind))
 def test_no_unexplained_failure_passes_at_once(kind: FailureKind) -> None:
     assert passes(Failure(kind, "no")) is (kind in HEALING)

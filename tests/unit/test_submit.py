@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from batch.provider.answers import (
     Unavailable,
     Unsent,
 )
+from batch.run.address import Address
 from batch.run.gate import SEND_WITHIN_S
 from batch.run.stop import StopReason
 from batch.run.submit import ANOTHERS
@@ -213,13 +215,14 @@ def test_pages_stop_runs_at_wrong_addresses_only(tmp_path: Path, is_known: bool)
 
     async def story(stages: Stages) -> tuple[str | None, StopReason | None]:
         page = replace(SAID, http_status=404)
+        stages.run.lookup.address = Address(is_known=is_known)
         stages.api.submits = [Ambiguous(page, is_page=True)]
         stages.api.queries = [Unavailable(page, is_page=True)]
         await stages.submit(attempt())
         return stages.phase_of(), stages.stop.reason
 
     expected = ("Lost", None) if is_known else (None, StopReason.ACCOUNT)
-    assert play(tmp_path, story, proved_at=EPOCH - 30 * 86_400 if is_known else None) == expected
+    assert play(tmp_path, story) == expected
 
 
 def test_an_answer_about_another_task_is_looked_up(tmp_path: Path) -> None:
@@ -309,3 +312,22 @@ def test_a_stop_during_look_up_leaves_it_lost(tmp_path: Path) -> None:
     reached, on_disk = play(tmp_path, story)
     assert isinstance(reached.state, Lost)
     assert on_disk == "Lost"
+
+
+@pytest.mark.parametrize("between", [True, False])
+def test_only_a_lasting_outage_stops_the_run(tmp_path: Path, between: bool) -> None:
+    """Two single hiccups a long time apart are none."""
+    hiccup = Unsent(SAID)
+
+    async def story(stages: Stages) -> StopReason | None:
+        answers = [hiccup, CREATED] if between else [hiccup]
+        stages.api.queries = [NOT_FOUND]
+        stages.api.submits = list(answers)
+        await stages.submit(attempt())
+        await asyncio.sleep(700.0)
+        stages.api.submits = [hiccup, Created(Task("9", TaskStatus.SUBMITTED))]
+        await stages.submit(attempt(name="kb-2", job_id="b"))
+        return stages.stop.reason
+
+    reason = play(tmp_path, story, task_timeout_s=600.0)
+    assert reason is (None if between else StopReason.UNREACHABLE)
