@@ -37,7 +37,7 @@ def former(desk: Any) -> list[Any]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
-async def test_a_soft_stop_leaves_open_tasks_to_the_next_run(desk: Any) -> None:
+async def test_soft_stop_leaves_open_tasks(desk: Any) -> None:
     """No rows, nothing forgotten, nothing paid again."""
     async with desk.sandbox(median_s=0.4) as box:
         await leave_open(desk, box, 5, 5)
@@ -49,7 +49,7 @@ async def test_a_soft_stop_leaves_open_tasks_to_the_next_run(desk: Any) -> None:
         assert [row["attempts"] for row in desk.rows] == [1] * 5
 
 
-async def test_a_job_changed_while_its_task_is_open_keeps_both_videos(desk: Any) -> None:
+async def test_changed_job_keeps_both_videos(desk: Any) -> None:
     """The old task is collected as a former version, the new one is made, neither takes the other's place."""
     old = [{"id": "a", "prompt": "an old fox"}, {"id": "b", "prompt": "same"}]
     new = [{"id": "a", "prompt": "a new fox"}, {"id": "b", "prompt": "same"}]
@@ -70,7 +70,7 @@ async def test_a_job_changed_while_its_task_is_open_keeps_both_videos(desk: Any)
         assert box.stats.created == 3
 
 
-async def test_the_last_row_is_the_jobs_state_even_if_the_old_task_ends_last(desk: Any) -> None:
+async def test_last_row_is_state_though_old_task_ends(desk: Any) -> None:
     """The former version needs longer than the new one: its row must not be the last of the job."""
     old = [{"id": "a", "prompt": "slow", "duration": 10, "mode": "pro"}]
     new = [{"id": "a", "prompt": "quick"}]
@@ -82,7 +82,7 @@ async def test_the_last_row_is_the_jobs_state_even_if_the_old_task_ends_last(des
         assert desk.last["a"]["file"] == "videos/a.mp4"
 
 
-async def test_a_job_removed_while_its_task_is_open_is_collected(desk: Any) -> None:
+async def test_removed_job_with_open_task_is_collected(desk: Any) -> None:
     """It is an orphan, but it is paid for."""
     async with desk.sandbox(median_s=0.4) as box:
         await leave_open(desk, box, 2, 2)
@@ -95,7 +95,7 @@ async def test_a_job_removed_while_its_task_is_open_is_collected(desk: Any) -> N
         assert box.stats.created == 2
 
 
-async def test_a_job_removed_and_brought_back_is_not_paid_again(desk: Any) -> None:
+async def test_job_brought_back_is_not_paid_again(desk: Any) -> None:
     """Collected as an orphan; when it is listed again, the video takes its place without paying."""
     async with desk.sandbox(median_s=0.3) as box:
         await leave_open(desk, box, 2, 2)
@@ -159,7 +159,7 @@ async def test_selected_jobs_only(desk: Any) -> None:
         assert (await desk.run(box, listed)).tasks_created == 2
 
 
-async def test_a_budget_stops_the_run_before_it_is_exceeded(desk: Any) -> None:
+async def test_budget_is_never_exceeded(desk: Any) -> None:
     """0.21 each, 1.00 in all: four tasks, exit code 3; the next run goes on."""
     desk.extra = {"prices": {"kling-v2-6": 0.21}}
     async with desk.sandbox() as box:
@@ -194,7 +194,7 @@ async def test_refused_requests_do_not_use_up_the_budget(desk: Any) -> None:
         assert desk.statuses == {"failed": 3, "succeeded": 3}
 
 
-async def test_a_deadline_leaves_open_tasks_to_the_next_run(desk: Any) -> None:
+async def test_deadline_leaves_open_tasks(desk: Any) -> None:
     """Exit code 3 in time, nothing lost, nothing paid twice."""
     async with desk.sandbox(median_s=0.6) as box:
         summary = await desk.run(box, 10, limits={"deadline": "200ms", "max_in_flight": 4})
@@ -209,7 +209,7 @@ async def test_a_deadline_leaves_open_tasks_to_the_next_run(desk: Any) -> None:
         assert box.stats.created == 10
 
 
-async def test_a_deadline_during_a_look_up_leaves_the_job_lost(desk: Any) -> None:
+async def test_deadline_during_look_up_leaves_job_lost(desk: Any) -> None:
     """Stopped while nobody knows: the next run goes on looking, and finds."""
     async with desk.sandbox("submit:drop-after", "lookup:500") as box:
         summary = await desk.run(box, 3, limits={"deadline": "200ms"})
@@ -222,7 +222,7 @@ async def test_a_deadline_during_a_look_up_leaves_the_job_lost(desk: Any) -> Non
         assert box.stats.created == box.stats.posts == 3
 
 
-async def test_a_deadline_during_downloads_leaves_them_to_the_next_run(desk: Any) -> None:
+async def test_deadline_during_downloads_leaves_them(desk: Any) -> None:
     """A video server that is down must not hold the run beyond its deadline."""
     async with desk.sandbox("download:503") as box:
         stop = Stop()

@@ -79,7 +79,7 @@ async def test_a_mixed_manifest_comes_home_whole(desk: Any) -> None:
                 assert datetime.fromisoformat(row[name]).utcoffset() is not None
 
 
-async def test_the_options_are_sent_as_the_api_wants_them(desk: Any) -> None:
+async def test_options_are_sent_as_the_api_documents(desk: Any) -> None:
     """Durations are strings, `model` is `model_name`, prompts and extras are untouched."""
     async with desk.sandbox() as box:
         await desk.run(box, MIXED)
@@ -120,7 +120,7 @@ async def test_a_second_run_sends_nothing(desk: Any) -> None:
         assert box.stats.counts() == requests
 
 
-async def test_never_more_in_flight_than_allowed_nor_faster_than_asked(desk: Any) -> None:
+async def test_rate_and_slots_are_kept(desk: Any) -> None:
     """`max_in_flight` and `submit_rate` hold at the provider, where it counts."""
     async with desk.sandbox(median_s=0.15) as box:
         limits = {"max_in_flight": 4, "submit_rate": "25/s"}
@@ -133,7 +133,7 @@ async def test_never_more_in_flight_than_allowed_nor_faster_than_asked(desk: Any
         assert times[-1] - times[0] > 15 / 25 * 0.9
 
 
-async def test_one_task_is_never_polled_more_often_than_the_interval(desk: Any) -> None:
+async def test_task_is_polled_once_an_interval(desk: Any) -> None:
     """The first look comes after `poll_interval`, later ones not sooner."""
     async with desk.sandbox(median_s=0.5) as box:
         await desk.run(box, 8, limits={"poll_interval": "100ms"})

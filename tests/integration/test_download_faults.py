@@ -71,7 +71,7 @@ async def test_what_a_server_may_do_does_no_harm(desk: Any, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", AFTER_A_CUT)
-async def test_going_on_after_a_cut_never_mixes_two_files(desk: Any, fault: str) -> None:
+async def test_resumed_download_never_mixes_two_files(desk: Any, fault: str) -> None:
     """Cut in the middle; then the server does not go on where it should."""
     faults = ["download:cut:per_task=1", rule(fault, "per_task=1")]
     async with desk.sandbox(*faults, video_bytes=SIZE) as box:
@@ -93,9 +93,7 @@ async def test_a_cut_download_goes_on_where_it_stopped(desk: Any) -> None:
 
 
 @pytest.mark.parametrize(("fault", "kind"), FOR_GOOD.items())
-async def test_a_download_that_fails_for_good_costs_no_second_task(
-    desk: Any, fault: str, kind: str
-) -> None:
+async def test_failed_download_costs_no_second_task(desk: Any, fault: str, kind: str) -> None:
     """Failed tonight, with the task kept; fetched the next night without paying."""
     async with desk.sandbox(f"download:{fault}", video_bytes=SIZE) as box:
         summary = await desk.run(box, 3, limits={"stall_timeout": "60ms"})
@@ -149,7 +147,7 @@ async def test_an_altered_file_is_fetched_again_and_kept(desk: Any) -> None:
         await made(desk, box, 2)
 
 
-async def test_a_file_that_lost_its_content_but_not_its_size_is_fetched_again(desk: Any) -> None:
+async def test_zeroed_file_is_fetched_again(desk: Any) -> None:
     """A disk that died leaves zeros where a video was, in the same length; a copied one is left alone."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
@@ -164,7 +162,7 @@ async def test_a_file_that_lost_its_content_but_not_its_size_is_fetched_again(de
         await made(desk, box, 2)
 
 
-async def test_a_stranger_in_the_place_of_a_new_video_is_kept(desk: Any) -> None:
+async def test_foreign_file_in_the_way_is_kept(desk: Any) -> None:
     """A file that was there before the first run gives way, and is kept."""
     (desk.root / "videos").mkdir(parents=True)
     (desk.root / "videos/job-00.mp4").write_bytes(b"not ours")
@@ -175,7 +173,7 @@ async def test_a_stranger_in_the_place_of_a_new_video_is_kept(desk: Any) -> None
     assert [path.read_bytes() for path in former] == [b"not ours"]
 
 
-async def test_a_folder_in_the_place_of_a_video_is_told_as_a_disk_error(desk: Any) -> None:
+async def test_folder_in_the_way_is_a_disk_error(desk: Any) -> None:
     """The video cannot be put there: kind disk; when it can, it is fetched without paying."""
     (desk.root / "videos/job-00.mp4/inside").mkdir(parents=True)
     async with desk.sandbox() as box:
@@ -206,7 +204,7 @@ async def stranger() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
         await runner.cleanup()
 
 
-async def test_a_redirect_to_a_stranger_gets_neither_key_nor_trust(desk: Any) -> None:
+async def test_redirect_elsewhere_gets_no_key(desk: Any) -> None:
     """What comes from there is no video: refused; and the stranger learns nothing."""
     async with stranger() as (url, seen):
         plan = FaultPlan.from_mapping(

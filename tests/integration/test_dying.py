@@ -73,9 +73,7 @@ def check_night(box: Any, night: dict[str, Any], count: int) -> None:
     [(), ("submit:drop-after:per_task=1", "download:cut:per_task=1")],
     ids=["clean", "answers-lost"],
 )
-async def test_killed_at_every_step_nothing_is_paid_twice_or_lost(
-    desk: Any, faults: tuple[str, ...]
-) -> None:
+async def test_run_killed_at_every_step_loses_nothing(desk: Any, faults: tuple[str, ...]) -> None:
     """Two jobs, one after the other; the n-th night dies at its n-th step, then runs again."""
     # The runner alone sees to it: this provider would take the same external id twice.
     options = {"median_s": 0.02, "sigma": 0.0, "unique_external_ids": False}
@@ -88,9 +86,7 @@ async def test_killed_at_every_step_nothing_is_paid_twice_or_lost(
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_killed_at_random_on_a_bad_night_nothing_is_paid_twice_or_lost(
-    desk: Any, seed: int
-) -> None:
+async def test_run_killed_at_random_loses_nothing(desk: Any, seed: int) -> None:
     """Answers, polls and downloads fail as well, and the process dies again and again."""
     faults = ("submit:drop-after:0.2", "query:500:0.2", "download:cut:0.2")
     async with desk.sandbox(*faults, median_s=0.15, unique_external_ids=False) as box:
@@ -136,7 +132,7 @@ async def end(process: Any) -> tuple[float, int, str, str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_a_signal_ends_the_run_at_once_and_loses_nothing(
+async def test_second_signal_ends_run_and_loses_nothing(
     desk: Any, number: signal.Signals, code: int
 ) -> None:
     """Tasks take minutes; the run ends within seconds, submits nothing more, and the next collects."""
@@ -169,7 +165,7 @@ def desk_states(desk: Any) -> list[str]:
         return []
 
 
-async def test_a_download_under_way_finishes_after_the_first_signal(desk: Any) -> None:
+async def test_first_signal_lets_downloads_finish(desk: Any) -> None:
     """One more second, and it is home: exit code 143 with the row written."""
     async with desk.sandbox("download:slow:bytes_per_s=300000", video_bytes=200_000) as box:
         async with running(desk, box, 1) as process:

@@ -118,7 +118,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("fault", ["", *BAD])
-async def test_a_run_ends_with_callbacks_as_it_ends_without(desk: Any, fault: str) -> None:
+async def test_callbacks_do_not_change_the_outcome(desk: Any, fault: str) -> None:
     """Good ones, late, repeated, out of order, forged, misdirected and lost ones."""
     faults = [f"callback:{fault}"] if fault else []
     async with desk.sandbox(*faults) as box:
@@ -171,7 +171,7 @@ async def test_every_shape_wakes(desk: Any, shape: str) -> None:
         assert time.perf_counter() - begun < 2.5
 
 
-async def test_what_is_no_end_wakes_nobody_and_lies_only_ask(desk: Any) -> None:
+async def test_forged_callback_causes_one_poll(desk: Any) -> None:
     """Submitted and processing are no reason to ask; a forged end is asked about once."""
     async with desk.sandbox("callback:never", median_s=0.6, sigma=0.0) as box:
         async with running(desk, box, 1, limits={"poll_interval": "300ms"}, **push()) as run:
@@ -262,7 +262,7 @@ async def test_polling_is_rarer_only_while_callbacks_come(
 # -- lost answers ----------------------------------------------------------------------------
 
 
-async def test_a_lost_answer_comes_home_by_a_callback_that_names_its_task(desk: Any) -> None:
+async def test_callback_brings_a_lost_task_home(desk: Any) -> None:
     """Look-up does not work here; the callback's id is confirmed by a GET."""
     seen = desk.witness()
     async with desk.sandbox("submit:drop-after", lookup=False) as box:
@@ -315,7 +315,7 @@ def command(desk: Any, *options: str, **environ: str) -> Any:
     )
 
 
-async def test_a_run_that_was_killed_receives_the_callbacks_of_its_tasks(desk: Any) -> None:
+async def test_restarted_run_receives_its_callbacks(desk: Any) -> None:
     """Same port, same tokens: what was submitted before the kill is announced after it."""
     options = push("/kling")
     async with desk.sandbox("callback:never", median_s=1.5, sigma=0.0) as box:
@@ -349,7 +349,7 @@ async def test_a_run_that_was_killed_receives_the_callbacks_of_its_tasks(desk: A
 # -- hostile company -------------------------------------------------------------------------
 
 
-async def test_connections_that_are_held_open_do_not_hold_the_run_up(desk: Any) -> None:
+async def test_held_connections_do_not_delay_the_run(desk: Any) -> None:
     """300 that send nothing, and bodies that trickle: valid callbacks get through, the run ends."""
     options = push()
     host, _, port = options["callback_listen"].rpartition(":")
@@ -372,7 +372,7 @@ async def test_connections_that_are_held_open_do_not_hold_the_run_up(desk: Any) 
 # -- options ---------------------------------------------------------------------------------
 
 
-async def test_a_taken_port_is_said_before_anything_is_sent(desk: Any) -> None:
+async def test_taken_port_is_reported_before_sending(desk: Any) -> None:
     """Exit code 2, one sentence."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -413,9 +413,7 @@ def test_options_that_cannot_be_are_refused(desk: Any, wrong: dict[str, str]) ->
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "/kling", "/a/b/", "/kling?from=night"])
-async def test_the_manifest_may_say_it_and_a_prefix_may_stand_before_the_token(
-    desk: Any, prefix: str
-) -> None:
+async def test_manifest_sets_callbacks_with_a_prefix(desk: Any, prefix: str) -> None:
     """`callback:` with url and listen, as the options."""
     options = push(prefix)
     desk.extra["callback"] = {

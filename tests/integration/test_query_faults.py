@@ -53,7 +53,7 @@ async def test_a_look_up_that_fails_is_repeated(desk: Any, fault: str) -> None:
         assert box.stats.created == box.stats.posts == 20
 
 
-async def test_a_look_up_that_says_failed_is_believed_only_by_the_poll(desk: Any) -> None:
+async def test_failed_look_up_is_confirmed_by_a_poll(desk: Any) -> None:
     """What is adopted is polled by its task id; that is what counts."""
     async with desk.sandbox("submit:drop-after", "lookup:failed") as box:
         summary = await desk.run(box)
@@ -61,7 +61,7 @@ async def test_a_look_up_that_says_failed_is_believed_only_by_the_poll(desk: Any
         assert box.stats.created == 20
 
 
-async def test_a_key_that_is_refused_for_good_leaves_the_tasks_open(desk: Any) -> None:
+async def test_refused_key_leaves_tasks_open(desk: Any) -> None:
     """No look is answered any more: exit code 4, no verdict, and the next run collects."""
     async with desk.sandbox("query:401", "lookup:401") as box:
         summary = await desk.run(box)
@@ -142,7 +142,7 @@ async def test_moderation_rests_until_the_person_says_so(desk: Any) -> None:
         assert (await desk.run(box, listed)).exit_code is ExitCode.OK
 
 
-async def test_a_task_that_takes_too_long_is_left_and_collected_later(desk: Any) -> None:
+async def test_slow_task_is_collected_later(desk: Any) -> None:
     """`task_timeout` is no verdict: timed_out, then polled on in the next run, without paying."""
     async with desk.sandbox(median_s=1.0, sigma=0.0) as box:
         summary = await desk.run(box, 3, limits={"task_timeout": "200ms"})
@@ -157,7 +157,7 @@ async def test_a_task_that_takes_too_long_is_left_and_collected_later(desk: Any)
         assert [row["attempts"] for row in desk.last.values()] == [1] * 3
 
 
-async def test_a_stuck_task_times_out_every_night_and_is_never_paid_again(desk: Any) -> None:
+async def test_stuck_task_is_never_paid_again(desk: Any) -> None:
     """It stays open for ever; so it stays ours to ask for, and nobody makes another."""
     listed = [{"id": "stuck", "prompt": "sandbox:stuck"}]
     async with desk.sandbox() as box:
@@ -203,7 +203,7 @@ async def test_a_cap_of_the_account_is_learned(desk: Any) -> None:
         assert box.stats.most_in_flight <= 5
 
 
-async def test_an_account_that_others_fill_frees_a_slot_in_the_end(desk: Any) -> None:
+async def test_slot_of_a_shared_account_is_awaited(desk: Any) -> None:
     """Every submission is 1303 although nothing of ours is open: waited for, then made."""
     async with desk.sandbox("submit:1303:first=6") as box:
         summary = await desk.run(box, 2)

@@ -92,7 +92,7 @@ async def test_a_line_that_somebody_appended_is_left_alone(desk: Any) -> None:
 @pytest.mark.parametrize(
     "garbage", [b"no database at all, but long enough to be one" * 99, b"short"]
 )
-async def test_a_damaged_state_is_told_and_nothing_is_sent(desk: Any, garbage: bytes) -> None:
+async def test_damaged_state_sends_nothing(desk: Any, garbage: bytes) -> None:
     """Starting without it would pay again: a clear sentence, no request, the folder as it was."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
@@ -122,7 +122,7 @@ async def test_a_state_with_a_damaged_page_is_told(desk: Any) -> None:
         assert box.stats.posts == posts
 
 
-async def test_an_emptied_state_does_not_pass_for_a_new_folder(desk: Any) -> None:
+async def test_emptied_state_is_not_a_new_folder(desk: Any) -> None:
     """A state file of no bytes beside results: who goes on would pay for everything again."""
     async with desk.sandbox() as box:
         await desk.run(box, 3)
@@ -133,7 +133,7 @@ async def test_an_emptied_state_does_not_pass_for_a_new_folder(desk: Any) -> Non
         assert box.stats.posts == posts
 
 
-async def test_a_run_that_died_while_making_its_state_leaves_a_usable_folder(desk: Any) -> None:
+async def test_folder_of_a_run_dead_early_is_usable(desk: Any) -> None:
     """Killed before the first table was there: plan and run take the folder for what it is, new."""
     state = desk.root / ".kling-batch/state.db"
     state.parent.mkdir(parents=True)
@@ -167,7 +167,7 @@ async def test_another_run_holds_the_folder(desk: Any) -> None:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK
 
 
-async def test_a_lock_file_of_a_dead_run_holds_nobody_up(desk: Any) -> None:
+async def test_lock_file_of_a_dead_run_is_free(desk: Any) -> None:
     """The lock is the operating system's; the file only says who."""
     path = desk.root / ".kling-batch/lock"
     path.parent.mkdir(parents=True)
@@ -176,7 +176,7 @@ async def test_a_lock_file_of_a_dead_run_holds_nobody_up(desk: Any) -> None:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK
 
 
-async def test_videos_of_the_sandbox_never_pass_for_real_ones(desk: Any) -> None:
+async def test_sandbox_videos_never_pass_for_real(desk: Any) -> None:
     """A folder belongs to the sandbox or to the real API, not to both."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
@@ -184,7 +184,7 @@ async def test_videos_of_the_sandbox_never_pass_for_real_ones(desk: Any) -> None
             await desk.run(box, 2, sandbox=True)
 
 
-async def test_an_attempt_is_on_disk_before_its_request_goes_out(desk: Any) -> None:
+async def test_attempt_is_on_disk_before_its_request(desk: Any) -> None:
     """Rule 1: at the moment of the POST, the intent with that external id is committed."""
     missing: list[str] = []
 
@@ -245,7 +245,7 @@ async def test_an_answer_that_quotes_the_key_is_masked(desk: Any) -> None:
     assert "verysecret" not in repr(summary)
 
 
-async def test_the_state_is_usable_while_a_run_goes_on(desk: Any) -> None:
+async def test_state_is_readable_during_a_run(desk: Any) -> None:
     """`status` reads beside the run."""
     seen: list[int] = []
 
@@ -262,7 +262,7 @@ async def test_the_state_is_usable_while_a_run_goes_on(desk: Any) -> None:
     assert max(seen) == 5
 
 
-async def test_a_state_that_is_older_than_the_results_stops_the_run(desk: Any) -> None:
+async def test_state_older_than_results_stops_the_run(desk: Any) -> None:
     """A backup was put back; to go on would pay again for what has been made since."""
     state = desk.root / ".kling-batch/state.db"
     async with desk.sandbox() as box:
@@ -281,7 +281,7 @@ async def test_a_state_that_is_older_than_the_results_stops_the_run(desk: Any) -
         assert box.stats.created == 5
 
 
-async def test_a_folder_that_is_moved_under_a_run_is_written_to_no_more(desk: Any) -> None:
+async def test_moved_folder_is_not_written_to(desk: Any) -> None:
     """What has taken its place is another run's; the moved one goes on where it is."""
     moved = desk.root.with_name("moved")
 

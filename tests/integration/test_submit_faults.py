@@ -58,9 +58,7 @@ async def test_a_task_whose_answer_was_lost_is_adopted(desk: Any, fault: str) ->
 
 
 @pytest.mark.parametrize("fault", ABSENT_AND_LOST)
-async def test_what_is_surely_absent_goes_out_again_under_the_same_id(
-    desk: Any, fault: str
-) -> None:
+async def test_absent_request_is_resent_under_its_id(desk: Any, fault: str) -> None:
     """Look-up has proved itself by the other tasks, so "not found" is believed."""
     sep = "," if ":" in fault else ":"
     async with desk.sandbox(f"submit:{fault}{sep}first=5") as box:
@@ -99,9 +97,7 @@ async def test_every_shape_of_answer_is_understood(desk: Any, fault: str) -> Non
 
 
 @pytest.mark.parametrize("fault", ACCOUNT)
-async def test_a_refused_account_stops_submission_and_collects_what_is_open(
-    desk: Any, fault: str
-) -> None:
+async def test_refused_account_stops_and_collects(desk: Any, fault: str) -> None:
     """After ten tasks the account is refused: ten videos, ten jobs as if never begun, exit code 4."""
     async with desk.sandbox(f"submit:{fault}:after=10", median_s=0.2) as box:
         summary = await desk.run(box, limits={"max_in_flight": 4})
@@ -116,7 +112,7 @@ async def test_a_refused_account_stops_submission_and_collects_what_is_open(
         assert "account" in desk.log.getvalue()
 
 
-async def test_a_firewall_that_dislikes_one_prompt_stops_nobody_else(desk: Any) -> None:
+async def test_firewall_page_fails_one_job(desk: Any) -> None:
     """A 403 page without a code is that job's; three in a row are the account's."""
     async with desk.sandbox("submit:waf:match=fox number 3") as box:
         summary = await desk.run(box)
@@ -128,7 +124,7 @@ async def test_a_firewall_that_dislikes_one_prompt_stops_nobody_else(desk: Any) 
         assert box.stats.posts == 3
 
 
-async def test_once_the_account_is_mended_the_rest_is_made(desk: Any) -> None:
+async def test_mended_account_completes_the_rest(desk: Any) -> None:
     """The next run pays for what was left, and for nothing else."""
     async with desk.sandbox("submit:quota:after=10") as box:
         assert (await desk.run(box)).exit_code is ExitCode.ACCOUNT
@@ -140,7 +136,7 @@ async def test_once_the_account_is_mended_the_rest_is_made(desk: Any) -> None:
         await all_home(desk, box)
 
 
-async def test_a_wrong_key_sends_nothing_more_than_one_question_per_slot(desk: Any) -> None:
+async def test_wrong_key_costs_one_post_per_slot(desk: Any) -> None:
     """Every POST is refused with 401: exit code 4, no rows, nothing known."""
     async with desk.sandbox(api_key="another") as box:
         summary = await desk.run(box, limits={"max_in_flight": 3})
@@ -154,9 +150,7 @@ async def test_a_wrong_key_sends_nothing_more_than_one_question_per_slot(desk: A
     ("fault", "kind"),
     [*((fault, "invalid_request") for fault in INVALID), *((f, "moderation") for f in MODERATION)],
 )
-async def test_a_refused_request_fails_its_job_only_and_rests(
-    desk: Any, fault: str, kind: str
-) -> None:
+async def test_refused_request_rests_alone(desk: Any, fault: str, kind: str) -> None:
     """Three are refused for good: 17 videos, exit code 1, and no further try on the next nights."""
     async with desk.sandbox(f"submit:{fault}:first=3") as box:
         summary = await desk.run(box)
@@ -191,7 +185,7 @@ async def test_duplicates_say_that_the_task_exists(desk: Any) -> None:
         assert box.stats.created == box.stats.posts == 3
 
 
-async def test_a_resent_request_that_is_called_a_duplicate_is_looked_up(desk: Any) -> None:
+async def test_resent_duplicate_is_looked_up(desk: Any) -> None:
     """Not found for longer than the settle time, sent again, 1201: then it is found after all."""
     async with desk.sandbox(
         "submit:drop-after:until=3", "lookup:1203:until=3,per_task=4", invisible_s=0.0
@@ -210,7 +204,7 @@ async def test_a_task_may_be_invisible_for_a_while(desk: Any) -> None:
         assert box.stats.posts == box.stats.created == 20
 
 
-async def test_a_task_invisible_for_longer_than_the_settle_time_is_not_paid_twice(
+async def test_task_invisible_beyond_settle_time_is_paid_once(
     desk: Any,
 ) -> None:
     """The request goes out again under the same id, is called a duplicate, and is found."""
@@ -280,7 +274,7 @@ async def test_without_look_up_a_lost_answer_stays_unconfirmed(desk: Any, not_fo
         assert row["external_task_id"].startswith("kb-")
 
 
-async def test_resubmitting_without_look_up_finds_that_the_task_exists(desk: Any) -> None:
+async def test_resubmission_learns_that_the_task_exists(desk: Any) -> None:
     """The person insists; the provider says "duplicate", so there is a task: never a second one."""
     async with desk.sandbox("submit:drop-after:first=3", lookup=False) as box:
         await desk.run(box, 6)
@@ -293,7 +287,7 @@ async def test_resubmitting_without_look_up_finds_that_the_task_exists(desk: Any
         assert "exists" in row["error"]["message"]
 
 
-async def test_look_up_that_works_later_brings_unconfirmed_tasks_home(desk: Any) -> None:
+async def test_later_look_up_brings_unconfirmed_home(desk: Any) -> None:
     """Unconfirmed tonight, found tomorrow, paid once."""
     async with desk.sandbox("submit:drop-after", "lookup:500") as box:
         first = await desk.run(box, 4, limits={"task_timeout": "300ms", "settle_time": "50ms"})
@@ -306,7 +300,7 @@ async def test_look_up_that_works_later_brings_unconfirmed_tasks_home(desk: Any)
         assert box.stats.created == box.stats.posts == 4
 
 
-async def test_a_server_that_cannot_be_reached_fails_the_jobs_for_tonight(desk: Any) -> None:
+async def test_unreachable_server_fails_jobs_for_tonight(desk: Any) -> None:
     """Nothing was sent: kind network, and planned again on the next night."""
     summary = await desk.run("http://127.0.0.1:9", 2, limits={"task_timeout": "200ms"})
     assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -315,7 +309,7 @@ async def test_a_server_that_cannot_be_reached_fails_the_jobs_for_tonight(desk: 
     assert desk.plan("http://127.0.0.1:9", 2) == {"retry": 2}
 
 
-async def test_external_ids_that_the_provider_does_not_keep_unique_are_still_paid_once(
+async def test_reusable_external_ids_are_paid_once(
     desk: Any,
 ) -> None:
     """CometAPI may not enforce uniqueness: nothing relies on the 1201."""

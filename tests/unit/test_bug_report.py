@@ -45,7 +45,7 @@ def test_report_holds_no_credentials_of_others(monkeypatch: pytest.MonkeyPatch) 
     assert [secret for secret in secrets if secret in shown] == []
 
 
-def test_key_from_an_env_file_is_in_no_report(
+def test_key_of_an_env_file_stays_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The whole way: the command reads the file, crashes, and writes its report."""

@@ -157,7 +157,7 @@ def test_a_resubmission_cut_anywhere_is_sent_once(tmp_path: Path, exists: bool) 
     assert step > 12
 
 
-def test_a_cancelled_wait_for_a_slot_gives_back_none(tmp_path: Path) -> None:
+def test_cancelled_slot_wait_gives_none_back(tmp_path: Path) -> None:
     async def story(stages: Stages) -> int:
         first, second = await stages.enter(), stages.run.gate.occupy(1)
         waiting = asyncio.create_task(first.requeue())
