@@ -287,17 +287,23 @@ def task_failure(task: Task) -> Failure:
     said = words.plain(task.message)
     quoted = f'"{task.message}"' if task.message else "no reason given"
     kind, is_unexplained = FailureKind.GENERATION, False
-    if words.MODERATION_CODE.search(task.message):
-        kind, message = FailureKind.MODERATION, f"the provider's moderation refused it: {quoted}"
-    elif words.is_passing(task.message):
+    is_passing = words.is_passing(task.message)
+    if words.MODERATION_CODE.search(task.message) or (
+        not is_passing and words.MODERATION.search(said)
+    ):
+        kind = FailureKind.MODERATION
+        message = f"the provider's moderation refused it: {quoted}; change the prompt"
+    elif is_passing:
         message = f"the provider failed to make it, which often passes: {quoted}"
-    elif words.MODERATION.search(said):
-        kind, message = FailureKind.MODERATION, f"the provider's moderation refused it: {quoted}"
     elif words.INVALID.search(said):
-        kind, message = FailureKind.INVALID_REQUEST, f"the provider calls it invalid: {quoted}"
+        kind = FailureKind.INVALID_REQUEST
+        message = f"the provider calls it invalid: {quoted}; change the job"
     else:
         is_unexplained = True
-        message = f"the provider failed to make it, for a reason not known to pass: {quoted}"
+        message = (
+            f"the provider failed to make it, for a reason not known to pass: {quoted};"
+            " such a job is retried once, in a later run, and then rests"
+        )
     return Failure(kind, message, None, 200, task.request_id, is_unexplained=is_unexplained)
 
 
