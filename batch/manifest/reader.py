@@ -28,7 +28,7 @@ from batch.manifest.limits import DEFAULT_LIMITS
 from batch.manifest.model import Manifest
 from batch.manifest.nodes import Items, Node, Scalar, Spot, is_null
 from batch.manifest.schema import ROOT_KEYS, VERSION
-from batch.manifest.text_files import file_label, read_file
+from batch.manifest.text_files import file_label, join_surrogates, read_file
 from batch.manifest.yaml_events import FAST_PARSER, YamlReader
 
 
@@ -71,7 +71,7 @@ class _Reading:
     def manifest(self) -> Manifest:
         manifest = end = None
         try:
-            data = read_file(self._path, self._file, Spot(self._file))
+            data = join_surrogates(read_file(self._path, self._file, Spot(self._file)))
             heads = self._pass(data, {})
             if self._is_late(heads):
                 self._findings = Findings()

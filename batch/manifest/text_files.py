@@ -7,6 +7,7 @@ a device would never end, and a control character would change a prompt.
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import re
 import stat
@@ -97,3 +98,27 @@ def _check_utf8(data: bytes, file: str) -> None:
 def _spot(data: bytes, offset: int, file: str) -> Spot:
     before = data[data.rfind(b"\n", 0, offset) + 1 : offset]
     return Spot(file, data.count(b"\n", 0, offset) + 1, len(before.decode(errors="replace")) + 1)
+
+
+_PAIR = re.compile(
+    rb"((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE
+)
+
+
+def join_surrogates(data: bytes) -> bytes:
+    r"""Return JSON with its \uD83E\uDD8A pairs written as one escape each, which YAML understands.
+
+    Anything but JSON is returned as it is: elsewhere such a text may be meant as it stands.
+    """
+    if not _PAIR.search(data):
+        return data
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    return _PAIR.sub(_joined, data)
+
+
+def _joined(found: re.Match[bytes]) -> bytes:
+    high, low = int(found[2], 16), int(found[3], 16)
+    return b"%s\\U%08X" % (found[1], 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))

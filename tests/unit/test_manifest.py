@@ -406,3 +406,18 @@ def test_importing_the_reader_imports_no_heavy_library() -> None:
     )
 
     assert result.stdout.strip() == "set()", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (r"a fox \ud83e\udd8a", "a fox \N{FOX FACE}"),
+        (r"a \\\ud83e\udd8a", "a \\\N{FOX FACE}"),
+        (r"a \\ud83e\\udd8a", r"a \ud83e\udd8a"),
+    ],
+)
+def test_json_manifest_may_hold_surrogate_pairs(tmp_path: Path, written: str, meant: str) -> None:
+    """As json.dumps writes them."""
+    path = tmp_path / "m.json"
+    path.write_text(f'{{"version": 1, "jobs": [{{"id": "a", "prompt": "{written}"}}]}}')
+    assert load(path).jobs[0].body()["prompt"] == meant
