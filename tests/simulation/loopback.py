@@ -15,19 +15,29 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def server(talk: Talk) -> AsyncIterator[str]:
-    """Let *talk* have each connection; yields the address."""
+    """Let *talk* have each connection; yields the address. No connection outlives the block."""
+    talks: set[asyncio.Task[object]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        talks.add(me)
         try:
             await talk(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return  # the client has left
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            return  # the client has left, or the test has ended
         finally:
+            talks.discard(me)
             writer.close()
 
     async with await asyncio.start_server(connected, "127.0.0.1", 0) as listening:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         listening.close()
+        while talks:
+            for task in tuple(talks):
+                task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
