@@ -110,7 +110,7 @@ def join_surrogates(data: bytes) -> bytes:
 
     Anything but JSON is returned as it is: elsewhere such a text may be meant as it stands.
     """
-    if not _PAIR.search(data):
+    if b"\\ud" not in data and b"\\uD" not in data:
         return data
     try:
         json.loads(data)
