@@ -80,9 +80,6 @@ def read_answer(body: bytes, headers: Mapping[str, str]) -> Reading:
     return _read_object(root, headers)
 
 
-# -- any shape -------------------------------------------------------------------------------
-
-
 # Where an answer says what went wrong; keys as `flat` writes them.
 _CODES = ("code", "errorcode", "errcode")
 _STATUS_CODES = (*_CODES, "status", "statuscode", "httpstatus")
@@ -101,8 +98,8 @@ def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
     code = _deciding([*codes, *(word for word in types if word in VERDICTS)])
     said = find(layers, _sentence, *_SAID) or find(layers, _bare_word, *_SAID) or ""
     inside = _REQUEST_ID.search(said)
-    request_id = find(layers, identifier, "requestid") or identifier(inside and inside[1])
-    request_id = request_id or _header_id(headers)
+    told_id = find(layers, identifier, "requestid") or identifier(inside and inside[1])
+    request_id = told_id or _header_id(headers)
     has_ok = not OK_WORDS.isdisjoint(codes)
     is_refused = bool(root.get("error")) or root.get("success") is False
     has_error = code is not None or is_refused or (bool(said) and not has_ok)
