@@ -73,12 +73,14 @@ class FakeApi:
     async def submit(
         self, body: dict[str, Any], *, not_after: float, resent: bool
     ) -> SubmitAnswer | Unsent | Stale:
-        self.calls.append(self._loop.time())
+        called = self._loop.time()
+        self.calls.append(called)
         await self._life.reach("submit: before connecting")
         await self._pause(14.0 if self._happens(self.rates.submit / 8) else 0.3)
         if self._is_offline() or self._happens(self.rates.submit / 4):
             return Unsent(_failure(FailureKind.NETWORK, "connection refused"))
         if self._clock.monotonic() > not_after:
+            self.calls.remove(called)  # nothing left
             return Stale(_failure(FailureKind.NETWORK, "too late"))
         await self._life.reach("submit: before sending")
         post = Post(body["external_task_id"], self._loop.time(), self._run, prompt=body["prompt"])
