@@ -70,7 +70,7 @@ async def test_changed_job_keeps_both_videos(desk: Any) -> None:
         assert box.stats.created == 3
 
 
-async def test_last_row_is_state_though_old_task_ends(desk: Any) -> None:
+async def test_former_version_ending_later_is_not_last_row(desk: Any) -> None:
     """The former version needs longer than the new one: its row must not be the last of the job."""
     old = [{"id": "a", "prompt": "slow", "duration": 10, "mode": "pro"}]
     new = [{"id": "a", "prompt": "quick"}]
@@ -134,7 +134,7 @@ async def test_a_renamed_manifest_order_or_tag_changes_nothing(desk: Any) -> Non
         assert desk.plan(box, shuffled) == {"unchanged": 3}
 
 
-async def test_forcing_makes_anew_and_keeps_the_former_video(desk: Any) -> None:
+async def test_forced_job_is_regenerated_and_former_video_kept(desk: Any) -> None:
     """`--force` pays once more, once."""
     async with desk.sandbox(clip="prompt") as box:
         await desk.run(box, 2)
@@ -177,7 +177,7 @@ async def test_budget_is_never_exceeded(desk: Any) -> None:
         assert box.stats.created == 10
 
 
-async def test_a_budget_that_just_suffices_does_not_stop(desk: Any) -> None:
+async def test_exact_budget_does_not_stop_the_run(desk: Any) -> None:
     """Exactly enough is enough."""
     desk.extra = {"prices": {"kling-v2-6": 0.1}}
     async with desk.sandbox() as box:
@@ -235,7 +235,7 @@ async def test_deadline_during_downloads_leaves_them(desk: Any) -> None:
         assert box.stats.created == 3
 
 
-async def test_the_plan_touches_nothing(desk: Any) -> None:
+async def test_plan_changes_nothing(desk: Any) -> None:
     """Neither files nor the provider."""
     async with desk.sandbox() as box:
         assert desk.plan(box) == {"new": 20}
@@ -243,7 +243,7 @@ async def test_the_plan_touches_nothing(desk: Any) -> None:
         assert sum(box.stats.counts().values()) == 0
 
 
-async def test_what_is_learned_is_kept(desk: Any) -> None:
+async def test_lessons_of_a_run_are_kept(desk: Any) -> None:
     """Generation times and the proof of look-up are in the state for the next night."""
     async with desk.sandbox() as box:
         await desk.run(box, 5)

@@ -46,7 +46,7 @@ IDS = {
 }
 
 
-async def test_a_mixed_manifest_comes_home_whole(desk: Any) -> None:
+async def test_mixed_manifest_is_completed(desk: Any) -> None:
     """Every job has its file and one complete row; the sandbox made one task for each."""
     async with desk.sandbox(clip="prompt") as box:
         summary = await desk.run(box, MIXED)
@@ -143,7 +143,7 @@ async def test_task_is_polled_once_an_interval(desk: Any) -> None:
         assert min(first) >= 0.095
 
 
-async def test_warnings_tell_of_another_ratio_or_length(desk: Any) -> None:
+async def test_other_ratio_or_length_is_a_warning(desk: Any) -> None:
     """What was asked and what came are compared; a paid video is kept all the same."""
     async with desk.sandbox("download:wrong-ratio:until=1", "download:wrong-duration") as box:
         summary = await desk.run(box, desk.jobs(2, duration=10))

@@ -51,7 +51,7 @@ async def made(desk: Any, box: Any, count: int) -> None:
 
 
 @pytest.mark.parametrize("fault", ONCE)
-async def test_a_download_that_fails_once_is_tried_again(desk: Any, fault: str) -> None:
+async def test_download_failing_once_is_retried(desk: Any, fault: str) -> None:
     """The first download of every video goes wrong."""
     async with desk.sandbox(rule(fault, "per_task=1"), video_bytes=SIZE) as box:
         summary = await desk.run(box, 8)
@@ -61,7 +61,7 @@ async def test_a_download_that_fails_once_is_tried_again(desk: Any, fault: str) 
 
 
 @pytest.mark.parametrize("fault", HARMLESS)
-async def test_what_a_server_may_do_does_no_harm(desk: Any, fault: str) -> None:
+async def test_unusual_server_answers_do_no_harm(desk: Any, fault: str) -> None:
     """No ranges, no length, another ETag each time, a redirect, a slow line."""
     async with desk.sandbox(f"download:{fault}", video_bytes=SIZE) as box:
         summary = await desk.run(box, 4)
@@ -83,7 +83,7 @@ async def test_resumed_download_never_mixes_two_files(desk: Any, fault: str) -> 
             await made(desk, box, 4)
 
 
-async def test_a_cut_download_goes_on_where_it_stopped(desk: Any) -> None:
+async def test_interrupted_download_resumes_where_it_stopped(desk: Any) -> None:
     """Every connection breaks half-way through what is left: hardly a byte is fetched twice."""
     async with desk.sandbox("download:cut:per_task=3", video_bytes=SIZE) as box:
         summary = await desk.run(box, 4)
@@ -112,7 +112,7 @@ async def test_failed_download_costs_no_second_task(desk: Any, fault: str, kind:
         await made(desk, box, 3)
 
 
-async def test_links_that_have_expired_are_asked_for_afresh(desk: Any) -> None:
+async def test_expired_links_are_renewed(desk: Any) -> None:
     """The link works for no time at all: kind download, nothing is paid again."""
     async with desk.sandbox(link_ttl_s=-5) as box:
         summary = await desk.run(box, 2)

@@ -58,7 +58,7 @@ async def relay(box: Any, said: str) -> AsyncIterator[str]:
             await runner.cleanup()
 
 
-async def test_unknown_words_are_tried_once_more_at_night(desk: Any) -> None:
+async def test_unknown_failure_is_retried_once_in_later_run(desk: Any) -> None:
     """A reason in no list may be moderation: one more task in a later run, and then it rests."""
     async with desk.sandbox("outcome:unknown-words") as box:
         counts = []
@@ -103,7 +103,7 @@ async def test_refusal_for_now_makes_every_video_once(desk: Any, fault: str) -> 
 
 
 @pytest.mark.parametrize("fault", NO_ACCOUNT)
-async def test_refused_account_ends_with_4_until_mended(desk: Any, fault: str) -> None:
+async def test_refused_account_exits_4_until_restored(desk: Any, fault: str) -> None:
     """No rows, one POST for each slot at most; after the top-up everything is made."""
     async with desk.sandbox(f"submit:{fault}") as box:
         summary = await desk.run(box, 9, limits={"max_in_flight": 3})
@@ -116,7 +116,7 @@ async def test_refused_account_ends_with_4_until_mended(desk: Any, fault: str) -
 
 
 @pytest.mark.parametrize("fault", PAGES)
-async def test_wrong_address_costs_nothing_and_is_healed(desk: Any, fault: str) -> None:
+async def test_wrong_address_costs_nothing_and_recovers(desk: Any, fault: str) -> None:
     """Three pages in a row where nothing was ever accepted; the right address needs no flag."""
     async with desk.sandbox(f"any:{fault}") as wrong:
         summary = await desk.run(wrong, 9, limits={"max_in_flight": 3})
@@ -151,7 +151,7 @@ async def test_right_bytes_under_an_odd_head_land(desk: Any, fault: str) -> None
         assert (box.stats.created, len(desk.videos)) == (3, 3)
 
 
-async def test_file_server_that_asks_for_patience_gets_it(desk: Any) -> None:
+async def test_file_server_retry_after_is_respected(desk: Any) -> None:
     """Eight refusals with Retry-After in a row are no failed tries."""
     async with desk.sandbox("download:503:retry_after=0.05:per_task=8") as box:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK

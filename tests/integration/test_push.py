@@ -134,7 +134,7 @@ async def test_callbacks_do_not_change_the_outcome(desk: Any, fault: str) -> Non
 
 
 @pytest.mark.parametrize("fault", ["", "twice", "forged", "out-of-order"])
-async def test_an_end_is_noticed_at_once(desk: Any, fault: str) -> None:
+async def test_announced_end_is_polled_at_once(desk: Any, fault: str) -> None:
     """The poll interval is long; the run ends soon after the generation."""
     faults = [f"callback:{fault}"] if fault else []
     async with desk.sandbox(*faults, median_s=0.3) as box:
@@ -207,7 +207,7 @@ async def test_forged_callback_causes_one_poll(desk: Any) -> None:
         *("unknown-external-id", "ages-old", "list"),
     ],
 )
-async def test_what_a_callback_claims_is_not_believed(desk: Any, make: Any) -> None:
+async def test_callback_claims_are_not_believed(desk: Any, make: Any) -> None:
     """Right token, wrong content: each job ends with its own task, and its own video."""
     async with desk.sandbox("callback:never", median_s=0.3) as box:
         async with running(desk, box, 2, **push()):
@@ -262,7 +262,7 @@ async def test_polling_is_rarer_only_while_callbacks_come(
 # -- lost answers ----------------------------------------------------------------------------
 
 
-async def test_callback_brings_a_lost_task_home(desk: Any) -> None:
+async def test_callback_recovers_a_lost_task(desk: Any) -> None:
     """Look-up does not work here; the callback's id is confirmed by a GET."""
     seen = desk.witness()
     async with desk.sandbox("submit:drop-after", lookup=False) as box:
@@ -276,7 +276,7 @@ async def test_callback_brings_a_lost_task_home(desk: Any) -> None:
         )
 
 
-async def test_a_forged_name_brings_nothing_home(desk: Any) -> None:
+async def test_forged_task_name_recovers_nothing(desk: Any) -> None:
     """The right token, somebody else's task: the GET says whose it is."""
     async with desk.sandbox(
         "submit:drop-after:match=*number 1", "callback:never", lookup=False, median_s=0.2

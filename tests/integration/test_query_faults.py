@@ -32,7 +32,7 @@ def rule(where: str, fault: str, when: str) -> str:
 
 
 @pytest.mark.parametrize("fault", [*READ_FAULTS, "no-url"])
-async def test_a_look_that_fails_is_repeated(desk: Any, fault: str) -> None:
+async def test_failed_poll_is_retried(desk: Any, fault: str) -> None:
     """The first two looks at each task go wrong: twenty videos, twenty tasks, one attempt each."""
     async with desk.sandbox(rule("query", fault, "per_task=2")) as box:
         summary = await desk.run(box)
@@ -43,7 +43,7 @@ async def test_a_look_that_fails_is_repeated(desk: Any, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", READ_FAULTS)
-async def test_a_look_up_that_fails_is_repeated(desk: Any, fault: str) -> None:
+async def test_failed_look_up_is_retried(desk: Any, fault: str) -> None:
     """All answers to submissions are lost, and the first look-ups fail as well: all are adopted."""
     faults = ["submit:drop-after", rule("lookup", fault, "per_task=2")]
     async with desk.sandbox(*faults) as box:
@@ -76,7 +76,7 @@ async def test_refused_key_leaves_tasks_open(desk: Any) -> None:
         assert desk.statuses == {"succeeded": 20}
 
 
-async def test_success_without_a_link_is_asked_for_again(desk: Any) -> None:
+async def test_success_without_a_link_is_polled_again(desk: Any) -> None:
     """The link never comes: kind download, the task is kept, and the next night it is fetched."""
     async with desk.sandbox("query:no-url", "lookup:no-url") as box:
         summary = await desk.run(box, 4)
@@ -124,7 +124,7 @@ async def test_never_more_tasks_than_max_attempts(desk: Any, outcome: str) -> No
         assert {row["attempts"] for row in desk.last.values()} == {3}
 
 
-async def test_moderation_rests_until_the_person_says_so(desk: Any) -> None:
+async def test_moderated_prompt_rests_until_retried_or_changed(desk: Any) -> None:
     """A prompt that the risk control refuses is paid for once."""
     listed = [{"id": "bad", "prompt": "sandbox:moderation please"}, {"id": "good", "prompt": "fox"}]
     async with desk.sandbox() as box:
@@ -179,7 +179,7 @@ PEERS = {
 
 
 @pytest.mark.parametrize("scenario", PEERS)
-async def test_the_table_that_the_peers_were_measured_by(desk: Any, scenario: str) -> None:
+async def test_peer_benchmark_faults_cost_one_task_each(desk: Any, scenario: str) -> None:
     """Twenty prompts at once: twenty videos, twenty paid tasks, few polls, in every row."""
     faults, options = PEERS[scenario]
     async with desk.sandbox(*faults, median_s=0.3, **options) as box:

@@ -48,7 +48,7 @@ def lose_all(_text: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [tear, lose_one, lose_end, lose_newline, lose_all])
-async def test_results_are_mended_at_the_next_start(desk: Any, damage: Any) -> None:
+async def test_damaged_results_are_repaired_at_next_start(desk: Any, damage: Any) -> None:
     """The rows are derived: what is torn or missing is there again, each line once."""
     async with desk.sandbox() as box:
         await desk.run(box, 5)
@@ -75,7 +75,7 @@ async def test_deleted_results_come_back(desk: Any) -> None:
         assert (desk.root / "results.jsonl").read_bytes() == good
 
 
-async def test_a_line_that_somebody_appended_is_left_alone(desk: Any) -> None:
+async def test_foreign_line_in_results_is_kept(desk: Any) -> None:
     """It is not ours to take away; our rows are all there."""
     async with desk.sandbox() as box:
         await desk.run(box, 3)
@@ -108,7 +108,7 @@ async def test_damaged_state_sends_nothing(desk: Any, garbage: bytes) -> None:
             desk.plan(box, 3)
 
 
-async def test_a_state_with_a_damaged_page_is_told(desk: Any) -> None:
+async def test_damaged_state_page_is_reported(desk: Any) -> None:
     """The header is fine, the middle is not."""
     async with desk.sandbox() as box:
         await desk.run(box, 20)
@@ -143,7 +143,7 @@ async def test_folder_of_a_run_dead_early_is_usable(desk: Any) -> None:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK
 
 
-async def test_a_state_of_a_newer_release_is_told(desk: Any) -> None:
+async def test_state_of_newer_release_is_reported(desk: Any) -> None:
     """It says to install the newer one, and changes nothing."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
@@ -223,7 +223,7 @@ async def test_no_secret_is_written_anywhere(desk: Any) -> None:
     assert desk.log.getvalue().count("\n") > 60
 
 
-async def test_an_answer_that_quotes_the_key_is_masked(desk: Any) -> None:
+async def test_key_quoted_in_an_answer_is_redacted(desk: Any) -> None:
     """Some gateways quote the key when they refuse it."""
     from aiohttp import web  # noqa: PLC0415
 

@@ -46,7 +46,7 @@ async def all_home(desk: Any, box: Any) -> None:
 
 
 @pytest.mark.parametrize("fault", CREATED_AND_LOST)
-async def test_a_task_whose_answer_was_lost_is_adopted(desk: Any, fault: str) -> None:
+async def test_task_with_lost_answer_is_adopted(desk: Any, fault: str) -> None:
     """Every answer is lost after creation: not one POST is repeated."""
     seen = desk.witness()
     async with desk.sandbox(f"submit:{fault}") as box:
@@ -73,7 +73,7 @@ async def test_absent_request_is_resent_under_its_id(desk: Any, fault: str) -> N
 
 
 @pytest.mark.parametrize("fault", NOT_NOW)
-async def test_what_is_refused_for_now_goes_out_later(desk: Any, fault: str) -> None:
+async def test_temporarily_refused_submission_is_retried(desk: Any, fault: str) -> None:
     """The first five submissions are told to wait."""
     sep = "," if ":" in fault else ":"
     async with desk.sandbox(f"submit:{fault}{sep}first=5") as box:
@@ -124,7 +124,7 @@ async def test_firewall_page_fails_one_job(desk: Any) -> None:
         assert box.stats.posts == 3
 
 
-async def test_mended_account_completes_the_rest(desk: Any) -> None:
+async def test_restored_account_completes_the_rest(desk: Any) -> None:
     """The next run pays for what was left, and for nothing else."""
     async with desk.sandbox("submit:quota:after=10") as box:
         assert (await desk.run(box)).exit_code is ExitCode.ACCOUNT
@@ -174,7 +174,7 @@ async def test_refused_request_rests_alone(desk: Any, fault: str, kind: str) -> 
         await all_home(desk, box)
 
 
-async def test_duplicates_say_that_the_task_exists(desk: Any) -> None:
+async def test_unexplained_1201_creates_no_second_task(desk: Any) -> None:
     """A proxy repeats the POST and answers with the second's 1201: the task is looked up."""
     # After creation, the answer of every submission is 1201 "already exists".
     async with desk.sandbox("submit:1201-after") as box:
@@ -196,7 +196,7 @@ async def test_resent_duplicate_is_looked_up(desk: Any) -> None:
         assert desk.statuses == {"succeeded": 10}
 
 
-async def test_a_task_may_be_invisible_for_a_while(desk: Any) -> None:
+async def test_briefly_invisible_task_is_found(desk: Any) -> None:
     """Every answer is lost and tasks are invisible for a moment: looked for until they show."""
     async with desk.sandbox("submit:drop-after", invisible_s=0.3, median_s=0.5) as box:
         summary = await desk.run(box, limits={"settle_time": "900ms"})
@@ -274,7 +274,7 @@ async def test_without_look_up_a_lost_answer_stays_unconfirmed(desk: Any, not_fo
         assert row["external_task_id"].startswith("kb-")
 
 
-async def test_resubmission_learns_that_the_task_exists(desk: Any) -> None:
+async def test_duplicate_refusal_of_resubmission_proves_the_task(desk: Any) -> None:
     """The person insists; the provider says "duplicate", so there is a task: never a second one."""
     async with desk.sandbox("submit:drop-after:first=3", lookup=False) as box:
         await desk.run(box, 6)
@@ -287,7 +287,7 @@ async def test_resubmission_learns_that_the_task_exists(desk: Any) -> None:
         assert "exists" in row["error"]["message"]
 
 
-async def test_later_look_up_brings_unconfirmed_home(desk: Any) -> None:
+async def test_later_look_up_finds_unconfirmed_task(desk: Any) -> None:
     """Unconfirmed tonight, found tomorrow, paid once."""
     async with desk.sandbox("submit:drop-after", "lookup:500") as box:
         first = await desk.run(box, 4, limits={"task_timeout": "300ms", "settle_time": "50ms"})
