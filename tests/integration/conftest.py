@@ -117,6 +117,11 @@ class Desk:
             yield box
             assert box.stats.key_leaks == 0, "the key went to the video server"
 
+    @staticmethod
+    def rule(stage: str, fault: str, options: str) -> str:
+        """Return a rule for a sandbox: a fault with *options* behind its own."""
+        return f"{stage}:{fault}{',' if ':' in fault else ':'}{options}"
+
     def manifest(self, listed: Sequence[dict[str, Any]] | int = 20, **limits: Any) -> Manifest:
         """Write a manifest (JSON is YAML) and load it."""
         path = self.tmp_path / "night.yaml"

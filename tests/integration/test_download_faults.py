@@ -35,11 +35,6 @@ FOR_GOOD = {
 }
 
 
-def rule(fault: str, when: str) -> str:
-    """Write a rule; options go behind what the fault has already."""
-    return f"download:{fault}{',' if ':' in fault else ':'}{when}"
-
-
 async def made(desk: Any, box: Any, count: int) -> None:
     """Check that all are done, whole, and paid for once."""
     assert desk.statuses == {"succeeded": count}
@@ -53,7 +48,7 @@ async def made(desk: Any, box: Any, count: int) -> None:
 @pytest.mark.parametrize("fault", ONCE)
 async def test_download_failing_once_is_retried(desk: Any, fault: str) -> None:
     """The first download of every video goes wrong."""
-    async with desk.sandbox(rule(fault, "per_task=1"), video_bytes=SIZE) as box:
+    async with desk.sandbox(desk.rule("download", fault, "per_task=1"), video_bytes=SIZE) as box:
         summary = await desk.run(box, 8)
         assert summary.exit_code is ExitCode.OK
         assert sum(box.faults_fired.values()) == 8
@@ -73,7 +68,7 @@ async def test_unusual_server_answers_do_no_harm(desk: Any, fault: str) -> None:
 @pytest.mark.parametrize("fault", AFTER_A_CUT)
 async def test_resumed_download_never_mixes_two_files(desk: Any, fault: str) -> None:
     """Cut in the middle; then the server does not go on where it should."""
-    faults = ["download:cut:per_task=1", rule(fault, "per_task=1")]
+    faults = ["download:cut:per_task=1", desk.rule("download", fault, "per_task=1")]
     async with desk.sandbox(*faults, video_bytes=SIZE) as box:
         summary = await desk.run(box, 4)
         assert summary.exit_code is ExitCode.OK

@@ -26,15 +26,10 @@ READ_FAULTS = [
 ]
 
 
-def rule(where: str, fault: str, when: str) -> str:
-    """Write a rule; options go behind what the fault has already."""
-    return f"{where}:{fault}{',' if ':' in fault else ':'}{when}"
-
-
 @pytest.mark.parametrize("fault", [*READ_FAULTS, "no-url"])
 async def test_failed_poll_is_retried(desk: Any, fault: str) -> None:
     """The first two looks at each task go wrong: twenty videos, twenty tasks, one attempt each."""
-    async with desk.sandbox(rule("query", fault, "per_task=2")) as box:
+    async with desk.sandbox(desk.rule("query", fault, "per_task=2")) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
         assert desk.statuses == {"succeeded": 20}
@@ -45,7 +40,7 @@ async def test_failed_poll_is_retried(desk: Any, fault: str) -> None:
 @pytest.mark.parametrize("fault", READ_FAULTS)
 async def test_failed_look_up_is_retried(desk: Any, fault: str) -> None:
     """All answers to submissions are lost, and the first look-ups fail as well: all are adopted."""
-    faults = ["submit:drop-after", rule("lookup", fault, "per_task=2")]
+    faults = ["submit:drop-after", desk.rule("lookup", fault, "per_task=2")]
     async with desk.sandbox(*faults) as box:
         summary = await desk.run(box, limits={"settle_time": "2s"})
         assert summary.exit_code is ExitCode.OK

@@ -60,8 +60,7 @@ async def test_task_with_lost_answer_is_adopted(desk: Any, fault: str) -> None:
 @pytest.mark.parametrize("fault", ABSENT_AND_LOST)
 async def test_absent_request_is_resent_under_its_id(desk: Any, fault: str) -> None:
     """Look-up has proved itself by the other tasks, so "not found" is believed."""
-    sep = "," if ":" in fault else ":"
-    async with desk.sandbox(f"submit:{fault}{sep}first=5") as box:
+    async with desk.sandbox(desk.rule("submit", fault, "first=5")) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
         lost = sum(box.faults_fired.values())
@@ -75,8 +74,7 @@ async def test_absent_request_is_resent_under_its_id(desk: Any, fault: str) -> N
 @pytest.mark.parametrize("fault", NOT_NOW)
 async def test_temporarily_refused_submission_is_retried(desk: Any, fault: str) -> None:
     """The first five submissions are told to wait."""
-    sep = "," if ":" in fault else ":"
-    async with desk.sandbox(f"submit:{fault}{sep}first=5") as box:
+    async with desk.sandbox(desk.rule("submit", fault, "first=5")) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
         assert box.stats.posts == 25
