@@ -1,7 +1,7 @@
 """A desk for integration tests: a sandbox and runs in one event loop, real HTTP, real files.
 
-`desk.run` is what the command does, without the command line. After every run it checks what must
-hold whatever goes wrong: files are whole, rows complete, nothing secret is written anywhere.
+`desk.run` does what the command does, without the command line. After every run it checks that
+files are whole, rows are complete and no secret is written anywhere.
 """
 
 from __future__ import annotations
@@ -72,27 +72,26 @@ FIELDS: dict[str, tuple[type, ...]] = {
 
 
 def jobs(count: int, **options: Any) -> list[dict[str, Any]]:
-    """Make that many jobs."""
+    """Return *count* jobs."""
     return [{"id": f"job-{n:02}", "prompt": f"fox number {n}", **options} for n in range(count)]
 
 
 class Witness:
-    """Remembers what happened."""
+    """Records the events of a run."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
 
     def notify(self, event: Event) -> None:
-        """Remember."""
         self.events.append(event)
 
     def of(self, kind: type[Event]) -> list[Any]:
-        """Return what happened of one kind."""
+        """Return the events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
 
 class Desk:
-    """One output folder, and the runs over it."""
+    """One output folder and its runs."""
 
     jobs = staticmethod(jobs)
     witness = Witness
@@ -135,7 +134,7 @@ class Desk:
         return load(path)
 
     def settings(self, box: Sandbox | str, manifest: Manifest, **given: Any) -> Any:
-        """Decide the settings of a run against *box*."""
+        """Return the settings of a run against *box*."""
         base_url = box if isinstance(box, str) else box.base_url
         asked = {"output_dir": self.root, "base_url": base_url, "api_key": KEY, **given}
         return resolve(manifest, asked, {})
@@ -153,7 +152,7 @@ class Desk:
         is_checked: bool = True,
         **given: Any,
     ) -> Summary:
-        """Bring the folder up to date, as `kling-batch run` does, and check what always holds."""
+        """Run as `kling-batch run` does, then check the invariants."""
         manifest = self.manifest(listed, **(limits or {}))
         settings = self.settings(box, manifest, **given)
         self._log_everything()
@@ -182,10 +181,10 @@ class Desk:
         as_json.setFormatter(logs.JsonFormatter())
         logs.logger.handlers[:] = [handler, as_json]
 
-    # -- looking
+    # -- results
 
     def results(self) -> str:
-        """Return results.jsonl as it is."""
+        """Return results.jsonl unparsed."""
         path = self.root / "results.jsonl"
         return path.read_text("utf-8") if path.exists() else ""
 
@@ -201,12 +200,12 @@ class Desk:
 
     @property
     def statuses(self) -> Counter[str]:
-        """How many jobs are in which state."""
+        """The number of jobs by status."""
         return Counter(row["status"] for row in self.last.values())
 
     @property
     def kinds(self) -> Counter[str]:
-        """How many jobs ended with which kind of error."""
+        """The number of jobs by kind of error."""
         return Counter(row["error"]["kind"] for row in self.last.values() if row["error"])
 
     @property
@@ -216,7 +215,7 @@ class Desk:
         return {str(p.relative_to(root)): p for p in sorted(root.rglob("*")) if p.is_file()}
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask the state file something."""
+        """Query the state file."""
         connection = sqlite3.connect(self.root / ".kling-batch" / "state.db")
         try:
             with connection:
@@ -228,7 +227,7 @@ class Desk:
         """Count the attempts by state."""
         return Counter(state for (state,) in self.sql("SELECT state FROM attempts"))
 
-    # -- what always holds
+    # -- invariants
 
     def check(self) -> None:
         """Check files, rows and secrets."""
@@ -248,7 +247,7 @@ class Desk:
         self.check_secrets()
 
     def check_secrets(self) -> None:
-        """Search every file and the log, at every level and in both formats."""
+        """Check every file and the log, at every level and in both formats, for secrets."""
         texts = {str(p): p.read_bytes() for p in self.root.rglob("*") if p.is_file()}
         texts["log"] = self.log.getvalue().encode()
         for name, data in texts.items():
@@ -257,7 +256,7 @@ class Desk:
 
 
 def check_row(row: dict[str, Any]) -> None:
-    """Check that a row has every field of the contract, in its type, and no other."""
+    """Check that a row has exactly the fields of the contract, in their types."""
     assert list(row) == list(FIELDS)
     for name, types in FIELDS.items():
         assert isinstance(row[name], types), (name, row[name])
@@ -275,7 +274,7 @@ def check_row(row: dict[str, Any]) -> None:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """Give a desk on which waiting between tries is short."""
+    """Return a desk with short waits between retries."""
     monkeypatch.setattr("batch.run.gate.REFUSAL_BASE_S", 0.04)
     monkeypatch.setattr("batch.run.fetch.RETRY_BASE_S", 0.01)
     monkeypatch.setattr("batch.run.fetch.RETRY_CAP_S", 0.05)

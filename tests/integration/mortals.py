@@ -1,4 +1,4 @@
-"""Runs of the real command that die, each a process of its own, forked from this warm one.
+"""Runs of the real command that are killed, each in a process forked from this warm one.
 
     python mortals.py steps  BASE_URL FOLDER JOBS LIMITS_JSON
     python mortals.py random BASE_URL FOLDER JOBS LIMITS_JSON SEED
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Everything that a run imports late is here before the forks.
+# Import before the forks what a run imports late.
 from batch.cli import main as cli
 from batch.output import disk, results, sqlite
 from batch.provider import client
@@ -36,12 +36,11 @@ RUNS_TO_HEAL = 4
 
 
 def main() -> None:
-    """Do what the command line says."""
     mode, base_url, folder, count, limits, *rest = sys.argv[1:]
     root = Path(folder)
     fetch.RETRY_BASE_S = 0.01
     gate.SEND_WITHIN_S = gate.ARRIVES_WITHIN_S = (
-        1.0  # so long a request of the dead is taken to be on its way
+        1.0  # how long a killed run's request counts as in flight
     )
     manifest = root / f"{mode}.yaml"
     jobs = [{"id": f"job-{n}", "prompt": f"a fox, number {n}"} for n in range(int(count))]
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def steps(base_url: str, root: Path, manifest: Path) -> None:
-    """Die at every step."""
+    """Kill one night at each step, until a night survives."""
     waiting: dict[int, int] = {}
     number, alive_at = 0, None
     while waiting or alive_at is None:
@@ -80,18 +79,18 @@ def night(base_url: str, root: Path, manifest: Path, number: int) -> int:
         codes.append(wait(fork(lambda: command(base_url, manifest, out, key))))
     tell(key, out, codes)
     if first not in {0, -signal.SIGKILL}:
-        return first  # neither died nor lived: it is this script that is wrong
+        return first  # neither killed nor finished: this script is at fault
     return 99 if first == 0 else 0
 
 
 def at_random(base_url: str, root: Path, manifest: Path, seed: int) -> None:
-    """Die at random moments until a run survives."""
+    """Kill runs at random moments until a run survives."""
     dice = random.Random(seed)
     key, out = f"sk-random-{seed:04}", root / f"out-{seed}"
     codes: list[int] = []
     while (not codes or codes[-1] != 0) and len(codes) < 40:
         child = fork(lambda: command(base_url, manifest, out, key))
-        # The longer it goes on, the longer they live, so that it ends.
+        # Later runs live longer, so that the series ends.
         time.sleep(dice.uniform(0.02, 0.25 + 0.05 * len(codes)))
         os.kill(child, signal.SIGKILL)
         codes.append(wait(child))
@@ -111,14 +110,14 @@ def command(base_url: str, manifest: Path, out: Path, key: str) -> int:
 
 
 def tell(key: str, out: Path, codes: list[int]) -> None:
-    """Print what became of a night."""
+    """Print the outcome of a night."""
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text("utf-8").splitlines()]
     line = json.dumps({"key": key, "out": str(out), "codes": codes, "rows": rows}) + "\n"
     os.write(1, line.encode())
 
 
 def fork(work: Callable[[], int]) -> int:
-    """Do *work* in a process of its own; its result is the exit code."""
+    """Run *work* in a child process; its result is the exit code."""
     child = os.fork()
     if child:
         return child
@@ -132,7 +131,7 @@ def fork(work: Callable[[], int]) -> int:
 
 
 def wait(child: int) -> int:
-    """Wait for a child; a negative code is the signal that killed it."""
+    """Return a child's exit code; a negative one is the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

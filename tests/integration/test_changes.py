@@ -1,4 +1,4 @@
-"""What a person does between two nights: other prompts, other jobs, other wishes."""
+"""Changes between two nights: prompts, jobs and options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batch.sandbox import FaultPlan
 
 
 class StopAfter:
-    """Stops the run softly, as a first signal does, after so many submissions."""
+    """Stops the run as a first signal does, after *count* submissions."""
 
     def __init__(self, stop: Stop, count: int, reason: StopReason = StopReason.TERMINATED) -> None:
         self._stop, self._left, self._reason = stop, count, reason
@@ -23,7 +23,7 @@ class StopAfter:
 
 
 async def leave_open(desk: Any, box: Any, listed: Any, count: int) -> None:
-    """Submit all *count* jobs of *listed* and leave while their tasks are open."""
+    """Submit all *count* jobs of *listed*, and stop while their tasks are open."""
     stop = Stop()
     summary = await desk.run(box, listed, stop=stop, observers=[StopAfter(stop, count)])
     assert summary.exit_code is ExitCode.TERMINATED
@@ -38,7 +38,7 @@ def former(desk: Any) -> list[Any]:
 
 
 async def test_soft_stop_leaves_open_tasks(desk: Any) -> None:
-    """No rows, nothing forgotten, nothing paid again."""
+    """No row is written, and the next run pays for nothing again."""
     async with desk.sandbox(median_s=0.4) as box:
         await leave_open(desk, box, 5, 5)
         assert desk.plan(box, 5) == {"resume": 5}
@@ -50,7 +50,7 @@ async def test_soft_stop_leaves_open_tasks(desk: Any) -> None:
 
 
 async def test_changed_job_keeps_both_videos(desk: Any) -> None:
-    """The old task is collected as a former version, the new one is made, neither takes the other's place."""
+    """The old task is collected as a former version beside the new video."""
     old = [{"id": "a", "prompt": "an old fox"}, {"id": "b", "prompt": "same"}]
     new = [{"id": "a", "prompt": "a new fox"}, {"id": "b", "prompt": "same"}]
     async with desk.sandbox(median_s=0.4, clip="prompt") as box:
@@ -71,7 +71,6 @@ async def test_changed_job_keeps_both_videos(desk: Any) -> None:
 
 
 async def test_former_version_ending_later_is_not_last_row(desk: Any) -> None:
-    """The former version needs longer than the new one: its row must not be the last of the job."""
     old = [{"id": "a", "prompt": "slow", "duration": 10, "mode": "pro"}]
     new = [{"id": "a", "prompt": "quick"}]
     async with desk.sandbox(median_s=0.5, sigma=0.0) as box:
@@ -83,7 +82,7 @@ async def test_former_version_ending_later_is_not_last_row(desk: Any) -> None:
 
 
 async def test_removed_job_with_open_task_is_collected(desk: Any) -> None:
-    """It is an orphan, but it is paid for."""
+    """The job is an orphan, but its task is paid for."""
     async with desk.sandbox(median_s=0.4) as box:
         await leave_open(desk, box, 2, 2)
         assert desk.plan(box, 1) == {"resume": 1, "orphaned": 1}
@@ -96,7 +95,7 @@ async def test_removed_job_with_open_task_is_collected(desk: Any) -> None:
 
 
 async def test_job_brought_back_is_not_paid_again(desk: Any) -> None:
-    """Collected as an orphan; when it is listed again, the video takes its place without paying."""
+    """Collected as an orphan, its video is the job's again once the job is listed again."""
     async with desk.sandbox(median_s=0.3) as box:
         await leave_open(desk, box, 2, 2)
         await desk.run(box, 1)
@@ -107,7 +106,7 @@ async def test_job_brought_back_is_not_paid_again(desk: Any) -> None:
 
 
 async def test_a_changed_job_keeps_its_former_video(desk: Any) -> None:
-    """What was paid for is never destroyed; changing back costs nothing."""
+    """Changing back costs nothing."""
     a, b = [{"id": "a", "prompt": "first"}], [{"id": "a", "prompt": "second"}]
     async with desk.sandbox(clip="prompt") as box:
         await desk.run(box, a)
@@ -126,7 +125,7 @@ async def test_a_changed_job_keeps_its_former_video(desk: Any) -> None:
 
 
 async def test_a_renamed_manifest_order_or_tag_changes_nothing(desk: Any) -> None:
-    """Only what would be sent counts."""
+    """Only a change of the request counts."""
     listed = desk.jobs(3)
     async with desk.sandbox() as box:
         await desk.run(box, listed)
@@ -135,7 +134,7 @@ async def test_a_renamed_manifest_order_or_tag_changes_nothing(desk: Any) -> Non
 
 
 async def test_forced_job_is_regenerated_and_former_video_kept(desk: Any) -> None:
-    """`--force` pays once more, once."""
+    """`--force` pays one more time."""
     async with desk.sandbox(clip="prompt") as box:
         await desk.run(box, 2)
         first = desk.videos["job-00.mp4"].read_bytes()
@@ -149,7 +148,7 @@ async def test_forced_job_is_regenerated_and_former_video_kept(desk: Any) -> Non
 
 
 async def test_selected_jobs_only(desk: Any) -> None:
-    """Globs over ids and tags; exit code 0 says that the selected ones are done."""
+    """Globs over ids and tags; exit code 0 means that the selected jobs are done."""
     listed = [*desk.jobs(3), {"id": "x/owl", "prompt": "owl", "tags": ["night"]}]
     async with desk.sandbox() as box:
         summary = await desk.run(box, listed, select=("tag:night", "*-01"))
@@ -160,7 +159,7 @@ async def test_selected_jobs_only(desk: Any) -> None:
 
 
 async def test_budget_is_never_exceeded(desk: Any) -> None:
-    """0.21 each, 1.00 in all: four tasks, exit code 3; the next run goes on."""
+    """At 0.21 each, 1.00 pays for four tasks: exit code 3, and the next run continues."""
     desk.extra = {"prices": {"kling-v2-6": 0.21}}
     async with desk.sandbox() as box:
         summary = await desk.run(box, 10, limits={"budget": 1.00})
@@ -178,7 +177,6 @@ async def test_budget_is_never_exceeded(desk: Any) -> None:
 
 
 async def test_exact_budget_does_not_stop_the_run(desk: Any) -> None:
-    """Exactly enough is enough."""
     desk.extra = {"prices": {"kling-v2-6": 0.1}}
     async with desk.sandbox() as box:
         summary = await desk.run(box, 3, limits={"budget": 0.3})
@@ -186,7 +184,6 @@ async def test_exact_budget_does_not_stop_the_run(desk: Any) -> None:
 
 
 async def test_refused_requests_do_not_use_up_the_budget(desk: Any) -> None:
-    """What created nothing costs nothing."""
     desk.extra = {"prices": {"kling-v2-6": 0.1}}
     async with desk.sandbox("submit:1301:first=3") as box:
         summary = await desk.run(box, 6, limits={"budget": 0.3, "max_in_flight": 1})
@@ -195,7 +192,7 @@ async def test_refused_requests_do_not_use_up_the_budget(desk: Any) -> None:
 
 
 async def test_deadline_leaves_open_tasks(desk: Any) -> None:
-    """Exit code 3 in time, nothing lost, nothing paid twice."""
+    """Exit code 3 in time; nothing is lost or paid twice."""
     async with desk.sandbox(median_s=0.6) as box:
         summary = await desk.run(box, 10, limits={"deadline": "200ms", "max_in_flight": 4})
         assert summary.exit_code is ExitCode.LIMIT
@@ -210,7 +207,7 @@ async def test_deadline_leaves_open_tasks(desk: Any) -> None:
 
 
 async def test_deadline_during_look_up_leaves_job_lost(desk: Any) -> None:
-    """Stopped while nobody knows: the next run goes on looking, and finds."""
+    """The next run resumes the look-up and finds the task."""
     async with desk.sandbox("submit:drop-after", "lookup:500") as box:
         summary = await desk.run(box, 3, limits={"deadline": "200ms"})
         assert summary.exit_code is ExitCode.LIMIT
@@ -223,7 +220,7 @@ async def test_deadline_during_look_up_leaves_job_lost(desk: Any) -> None:
 
 
 async def test_deadline_during_downloads_leaves_them(desk: Any) -> None:
-    """A video server that is down must not hold the run beyond its deadline."""
+    """A video server that is down does not keep a run beyond its deadline."""
     async with desk.sandbox("download:503") as box:
         stop = Stop()
         summary = await desk.run(
@@ -236,7 +233,7 @@ async def test_deadline_during_downloads_leaves_them(desk: Any) -> None:
 
 
 async def test_plan_changes_nothing(desk: Any) -> None:
-    """Neither files nor the provider."""
+    """Neither in the folder nor at the provider."""
     async with desk.sandbox() as box:
         assert desk.plan(box) == {"new": 20}
         assert not desk.root.exists()
@@ -244,7 +241,7 @@ async def test_plan_changes_nothing(desk: Any) -> None:
 
 
 async def test_lessons_of_a_run_are_kept(desk: Any) -> None:
-    """Generation times and the proof of look-up are in the state for the next night."""
+    """Generation times and the proof of look-up are in the state for the next run."""
     async with desk.sandbox() as box:
         await desk.run(box, 5)
         assert len(desk.sql("SELECT * FROM generation_times")) == 5

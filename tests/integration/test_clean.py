@@ -1,4 +1,4 @@
-"""Nights on which nothing goes wrong."""
+"""Runs without faults."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ IDS = {
 
 
 async def test_mixed_manifest_is_completed(desk: Any) -> None:
-    """Every job has its file and one complete row; the sandbox made one task for each."""
+    """Every job has one task, one file and one complete row."""
     async with desk.sandbox(clip="prompt") as box:
         summary = await desk.run(box, MIXED)
         assert summary.exit_code is ExitCode.OK
@@ -102,7 +102,7 @@ async def test_options_are_sent_as_the_api_documents(desk: Any) -> None:
 
 
 async def test_variants_have_fingerprints_of_their_own(desk: Any) -> None:
-    """Three times the same prompt is three videos, not one."""
+    """Three variants of one prompt are three videos."""
     async with desk.sandbox() as box:
         await desk.run(box, MIXED)
     assert len({row["fingerprint"] for row in desk.rows}) == 10
@@ -121,7 +121,7 @@ async def test_a_second_run_sends_nothing(desk: Any) -> None:
 
 
 async def test_rate_and_slots_are_kept(desk: Any) -> None:
-    """`max_in_flight` and `submit_rate` hold at the provider, where it counts."""
+    """`max_in_flight` and `submit_rate` hold as the provider counts them."""
     async with desk.sandbox(median_s=0.15) as box:
         limits = {"max_in_flight": 4, "submit_rate": "25/s"}
         summary = await desk.run(box, 16, limits=limits)
@@ -134,7 +134,7 @@ async def test_rate_and_slots_are_kept(desk: Any) -> None:
 
 
 async def test_task_is_polled_once_an_interval(desk: Any) -> None:
-    """The first look comes after `poll_interval`, later ones not sooner."""
+    """The first poll comes after `poll_interval`, and so do later ones."""
     async with desk.sandbox(median_s=0.5) as box:
         await desk.run(box, 8, limits={"poll_interval": "100ms"})
         created = {task.task_id: task.created_at for task in box.tasks}
@@ -144,7 +144,7 @@ async def test_task_is_polled_once_an_interval(desk: Any) -> None:
 
 
 async def test_other_ratio_or_length_is_a_warning(desk: Any) -> None:
-    """What was asked and what came are compared; a paid video is kept all the same."""
+    """A paid video is kept all the same."""
     async with desk.sandbox("download:wrong-ratio:until=1", "download:wrong-duration") as box:
         summary = await desk.run(box, desk.jobs(2, duration=10))
         assert summary.exit_code is ExitCode.OK

@@ -1,4 +1,4 @@
-"""Whatever becomes of a download: no bad file ever bears a final name, and no second task is made."""
+"""Faults of downloads: a bad file never gets its final name, and no second task is paid for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FOR_GOOD = {
 
 
 async def made(desk: Any, box: Any, count: int) -> None:
-    """Check that all are done, whole, and paid for once."""
+    """Check that all jobs are done, whole and paid for once."""
     assert desk.statuses == {"succeeded": count}
     assert box.stats.created == box.stats.posts == count
     for task in box.tasks:
@@ -47,7 +47,6 @@ async def made(desk: Any, box: Any, count: int) -> None:
 
 @pytest.mark.parametrize("fault", ONCE)
 async def test_download_failing_once_is_retried(desk: Any, fault: str) -> None:
-    """The first download of every video goes wrong."""
     async with desk.sandbox(desk.rule("download", fault, "per_task=1"), video_bytes=SIZE) as box:
         summary = await desk.run(box, 8)
         assert summary.exit_code is ExitCode.OK
@@ -67,7 +66,7 @@ async def test_unusual_server_answers_do_no_harm(desk: Any, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", AFTER_A_CUT)
 async def test_resumed_download_never_mixes_two_files(desk: Any, fault: str) -> None:
-    """Cut in the middle; then the server does not go on where it should."""
+    """After the cut, the server does not continue where it should."""
     faults = ["download:cut:per_task=1", desk.rule("download", fault, "per_task=1")]
     async with desk.sandbox(*faults, video_bytes=SIZE) as box:
         summary = await desk.run(box, 4)
@@ -79,7 +78,7 @@ async def test_resumed_download_never_mixes_two_files(desk: Any, fault: str) -> 
 
 
 async def test_interrupted_download_resumes_where_it_stopped(desk: Any) -> None:
-    """Every connection breaks half-way through what is left: hardly a byte is fetched twice."""
+    """Every connection breaks half-way through the rest: hardly a byte is fetched twice."""
     async with desk.sandbox("download:cut:per_task=3", video_bytes=SIZE) as box:
         summary = await desk.run(box, 4)
         assert summary.exit_code is ExitCode.OK
@@ -89,7 +88,7 @@ async def test_interrupted_download_resumes_where_it_stopped(desk: Any) -> None:
 
 @pytest.mark.parametrize(("fault", "kind"), FOR_GOOD.items())
 async def test_failed_download_costs_no_second_task(desk: Any, fault: str, kind: str) -> None:
-    """Failed tonight, with the task kept; fetched the next night without paying."""
+    """The task is kept, and the next run fetches its video without paying."""
     async with desk.sandbox(f"download:{fault}", video_bytes=SIZE) as box:
         summary = await desk.run(box, 3, limits={"stall_timeout": "60ms"})
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -108,7 +107,7 @@ async def test_failed_download_costs_no_second_task(desk: Any, fault: str, kind:
 
 
 async def test_expired_links_are_renewed(desk: Any) -> None:
-    """The link works for no time at all: kind download, nothing is paid again."""
+    """The link expires at once: kind download, and nothing is paid again."""
     async with desk.sandbox(link_ttl_s=-5) as box:
         summary = await desk.run(box, 2)
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -118,7 +117,7 @@ async def test_expired_links_are_renewed(desk: Any) -> None:
 
 
 async def test_a_missing_file_is_fetched_again(desk: Any) -> None:
-    """Deleted by somebody: one download, no submission, one more row."""
+    """A deleted video costs one download, no submission and one more row."""
     async with desk.sandbox() as box:
         await desk.run(box, 3)
         desk.videos["job-01.mp4"].unlink()
@@ -131,7 +130,7 @@ async def test_a_missing_file_is_fetched_again(desk: Any) -> None:
 
 
 async def test_an_altered_file_is_fetched_again_and_kept(desk: Any) -> None:
-    """Somebody has edited a video: ours comes back, theirs is not destroyed."""
+    """The edited video is kept beside the original."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
         desk.videos["job-01.mp4"].write_bytes(b"edited by hand")
@@ -143,7 +142,7 @@ async def test_an_altered_file_is_fetched_again_and_kept(desk: Any) -> None:
 
 
 async def test_zeroed_file_is_fetched_again(desk: Any) -> None:
-    """A disk that died leaves zeros where a video was, in the same length; a copied one is left alone."""
+    """Zeros of the same length replace a video when a disk fails; a copied video is left alone."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
         dead, copied = desk.videos["job-00.mp4"], desk.videos["job-01.mp4"]
@@ -158,7 +157,7 @@ async def test_zeroed_file_is_fetched_again(desk: Any) -> None:
 
 
 async def test_foreign_file_in_the_way_is_kept(desk: Any) -> None:
-    """A file that was there before the first run gives way, and is kept."""
+    """A file from before the first run is moved aside."""
     (desk.root / "videos").mkdir(parents=True)
     (desk.root / "videos/job-00.mp4").write_bytes(b"not ours")
     async with desk.sandbox() as box:
@@ -169,7 +168,7 @@ async def test_foreign_file_in_the_way_is_kept(desk: Any) -> None:
 
 
 async def test_folder_in_the_way_is_a_disk_error(desk: Any) -> None:
-    """The video cannot be put there: kind disk; when it can, it is fetched without paying."""
+    """Once the folder is gone, the video is fetched without paying."""
     (desk.root / "videos/job-00.mp4/inside").mkdir(parents=True)
     async with desk.sandbox() as box:
         summary = await desk.run(box, 2)
@@ -183,7 +182,7 @@ async def test_folder_in_the_way_is_a_disk_error(desk: Any) -> None:
 
 @asynccontextmanager
 async def stranger() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
-    """Serve another origin, and note the headers of what comes."""
+    """Serve another origin, and record the headers of its requests."""
     seen: list[dict[str, str]] = []
 
     async def handle(request: web.BaseRequest) -> web.Response:
@@ -200,7 +199,7 @@ async def stranger() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
 
 
 async def test_redirect_elsewhere_gets_no_key(desk: Any) -> None:
-    """What comes from there is no video: refused; and the stranger learns nothing."""
+    """The other origin's answer is no video, so it is refused."""
     async with stranger() as (url, seen):
         plan = FaultPlan.from_mapping(
             [{"where": "download", "kind": "redirect-evil", "per_task": 1, "to": url}]

@@ -1,4 +1,4 @@
-"""Real processes that really die: kill -9 at every step and at random, SIGTERM and SIGINT."""
+"""Killed processes: SIGKILL at every step and at random, SIGTERM and SIGINT."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ LIMITS = {
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return what a process of ours gets to see."""
+    """Return the environment of a child process."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **more}
 
 
 async def mortals(desk: Any, box: Any, mode: str, count: int, limits: Any, *rest: str) -> list[Any]:
-    """Let runs die, and return what they told."""
+    """Kill runs, and return their reports."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(MORTALS), mode, box.base_url, str(desk.tmp_path), str(count)),
         *(json.dumps({**LIMITS, **limits}), *rest),
@@ -74,8 +74,8 @@ def check_night(box: Any, night: dict[str, Any], count: int) -> None:
     ids=["clean", "answers-lost"],
 )
 async def test_run_killed_at_every_step_loses_nothing(desk: Any, faults: tuple[str, ...]) -> None:
-    """Two jobs, one after the other; the n-th night dies at its n-th step, then runs again."""
-    # The runner alone sees to it: this provider would take the same external id twice.
+    """Two jobs, one at a time; night n is killed at its n-th step, then runs again."""
+    # Only the run prevents it: this provider accepts the same external id twice.
     options = {"median_s": 0.02, "sigma": 0.0, "unique_external_ids": False}
     async with desk.sandbox(*faults, **options) as box:
         nights = await mortals(desk, box, "steps", 2, {"max_in_flight": 1})
@@ -87,7 +87,7 @@ async def test_run_killed_at_every_step_loses_nothing(desk: Any, faults: tuple[s
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_run_killed_at_random_loses_nothing(desk: Any, seed: int) -> None:
-    """Answers, polls and downloads fail as well, and the process dies again and again."""
+    """Answers, polls and downloads fail as well."""
     faults = ("submit:drop-after:0.2", "query:500:0.2", "download:cut:0.2")
     async with desk.sandbox(*faults, median_s=0.15, unique_external_ids=False) as box:
         nights = await mortals(desk, box, "random", 8, {"max_in_flight": 3}, str(seed))
@@ -118,14 +118,14 @@ async def running(desk: Any, box: Any, count: int, **limits: Any) -> AsyncIterat
 
 
 async def until(what: Any) -> None:
-    """Wait for something to become true."""
+    """Wait until *what* returns true."""
     async with asyncio.timeout(10):
         while not what():
             await asyncio.sleep(0.01)
 
 
 async def end(process: Any) -> tuple[float, int, str, str]:
-    """Wait for the end; return how long that took, the code, and what was printed."""
+    """Wait for the end; return the seconds it took, the exit code and the output."""
     begun = time.monotonic()
     out, err = await process.communicate()
     return time.monotonic() - begun, process.returncode, out.decode(), err.decode()
@@ -135,7 +135,7 @@ async def end(process: Any) -> tuple[float, int, str, str]:
 async def test_second_signal_ends_run_and_loses_nothing(
     desk: Any, number: signal.Signals, code: int
 ) -> None:
-    """Tasks take minutes; the run ends within seconds, submits nothing more, and the next collects."""
+    """The run ends within seconds, submits nothing more, and the next run collects."""
     later = 0.0
     async with desk.sandbox(median_s=300.0, now=lambda: time.time() + later) as box:
         async with running(desk, box, 6, max_in_flight=3) as process:
@@ -166,7 +166,7 @@ def desk_states(desk: Any) -> list[str]:
 
 
 async def test_first_signal_lets_downloads_finish(desk: Any) -> None:
-    """One more second, and it is home: exit code 143 with the row written."""
+    """The download needs one more second: exit code 143, with the row written."""
     async with desk.sandbox("download:slow:bytes_per_s=300000", video_bytes=200_000) as box:
         async with running(desk, box, 1) as process:
             await until(lambda: box.stats.downloads == 1)
@@ -178,7 +178,7 @@ async def test_first_signal_lets_downloads_finish(desk: Any) -> None:
 
 
 async def test_the_second_signal_leaves_at_once(desk: Any) -> None:
-    """A download that would take an hour: the first signal waits for it, the second does not."""
+    """The first signal waits for a download of an hour, the second does not."""
     async with desk.sandbox("download:slow:bytes_per_s=2000", video_bytes=2_000_000) as box:
         async with running(desk, box, 2) as process:
             await until(lambda: box.stats.downloads == 2)
@@ -198,7 +198,7 @@ async def test_the_second_signal_leaves_at_once(desk: Any) -> None:
 
 
 async def test_the_second_signal_leaves_a_post_that_hangs(desk: Any) -> None:
-    """The POST went out, its answer does not come: left as intended, adopted by the next run."""
+    """The attempt stays intended, and the next run adopts its task."""
     async with desk.sandbox("submit:hang-after:seconds=20") as box:
         async with running(desk, box, 1) as process:
             await until(lambda: box.stats.created == 1)

@@ -1,4 +1,4 @@
-"""Whatever a gateway says: one task a job, and the right verdict. Tasks are counted at the server."""
+"""Answers of gateways: one task a job and the right verdict. Tasks are counted at the server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAGES = ["html-2xx", "404-html", "405-html"]
 
 @asynccontextmanager
 async def relay(box: Any, said: str) -> AsyncIterator[str]:
-    """Pass every request on to the sandbox; answer a POST with an id under a name of its own."""
+    """Relay every request to the sandbox; answer a POST with the id in another field."""
 
     async def forward(request: web.Request) -> web.Response:
         url, headers = f"{box.base_url}{request.path_qs}", dict(request.headers)
@@ -59,7 +59,7 @@ async def relay(box: Any, said: str) -> AsyncIterator[str]:
 
 
 async def test_unknown_failure_is_retried_once_in_later_run(desk: Any) -> None:
-    """A reason in no list may be moderation: one more task in a later run, and then it rests."""
+    """An unlisted reason may be moderation: one more task in a later run, then the job rests."""
     async with desk.sandbox("outcome:unknown-words") as box:
         counts = []
         for _ in range(3):
@@ -104,7 +104,7 @@ async def test_refusal_for_now_makes_every_video_once(desk: Any, fault: str) -> 
 
 @pytest.mark.parametrize("fault", NO_ACCOUNT)
 async def test_refused_account_exits_4_until_restored(desk: Any, fault: str) -> None:
-    """No rows, one POST for each slot at most; after the top-up everything is made."""
+    """No rows, at most one POST per slot; after the top-up every video is made."""
     async with desk.sandbox(f"submit:{fault}") as box:
         summary = await desk.run(box, 9, limits={"max_in_flight": 3})
         assert summary.exit_code is ExitCode.ACCOUNT
@@ -117,7 +117,7 @@ async def test_refused_account_exits_4_until_restored(desk: Any, fault: str) -> 
 
 @pytest.mark.parametrize("fault", PAGES)
 async def test_wrong_address_costs_nothing_and_recovers(desk: Any, fault: str) -> None:
-    """Three pages in a row where nothing was ever accepted; the right address needs no flag."""
+    """Three pages in a row, and never a task accepted; the right address needs no flag."""
     async with desk.sandbox(f"any:{fault}") as wrong:
         summary = await desk.run(wrong, 9, limits={"max_in_flight": 3})
         assert summary.exit_code is ExitCode.ACCOUNT
@@ -136,7 +136,7 @@ async def test_one_page_in_a_working_night_stays_ambiguous(desk: Any) -> None:
 
 
 async def test_older_task_proves_look_up(desk: Any) -> None:
-    """No new task is there to prove it; an old one does, and what was lost is known to be absent."""
+    """Without a new task, an older one proves it, and the lost request is known to be absent."""
     async with desk.sandbox("submit:drop-before:after=2:per_task=1") as box:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK
         desk.sql("DELETE FROM lookup_proofs")
@@ -152,7 +152,7 @@ async def test_right_bytes_under_an_odd_head_land(desk: Any, fault: str) -> None
 
 
 async def test_file_server_retry_after_is_respected(desk: Any) -> None:
-    """Eight refusals with Retry-After in a row are no failed tries."""
+    """Eight refusals with Retry-After in a row do not count as failed tries."""
     async with desk.sandbox("download:503:retry_after=0.05:per_task=8") as box:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK
         assert (box.stats.created, len(desk.videos)) == (2, 2)
@@ -182,14 +182,14 @@ async def test_link_on_own_origin_gets_the_key(desk: Any) -> None:
 
 
 async def test_absurd_retry_after_does_not_hold_the_run(desk: Any) -> None:
-    """An epoch moment is one, and no pause is longer than a task is waited for."""
+    """An epoch time is absurd; no pause exceeds `task_timeout`."""
     async with desk.sandbox("submit:429:moment=ms:retry_after=0.2:first=1") as box:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK
         assert box.stats.created == 2
 
 
 async def test_unread_success_is_looked_up_not_repeated(desk: Any) -> None:
-    """The id stands where it is not read; its friendly words are no refusal."""
+    """The id is in an unread field; the friendly message is no refusal."""
     said = "Task created; content review in progress, please try again later to query it"
     async with desk.sandbox() as box, relay(box, said) as base_url:
         for _ in range(2):
@@ -199,7 +199,7 @@ async def test_unread_success_is_looked_up_not_repeated(desk: Any) -> None:
 
 
 async def test_new_key_does_not_make_an_address_unknown(desk: Any) -> None:
-    """Tasks were seen there with the old key, so a page stays an answer that was lost."""
+    """The old key had tasks there, so a page still counts as a lost answer."""
     async with desk.sandbox("submit:html-2xx-after:after=2") as box:
         assert (await desk.run(box, 2)).exit_code is ExitCode.OK
         await desk.run(box, 3, api_key="sk-the-new-one-0000")

@@ -1,4 +1,4 @@
-"""Callbacks end to end: a hint moves the next poll, and nothing else, whatever is done to them."""
+"""Callbacks end to end: a callback moves the next poll and changes nothing else."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from batch.sandbox import FaultPlan
 from batch.sandbox.engine import Task
 
 REPOSITORY = Path(__file__).parents[2]
-LONG = "5s"  # a poll interval that no test here lives to see
+LONG = "5s"  # a poll interval longer than any test here
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on."""
+    """Return an unused port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
         taken.bind((host, 0))
         number: int = taken.getsockname()[1]
@@ -45,7 +45,7 @@ def push(prefix: str = "", host: str = "127.0.0.1") -> dict[str, str]:
 
 
 def url_of(task: Task) -> str:
-    """Return where a task's callbacks go."""
+    """Return the callback URL of a task."""
     url = task.body["callback_url"]
     assert isinstance(url, str)
     return url
@@ -72,7 +72,7 @@ async def post(url: str, body: Any) -> int:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Wait until *is_so* returns true."""
     async with asyncio.timeout(5):
         while not is_so():
             await asyncio.sleep(0.002)
@@ -80,7 +80,7 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def running(desk: Any, box: Any, count: int, **how: Any) -> AsyncIterator[Any]:
-    """Let a run go on beside the block, and end after it."""
+    """Run in the background of the block, then wait for the end."""
     run = asyncio.create_task(desk.run(box, count, **how))
     try:
         await until(lambda: run.done() or len(box.tasks) == count)
@@ -106,7 +106,7 @@ def check_no_token(desk: Any, box: Any) -> None:
 
 
 def outcome(desk: Any) -> list[tuple[Any, ...]]:
-    """What must be the same with callbacks and without."""
+    """Return what callbacks must not change."""
     names = ("status", "attempts", "file", "sha256", "cost_usd")
     return sorted((job_id, *(row[n] for n in names)) for job_id, row in desk.last.items())
 
@@ -119,7 +119,7 @@ BAD = [
 
 @pytest.mark.parametrize("fault", ["", *BAD])
 async def test_callbacks_do_not_change_the_outcome(desk: Any, fault: str) -> None:
-    """Good ones, late, repeated, out of order, forged, misdirected and lost ones."""
+    """Valid, late, repeated, reordered, forged, misdirected and lost callbacks."""
     faults = [f"callback:{fault}"] if fault else []
     async with desk.sandbox(*faults) as box:
         summary = await desk.run(box, **push())
@@ -135,11 +135,11 @@ async def test_callbacks_do_not_change_the_outcome(desk: Any, fault: str) -> Non
 
 @pytest.mark.parametrize("fault", ["", "twice", "forged", "out-of-order"])
 async def test_announced_end_is_polled_at_once(desk: Any, fault: str) -> None:
-    """The poll interval is long; the run ends soon after the generation."""
+    """Despite a long poll interval, the run ends soon after the generation."""
     faults = [f"callback:{fault}"] if fault else []
     async with desk.sandbox(*faults, median_s=0.3) as box:
         begun = time.perf_counter()
-        # A forged end wakes as a true one does; the next may do so only after poll_interval.
+        # A forged end causes a poll as a true one does, the next only after poll_interval.
         interval = "600ms" if fault == "forged" else LONG
         summary = await desk.run(box, 5, limits={"poll_interval": interval}, **push())
         assert summary.exit_code is ExitCode.OK
@@ -151,7 +151,7 @@ async def test_announced_end_is_polled_at_once(desk: Any, fault: str) -> None:
 
 @pytest.mark.parametrize("shape", ["bare", "enveloped", "newer"])
 async def test_every_shape_wakes(desk: Any, shape: str) -> None:
-    """Whatever the relay makes of it."""
+    """Relays reshape callbacks."""
     async with desk.sandbox("callback:never", median_s=0.2, sigma=0.0) as box:
         begun = time.perf_counter()
         async with running(desk, box, 1, limits={"poll_interval": LONG}, **push()):
@@ -172,7 +172,7 @@ async def test_every_shape_wakes(desk: Any, shape: str) -> None:
 
 
 async def test_forged_callback_causes_one_poll(desk: Any) -> None:
-    """Submitted and processing are no reason to ask; a forged end is asked about once."""
+    """Submitted and processing cause no poll; a forged end causes one."""
     async with desk.sandbox("callback:never", median_s=0.6, sigma=0.0) as box:
         async with running(desk, box, 1, limits={"poll_interval": "300ms"}, **push()) as run:
             [task] = box.tasks
@@ -208,7 +208,7 @@ async def test_forged_callback_causes_one_poll(desk: Any) -> None:
     ],
 )
 async def test_callback_claims_are_not_believed(desk: Any, make: Any) -> None:
-    """Right token, wrong content: each job ends with its own task, and its own video."""
+    """With the right token and wrong content, each job still gets its own task and video."""
     async with desk.sandbox("callback:never", median_s=0.3) as box:
         async with running(desk, box, 2, **push()):
             one, other = box.tasks
@@ -222,7 +222,7 @@ async def test_callback_claims_are_not_believed(desk: Any, make: Any) -> None:
 
 
 async def test_a_callback_for_a_finished_job_changes_nothing(desk: Any) -> None:
-    """It is taken while the run goes on, and nobody asks."""
+    """It is accepted during the run and causes no poll."""
     async with desk.sandbox("outcome:stuck:match=*number 1", "callback:never") as box:
         limits = {"task_timeout": "1s"}
         async with running(desk, box, 2, limits=limits, **push()):
@@ -244,7 +244,7 @@ async def test_a_callback_for_a_finished_job_changes_nothing(desk: Any) -> None:
 async def test_polling_is_rarer_only_while_callbacks_come(
     desk: Any, fault: str | None, is_rarer: bool
 ) -> None:
-    """The first ones end and are announced, or are not; a long one is polled accordingly."""
+    """How often a long task is polled depends on whether earlier ends were announced."""
     faults = ["outcome:stuck:match=*number 0", *([f"callback:{fault}"] if fault else [])]
     async with desk.sandbox(*faults, median_s=0.05, sigma=0.0) as box:
         limits = {"poll_interval": "100ms", "task_timeout": "2s"}
@@ -263,7 +263,7 @@ async def test_polling_is_rarer_only_while_callbacks_come(
 
 
 async def test_callback_recovers_a_lost_task(desk: Any) -> None:
-    """Look-up does not work here; the callback's id is confirmed by a GET."""
+    """Without look-up, a GET confirms the callback's task id."""
     seen = desk.witness()
     async with desk.sandbox("submit:drop-after", lookup=False) as box:
         summary = await desk.run(box, 5, observers=[seen], **push())
@@ -277,7 +277,7 @@ async def test_callback_recovers_a_lost_task(desk: Any) -> None:
 
 
 async def test_forged_task_name_recovers_nothing(desk: Any) -> None:
-    """The right token, somebody else's task: the GET says whose it is."""
+    """The token is right, but the GET shows another job's task, or none."""
     async with desk.sandbox(
         "submit:drop-after:match=*number 1", "callback:never", lookup=False, median_s=0.2
     ) as box:
@@ -316,10 +316,10 @@ def command(desk: Any, *options: str, **environ: str) -> Any:
 
 
 async def test_restarted_run_receives_its_callbacks(desk: Any) -> None:
-    """Same port, same tokens: what was submitted before the kill is announced after it."""
+    """With the same port and tokens, tasks submitted before the kill are announced after it."""
     options = push("/kling")
     async with desk.sandbox("callback:never", median_s=1.5, sigma=0.0) as box:
-        # At its start a run asks for each task once; then only a callback ends the wait.
+        # At its start a run polls each task once; then only a callback ends the wait.
         desk.manifest(3, poll_interval="20s", task_timeout="60s")
         flags = (
             *("--base-url", box.base_url, "--callback-url", options["callback_url"]),
@@ -332,7 +332,7 @@ async def test_restarted_run_receives_its_callbacks(desk: Any) -> None:
         await first.wait()
         lookups = box.stats.lookups
         second = await command(desk, *flags)
-        # The first run may have died before it had its proof of look-up: then a look goes by that.
+        # A run killed before it has proved look-up makes one of these polls a look-up.
         await until(lambda: len(box.stats.query_times) + box.stats.lookups >= 3 + lookups)
         finished_at = max(task.finished_at or 0.0 for task in box.tasks)
         await asyncio.sleep(max(finished_at - time.time(), 0.0) + 0.05)
@@ -346,11 +346,11 @@ async def test_restarted_run_receives_its_callbacks(desk: Any) -> None:
         check_no_token(desk, box)
 
 
-# -- hostile company -------------------------------------------------------------------------
+# -- hostile clients -------------------------------------------------------------------------
 
 
 async def test_held_connections_do_not_delay_the_run(desk: Any) -> None:
-    """300 that send nothing, and bodies that trickle: valid callbacks get through, the run ends."""
+    """Despite 300 idle connections and slow bodies, valid callbacks arrive and the run ends."""
     options = push()
     host, _, port = options["callback_listen"].rpartition(":")
     async with desk.sandbox(median_s=0.5) as box:
@@ -429,7 +429,7 @@ async def test_manifest_sets_callbacks_with_a_prefix(desk: Any, prefix: str) -> 
 
 
 async def test_ipv6_is_listened_on(desk: Any) -> None:
-    """With the brackets that an address has."""
+    """The address has brackets."""
     try:
         options = push(host="::1")
     except OSError:
@@ -441,7 +441,7 @@ async def test_ipv6_is_listened_on(desk: Any) -> None:
 
 
 async def test_each_attempt_has_a_token_of_its_own(desk: Any) -> None:
-    """A task that failed and is tried anew is another one; so is a request that goes out again."""
+    """Failed tasks are retried and lost requests resent."""
     async with desk.sandbox("outcome:generation:until=3", "submit:502:first=2") as box:
         assert (await desk.run(box, 5, **push())).exit_code is ExitCode.OK
         assert box.stats.created == 8

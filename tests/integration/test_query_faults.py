@@ -1,4 +1,4 @@
-"""Whatever becomes of a question: it is asked again, and is never a verdict."""
+"""Faults of polls and look-ups: they are retried and are never a verdict."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ READ_FAULTS = [
 
 @pytest.mark.parametrize("fault", [*READ_FAULTS, "no-url"])
 async def test_failed_poll_is_retried(desk: Any, fault: str) -> None:
-    """The first two looks at each task go wrong: twenty videos, twenty tasks, one attempt each."""
+    """The first two polls of each task fail: twenty videos, twenty tasks, one attempt each."""
     async with desk.sandbox(desk.rule("query", fault, "per_task=2")) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
@@ -49,7 +49,7 @@ async def test_failed_look_up_is_retried(desk: Any, fault: str) -> None:
 
 
 async def test_failed_look_up_is_confirmed_by_a_poll(desk: Any) -> None:
-    """What is adopted is polled by its task id; that is what counts."""
+    """An adopted task is polled by its task id, and that answer counts."""
     async with desk.sandbox("submit:drop-after", "lookup:failed") as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
@@ -57,7 +57,7 @@ async def test_failed_look_up_is_confirmed_by_a_poll(desk: Any) -> None:
 
 
 async def test_refused_key_leaves_tasks_open(desk: Any) -> None:
-    """No look is answered any more: exit code 4, no verdict, and the next run collects."""
+    """Every poll is refused: exit code 4, no verdict, and the next run collects."""
     async with desk.sandbox("query:401", "lookup:401") as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.ACCOUNT
@@ -72,7 +72,7 @@ async def test_refused_key_leaves_tasks_open(desk: Any) -> None:
 
 
 async def test_success_without_a_link_is_polled_again(desk: Any) -> None:
-    """The link never comes: kind download, the task is kept, and the next night it is fetched."""
+    """Without a link: kind download, the task is kept, and the next run fetches its video."""
     async with desk.sandbox("query:no-url", "lookup:no-url") as box:
         summary = await desk.run(box, 4)
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -85,7 +85,7 @@ async def test_success_without_a_link_is_polled_again(desk: Any) -> None:
 
 
 async def test_a_failed_generation_gets_a_new_attempt(desk: Any) -> None:
-    """One task fails at the provider: a second one is made for that job, with an id of its own."""
+    """The job of a failed task gets a second task under a new external id."""
     async with desk.sandbox("outcome:generation:first=1") as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
@@ -97,7 +97,7 @@ async def test_a_failed_generation_gets_a_new_attempt(desk: Any) -> None:
 
 @pytest.mark.parametrize("outcome", ["generation", "empty-failure"])
 async def test_never_more_tasks_than_max_attempts(desk: Any, outcome: str) -> None:
-    """Every task fails: `max_attempts` tasks per job are paid for, in all nights together."""
+    """Every task fails: each job pays for `max_attempts` tasks over all runs."""
     async with desk.sandbox(f"outcome:{outcome}") as box:
         summary = await desk.run(box, 4, limits={"max_attempts": 2})
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -111,7 +111,7 @@ async def test_never_more_tasks_than_max_attempts(desk: Any, outcome: str) -> No
         asked = await desk.run(box, 4, limits={"max_attempts": 2}, retry_failed=True)
         assert asked.exit_code is ExitCode.JOBS_FAILED
         assert box.stats.created == 8, "max_attempts is the most ever paid for"
-        # The person raises the limit, and the provider is well again.
+        # The limit is raised, and the provider has recovered.
         box.set_faults(FaultPlan())
         healed = await desk.run(box, 4, limits={"max_attempts": 3})
         assert healed.exit_code is ExitCode.OK
@@ -120,7 +120,6 @@ async def test_never_more_tasks_than_max_attempts(desk: Any, outcome: str) -> No
 
 
 async def test_moderated_prompt_rests_until_retried_or_changed(desk: Any) -> None:
-    """A prompt that the risk control refuses is paid for once."""
     listed = [{"id": "bad", "prompt": "sandbox:moderation please"}, {"id": "good", "prompt": "fox"}]
     async with desk.sandbox() as box:
         summary = await desk.run(box, listed)
@@ -138,7 +137,7 @@ async def test_moderated_prompt_rests_until_retried_or_changed(desk: Any) -> Non
 
 
 async def test_slow_task_is_collected_later(desk: Any) -> None:
-    """`task_timeout` is no verdict: timed_out, then polled on in the next run, without paying."""
+    """`task_timeout` is no verdict: the next run polls the timed-out task without paying."""
     async with desk.sandbox(median_s=1.0, sigma=0.0) as box:
         summary = await desk.run(box, 3, limits={"task_timeout": "200ms"})
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -153,7 +152,7 @@ async def test_slow_task_is_collected_later(desk: Any) -> None:
 
 
 async def test_stuck_task_is_never_paid_again(desk: Any) -> None:
-    """It stays open for ever; so it stays ours to ask for, and nobody makes another."""
+    """It stays open for ever, so every run polls it and none submits another."""
     listed = [{"id": "stuck", "prompt": "sandbox:stuck"}]
     async with desk.sandbox() as box:
         for night in range(1, 3):
@@ -189,7 +188,7 @@ async def test_peer_benchmark_faults_cost_one_task_each(desk: Any, scenario: str
 
 
 async def test_a_cap_of_the_account_is_learned(desk: Any) -> None:
-    """1303 lowers what is in flight: far fewer refused submissions than one per try."""
+    """1303 lowers the tasks in flight: far fewer refused submissions than one per try."""
     async with desk.sandbox(max_parallel=5, median_s=0.2) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
@@ -199,7 +198,7 @@ async def test_a_cap_of_the_account_is_learned(desk: Any) -> None:
 
 
 async def test_slot_of_a_shared_account_is_awaited(desk: Any) -> None:
-    """Every submission is 1303 although nothing of ours is open: waited for, then made."""
+    """Every submission is answered 1303 although the run has no open task."""
     async with desk.sandbox("submit:1303:first=6") as box:
         summary = await desk.run(box, 2)
         assert summary.exit_code is ExitCode.OK

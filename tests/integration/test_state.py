@@ -1,4 +1,4 @@
-"""The output folder: what is derived is mended, what is damaged is told, what is secret stays so."""
+"""The output folder: results are repaired, damage is reported and secrets are not written."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ def snapshot(root: Path) -> dict[str, bytes]:
 
 
 def tear(text: bytes) -> bytes:
-    """Cut the last line in its middle."""
+    """Cut the last line in half."""
     return text[:-40]
 
 
 def lose_one(text: bytes) -> bytes:
-    """Take the second line out."""
+    """Remove the second line."""
     lines = text.splitlines(keepends=True)
     return b"".join([lines[0], *lines[2:]])
 
 
 def lose_end(text: bytes) -> bytes:
-    """Take the last two lines."""
+    """Remove the last two lines."""
     return b"".join(text.splitlines(keepends=True)[:-2])
 
 
 def lose_newline(text: bytes) -> bytes:
-    """Take the last byte."""
+    """Remove the last byte."""
     return text[:-1]
 
 
 def lose_all(_text: bytes) -> bytes:
-    """Take everything."""
+    """Remove everything."""
     return b""
 
 
 @pytest.mark.parametrize("damage", [tear, lose_one, lose_end, lose_newline, lose_all])
 async def test_damaged_results_are_repaired_at_next_start(desk: Any, damage: Any) -> None:
-    """The rows are derived: what is torn or missing is there again, each line once."""
+    """Torn and missing rows are written again, each once."""
     async with desk.sandbox() as box:
         await desk.run(box, 5)
         path = desk.root / "results.jsonl"
@@ -64,7 +64,6 @@ async def test_damaged_results_are_repaired_at_next_start(desk: Any, damage: Any
 
 
 async def test_deleted_results_come_back(desk: Any) -> None:
-    """The whole file is gone."""
     async with desk.sandbox() as box:
         await desk.run(box, 5)
         good = (desk.root / "results.jsonl").read_bytes()
@@ -76,7 +75,7 @@ async def test_deleted_results_come_back(desk: Any) -> None:
 
 
 async def test_foreign_line_in_results_is_kept(desk: Any) -> None:
-    """It is not ours to take away; our rows are all there."""
+    """The run's own rows are complete."""
     async with desk.sandbox() as box:
         await desk.run(box, 3)
         path = desk.root / "results.jsonl"
@@ -93,7 +92,7 @@ async def test_foreign_line_in_results_is_kept(desk: Any) -> None:
     "garbage", [b"no database at all, but long enough to be one" * 99, b"short"]
 )
 async def test_damaged_state_sends_nothing(desk: Any, garbage: bytes) -> None:
-    """Starting without it would pay again: a clear sentence, no request, the folder as it was."""
+    """A run without it would pay again: the error is clear and the folder unchanged."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
         state = desk.root / ".kling-batch/state.db"
@@ -109,7 +108,7 @@ async def test_damaged_state_sends_nothing(desk: Any, garbage: bytes) -> None:
 
 
 async def test_damaged_state_page_is_reported(desk: Any) -> None:
-    """The header is fine, the middle is not."""
+    """Only the header is intact."""
     async with desk.sandbox() as box:
         await desk.run(box, 20)
         state = desk.root / ".kling-batch/state.db"
@@ -123,7 +122,7 @@ async def test_damaged_state_page_is_reported(desk: Any) -> None:
 
 
 async def test_emptied_state_is_not_a_new_folder(desk: Any) -> None:
-    """A state file of no bytes beside results: who goes on would pay for everything again."""
+    """With an empty state beside results, a run would pay for everything again."""
     async with desk.sandbox() as box:
         await desk.run(box, 3)
         (desk.root / ".kling-batch/state.db").write_bytes(b"")
@@ -134,7 +133,7 @@ async def test_emptied_state_is_not_a_new_folder(desk: Any) -> None:
 
 
 async def test_folder_of_a_run_dead_early_is_usable(desk: Any) -> None:
-    """Killed before the first table was there: plan and run take the folder for what it is, new."""
+    """Killed before the first table was written, the folder counts as new."""
     state = desk.root / ".kling-batch/state.db"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"")
@@ -144,7 +143,7 @@ async def test_folder_of_a_run_dead_early_is_usable(desk: Any) -> None:
 
 
 async def test_state_of_newer_release_is_reported(desk: Any) -> None:
-    """It says to install the newer one, and changes nothing."""
+    """The error says to install the newer one, and nothing is changed."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
         desk.sql("PRAGMA user_version = 99")
@@ -155,7 +154,7 @@ async def test_state_of_newer_release_is_reported(desk: Any) -> None:
 
 
 async def test_another_run_holds_the_folder(desk: Any) -> None:
-    """Told with the holder's pid; nothing is sent."""
+    """The error names the holder's pid."""
     async with desk.sandbox() as box:
         with (
             lock.hold(desk.root / ".kling-batch/lock"),
@@ -168,7 +167,7 @@ async def test_another_run_holds_the_folder(desk: Any) -> None:
 
 
 async def test_lock_file_of_a_dead_run_is_free(desk: Any) -> None:
-    """The lock is the operating system's; the file only says who."""
+    """The operating system holds the lock; the file only names the holder."""
     path = desk.root / ".kling-batch/lock"
     path.parent.mkdir(parents=True)
     path.write_text('{"pid": 1, "host": "elsewhere", "since": "2020-01-01"}', encoding="utf-8")
@@ -177,7 +176,7 @@ async def test_lock_file_of_a_dead_run_is_free(desk: Any) -> None:
 
 
 async def test_sandbox_videos_never_pass_for_real(desk: Any) -> None:
-    """A folder belongs to the sandbox or to the real API, not to both."""
+    """A folder belongs either to the sandbox or to the real API."""
     async with desk.sandbox() as box:
         await desk.run(box, 2)
         with pytest.raises(UsageError, match="real API"):
@@ -192,7 +191,7 @@ async def test_attempt_is_on_disk_before_its_request(desk: Any) -> None:
         count = box._world.engine.create
 
         def create(account: str, order: Any, *rest: Any) -> Any:
-            # Another connection sees only what is committed.
+            # Another connection reads only committed changes.
             found = desk.sql(
                 "SELECT state FROM attempts WHERE external_task_id = ?", order.external_task_id
             )
@@ -207,7 +206,7 @@ async def test_attempt_is_on_disk_before_its_request(desk: Any) -> None:
 
 
 async def test_no_secret_is_written_anywhere(desk: Any) -> None:
-    """A night of faults that quote keys and links; the desk greps all files and all logs."""
+    """The faults quote keys and links; the desk checks all files and logs."""
     faults = [
         "submit:drop-after:0.2",
         "query:500:0.2",
@@ -246,7 +245,7 @@ async def test_key_quoted_in_an_answer_is_redacted(desk: Any) -> None:
 
 
 async def test_state_is_readable_during_a_run(desk: Any) -> None:
-    """`status` reads beside the run."""
+    """`status` reads the state during a run."""
     seen: list[int] = []
 
     class Reader:
@@ -263,7 +262,7 @@ async def test_state_is_readable_during_a_run(desk: Any) -> None:
 
 
 async def test_state_older_than_results_stops_the_run(desk: Any) -> None:
-    """A backup was put back; to go on would pay again for what has been made since."""
+    """With a restored backup, a run would pay again for later videos."""
     state = desk.root / ".kling-batch/state.db"
     async with desk.sandbox() as box:
         await desk.run(box, 2)
@@ -282,7 +281,7 @@ async def test_state_older_than_results_stops_the_run(desk: Any) -> None:
 
 
 async def test_moved_folder_is_not_written_to(desk: Any) -> None:
-    """What has taken its place is another run's; the moved one goes on where it is."""
+    """The folder in its old place is another run's; the moved one stays intact."""
     moved = desk.root.with_name("moved")
 
     class Mover:

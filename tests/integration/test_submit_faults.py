@@ -1,4 +1,4 @@
-"""Whatever becomes of a submission: twenty jobs, twenty videos, twenty tasks, wherever that can be."""
+"""Faults of submissions: twenty jobs get twenty videos from twenty tasks, where possible."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from batch.errors import ExitCode
 from batch.events import Adopted
 
-# The task was created, and the answer does not say so: it is found by its external id.
+# The task was created, but the answer does not say so: it is found by its external id.
 CREATED_AND_LOST = [
     *("drop-after", "hang-after:seconds=9", "truncated", "truncated:at=0.97", "slow:seconds=9"),
     *("empty-2xx", "garbled-2xx", "garbled-2xx:at=0.99", "html-2xx", "html-2xx-after"),
     *("500-after", "502-after", "502-html-after", "503-after", "504-after", "524-after"),
     *("5000-after", "5001-after", "5002-after", "404-html-after"),
 ]
-# Nothing was created, and the answer does not say so: absence is proved, the same id goes again.
+# No task was created, but the answer does not say so: proved absent, resent under the same id.
 ABSENT_AND_LOST = [
     *("drop", "drop-before", "hang:seconds=9", "truncated-before", "empty-2xx-before"),
     *("garbled-2xx-before", "html-2xx-before", "500", "502", "502-html", "503", "504", "524"),
     *("5000", "5001", "5002", "404-html", "slow-before:seconds=9"),
 ]
-# Surely nothing was created; it may go out again.
+# Certainly no task was created; the request may be sent again.
 NOT_NOW = ["1302", "429", "1303", "new-api-1303", "429:retry-after=0.2", "1303:retry-after=0.1"]
 ACCOUNT = [
     *("401", "1000", "1001", "1002", "1003", "1004", "1100", "1101", "1102", "1103", "1304"),
@@ -34,7 +34,7 @@ DRESSES = [*(f"shape:{n}" for n in range(6)), "numeric-ids"]
 
 
 async def all_home(desk: Any, box: Any) -> None:
-    """Check that every job is done, and that each has cost one task."""
+    """Check that every job is done and paid for once."""
     assert desk.statuses == {"succeeded": 20}
     assert box.stats.created == 20
     assert len(desk.videos) == 20
@@ -47,7 +47,7 @@ async def all_home(desk: Any, box: Any) -> None:
 
 @pytest.mark.parametrize("fault", CREATED_AND_LOST)
 async def test_task_with_lost_answer_is_adopted(desk: Any, fault: str) -> None:
-    """Every answer is lost after creation: not one POST is repeated."""
+    """Every answer is lost after creation; no POST is repeated."""
     seen = desk.witness()
     async with desk.sandbox(f"submit:{fault}") as box:
         summary = await desk.run(box, observers=[seen])
@@ -59,21 +59,21 @@ async def test_task_with_lost_answer_is_adopted(desk: Any, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ABSENT_AND_LOST)
 async def test_absent_request_is_resent_under_its_id(desk: Any, fault: str) -> None:
-    """Look-up has proved itself by the other tasks, so "not found" is believed."""
+    """The other tasks have proved look-up, so "not found" is trusted."""
     async with desk.sandbox(desk.rule("submit", fault, "first=5")) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
         lost = sum(box.faults_fired.values())
         assert lost >= 1
         assert box.stats.posts == 20 + lost
-        # One attempt per job: the id is the one that the lost request had.
+        # One attempt per job: a resent request keeps its external id.
         assert len(desk.sql("SELECT * FROM attempts")) == 20
         await all_home(desk, box)
 
 
 @pytest.mark.parametrize("fault", NOT_NOW)
 async def test_temporarily_refused_submission_is_retried(desk: Any, fault: str) -> None:
-    """The first five submissions are told to wait."""
+    """The first five submissions are refused for now."""
     async with desk.sandbox(desk.rule("submit", fault, "first=5")) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
@@ -83,7 +83,7 @@ async def test_temporarily_refused_submission_is_retried(desk: Any, fault: str) 
 
 @pytest.mark.parametrize("fault", DRESSES)
 async def test_every_shape_of_answer_is_understood(desk: Any, fault: str) -> None:
-    """The five envelopes, mixed ones, and ids that are numbers, from creation to the link."""
+    """Five envelopes, mixed ones and numeric ids, from creation to the link."""
     async with desk.sandbox(
         *(f"{where}:{fault}" for where in ("submit", "query", "lookup"))
     ) as box:
@@ -96,7 +96,7 @@ async def test_every_shape_of_answer_is_understood(desk: Any, fault: str) -> Non
 
 @pytest.mark.parametrize("fault", ACCOUNT)
 async def test_refused_account_stops_and_collects(desk: Any, fault: str) -> None:
-    """After ten tasks the account is refused: ten videos, ten jobs as if never begun, exit code 4."""
+    """Refused after ten tasks: ten videos, ten jobs as if never started, exit code 4."""
     async with desk.sandbox(f"submit:{fault}:after=10", median_s=0.2) as box:
         summary = await desk.run(box, limits={"max_in_flight": 4})
         assert summary.exit_code is ExitCode.ACCOUNT
@@ -111,7 +111,7 @@ async def test_refused_account_stops_and_collects(desk: Any, fault: str) -> None
 
 
 async def test_firewall_page_fails_one_job(desk: Any) -> None:
-    """A 403 page without a code is that job's; three in a row are the account's."""
+    """A 403 page without a code fails one job; three in a row fail the account."""
     async with desk.sandbox("submit:waf:match=fox number 3") as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -123,7 +123,7 @@ async def test_firewall_page_fails_one_job(desk: Any) -> None:
 
 
 async def test_restored_account_completes_the_rest(desk: Any) -> None:
-    """The next run pays for what was left, and for nothing else."""
+    """The next run pays only for the remaining jobs."""
     async with desk.sandbox("submit:quota:after=10") as box:
         assert (await desk.run(box)).exit_code is ExitCode.ACCOUNT
         made = box.stats.created
@@ -135,7 +135,7 @@ async def test_restored_account_completes_the_rest(desk: Any) -> None:
 
 
 async def test_wrong_key_costs_one_post_per_slot(desk: Any) -> None:
-    """Every POST is refused with 401: exit code 4, no rows, nothing known."""
+    """Every POST is refused with 401: exit code 4, no rows, no attempts."""
     async with desk.sandbox(api_key="another") as box:
         summary = await desk.run(box, limits={"max_in_flight": 3})
         assert summary.exit_code is ExitCode.ACCOUNT
@@ -149,7 +149,7 @@ async def test_wrong_key_costs_one_post_per_slot(desk: Any) -> None:
     [*((fault, "invalid_request") for fault in INVALID), *((f, "moderation") for f in MODERATION)],
 )
 async def test_refused_request_rests_alone(desk: Any, fault: str, kind: str) -> None:
-    """Three are refused for good: 17 videos, exit code 1, and no further try on the next nights."""
+    """Three are refused for good: 17 videos, exit code 1, and later runs do not retry."""
     async with desk.sandbox(f"submit:{fault}:first=3") as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -173,18 +173,16 @@ async def test_refused_request_rests_alone(desk: Any, fault: str, kind: str) -> 
 
 
 async def test_unexplained_1201_creates_no_second_task(desk: Any) -> None:
-    """A proxy repeats the POST and answers with the second's 1201: the task is looked up."""
-    # After creation, the answer of every submission is 1201 "already exists".
+    """A proxy may repeat a POST and answer with the second one's 1201."""
     async with desk.sandbox("submit:1201-after") as box:
         summary = await desk.run(box, 3)
-        # The sandbox's canned 1201 does not say why. It is a refusal of a value as far as one can
-        # tell, and no second task is made of it.
+        # The sandbox's canned 1201 gives no reason, so it counts as a refused value.
         assert summary.exit_code is ExitCode.JOBS_FAILED
         assert box.stats.created == box.stats.posts == 3
 
 
 async def test_resent_duplicate_is_looked_up(desk: Any) -> None:
-    """Not found for longer than the settle time, sent again, 1201: then it is found after all."""
+    """Not found within the settle time, it is resent, answered 1201 and then found."""
     async with desk.sandbox(
         "submit:drop-after:until=3", "lookup:1203:until=3,per_task=4", invisible_s=0.0
     ) as box:
@@ -195,7 +193,7 @@ async def test_resent_duplicate_is_looked_up(desk: Any) -> None:
 
 
 async def test_briefly_invisible_task_is_found(desk: Any) -> None:
-    """Every answer is lost and tasks are invisible for a moment: looked for until they show."""
+    """Every answer is lost, and the look-up is repeated until the tasks are visible."""
     async with desk.sandbox("submit:drop-after", invisible_s=0.3, median_s=0.5) as box:
         summary = await desk.run(box, limits={"settle_time": "900ms"})
         assert summary.exit_code is ExitCode.OK
@@ -205,7 +203,7 @@ async def test_briefly_invisible_task_is_found(desk: Any) -> None:
 async def test_task_invisible_beyond_settle_time_is_paid_once(
     desk: Any,
 ) -> None:
-    """The request goes out again under the same id, is called a duplicate, and is found."""
+    """The resent request is refused as a duplicate, and its task is found."""
     async with desk.sandbox("submit:drop-after:until=4", invisible_s=0.5) as box:
         first = await desk.run(box, limits={"settle_time": "100ms"})
         assert box.stats.created == 20
@@ -218,7 +216,7 @@ async def test_task_invisible_beyond_settle_time_is_paid_once(
 
 
 async def test_all_answers_lost_and_nothing_created_is_unconfirmed(desk: Any) -> None:
-    """Nothing has proved that look-up works: reported, kept, and not sent again."""
+    """Without a proof of look-up, the jobs are reported, kept and not resent."""
     async with desk.sandbox("submit:drop-before") as box:
         summary = await desk.run(box, 5)
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -226,7 +224,7 @@ async def test_all_answers_lost_and_nothing_created_is_unconfirmed(desk: Any) ->
         assert desk.kinds == {"unconfirmed": 5}
         assert box.stats.posts == 5
         assert box.stats.created == 0
-        # Next night the network is well, but what was lost may still exist: looked for, not sent.
+        # On the next night the network works, but lost tasks may exist: looked up, not resent.
         box.set_faults(type(box.config.faults)())
         again = await desk.run(box, 5)
         assert again.exit_code is ExitCode.JOBS_FAILED
@@ -240,7 +238,7 @@ async def test_all_answers_lost_and_nothing_created_is_unconfirmed(desk: Any) ->
 
 
 async def test_a_later_proof_settles_what_was_unconfirmed(desk: Any) -> None:
-    """A new job proves look-up; then "not found" is believed, and the lost ones are sent."""
+    """A new job proves look-up; then "not found" is trusted, and lost requests are resent."""
     async with desk.sandbox("submit:drop-before") as box:
         await desk.run(box, 5)
         assert desk.statuses == {"unconfirmed": 5}
@@ -253,7 +251,7 @@ async def test_a_later_proof_settles_what_was_unconfirmed(desk: Any) -> None:
 
 @pytest.mark.parametrize("not_found", ["kling", "new-api"])
 async def test_without_look_up_a_lost_answer_stays_unconfirmed(desk: Any, not_found: str) -> None:
-    """The provider serves no look-up: nothing is guessed, whichever way it says "not found"."""
+    """The provider has no look-up; no form of "not found" is trusted."""
     async with desk.sandbox("submit:drop-after:until=5", lookup=False, not_found=not_found) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.JOBS_FAILED
@@ -273,7 +271,7 @@ async def test_without_look_up_a_lost_answer_stays_unconfirmed(desk: Any, not_fo
 
 
 async def test_duplicate_refusal_of_resubmission_proves_the_task(desk: Any) -> None:
-    """The person insists; the provider says "duplicate", so there is a task: never a second one."""
+    """The forced resubmission is refused as a duplicate, so no second task is created."""
     async with desk.sandbox("submit:drop-after:first=3", lookup=False) as box:
         await desk.run(box, 6)
         assert desk.statuses == {"unconfirmed": 3, "succeeded": 3}
@@ -286,7 +284,7 @@ async def test_duplicate_refusal_of_resubmission_proves_the_task(desk: Any) -> N
 
 
 async def test_later_look_up_finds_unconfirmed_task(desk: Any) -> None:
-    """Unconfirmed tonight, found tomorrow, paid once."""
+    """It is found on the next night and paid once."""
     async with desk.sandbox("submit:drop-after", "lookup:500") as box:
         first = await desk.run(box, 4, limits={"task_timeout": "300ms", "settle_time": "50ms"})
         assert first.exit_code is ExitCode.JOBS_FAILED
@@ -299,7 +297,7 @@ async def test_later_look_up_finds_unconfirmed_task(desk: Any) -> None:
 
 
 async def test_unreachable_server_fails_jobs_for_tonight(desk: Any) -> None:
-    """Nothing was sent: kind network, and planned again on the next night."""
+    """No request was sent: kind network, and the next run plans the jobs again."""
     summary = await desk.run("http://127.0.0.1:9", 2, limits={"task_timeout": "200ms"})
     assert summary.exit_code is ExitCode.JOBS_FAILED
     assert desk.statuses == {"failed": 2}
@@ -310,7 +308,7 @@ async def test_unreachable_server_fails_jobs_for_tonight(desk: Any) -> None:
 async def test_reusable_external_ids_are_paid_once(
     desk: Any,
 ) -> None:
-    """CometAPI may not enforce uniqueness: nothing relies on the 1201."""
+    """CometAPI may not enforce unique ids, so the run must not rely on 1201."""
     async with desk.sandbox("submit:drop-after:0.5", unique_external_ids=False) as box:
         summary = await desk.run(box)
         assert summary.exit_code is ExitCode.OK
