@@ -1,9 +1,8 @@
 """The life of a job as a state machine: job, store and plan against a provider, step by step.
 
-Each rule is one transition of one attempt: what is decided, what the provider does with it, what is
-committed; after any of them the process may be dead, before or after the commit. Hypothesis chooses
-the order, and shrinks what breaks a rule of money to the shortest story. The look-up is the
-package's own, on virtual time; `tests/simulation` plays whole runs.
+Each rule is one transition of one attempt: decision, provider's answer and commit. The process may
+die before or after the commit. Hypothesis chooses the order and shrinks a story that breaks a rule
+of money. The look-up is the package's own, in virtual time; `tests/simulation` plays whole runs.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ ends = st.sampled_from(["lives", "lives", "lives", "dies before", "dies after"])
 
 @dataclass
 class Paid:
-    """A task as the provider has it."""
+    """A task at the provider."""
 
     task_id: str
     external_task_id: str
@@ -98,7 +97,7 @@ class _State:
 
 
 class LifeOfAJob(RuleBasedStateMachine):
-    """One output folder, one provider, a process that comes and goes."""
+    """One output folder, one provider, and processes one after another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,8 +122,8 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.results = ResultsFile(self.root / "results.jsonl")
         self.results.repair(self.store)
         self.mine: dict[str, Attempt] = {}  # what this process holds in memory
-        self.may_go_out: set[str] = set()  # intents of this very process
-        self.doubted: set[str] = set()  # looked for by this process; once is enough
+        self.may_go_out: set[str] = set()  # intents of this process
+        self.doubted: set[str] = set()  # looked up by this process; once is enough
 
     @rule(
         what=st.sampled_from(["crash", "edit", "tear", "delete"]),
@@ -132,10 +131,10 @@ class LifeOfAJob(RuleBasedStateMachine):
         number=st.integers(1, 400),
     )
     def meanwhile(self, what: str, job_id: str, number: int) -> None:
-        """The process dies, and before the next one begins something may happen.
+        """End the process; before the next one starts, the folder or manifest may change.
 
-        An edit: the person changes a prompt, perhaps back to what it was. A tear: a line of the
-        results was half written when the machine went down. A video may be deleted.
+        An edit changes a prompt, perhaps back. A tear leaves a half-written line in the results. A
+        video may be deleted.
         """
         self.store.close()
         results = self.root / "results.jsonl"
@@ -153,7 +152,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         self._start()
 
     def _commit(self, attempt: Attempt, end: str, *more: Change) -> bool:
-        """Commit the new state; False when the process died at it."""
+        """Commit the new state; return False if the process died meanwhile."""
         if end == "dies before":
             self._die()
             return False
@@ -166,7 +165,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.mine[attempt.external_task_id] = attempt
         return True
 
-    # -- what is to be done
+    # -- steps
 
     def _job(self, job_id: str) -> Job:
         request = canonical_request({"prompt": f"{job_id} {self.versions[job_id]}"})
@@ -183,7 +182,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         return next((d for d in plan.decisions if d.job_id == job_id), None)
 
     def _next(self, job_id: str) -> Attempt | Decision | None:
-        """Return what the plan says is to go on, former versions first; or what is to be paid."""
+        """Return the attempt to resume, former versions first, or the job to pay for."""
         decision = self._decision(job_id)
         if decision is None:
             return None
@@ -193,11 +192,11 @@ class LifeOfAJob(RuleBasedStateMachine):
                 return self.mine.setdefault(external_task_id, stored)
         return decision if decision.action in PAYING else None
 
-    # A single rule for all steps: of many rules Hypothesis switches half off in each example, and
+    # A single rule for all steps: Hypothesis switches off half of many rules in each example, and
     # no story would reach its end.
     @rule(job_id=st.sampled_from(JOBS), fate=fates, is_slow=rarely, end=ends)
     def step(self, job_id: str, fate: str, is_slow: bool, end: str) -> None:
-        """A job goes a step further in its life; *fate* is what the provider makes of it."""
+        """Advance a job by one step; *fate* is the provider's part."""
         attempt = self._next(job_id)
         match attempt:
             case None:
@@ -224,7 +223,7 @@ class LifeOfAJob(RuleBasedStateMachine):
                 self._miss_the_file(attempt, end)
 
     def _intend(self, decision: Decision, end: str) -> None:
-        """A paying decision puts its intent on disk."""
+        """Commit the intent of a paying decision."""
         self.ids += 1
         job = self._job(decision.job_id)
         name, number = f"kb-{self.ids}", decision.number
@@ -234,7 +233,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             self.may_go_out.add(name)
 
     def _send(self, attempt: Attempt, fate: str, end: str) -> None:
-        """The request goes out for an intent of this very process, and something comes of it."""
+        """Send the request of an intent of this process."""
         external_task_id = attempt.external_task_id
         self.may_go_out.discard(external_task_id)
         task_id = str(8_000_000 + len(self.tasks))
@@ -255,21 +254,21 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     @initialize(works=st.booleans())
     def the_provider_has_an_index_or_not(self, works: bool) -> None:
-        """Look-up by external id is supported, or it is not."""
+        """Switch look-up by external id on or off."""
         self.index_works = works
 
     def _doubt(self, attempt: Attempt, end: str) -> None:
-        """An intent of an earlier process, or what was unconfirmed, counts as lost."""
+        """Mark an earlier process's intent, or an unconfirmed attempt, as lost."""
         self.doubted.add(attempt.external_task_id)
         self._commit(attempt.doubted(1.0, AGAIN), end)
 
     def _look_up(self, attempt: Attempt, end: str) -> None:
-        """The package's own look-up decides what is lost."""
+        """Have the package's own look-up decide a lost attempt."""
         found = self._find(attempt)
         match found.state:
             case Open():
                 self.mine[found.external_task_id] = found
-            case Intended():  # surely absent: the same request, the same id
+            case Intended():  # proved absent: the same request under the same id
                 if self._commit(found, end):
                     self.may_go_out.add(found.external_task_id)
             case Unconfirmed():
@@ -301,7 +300,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     # -- poll, land
 
     def _poll(self, attempt: Attempt, end: str, *, fails: bool) -> None:
-        """The provider has decided; and the task is found by its external id, where that works."""
+        """Poll a decided task; with look-up it is also found by its external id."""
         if self.index_works:
             self.store.write([Proof(ACCOUNT, EPOCH)])
         state = attempt.state
@@ -315,11 +314,11 @@ class LifeOfAJob(RuleBasedStateMachine):
             self._commit(attempt.generated(2.0), end)
 
     def _time_out(self, attempt: Attempt, end: str) -> None:
-        """We have stopped waiting; that is no verdict."""
+        """Stop waiting for a task; that is no verdict."""
         self._conclude(attempt.to(TimedOut(attempt.paid_task, 3.0)), end)
 
     def _land(self, attempt: Attempt, end: str) -> None:
-        """The file is there before the state says so."""
+        """Land a video: the file is written before the state is committed."""
         state, job = attempt.state, self._job(attempt.job_id)
         assert isinstance(state, Generated)
         is_current = attempt.fingerprint == job.fingerprint
@@ -332,14 +331,14 @@ class LifeOfAJob(RuleBasedStateMachine):
                 if file in self.files:
                     self.files[kept] = self.files[file]
                 moved.append(Put(holder.to(replace(holder.state, file=kept))))
-        # The former video's new home is on record before the new one takes its place.
+        # The former video's new path is recorded before the new video takes its place.
         self.store.write(moved)
         self.files[file] = state.task.task_id
         landed = Landed(state.task, 2.0, 3.0, file, 9, "00", Video(5.0, 16, 9))
         self._conclude(attempt.to(landed), end)
 
     def _miss_the_file(self, attempt: Attempt, end: str) -> None:
-        """The plan says that a landed video has to be fetched again."""
+        """Fetch again a landed video whose file is missing."""
         self._commit(attempt.generated(2.0), end)
 
     def _conclude(self, attempt: Attempt, end: str) -> None:
@@ -347,7 +346,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         row = make_row(attempt, run_id=f"r{self.ticks}", tasks=1, now=1.0)
         self._commit(attempt, end, AddRow(to_line(row)))
 
-    # -- what must hold
+    # -- invariants
 
     @invariant()
     def nothing_is_paid_twice(self) -> None:

@@ -1,4 +1,4 @@
-"""For tests of downloads: a video, bodies that bring it, and a landing that plays them."""
+"""For tests of downloads: a video, bodies that deliver it, and a landing that plays them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ LATE_S = 5000.0
 
 
 def whole(**how: Any) -> Body:
-    """Return a body that brings all of the video."""
+    """Return a body of the whole video."""
     return Body([VIDEO[:2000], VIDEO[2000:]], total=SIZE, **how)
 
 
 def torn(first: int, last: int, **how: Any) -> Body:
-    """Return a body from one byte to another that breaks there."""
+    """Return a body from one byte to another, where it breaks."""
     return Body([VIDEO[first:last]], total=SIZE, start=first, breaks=True, **how)
 
 
 async def land(
     stages: Stages, *, of: Attempt | None = None, link: str | None = "https://cdn/first"
 ) -> Any:
-    """Land the video of an attempt at `FILE`; *Generated* if nothing else is said."""
+    """Land the video of an attempt at `FILE`, by default a *Generated* one."""
     return await stages.run.landing.land(of or attempt(generated()), link, file=FILE)
 
 
@@ -53,7 +53,7 @@ def landed(
     """Play a landing *offset_s* after virtual time began; return the attempt and the stages."""
 
     async def story(stages: Stages) -> tuple[Any, Stages]:
-        await asyncio.sleep(LATE_S)  # a time measured from zero by mistake shows
+        await asyncio.sleep(LATE_S)  # shows a time measured from zero by mistake
         stages.clock.offset = offset_s - LATE_S
         bodies = [
             replace(body, pieces=list(body.pieces)) if isinstance(body, Body) else body
@@ -66,7 +66,7 @@ def landed(
 
 
 def asked(stages: Stages, kind: str = "fetch") -> list[str]:
-    """Return the links or ids that were asked for."""
+    """Return the requested links or ids."""
     return [what for _, called, what in stages.api.calls if called == kind]
 
 

@@ -1,4 +1,4 @@
-"""Servers on this machine that are no API at all, and a client for them."""
+"""Loopback servers that are not an API, and a client for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def server(talk: Talk) -> AsyncIterator[str]:
-    """Let *talk* have each connection; yields the address. No connection outlives the block."""
+    """Pass each connection to *talk*; yield the address. No connection outlives the block."""
     talks: set[asyncio.Task[object]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,7 +60,7 @@ async def client(
 
 
 def says(status: int, body: bytes, *headers: str, seen: list[bytes] | None = None) -> Talk:
-    """Make a server that answers anything with this."""
+    """Return a server that gives every request the same answer."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")

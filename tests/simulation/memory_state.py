@@ -14,7 +14,7 @@ from batch.plan import Known
 
 @dataclass
 class MemoryState:
-    """Keeps every promise of `State` but one: it does not outlive the process.
+    """A `State` that keeps every promise but one: it does not outlive the process.
 
     *commits* are the changes in their order; *fails* makes the next commits fail.
     """

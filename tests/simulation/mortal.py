@@ -1,8 +1,7 @@
-"""A process that can die at any step, as by SIGKILL: nothing it does afterwards has an effect.
+"""A process that can die at any step, as by SIGKILL: nothing it does later has an effect.
 
-`Life.point` stands at every step that touches the disk or the network. At the chosen one the process
-is dead: coroutines stay where they are for ever, and whatever a `finally` would still do to a file
-is refused by the same `point`.
+Every step on the disk or the network calls `Life.point`. At the chosen step the process dies: its
+coroutines never continue, and `point` refuses what a `finally` would still do to a file.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ T = TypeVar("T")
 
 
 class Died(BaseException):
-    """The process is no more."""
+    """The process is dead."""
 
 
 class Life:
-    """Counts the steps of a process; the one of number *dies_at* is never done."""
+    """Counts the steps of a process; step *dies_at* is never done."""
 
     def __init__(self, dies_at: int | None = None) -> None:
         self.dies_at = dies_at
@@ -61,7 +60,7 @@ class Life:
         raise Died(self.died_of)
 
     async def reach(self, name: str) -> None:
-        """As `point`, for coroutines: a dead one stays here and never ends."""
+        """As `point`, for coroutines: in a dead process it never returns."""
         try:
             self.point(name)
         except Died:
@@ -88,7 +87,7 @@ class _TornFile(io.RawIOBase):
 
 
 def mortal_path(root: Path, life: Life, rng: random.Random) -> Path:
-    """Return *root* as a path on which, and below which, every step may be the last."""
+    """Return *root* as a path on and below which the process may die at every step."""
 
     class MortalPath(type(root)):  # type: ignore[misc]
         def __fspath__(self) -> str:
@@ -105,7 +104,7 @@ def mortal_path(root: Path, life: Life, rng: random.Random) -> Path:
 
 
 class MortalDisk(Executor):
-    """Does blocking work on the loop, a little later; may refuse it as a full disk does."""
+    """Does blocking work on the loop, slightly later; may refuse it as a full disk does."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, life: Life, rng: random.Random, fault_rate: float
@@ -146,13 +145,13 @@ class MortalDisk(Executor):
             future.set_result(result)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Finish what has begun, as a pool of threads does."""
+        """Finish work already started, as a pool of threads does."""
         for work in list(self._begun):
             work()
 
 
 class InlineState(SqliteState):
-    """The state without its thread: what comes within the gap shares a transaction."""
+    """The state without its thread: commits within the gap share a transaction."""
 
     def __init__(
         self,

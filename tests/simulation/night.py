@@ -1,9 +1,8 @@
 """One seed: a handful of nights on one output folder, with everything that can happen to it.
 
-A scenario is drawn (manifest, limits, a provider's ways, how often what fails), then runs follow one
-another on the same folder: some die at a random step, some are stopped, and between them somebody
-edits the manifest or deletes a file. In the end the weather calms down, and everything has to
-settle. The rules that must hold are in `rules`.
+A scenario is drawn (manifest, limits, provider, rates of faults), then runs follow on the same
+folder: some die at a random step, some are stopped, and between runs the manifest is edited or a
+file is deleted. At last the faults stop, and everything has to settle. The rules are in `rules`.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ from batch.settings import Settings
 BASE_URL, WRONG_URL = "https://simulated.example", "https://simulated.example/v1"
 PAGES = ("404-html", "405-html", "html-2xx")
 SETTLED = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
-CALM_RUNS = 16  # within so many quiet runs everything has to be settled
+CALM_RUNS = 16  # everything settles within so many runs without faults
 LONGEST_RUN_S = 5 * 86_400.0
 TRAITS = (
     "",
@@ -86,7 +85,7 @@ TRAITS = (
 
 @dataclass
 class RunPlan:
-    """What happens in one run."""
+    """The events of one run."""
 
     number: int
     begins: float
@@ -111,7 +110,7 @@ class RunPlan:
 
 @dataclass
 class Report:
-    """What came of a seed."""
+    """The outcome of a seed."""
 
     seed: int
     runs: int = 0
@@ -183,18 +182,18 @@ class Night:
         self.has_traits = rng.random() < 0.6
         self.now = 1000.0
         self.offset = 0.0
-        self.forced: Counter[str] = Counter()  # prompts that were asked for anew, and how often
+        self.forced: Counter[str] = Counter()  # forced prompts, and how often
         self.retried: Counter[str] = Counter()
         self.resubmitted: Counter[str] = Counter()
-        self.tampered: set[str] = set()  # files (relative) that somebody broke
-        self.tampered_ids: set[str] = set()  # and whose videos those were
-        self.opened: dict[tuple[int, str], float] = {}  # by run and task id: since when it is known
+        self.tampered: set[str] = set()  # files (relative) that were tampered with
+        self.tampered_ids: set[str] = set()  # and the external ids of their tasks
+        self.opened: dict[tuple[int, str], float] = {}  # by run and task id: known since
         self._graves: list[tuple[VirtualLoop, InlineState | None]] = []
 
     # -- the story
 
     def play(self) -> Report:
-        """Play all runs; the report says what was broken, if anything."""
+        """Play all runs; report the broken rules."""
         try:
             for number in range(1, self.rng.choice((1, 2, 3, 4, 6)) + 1):
                 self._edit(number)
@@ -211,7 +210,7 @@ class Night:
         return self.report
 
     def _settle(self, number: int) -> None:
-        """No more faults: within a few runs, nothing may be left to do."""
+        """Run without faults until nothing is left to do, in a few runs at most."""
         self.limits = self.limits.with_given(deadline_s=None, budget_usd=None)
         self.ways.look_up = WORKS
         self.provider.configure(max_parallel=None, other_keys="everything")
@@ -230,7 +229,7 @@ class Night:
         rng = self.rng
         run = RunPlan(number, self.now)
         if self.is_mortal and rng.random() < 0.7:
-            # Mostly anywhere; at times among the first steps, where a run opens its folder.
+            # Mostly anywhere; sometimes in the first steps, while a run opens its folder.
             most = 100 * self.count
             early = int(math.exp(rng.random() * math.log(most)))
             run.dies_at = 1 + (early if rng.random() < 0.3 else rng.randrange(most))
@@ -258,7 +257,7 @@ class Night:
         return run
 
     def _edit(self, number: int) -> None:
-        """Somebody works on the manifest and in the folder between two runs."""
+        """Edit the manifest and the folder between two runs."""
         rng = self.rng
         if number == 1:
             return
@@ -286,7 +285,7 @@ class Night:
             }
 
     def _is_same_file(self, attempt: Attempt, file: str) -> bool:
-        """A former video may still have its old name too, until the new one takes that."""
+        """A former video may also keep its old name until the new one takes it."""
         recorded = attempt.state.file if isinstance(attempt.state, Landed) else None
         if recorded is None or recorded == file:
             return recorded == file
@@ -294,7 +293,7 @@ class Night:
         return home.exists() and home.samefile(self.root / file)
 
     def jobs(self) -> tuple[Job, ...]:
-        """Return what the manifest asks for now."""
+        """Return the jobs of the manifest as it is now."""
         return tuple(self._job(job_id, version) for job_id, version in self.versions.items())
 
     def _job(self, job_id: str, version: int) -> Job:
@@ -312,13 +311,13 @@ class Night:
         return Job(job_id, request, fingerprint(request, None))
 
     def prompt(self, job_id: str, version: int) -> str:
-        """Return the prompt of a version of a job; it tells all that the rules need to know."""
+        """Return the prompt of a version of a job; the rules read all they need from it."""
         return f"{job_id} v{version} {self.traits.get((job_id, version), '')}"
 
     # -- one run
 
     def _run(self, run: RunPlan) -> ExitCode | None:
-        """Run once; None when the process died or could not write its state."""
+        """Run once; return None if the process died or could not write its state."""
         self.report.runs += 1
         jobs = self.jobs()
         for job in jobs:
@@ -394,7 +393,7 @@ class Night:
     async def _execute(
         self, run: RunPlan, planned: PlannedRun, loop: VirtualLoop, clock: VirtualClock, life: Life
     ) -> ExitCode:
-        """Put a run together with the fakes in their places, and let it go."""
+        """Assemble a run over the fakes, and execute it."""
         limits, rng = planned.settings.limits, random.Random(self.rng.random())
         rates = Rates() if run.is_calm else self.rates
         counts, main = Counts(), asyncio.current_task()
@@ -480,7 +479,7 @@ class Night:
         stop: Stop,
         main: asyncio.Task[object],
     ) -> None:
-        """Have happen what happens in this run."""
+        """Schedule the events of this run."""
         if run.interrupt_after_s is not None:
             loop.call_later(run.interrupt_after_s, stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
         if run.insist_after_s is not None:
@@ -494,10 +493,10 @@ class Night:
         loop.call_later(LONGEST_RUN_S, self._violate, ["the run does not end"])
         loop.call_later(LONGEST_RUN_S, main.cancel)
 
-    # -- odds and ends
+    # -- helpers
 
     def _is_settled(self) -> bool:
-        """Nothing is to be done, but to look for what nobody can prove to be absent."""
+        """Nothing is left to do but look-ups that can never prove absence."""
         with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
             plan = rules.plan_of(self, database)
         waiting = [d for d in plan.decisions if d.action is Action.RESUME]
@@ -511,7 +510,7 @@ class Night:
         )
 
     def is_beyond_proof(self, prompt: str) -> bool:
-        """An answer was lost, and sent again the request is refused: nobody can ever tell more."""
+        """The answer was lost and the resent request refused: no proof is possible."""
         made = {task.prompt for task in self.provider.tasks.values()}
         return (INVALID in prompt or FORBIDDEN in prompt) and prompt not in made
 
@@ -541,7 +540,7 @@ class Night:
             self._tell(line)
 
     def _bury(self) -> None:
-        """End the coroutines of the dead, now that it makes no difference any more."""
+        """End the coroutines of dead processes."""
         for loop, state in self._graves:
             if state is not None:
                 state.close()

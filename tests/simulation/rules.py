@@ -1,4 +1,4 @@
-"""What must hold, whatever happened. Each function returns the sentences that are broken."""
+"""The invariants of every night. Each function returns the broken ones as sentences."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from batch.run.planner import PlannedRun
 if TYPE_CHECKING:
     from night import Night, RunPlan
 
-# Broken in a way that somebody knows of: counted, and not in the way of what is new.
+# Known violations: counted, but not reported as new.
 KNOWN = {"Ctrl-C twice after a deadline": "told twice to stop, after another reason"}
 PRICE_USD = 0.21
-SLACK_S = 0.05  # what lies between a turn at the door and the request: the intent's way to disk
+SLACK_S = 0.05  # from a turn at the gate to the request: committing the intent
 UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
 
 
 def plan_of(night: Night, database: Database) -> Plan:
-    """Return what a run would do now."""
+    """Return the plan of a run started now."""
     return make_plan(
         night.jobs(),
         database.known(),
@@ -40,7 +40,7 @@ def plan_of(night: Night, database: Database) -> Plan:
 
 
 def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
-    """Check everything that has to hold also after a death."""
+    """Check the invariants that also hold after a death."""
     path = night.root / ".kling-batch/state.db"
     if not path.exists():
         return ["tasks without a state"] if night.provider.tasks else []
@@ -56,7 +56,7 @@ def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
 
 
 def at_the_end(night: Night) -> list[str]:
-    """Check that everything came home."""
+    """Check that every paid video has landed."""
     with Database.open_to_read(night.root / ".kling-batch/state.db") as database:
         attempts = list(database.attempts())
         lines = [json.loads(line) for line in database.result_lines()]
@@ -125,15 +125,15 @@ def _outcome(
 def _last_lines(
     current: dict[str, Any], attempts: list[Attempt], lines: list[dict[str, Any]]
 ) -> list[str]:
-    """The last line of a job is its state (what was superseded aside)."""
+    """The last line of a job is its state, except for superseded attempts."""
     broken = []
-    # Of the wanted version: who goes back to an earlier one finds it unchanged, which makes no line.
+    # Of the wanted version: going back to an earlier one leaves it unchanged and writes no line.
     last = {(row["job_id"], row["fingerprint"]): row for row in lines if not _is_superseded(row)}
     for job_id, job in current.items():
         mine = [a for a in attempts if a.job_id == job_id and a.fingerprint == job.fingerprint]
         row = last.get((job_id, job.fingerprint))
         if mine and isinstance(mine[-1].state, Failed):
-            continue  # an earlier version is wanted again, and rests: that makes no line
+            continue  # an earlier version is wanted again and rests: no line
         if row is None:
             broken.append(f"{job_id} has no line")
         elif mine and row["status"] != outcome_of(mine[-1]):
@@ -177,7 +177,7 @@ def _money(night: Night) -> list[str]:
 
 
 def _unexplained(night: Night, prompt: str, tried: int) -> list[str]:
-    """A failure in words that are not known is tried once more, and not in the same run."""
+    """An unknown failure is retried once, in a later run."""
     posts = [post for post in night.provider.posts if post.prompt == prompt and post.task_id]
     if len({post.run for post in posts}) < len(posts):
         return [f"{prompt!r} was tried twice in one run, in spite of unknown words"]
@@ -202,7 +202,7 @@ def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:
 
 
 def at_a_post(night: Night, reader: Database, now: float) -> list[str]:
-    """No more tasks are open than max_in_flight, as far as anybody can know."""
+    """No more tasks are open than max_in_flight, as far as the run can know."""
     known = {
         item.external_task_id
         for items in reader.known().values()
@@ -221,7 +221,7 @@ def at_a_post(night: Night, reader: Database, now: float) -> list[str]:
 
 
 def of_the_pace(night: Night, calls: list[float], napped: list[float]) -> list[str]:
-    """No window of time sees more submissions than the rate allows."""
+    """No window of time has more submissions than the rate allows."""
     rate = night.limits.submit_rate
     count = max(1, int(rate.count))
     window = count / rate.per_second - SLACK_S
@@ -244,9 +244,9 @@ def of_the_budget(night: Night, run: RunPlan, planned: PlannedRun) -> list[str]:
 
 
 def _looks(night: Night, run: RunPlan) -> list[str]:
-    """No task is polled more often than poll_interval, but once more where a callback came.
+    """A task is polled at most once per poll_interval, and once more after a callback.
 
-    Looking for the task of a lost answer is no polling, also where a callback has named it.
+    Look-ups after lost answers are no polls, even for a task that a callback has named.
     """
     interval_s = night.limits.poll_interval_s - 1e-6
     broken = []
@@ -274,7 +274,7 @@ def _looks(night: Night, run: RunPlan) -> list[str]:
 
 
 def _files(night: Night, attempts: dict[str, Attempt]) -> list[str]:
-    """What is at a final name is whole, and of that job; what has landed is there."""
+    """A file at a final name is whole and its job's own; landed files are present."""
     broken = []
     contents = {task.content: task for task in night.provider.tasks.values() if task.content}
     for file in sorted(night.root.glob("videos/**/*")):

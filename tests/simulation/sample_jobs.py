@@ -1,4 +1,4 @@
-"""For tests of a run: jobs of a manifest, what is known of them, and the plan for both."""
+"""For tests of a run: jobs of a manifest, their attempts and the plan for both."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tried(state: Any, of: Job, name: str = "kb-0", number: int = 1) -> Attempt:
 
 
 async def planned(stages: Stages, jobs: list[Job], **policy: Any) -> Plan:
-    """Plan *jobs* by the state of these stages, and by their policy unless another is given."""
+    """Plan *jobs* by the state of these stages, and by their policy unless one is given."""
     return make_plan(
         jobs,
         await stages.state.known(),
@@ -37,7 +37,7 @@ async def planned(stages: Stages, jobs: list[Job], **policy: Any) -> Plan:
 
 
 async def feed(stages: Stages, *jobs: Job) -> Plan:
-    """Plan *jobs*, and carry the plan out; return it."""
+    """Plan *jobs*, execute the plan and return it."""
     plan = await planned(stages, list(jobs))
     await stages.feeder.feed(plan.decisions)
     return plan

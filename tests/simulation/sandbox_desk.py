@@ -20,7 +20,7 @@ BODY: dict[str, Any] = {
 
 
 class Desk:
-    """A client of the plainest kind. *heads* are the headers of each answer so far."""
+    """A minimal client. *heads* are the headers of each answer so far."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.moment = START
@@ -44,7 +44,7 @@ class Desk:
     def ask(
         self, method: str, target: str, *, key: str | None = "k", body: Any = None, raw: bytes = b""
     ) -> tuple[int, Any]:
-        """Return the status, and the body as JSON where it is JSON, else as text."""
+        """Return the status and the body, parsed if it is JSON."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         path, _, query = target.partition("?")
         sent = raw if body is None else json.dumps(body).encode()
@@ -71,5 +71,5 @@ class Desk:
 
 
 def desk(*faults: str, **options: Any) -> Desk:
-    """Return a desk at a sandbox of these faults and options."""
+    """Return a desk at a sandbox with these faults and options."""
     return Desk(SandboxConfig(seed=1, faults=FaultPlan.from_strings(faults), **options))

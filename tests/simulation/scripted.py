@@ -1,4 +1,4 @@
-"""For tests of one stage: a provider that answers what it is told to, and the stages around it."""
+"""For tests of one stage: a scripted provider, and the stages around it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TOO_FAST = Throttled(Failure(FailureKind.RATE_LIMITED, "slow down", "1302", 429)
 
 
 def attempt(state: AttemptState | None = None, *, name: str = "kb-1", job_id: str = "a") -> Attempt:
-    """Return an attempt, *Intended* if nothing else is said."""
+    """Return an attempt, by default *Intended*."""
     request = canonical_request({"prompt": "a cat", "duration": "5", "aspect_ratio": "1:1"})
     return Attempt(
         name,
@@ -66,12 +66,12 @@ def attempt(state: AttemptState | None = None, *, name: str = "kb-1", job_id: st
 
 
 def opened(task_id: str = "8") -> Open:
-    """Return the state of a task that was accepted when virtual time began."""
+    """Return the state of a task accepted at the start of virtual time."""
     return Open(PaidTask(task_id, BEGUN))
 
 
 def generated(task_id: str = "8") -> Generated:
-    """Return the state of a task whose video is made."""
+    """Return the state of a task with a generated video."""
     return Generated(PaidTask(task_id, BEGUN), BEGUN + 60.0)
 
 
@@ -84,20 +84,20 @@ def landed(task_id: str, file: str, size: int) -> Landed:
 def found(
     status: TaskStatus = TaskStatus.PROCESSING, task_id: str = "8", url: str | None = None
 ) -> Found:
-    """Return the answer that tells of a task."""
+    """Return the answer that reports a task."""
     return Found(Task(task_id, status, url))
 
 
 @dataclass
 class Body:
-    """A body that a test hands out."""
+    """A scripted body of a download."""
 
     pieces: list[bytes]
     total: int | None = None
     start: int = 0
     validator: str | None = '"v"'
     breaks: bool = False
-    every_s: float = 0.0  # how long each piece takes to come
+    every_s: float = 0.0  # how long each piece takes to arrive
 
     async def __aenter__(self) -> Body:
         return self
@@ -136,7 +136,7 @@ class Raises:
 
 @dataclass
 class ScriptedApi:
-    """Answers in the order of the lists; the last answer of each is repeated for ever."""
+    """Answers in the order of the lists; the last answer of each repeats."""
 
     loop: VirtualLoop
     submits: list[Any] = field(default_factory=list)
@@ -174,7 +174,7 @@ class ScriptedApi:
 
 
 class SteadyLessons:
-    """Polls at the same interval, whatever past tasks took."""
+    """Polls at a fixed interval, regardless of past tasks."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -249,7 +249,7 @@ class Stages:
         return Feeder(self.run)
 
     async def enter(self, order: int = 0) -> Ticket:
-        """Take a slot."""
+        """Return a ticket of the gate."""
         return await self.run.gate.enter(order)
 
     async def submit(self, planned: Attempt, ticket: Ticket | None = None) -> Attempt | None:
@@ -258,7 +258,7 @@ class Stages:
         return await self.run.submitter.submit(planned, ticket, Hint())
 
     async def poll(self, watched: Attempt, *, is_fresh: bool = True) -> Any:
-        """Watch a task."""
+        """Poll a task."""
         return await self.run.poller.poll(watched, Hint(), is_fresh=is_fresh)
 
 

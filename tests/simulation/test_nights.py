@@ -13,7 +13,7 @@ BLOCK = 25
 
 @pytest.mark.parametrize("first", range(0, 300, BLOCK))
 def test_night_pays_nothing_twice_and_loses_nothing(first: int) -> None:
-    """Every seed keeps every rule; a failure names the seed to play again, aloud."""
+    """Every seed keeps every rule; a failure names the seed to replay verbosely."""
     broken = {
         f"nights.py --seed {seed} --verbose": report.violations
         for seed in range(first, first + BLOCK)
@@ -24,7 +24,7 @@ def test_night_pays_nothing_twice_and_loses_nothing(first: int) -> None:
 
 @pytest.mark.parametrize("seed", [2, 87, 511])
 def test_seed_repeats_its_night(seed: int) -> None:
-    """Otherwise a failure could not be looked at."""
+    """Otherwise a failure could not be replayed."""
     first, second = (_trace(seed) for _ in range(2))
     assert first == second
 

@@ -1,8 +1,8 @@
 """An event loop in virtual time, a clock that reads it, a rate limit and an executor on it.
 
 No sockets, no threads, no waiting: when nothing is ready, time jumps to the next timer. Futures and
-tasks hash by the order of their making, so that sets of them are walked in the same order in every
-run: the same seed is the same night.
+tasks hash by the order of creation, so that sets of them iterate in the same order in every run:
+the same seed is the same night.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STEP_S = 1e-6  # per turn of the loop: time never stands still
 
 
 class DeadlockError(RuntimeError):
-    """Nothing is ready and no timer runs: the program would wait for ever."""
+    """Nothing is ready and no timer is set: the program would wait for ever."""
 
 
 class _NumberedFuture(asyncio.Future[Any]):
@@ -41,7 +41,7 @@ class _NumberedTask(asyncio.Task[Any]):
 
 
 class _Timeline:
-    """Stands where the loop expects a selector; nothing ever comes from outside."""
+    """Replaces the loop's selector; no event ever comes from outside."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
@@ -74,7 +74,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def jump(self, seconds: float) -> None:
-        """Let time pass; over the beginning of a nap, also the nap."""
+        """Let time pass, including any nap that begins meanwhile."""
         self._now += seconds
         while self.naps and self.naps[0][0] <= self._now:
             at, length = self.naps.pop(0)
@@ -82,7 +82,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.napped.append(self._now)
 
     def next_number(self) -> int:
-        """Return how many futures were made before."""
+        """Return the number of futures created before."""
         self._numbers += 1
         return self._numbers
 
@@ -98,7 +98,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 class VirtualClock:
-    """The two times of a run; the wall clock can be put wrong by *offset* seconds."""
+    """The two clocks of a run; the wall clock can be wrong by *offset* seconds."""
 
     def __init__(self, loop: VirtualLoop, *, offset: float = 0.0, boot: float = 0.0) -> None:
         self._loop = loop
@@ -110,7 +110,7 @@ class VirtualClock:
         return EPOCH + self._loop.time() + self.offset
 
     def monotonic(self) -> float:
-        """Seconds since boot; another zero in every run, so that keeping it shows."""
+        """Seconds since boot; the zero differs in every run, so that storing it shows."""
         return self._loop.time() - self._boot
 
 
@@ -139,10 +139,10 @@ class VirtualWindow:
 
 
 class InlineExecutor(Executor):
-    """Does the work at once, in the caller's thread."""
+    """Does work at once in the caller's thread."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Return a future that is done already."""
+        """Return a completed future."""
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
