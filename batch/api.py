@@ -29,7 +29,8 @@ from batch.events import Event, Observer
 from batch.manifest.model import Manifest
 from batch.manifest.reader import load
 from batch.plan import Plan
-from batch.run.execute import execute, first_of
+from batch.run.execute import execute
+from batch.run.feeder import first_of
 from batch.run.planner import open_planned_run, plan_only
 from batch.run.stop import Stop, StopReason
 from batch.run.summary import Summary

@@ -75,8 +75,8 @@ def _check_history(database: Database | None, layout: Layout) -> None:
     if (database is None or database.is_new) and results.exists() and results.stat().st_size:
         raise StateError(
             f"{results} holds rows of earlier runs, but their state in {layout.state} is gone or"
-            " empty; nothing was sent. Restore the state from a backup; or, to start from nothing and pay for"
-            " everything again, move results.jsonl away"
+            " empty; nothing was sent. Restore the state from a backup; or, to start from nothing and"
+            " pay for everything again, move results.jsonl away"
         )
 
 

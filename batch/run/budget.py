@@ -1,4 +1,4 @@
-"""The budget of a run: estimates are set aside before anything is sent, and given back if nothing was made."""
+"""The budget of a run: estimates are set aside before a request, and given back if it made nothing."""
 
 from __future__ import annotations
 

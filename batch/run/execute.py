@@ -12,14 +12,12 @@ from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
 from batch.run.counts import Counts
-from batch.run.feeder import Feeder, first_of
+from batch.run.feeder import Feeder
 from batch.run.planner import PlannedRun
 from batch.run.signals import on_stop
 from batch.run.stop import EXIT_CODES, Stop, StopReason
 from batch.run.summary import Summary
 from batch.run.wiring import open_run
-
-__all__ = ["execute", "first_of"]
 
 
 async def execute(
@@ -75,10 +73,8 @@ async def execute(
 
 
 def _started(planned: PlannedRun) -> events.RunStarted:
-    plan = planned.plan
-    counts = {action.value: count for action, count in plan.counts.items()}
     folder = str(planned.settings.output_dir)
-    return events.RunStarted(planned.run_id, folder, counts, plan.cost_usd)
+    return events.RunStarted(planned.run_id, folder, planned.counts, planned.plan.cost_usd)
 
 
 def _stop_on_signals(stop: Stop, insisted: list[signal.Signals]) -> AbstractContextManager[None]:

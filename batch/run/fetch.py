@@ -124,7 +124,9 @@ class Fetcher:
                 raise FetchFailedError(failure, attempt)
             self._context.notify(events.DownloadBroke(attempt.job_id, failure))
             if tries == TRIES // 2:
-                link = None  # another host may serve it; and without a network not even that is answered
+                link = (
+                    None  # another host may serve it; without a network, not even this is answered
+                )
             wait_s = self._backoff(tries)
             await self._wait(wait_s if link else max(wait_s, self._context.limits.poll_interval_s))
         raise FetchFailedError(failure, attempt)

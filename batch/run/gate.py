@@ -110,10 +110,9 @@ class Ticket:
     async def refused(self, job_id: str, answer: Throttled | Saturated | Unsent) -> None:
         """Wait until a request that surely created nothing may be worth another try."""
         gate, context = self._gate, self._gate.context
-        longest_s = context.limits.task_timeout_s
         asked_s = None if isinstance(answer, Unsent) else answer.retry_after_s
         if asked_s is not None:  # no pause keeps the run waiting longer than for a task
-            asked_s = min(asked_s, longest_s)
+            asked_s = min(asked_s, context.limits.task_timeout_s)
         wait_s = delay(
             gate.refusals + 1,
             asked_s,

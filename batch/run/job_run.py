@@ -77,7 +77,8 @@ class JobRun:
         self.parked: Attempt | None = None
         self._run = run
         self._order = order
-        self._tickets = {} if ticket is None else {"": ticket}  # by external id; "": of the next
+        self._ticket = ticket  # of the first new attempt
+        self._held: dict[str, Ticket] = {}  # of the open attempts, by external id
         self._tasks = decision.paid
         self._failures = decision.failed_paid
 
@@ -91,8 +92,9 @@ class JobRun:
             if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
                 await self._make(decision.job)
         finally:
-            for ticket in self._tickets.values():  # a bug of ours left them
-                ticket.leave()
+            for ticket in (self._ticket, *self._held.values()):
+                if ticket is not None:  # its attempt never got to the provider
+                    ticket.leave()
 
     async def look_again(self) -> None:
         """Go on with a parked attempt, now that look-up has proved itself, or conclude it."""
@@ -116,7 +118,7 @@ class JobRun:
         for external_task_id in (*self.decision.former, *own):
             attempt = await self._run.state.attempt(external_task_id)
             if attempt.phase.holds_slot:
-                self._tickets[external_task_id] = self._run.gate.occupy(self._order)
+                self._held[external_task_id] = self._run.gate.occupy(self._order)
 
     # -- the job's own video
 
@@ -158,7 +160,7 @@ class JobRun:
         decision = self.decision
         if decision.attempt is not None:
             return await self._run.state.attempt(decision.attempt)
-        is_reserved = "" in self._tickets
+        is_reserved = self._ticket is not None
         if not is_reserved and not self._run.budget.reserve(decision.cost_usd):
             return None
         return self._new_attempt(job, decision.number, decision.cost_usd)
@@ -229,7 +231,10 @@ class JobRun:
             await run.state.commit(Put(attempt))
         if not attempt.phase.holds_slot:
             return attempt, None
-        ticket = self._tickets.pop("" if is_new else attempt.external_task_id, None)
+        if is_new:
+            ticket, self._ticket = self._ticket, None
+        else:
+            ticket = self._held.pop(attempt.external_task_id, None)
         if ticket is None:
             ticket = await run.gate.enter(self._order)
         try:

@@ -132,8 +132,8 @@ class LookUp:
 
         Returns:
             The attempt *Open* (found, committed), *Intended* (absent: the same request may go out
-            again; not committed; without a doubt if the address is wrong), *Unconfirmed* (it cannot be known; not committed), or *Lost* as
-            before when the run is being left.
+            again; not committed; without a doubt if the address is wrong), *Unconfirmed* (it cannot
+            be known; not committed), or *Lost* as before when the run is being left.
         """
         limits, clock = self._context.limits, self._context.clock
         settle_s = max(limits.settle_time_s, at_least_s)
@@ -172,7 +172,8 @@ class LookUp:
             answer = await self._get(named)
             if isinstance(answer, Found):
                 says = answer.task.external_task_id
-                if (says is not None or names_us) and await self._is_of(answer.task, attempt):
+                is_named = says == attempt.external_task_id or (says is None and names_us)
+                if is_named and await self._is_free(answer.task, attempt):
                     return answer
                 if hint.task_id == named:
                     hint.task_id = None  # another attempt's; one that is not found yet is kept
@@ -251,29 +252,27 @@ class LookUp:
 
         A relay that ignores what it was asked and answers with any task must not be believed: the
         task names our external id, or none. Only the answer to the POST itself (*is_answer*) may
-        name one that the relay made, as long as it is no other attempt's. Nor may two attempts take one task in the moment before the first of them is on disk: a caller
-        that has claimed commits next, and then calls `unclaim`.
+        name one that the relay made, as long as it is no other attempt's. Nor may two attempts take
+        one task in the moment before the first of them is on disk: a caller that has claimed commits
+        next, and then calls `unclaim`.
         """
         is_other = task.external_task_id not in {None, attempt.external_task_id}
         if is_other and (not is_answer or attempt.is_anothers(task.external_task_id)):
             return False
         holder = self._claimed.setdefault(task.task_id, attempt.external_task_id)
-        if holder != attempt.external_task_id:
-            return False
-        if await self._state.owner_of(task.task_id) in {None, attempt.external_task_id}:
+        if await self._is_free(task, attempt):
             return True
-        self.unclaim(task)
+        if holder == attempt.external_task_id:
+            self.unclaim(task)
         return False
 
     def unclaim(self, task: Task) -> None:
         """From now on the state says whose the task is."""
         self._claimed.pop(task.task_id, None)
 
-    async def _is_of(self, task: Task, attempt: Attempt) -> bool:
-        if task.external_task_id not in {None, attempt.external_task_id}:
-            return False
-        owner = self._claimed.get(task.task_id)
-        if owner not in {None, attempt.external_task_id}:
+    async def _is_free(self, task: Task, attempt: Attempt) -> bool:
+        """Return whether no other attempt has claimed or recorded a task."""
+        if self._claimed.get(task.task_id) not in {None, attempt.external_task_id}:
             return False
         return await self._state.owner_of(task.task_id) in {None, attempt.external_task_id}
 

@@ -36,6 +36,11 @@ class PlannedRun:
     plan: Plan
     started_at: float
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many jobs the plan has of each action, by its name."""
+        return {action.value: count for action, count in self.plan.counts.items()}
+
     def summary(self, exit_code: ExitCode, **found: Any) -> Summary:
         """Return the summary of this run; *found* is what it came to."""
         return Summary(
@@ -43,7 +48,7 @@ class PlannedRun:
             name=self.manifest.name,
             output_dir=str(self.settings.output_dir),
             exit_code=exit_code,
-            planned={action.value: count for action, count in self.plan.counts.items()},
+            planned=self.counts,
             resting=tuple((item.job_id, item.reason) for item in self.plan.resting),
             **found,
         )
@@ -53,7 +58,10 @@ class PlannedRun:
         self.folder.database.write([BeginRun(self.run_id, self.started_at)])
 
     def end(self, exit_code: ExitCode, clock: Clock) -> None:
-        """Record how the run ended; from then on the size of results.jsonl tells whether it is whole."""
+        """Record how the run ended.
+
+        From then on the size of results.jsonl shows whether it is whole.
+        """
         self.folder.results.flush()
         self.folder.database.write([EndRun(self.run_id, clock.now(), int(exit_code))])
 

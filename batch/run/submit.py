@@ -103,15 +103,15 @@ class Submitter:
                         return None
                 case Throttled() | Saturated() | Unsent():
                     attempt = await self._take_back(attempt)
-            if clock.monotonic() >= give_up_at or self._is_dead(answer):
+            if clock.monotonic() >= give_up_at or self._stop_if_dead(answer):
                 return await self._give_up(attempt, answer.failure)
             if isinstance(answer, Throttled | Saturated | Unsent):
                 await ticket.refused(attempt.job_id, answer)
 
-    def _is_dead(self, answer: SubmitAnswer | Unsent | Stale) -> bool:
+    def _stop_if_dead(self, answer: SubmitAnswer | Unsent | Stale) -> bool:
         """Stop the run when the provider has not been reached for as long as a task may take.
 
-        Each job would wait as long again, and the run as often as there are rounds of slots.
+        Otherwise every job would wait as long again. Returns whether it has stopped the run.
         """
         now, patience_s = self._context.clock.monotonic(), self._context.limits.task_timeout_s
         if not isinstance(answer, Unsent):
