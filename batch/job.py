@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-FINGERPRINT_VERSION = "v1"
+# What the provider does where these are absent (CometAPI's page of text2video, Kling's reference).
+# They belong to version 1 of the manifest and never change in it. What else has a default is always
+# sent, except the mode of a model that has none.
+MODE_IF_ABSENT = "std"
+OPTIONAL_DEFAULTS: dict[str, Any] = {"sound": "off", "cfg_scale": 0.5}
+VARIANTS_TRIED = 10_000  # of a fingerprint of version 1
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -47,13 +53,45 @@ def canonical_request(body: dict[str, Any]) -> str:
 
 
 def fingerprint(request: str, variant: int | None) -> str:
-    """Hash what would be sent, and which variant it is.
+    """Hash what would be sent, and which variant it is (version 2).
 
-    The version in front lets a later release recognise (and recompute, from the request that the
-    state keeps) what an earlier one has hashed, so that an upgrade never buys a library again.
+    An option at its documented default hashes like an absent one, and the first variant like the
+    only one: a default that is spelled out, or `count: 1`, changes no video.
     """
-    digest = hashlib.sha256(f"{variant or ''}\n{request}".encode()).hexdigest()[:32]
-    return f"{FINGERPRINT_VERSION}:{digest}"
+    number = variant if variant is not None and variant > 1 else ""
+    return f"v2:{_digest(_without_defaults(request), number)}"
+
+
+def upgraded_fingerprint(old: str, request: str) -> str:
+    """Return version 2 of a fingerprint; *request* is what it was made of.
+
+    Version 1 hashed the request as it was spelled, and the variant, which no state holds: the hash
+    itself tells which one it was. Every later release must recognise it, or an upgrade would buy a
+    library again.
+    """
+    if old.startswith("v1:"):
+        for variant in (None, *range(1, VARIANTS_TRIED + 1)):
+            if old == f"v1:{_digest(request, variant or '')}":
+                return fingerprint(request, variant)
+    return old
+
+
+def _without_defaults(request: str) -> str:
+    """Return the one spelling of a canonical request: options at their defaults are left out."""
+    is_plain = '"mode":' in request and not any(
+        f'"{name}":' in request for name in OPTIONAL_DEFAULTS
+    )
+    if is_plain:  # nearly always: not parsed
+        return request
+    body: dict[str, Any] = {"mode": MODE_IF_ABSENT, **json.loads(request)}
+    for name, default in OPTIONAL_DEFAULTS.items():
+        if name in body and body[name] == default:
+            del body[name]
+    return canonical_request(body)
+
+
+def _digest(request: str, variant: int | str) -> str:
+    return hashlib.sha256(f"{variant}\n{request}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +124,12 @@ class Job:
 def video_path(job_id: str) -> str:
     """Return where the video of a job belongs, relative to the output folder."""
     return f"videos/{job_id}.mp4"
+
+
+def folded(job_id: str) -> str:
+    """Return the form shared by ids that are one file on some file system, and one name to people."""
+    form = unicodedata.normalize("NFC", unicodedata.normalize("NFC", job_id).casefold())
+    return job_id if form == job_id else form
 
 
 @dataclass(frozen=True, slots=True)

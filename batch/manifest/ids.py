@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
+from batch.job import folded
 from batch.manifest.findings import Findings, shown
 from batch.manifest.nodes import Place
 
@@ -48,12 +48,6 @@ def id_fault(id_: str) -> str | None:
     return next(filter(None, map(component_fault, id_.split("/"))), None)
 
 
-def _folded(id_: str) -> str:
-    """Return the form shared by ids that are one file on some file system."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", id_).casefold())
-    return id_ if folded == id_ else folded
-
-
 class JobIds:
     """The ids so far, to find those that would share a file."""
 
@@ -71,7 +65,7 @@ class JobIds:
                 advice = "an id names the file videos/<id>.mp4"
                 self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
-            key = _folded(id_)
+            key = folded(id_)
             if ".mp4/" in key:
                 self._nested.append(key)
         first, at = self._seen.setdefault(key, (id_, place))

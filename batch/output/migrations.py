@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from batch.errors import StateError
+from batch.job import upgraded_fingerprint
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -65,6 +66,25 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE state NOT IN ('Landed', 'Failed');
     CREATE INDEX attempts_of_file ON attempts (file) WHERE file IS NOT NULL;
     """,
+    # Fingerprints of version 2. Where two unfinished attempts of a job are one request by now, the
+    # second keeps its old one: it is collected as a former version.
+    # Runs are ordered by when they were recorded: a clock may jump.
+    # A job is in the latest forced round until it has a video of an attempt after `after_number`.
+    """
+    UPDATE OR IGNORE attempts SET fingerprint = upgraded_fingerprint(fingerprint, request);
+    ALTER TABLE runs RENAME TO runs_by_id;
+    CREATE TABLE runs (
+        seq INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, started_at REAL NOT NULL,
+        finished_at REAL, exit_code INTEGER, summary TEXT
+    );
+    INSERT INTO runs (run_id, started_at, finished_at, exit_code)
+        SELECT run_id, started_at, finished_at, exit_code FROM runs_by_id
+        ORDER BY started_at, run_id;
+    DROP TABLE runs_by_id;
+    CREATE TABLE forced (
+        job_id TEXT PRIMARY KEY, began_at REAL NOT NULL, after_number INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 
@@ -85,6 +105,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring a database up to date, one version after the other."""
+    connection.create_function("upgraded_fingerprint", 2, upgraded_fingerprint, deterministic=True)
     for number in range(check_version(connection, path), len(MIGRATIONS)):
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\nCOMMIT;"

@@ -16,7 +16,7 @@ from typing import Self
 from batch.attempt import Account, Attempt, Phase
 from batch.errors import StateError
 from batch.output.codec import COLUMNS, PUT, from_record, to_record
-from batch.output.migrations import check_version, migrate
+from batch.output.migrations import MIGRATIONS, check_version, migrate
 from batch.output.sqlite_errors import map_errors
 from batch.output.state import (
     AddRow,
@@ -24,6 +24,7 @@ from batch.output.state import (
     Change,
     EndRun,
     Fact,
+    Force,
     GenerationTime,
     Proof,
     Put,
@@ -101,9 +102,8 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-        if version == 0:  # the run that was creating it died before its first table
-            connection.close()
-            return cls(_empty(), path)
+            if version < len(MIGRATIONS):
+                connection = _migrated_copy(connection, path)
         return cls(connection, path)
 
     def close(self) -> None:
@@ -211,9 +211,14 @@ class Database:
         with map_errors(self.path):
             row = self._db.execute(
                 "SELECT run_id, started_at, finished_at, exit_code FROM runs"
-                " ORDER BY started_at DESC LIMIT 1"
+                " ORDER BY seq DESC LIMIT 1"
             ).fetchone()
         return None if row is None else (row[0], row[1], row[2], row[3])
+
+    def forced(self) -> dict[str, int]:
+        """Return the jobs of the rounds of `--force`, with their last attempt's number before it."""
+        with map_errors(self.path):
+            return dict(self._db.execute("SELECT job_id, after_number FROM forced"))
 
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
@@ -273,11 +278,11 @@ class Database:
                     "INSERT INTO generation_times (kind, seconds) VALUES (?, ?)", (kind, seconds)
                 )
             case BeginRun(run_id, at):
-                execute("INSERT INTO runs VALUES (?, ?, NULL, NULL)", (run_id, at))
-            case EndRun(run_id, at, exit_code):
+                execute("INSERT INTO runs (run_id, started_at) VALUES (?, ?)", (run_id, at))
+            case EndRun(run_id, at, exit_code, summary):
                 execute(
-                    "UPDATE runs SET finished_at = ?, exit_code = ? WHERE run_id = ?",
-                    (at, exit_code, run_id),
+                    "UPDATE runs SET finished_at = ?, exit_code = ?, summary = ? WHERE run_id = ?",
+                    (at, exit_code, summary, run_id),
                 )
                 execute(
                     "DELETE FROM generation_times WHERE seq IN (SELECT seq FROM (SELECT seq,"
@@ -285,6 +290,9 @@ class Database:
                     " FROM generation_times) WHERE age > ?)",
                     (GENERATION_TIMES_KEPT,),
                 )
+            case Force(job_id, began_at, after_number):
+                mark = (job_id, began_at, after_number)
+                execute("INSERT OR REPLACE INTO forced VALUES (?, ?, ?)", mark)
             case Fact(name, value):
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
@@ -298,7 +306,15 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _empty() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection, Path(":memory:"))
-    return connection
+def _migrated_copy(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Return an older release's database brought up to date in memory; the file stays as it is."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        connection.backup(copy)
+        migrate(copy, path)
+    except BaseException:
+        copy.close()
+        raise
+    finally:
+        connection.close()
+    return copy

@@ -59,11 +59,21 @@ class BeginRun:
 
 @dataclass(frozen=True, slots=True)
 class EndRun:
-    """A run ended with this exit code."""
+    """A run ended with this exit code; *summary* is what it came to, as JSON."""
 
     run_id: str
     at: float
     exit_code: int
+    summary: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Force:
+    """A job belongs to a round of `--force` until an attempt after *after_number* has a video."""
+
+    job_id: str
+    began_at: float
+    after_number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Fact:
     value: str
 
 
-Change = Put | Withdraw | AddRow | Proof | GenerationTime | BeginRun | EndRun | Fact
+Change = Put | Withdraw | AddRow | Proof | GenerationTime | BeginRun | EndRun | Force | Fact
 
 
 class State(Protocol):

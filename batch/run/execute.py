@@ -62,14 +62,15 @@ async def execute(
         if not insisted:
             raise
         exit_code = ExitCode.TERMINATED if insisted[0] is signal.SIGTERM else ExitCode.INTERRUPTED
-    planned.end(exit_code, clock)
-    return planned.summary(
+    summary = planned.summary(
         exit_code,
         **counts.found(),
         cost_usd=round(cost_usd, 4),
         seconds=round(clock.monotonic() - begun, 3),
         stopped=stop.sentence or None,
     )
+    planned.end(summary, clock)
+    return summary
 
 
 def _started(planned: PlannedRun) -> events.RunStarted:

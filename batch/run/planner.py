@@ -5,6 +5,7 @@ Light on purpose: a night on which nothing is to be done needs no more than this
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +19,15 @@ from batch.errors import ExitCode
 from batch.job import Job
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
-from batch.output.state import BeginRun, EndRun
+from batch.output.sqlite import Database
+from batch.output.state import BeginRun, Change, EndRun, Fact, Force
 from batch.plan import Known, Plan, make_plan
 from batch.prices import estimate
+from batch.run.moves import carry_out
 from batch.run.summary import Summary
 from batch.settings import Settings
+
+LISTED = "listed"  # the fact that holds the manifest's jobs: [[id, [tag, …]], …] in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +59,58 @@ class PlannedRun:
         )
 
     def begin(self) -> None:
-        """Record that the run has begun."""
-        self.folder.database.write([BeginRun(self.run_id, self.started_at)])
+        """Record that the run has begun, and do what needs no provider: move jobs, begin a round."""
+        begun: list[Change] = [BeginRun(self.run_id, self.started_at)]
+        if self.plan.round is not None and self.plan.round.is_new:
+            begun += [
+                Force(job_id, self.started_at, number)
+                for job_id, number in self.plan.round.jobs.items()
+            ]
+        self.folder.database.write(begun)
+        self._carry_out_moves()
 
-    def end(self, exit_code: ExitCode, clock: Clock) -> None:
-        """Record how the run ended.
+    def end(self, summary: Summary, clock: Clock) -> None:
+        """Record how the run ended, what it came to, and the manifest's jobs in their order.
 
         From then on the size of results.jsonl shows whether it is whole.
         """
         self.folder.results.flush()
-        self.folder.database.write([EndRun(self.run_id, clock.now(), int(exit_code))])
+        listed = json.dumps([[job.id, job.tags] for job in self.manifest.jobs], ensure_ascii=False)
+        ended = EndRun(self.run_id, clock.now(), int(summary.exit_code), self._record(summary))
+        self.folder.database.write([ended, Fact(LISTED, listed)])
 
     def end_quietly(self, clock: Clock) -> Summary:
-        """Record a run in which nothing is to be done."""
+        """Record a run in which nothing is to be paid for or fetched."""
+        self._carry_out_moves()
         exit_code = ExitCode.JOBS_FAILED if self.plan.resting else ExitCode.OK
-        ended = EndRun(self.run_id, clock.now(), int(exit_code))
+        summary = self.summary(exit_code)
+        ended = EndRun(self.run_id, clock.now(), int(exit_code), self._record(summary))
         self.folder.database.write([BeginRun(self.run_id, self.started_at), ended])
-        return self.summary(exit_code)
+        return summary
+
+    def _carry_out_moves(self) -> None:
+        carry_out(self.folder, self.plan.moves, run_id=self.run_id, now=self.started_at)
+
+    def _record(self, summary: Summary) -> str:
+        """Return what later commands want to know of this run, as JSON."""
+        limits = self.settings.limits
+        return json.dumps(
+            {
+                "planned": summary.planned,
+                "planned_cost_usd": round(self.plan.cost_usd, 4),
+                "outcomes": summary.outcomes,
+                "tasks_created": summary.tasks_created,
+                "cost_usd": summary.cost_usd,
+                "left": summary.left,
+                "stopped": summary.stopped,
+                "limits": {
+                    "budget_usd": limits.budget_usd,
+                    "max_in_flight": limits.max_in_flight,
+                    "submit_rate": [limits.submit_rate.count, limits.submit_rate.period_s],
+                },
+            },
+            ensure_ascii=False,
+        )
 
 
 @contextmanager
@@ -84,7 +124,7 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
     """
     with open_folder(settings.output_dir, sandbox=settings.sandbox) as folder:
         run_id, started_at = _new_run_id(clock), clock.now()
-        plan = _plan(manifest, settings, folder.database.known())
+        plan = _plan(manifest, settings, folder.database)
         yield PlannedRun(manifest, settings, run_id, folder, plan, started_at)
 
 
@@ -96,7 +136,7 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
         UsageError: as for `open_planned_run`.
     """
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
-        return _plan(manifest, settings, {} if database is None else database.known())
+        return _plan(manifest, settings, database)
 
 
 def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
@@ -109,13 +149,15 @@ def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
     return price
 
 
-def _plan(manifest: Manifest, settings: Settings, known: dict[str, list[Known]]) -> Plan:
+def _plan(manifest: Manifest, settings: Settings, database: Database | None) -> Plan:
+    known = {} if database is None else database.known()
     return make_plan(
         manifest.jobs,
         known,
         policy=settings.policy,
         is_present=_presence(settings, known),
         price=price_of(manifest),
+        forced={} if database is None else database.forced(),
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,8 @@ def test_a_run_cut_at_any_step_pays_once(
     """Where look-up is proved the video is paid once, else at most once."""
 
     async def story(stages: Stages, step: int) -> tuple[bool, int]:
-        other = landed("8", "videos/b.mp4", 1)
-        await stages.state.commit(Put(attempt(other, name="kb-other", job_id="b")))
+        other = attempt(landed("8", "videos/b.mp4", 1), name="kb-other", job_id="b")
+        await stages.state.commit(Put(replace(other, fingerprint="v2:another")))
         provider = Provider(answer)
         return await two_runs(stages, provider, step), len(provider.created)
 

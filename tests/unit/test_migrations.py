@@ -88,7 +88,7 @@ def test_older_database_keeps_every_attempt(path: Path, version: int) -> None:
         assert database.fact("origin") == "sandbox"
 
 
-@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+@pytest.mark.parametrize("version", [1, 2])
 def test_task_recorded_twice_stays_with_first(path: Path, version: int) -> None:
     """The second attempt keeps it in its detail, and is committed as before."""
     older(path, version, [TWICE, *RECORDS])
