@@ -74,6 +74,15 @@ def make_row(
     return row
 
 
+def has_outcome(attempt: Attempt) -> bool:
+    """Return whether an attempt has reached an outcome, or this run's end of waiting for one."""
+    match attempt.state:
+        case Landed() | TimedOut() | Unconfirmed() | Failed() | Generated(trouble=Failure()):
+            return True
+        case _:
+            return False
+
+
 def outcome_of(attempt: Attempt) -> Outcome:
     """Return the outcome of an attempt.
 

@@ -89,7 +89,8 @@ class JobRun:
             await self._take_slots()
             for former in decision.former:
                 await self._collect(await self._run.state.attempt(former))
-            if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
+            is_done = decision.action is Action.MOVED and decision.attempt is None
+            if decision.job is not None and decision.action not in NOTHING_TO_MAKE and not is_done:
                 await self._make(decision.job)
         finally:
             for ticket in (self._ticket, *self._held.values()):

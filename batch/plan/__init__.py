@@ -1,0 +1,41 @@
+"""What to do with each job, and why: a pure function of the manifest and what is known.
+
+`kling-batch plan` prints it, `kling-batch run` does it.
+
+    for every job:  is its request known?  →  under this id, or moved from another   (moves)
+                    what became of it?     →  do nothing, go on, or pay              (judge)
+                    --force?               →  only what its round has left           (rounds)
+"""
+
+from __future__ import annotations
+
+from batch.plan.decision import (
+    COSTING,
+    PAYING,
+    Action,
+    Decision,
+    Known,
+    Move,
+    Plan,
+    Policy,
+    Round,
+)
+from batch.plan.judge import HEALS_BY_ITSELF, passes
+from batch.plan.make import make_plan
+from batch.plan.select import is_selected
+
+__all__ = [
+    "COSTING",
+    "HEALS_BY_ITSELF",
+    "PAYING",
+    "Action",
+    "Decision",
+    "Known",
+    "Move",
+    "Plan",
+    "Policy",
+    "Round",
+    "is_selected",
+    "make_plan",
+    "passes",
+]

@@ -1,0 +1,142 @@
+"""What a plan is made of: what is known of each attempt, what a person asked for, and the decisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from batch.attempt import Phase
+from batch.job import Job
+
+
+class Action(StrEnum):
+    """What a run does with a job."""
+
+    NEW = "new"  # never submitted: pay
+    CHANGED = "changed"  # submitted with other options before: pay
+    RETRY = "retry"  # failed, and a new attempt may heal it: pay
+    MOVED = "moved"  # its request is known under another id: taken over, free
+    FORCED = "forced"  # up to date, regenerated on request: pay
+    RESUME = "resume"  # a task is (or may be) there: ask for it
+    RESUBMIT = "resubmit"  # unconfirmed, and sent again on request: may pay again
+    FETCH = "fetch"  # the video is made and paid for, the file is not here
+    UNCHANGED = "unchanged"  # nothing to do
+    RESTING = "resting"  # failed, and only the person can heal it
+    ORPHANED = "orphaned"  # known here, no longer in the manifest
+
+
+PAYING = frozenset({Action.NEW, Action.CHANGED, Action.RETRY, Action.FORCED})
+COSTING = PAYING | {Action.RESUBMIT}
+
+
+class Known(NamedTuple):
+    """What a plan needs to know of an attempt; a hundred thousand of them fit into memory."""
+
+    external_task_id: str
+    job_id: str
+    number: int
+    fingerprint: str
+    phase: Phase
+    task_id: str | None
+    failure_kind: str | None
+    file: str | None
+    bytes: int | None
+    cost_usd: float | None
+    landed_at: float | None
+    failure_message: str | None = None
+    is_unexplained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Attempts that get a new owner, since their request stands under another id by now.
+
+    *fingerprint* is the job's. *attempts* are as they will be: with their new owner and numbers, but
+    with the files that they have now. *has_room*: no other video that is known stands where the moved
+    one belongs.
+    """
+
+    old_id: str
+    new_id: str
+    fingerprint: str
+    attempts: tuple[Known, ...]
+    has_room: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with one job.
+
+    *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
+    *former* are attempts for earlier versions of the job whose tasks are still to be collected.
+    *paid* counts the tasks already made for this fingerprint, *failed_paid* those of them that
+    failed since the last success; *cost_usd* is the estimate for what is to be paid now. *moved_from*
+    is the id under which its attempts stand until the run begins.
+    """
+
+    action: Action
+    job_id: str
+    reason: str
+    job: Job | None = None
+    attempt: str | None = None
+    former: tuple[str, ...] = ()
+    number: int = 1
+    paid: int = 0
+    failed_paid: int = 0
+    cost_usd: float | None = None
+    price_known: bool = True
+    moved_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the person asked for on the command line."""
+
+    force: bool = False
+    no_move: bool = False
+    retry_failed: bool = False
+    resubmit_unconfirmed: bool = False
+    max_attempts: int = 3
+    select: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round of `--force`: it regenerates each of its jobs once, in as many runs as that takes.
+
+    *jobs* maps each job of it to the number of its last attempt when it began; the job is done when
+    it has the video of a later one.
+    """
+
+    jobs: dict[str, int] = field(default_factory=dict)
+    is_new: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """The decisions that need something done, in the manifest's order, and counts of all.
+
+    *round* is what `--force` begins or goes on with; *unfinished* counts the jobs of a round that a
+    run without `--force` leaves as they are.
+    """
+
+    decisions: list[Decision] = field(default_factory=list)
+    counts: Counter[Action] = field(default_factory=Counter)
+    resting: list[Decision] = field(default_factory=list)
+    orphans: list[Decision] = field(default_factory=list)
+    moved: list[Decision] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+    round: Round | None = None
+    unfinished: int = 0
+
+    @property
+    def cost_usd(self) -> float:
+        """The estimate for everything that is to be paid."""
+        return sum(decision.cost_usd or 0.0 for decision in self.decisions)
+
+    @property
+    def has_unknown_price(self) -> bool:
+        """Whether some price is a guess (the dearest that is known)."""
+        return any(not decision.price_known for decision in self.decisions)

@@ -1,0 +1,158 @@
+"""What to do with one job, by what is known of its attempts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from batch.attempt import Phase
+from batch.job import Failure, FailureKind, Job, video_path
+from batch.plan.decision import Action, Decision, Known, Move, Policy
+
+# Kinds that a new attempt can heal although nothing was changed.
+HEALS_BY_ITSELF = frozenset(
+    {
+        FailureKind.GENERATION,
+        FailureKind.PROVIDER,
+        FailureKind.NETWORK,
+        FailureKind.RATE_LIMITED,
+        FailureKind.TIMEOUT,
+    }
+)
+
+
+FREE_ACTIONS = frozenset({Action.UNCHANGED, Action.FETCH, Action.RESUME})  # nothing is paid
+
+
+def passes(failure: Failure) -> bool:
+    """Return whether a failure is known to pass, so that a new attempt at once may heal it."""
+    return failure.kind in HEALS_BY_ITSELF and not failure.is_unexplained
+
+
+def decide(
+    job: Job,
+    attempts: Sequence[Known],
+    policy: Policy,
+    is_present: Callable[[str, int], bool],
+    *,
+    force: bool = False,
+    move: Move | None = None,
+) -> Decision:
+    """Return what to do with one job.
+
+    Args:
+        job: what the manifest asks for.
+        attempts: all of them that are or become its own, in the order of their numbers.
+        policy: what the person asked for.
+        is_present: tells whether a file (relative to the output folder) is there in that size.
+        force: whether a round of `--force` is to regenerate it.
+        move: the one by which it gets attempts of another id.
+    """
+    same = [attempt for attempt in attempts if attempt.fingerprint == job.fingerprint]
+    latest = same[-1] if same else None
+    former = tuple(
+        attempt.external_task_id
+        for attempt in attempts
+        if attempt is not latest and not attempt.phase.is_finished
+    )
+    action, reason, goes_on = _judge(job, same, policy, is_present, force=force, move=move)
+    if action is Action.NEW and attempts:
+        action, reason = Action.CHANGED, "the prompt or an option changed"
+    if move is not None:
+        what = f"was {move.old_id!r}"
+        if action in FREE_ACTIONS:
+            action, what = Action.MOVED, f"{what}, same request; nothing is paid"
+        reason = f"{what}; {reason}"
+    return Decision(
+        action=action,
+        job_id=job.id,
+        reason=reason,
+        job=job,
+        attempt=latest.external_task_id if latest is not None and goes_on else None,
+        former=former,
+        number=attempts[-1].number + 1 if attempts else 1,
+        paid=sum(attempt.task_id is not None for attempt in same),
+        failed_paid=_failed_paid(same),
+        moved_from=None if move is None else move.old_id,
+    )
+
+
+def orphan(job_id: str, attempts: Sequence[Known]) -> Decision:
+    """Return the decision about an id that is no longer listed."""
+    open_ids = tuple(a.external_task_id for a in attempts if not a.phase.is_finished)
+    reason = "no longer in the manifest"
+    if open_ids:
+        reason += "; a task that may be paid for is still to be collected"
+    return Decision(Action.ORPHANED, job_id, reason, former=open_ids)
+
+
+def _judge(
+    job: Job,
+    same: Sequence[Known],
+    policy: Policy,
+    is_present: Callable[[str, int], bool],
+    *,
+    force: bool,
+    move: Move | None,
+) -> tuple[Action, str, bool]:
+    """Return action, reason, and whether the latest attempt goes on."""
+    if not same:
+        return Action.NEW, "not made yet", False
+    latest = same[-1]
+    match latest.phase:
+        case Phase.LANDED:
+            if force:
+                return Action.FORCED, "up to date, regenerated on request", False
+            file = latest.file or ""
+            will_be_moved = move is not None and move.has_room and file == video_path(move.old_id)
+            in_place = file == job.video_path or will_be_moved
+            if in_place and is_present(file, latest.bytes or 0):
+                return Action.UNCHANGED, "up to date", False
+            return Action.FETCH, "its file is missing or was changed", True
+        case Phase.GENERATED:
+            return Action.FETCH, "made and paid for, not downloaded yet", True
+        case Phase.OPEN | Phase.TIMED_OUT:
+            return Action.RESUME, "a paid task is open", True
+        case Phase.INTENDED | Phase.LOST:
+            return Action.RESUME, "a submission whose answer is not known", True
+        case Phase.UNCONFIRMED if policy.resubmit_unconfirmed:
+            return Action.RESUBMIT, "unconfirmed: submitted again on request, if not found", True
+        case Phase.UNCONFIRMED:
+            return Action.RESUME, "unconfirmed: it is not known yet whether a task exists", True
+    return _judge_failed(same, _failed_paid(same), policy)
+
+
+def _judge_failed(
+    same: Sequence[Known], failed_paid: int, policy: Policy
+) -> tuple[Action, str, bool]:
+    latest = same[-1]
+    kind = FailureKind(latest.failure_kind or FailureKind.PROVIDER)
+    told = f"{kind}: {latest.failure_message}" if latest.failure_message else f"{kind}"
+    if failed_paid >= policy.max_attempts:
+        reason = f"failed {failed_paid} times, the most that max_attempts allows ({told})"
+        return Action.RESTING, reason, False
+    # One more try in a later run, and then it rests: the words may be moderation in another wording.
+    may_pass = not (latest.is_unexplained and _unexplained(same) > 1)
+    if kind in HEALS_BY_ITSELF and may_pass:
+        return Action.RETRY, f"failed before ({told})", False
+    if policy.retry_failed:
+        return Action.RETRY, f"failed before ({told}), retried on request", False
+    return Action.RESTING, f"failed ({told}); change the job, or use --retry-failed", False
+
+
+def _unexplained(same: Sequence[Known]) -> int:
+    """Count the latest failures in a row whose reasons are in words that are not known."""
+    # An attempt without a task (never reached, throttled for too long) says nothing about the prompt.
+    told = itertools.takewhile(
+        lambda attempt: attempt.is_unexplained or attempt.task_id is None, reversed(same)
+    )
+    return sum(attempt.is_unexplained for attempt in told)
+
+
+def _failed_paid(same: Sequence[Known]) -> int:
+    count = 0
+    for attempt in reversed(same):
+        if attempt.phase is Phase.LANDED:
+            break
+        count += attempt.phase is Phase.FAILED and attempt.task_id is not None
+    return count

@@ -1,0 +1,94 @@
+"""Decide about every job of a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from batch.job import Job
+from batch.plan.decision import COSTING, Action, Decision, Known, Move, Plan, Policy
+from batch.plan.judge import decide, orphan
+from batch.plan.moves import after_moves, find_moves
+from batch.plan.rounds import is_due, round_of
+from batch.plan.select import is_selected
+
+NOBODY: Mapping[str, int] = {}
+
+
+def make_plan(
+    jobs: Sequence[Job],
+    known: Mapping[str, Sequence[Known]],
+    *,
+    policy: Policy,
+    is_present: Callable[[str, int], bool],
+    price: Callable[[Job], tuple[float, bool]],
+    forced: Mapping[str, int] = NOBODY,
+) -> Plan:
+    """Decide about every job.
+
+    Args:
+        jobs: what the manifest asks for.
+        known: attempts by job id, each job's in the order of their numbers.
+        policy: what the person asked for.
+        is_present: tells whether a file (relative to the output folder) is there in that size.
+        price: estimates a job in USD, and tells whether the price is known.
+        forced: the jobs of the rounds of `--force` so far, see `batch.plan.rounds`.
+    """
+    plan = Plan()
+    moves = {} if policy.no_move else {move.new_id: move for move in find_moves(jobs, known)}
+    forced = _moved_marks(forced, moves, known)
+    known = after_moves(known, list(moves.values()))
+    selected = [job for job in jobs if is_selected(job.id, job.tags, policy.select)]
+    if policy.force:
+        plan.round = round_of(selected, forced, known)
+    due = plan.round.jobs if plan.round is not None else NOBODY
+    for job in selected:
+        attempts = known.get(job.id, ())
+        move = moves.get(job.id)
+        decision = decide(job, attempts, policy, is_present, force=job.id in due, move=move)
+        if decision.action in COSTING:
+            cost_usd, price_known = price(job)
+            decision = replace(decision, cost_usd=cost_usd, price_known=price_known)
+        if move is not None:
+            plan.moves.append(move)
+        if not policy.force and job.id in forced:
+            plan.unfinished += is_due(forced[job.id], attempts)
+        _add(plan, decision)
+    listed = {job.id for job in jobs}
+    for job_id, attempts in known.items():
+        if job_id not in listed and is_selected(job_id, (), policy.select):
+            _add(plan, orphan(job_id, attempts))
+    return plan
+
+
+def _moved_marks(
+    forced: Mapping[str, int], moves: Mapping[str, Move], known: Mapping[str, Sequence[Known]]
+) -> Mapping[str, int]:
+    """Return the marks of a round with those of jobs that have another id by now.
+
+    A job with attempts of its own does not take one over: their numbers do not go together.
+    """
+    moved = {
+        move.new_id: forced[move.old_id]
+        for move in moves.values()
+        if move.old_id in forced and move.new_id not in known
+    }
+    return {**forced, **moved} if moved else forced
+
+
+def _add(plan: Plan, decision: Decision) -> None:
+    plan.counts[decision.action] += 1
+    has_work = bool(decision.former)
+    match decision.action:
+        case Action.ORPHANED:
+            plan.orphans.append(decision)
+        case Action.RESTING:
+            plan.resting.append(decision)
+        case Action.UNCHANGED:
+            pass
+        case Action.MOVED if decision.attempt is None:
+            plan.moved.append(decision)
+        case _:
+            has_work = True
+    if has_work:
+        plan.decisions.append(decision)

@@ -1,0 +1,134 @@
+"""Which jobs are known by another id: a video belongs to its request, not to its name.
+
+    a job without attempts for its request          (the others are as they were: no more is asked)
+      ├─ its request stands under an id that does not ask for it (any more)     those attempts move
+      └─ an id that is gone differs from its own only in letter case or Unicode form    all of them
+
+Two candidates or two such jobs are paired one to one, in their order. The job that takes the latest
+request of an id that is gone takes the rest of its history, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+
+from batch.attempt import Phase
+from batch.job import Job, folded, video_path
+from batch.plan.decision import Known, Move
+
+History = Mapping[str, Sequence[Known]]
+
+
+def find_moves(jobs: Sequence[Job], known: History) -> list[Move]:
+    """Return the moves, in the manifest's order."""
+    seekers = [job for job in jobs if not _has(known.get(job.id, ()), job.fingerprint)]
+    if not seekers or not known:
+        return []
+    wanted = {job.id: job.fingerprint for job in jobs}
+    pairs = _by_request(seekers, known, wanted)
+    _by_name(seekers, known, wanted, pairs)
+    taken = {(old_id, job.fingerprint) for job, old_id in pairs.values()}
+    return [_move(job, old_id, known, wanted, taken) for job, old_id in pairs.values()]
+
+
+def after_moves(known: History, moves: Sequence[Move]) -> History:
+    """Return what is known once the moves are done."""
+    if not moves:
+        return known
+    moved = {item.external_task_id for move in moves for item in move.attempts}
+    after: dict[str, list[Known]] = {}
+    for job_id, attempts in known.items():
+        left = [item for item in attempts if item.external_task_id not in moved]
+        if left:
+            after[job_id] = left
+    for move in moves:
+        after.setdefault(move.new_id, []).extend(move.attempts)
+    return after
+
+
+def _has(attempts: Iterable[Known], fingerprint: str) -> bool:
+    return any(item.fingerprint == fingerprint for item in attempts)
+
+
+def _by_request(
+    seekers: Sequence[Job], known: History, wanted: Mapping[str, str]
+) -> dict[str, tuple[Job, str]]:
+    """Pair jobs with the ids under which their requests stand."""
+    sought = {job.fingerprint for job in seekers}
+    holders: dict[str, list[str]] = {}
+    for old_id, attempts in known.items():
+        for fingerprint in dict.fromkeys(item.fingerprint for item in attempts):
+            if fingerprint in sought and wanted.get(old_id) != fingerprint:
+                holders.setdefault(fingerprint, []).append(old_id)
+    pairs: dict[str, tuple[Job, str]] = {}
+    for job in seekers:
+        candidates = holders.get(job.fingerprint)
+        if candidates:
+            name = folded(job.id)
+            best = min(
+                candidates,
+                key=lambda old_id: _rank(old_id, job.fingerprint, name, known, wanted),
+            )
+            candidates.remove(best)
+            pairs[job.id] = job, best
+    return pairs
+
+
+def _rank(
+    old_id: str, fingerprint: str, name: str, known: History, wanted: Mapping[str, str]
+) -> tuple[bool, bool, bool]:
+    """Return how well an id fits a job: the same name, gone from the manifest, a video."""
+    has_video = any(
+        item.fingerprint == fingerprint and item.phase is Phase.LANDED for item in known[old_id]
+    )
+    return folded(old_id) != name, old_id in wanted, not has_video
+
+
+def _by_name(
+    seekers: Sequence[Job],
+    known: History,
+    wanted: Mapping[str, str],
+    pairs: dict[str, tuple[Job, str]],
+) -> None:
+    """Pair the jobs left, and without a history, with ids that people take for the same."""
+    left = [job for job in seekers if job.id not in pairs and job.id not in known]
+    if not left:
+        return
+    taken = {old_id for _, old_id in pairs.values()}
+    gone = {
+        folded(old_id): old_id for old_id in known if old_id not in wanted and old_id not in taken
+    }
+    for job in left:
+        old_id = gone.pop(folded(job.id), None)
+        if old_id is not None:
+            pairs[job.id] = job, old_id
+
+
+def _move(
+    job: Job,
+    old_id: str,
+    known: History,
+    wanted: Mapping[str, str],
+    taken: set[tuple[str, str]],
+) -> Move:
+    theirs, own = known[old_id], known.get(job.id, ())
+    is_whole = old_id not in wanted and not own and theirs[-1].fingerprint == job.fingerprint
+    is_renamed = not _has(theirs, job.fingerprint)
+    moved = [
+        item
+        for item in theirs
+        if item.fingerprint == job.fingerprint
+        or ((is_whole or is_renamed) and (old_id, item.fingerprint) not in taken)
+    ]
+    if own:
+        numbers = count(own[-1].number + 1)
+        moved = [item._replace(number=next(numbers)) for item in moved]
+    place = video_path(job.id)
+    return Move(
+        old_id,
+        job.id,
+        job.fingerprint,
+        tuple(item._replace(job_id=job.id) for item in moved),
+        has_room=not any(item.file == place for item in own),
+    )
