@@ -54,7 +54,9 @@ _BASE_URL = f"Address of the API. Default: {DEFAULT_BASE_URL}."
 _PROXY = "Reach the API through this proxy; env for HTTPS_PROXY, which is not used otherwise."
 _SANDBOX = "Run against an embedded local server: no key, no network, same HTTP."
 _SELECT = "Only these jobs: a glob over ids, or tag:NAME. Repeatable; in the variable, one a line."
-_FORCE = "Regenerate jobs that are already up to date. Costs money."
+_NEW = "Pay for a library that does not exist yet: an output folder without a state."
+_FORCE = "Regenerate jobs that are up to date, each once; cut short, it goes on. Costs money."
+_NO_MOVE = "Pay for jobs that are known under another id instead of taking their videos over."
 _RETRY_FAILED = "Also retry failures that rest: moderation, invalid input. Costs money."
 _RESUBMIT = "Submit unconfirmed jobs again. May pay for them a second time."
 _CALLBACK_URL = "Where the provider reaches this machine, for example https://studio.example/kling."
@@ -74,12 +76,15 @@ class Options(TypedDict, total=False):
     max_in_flight: Annotated[int | None, _limit("max_in_flight", "N")]
     deadline_s: Annotated[float | None, _limit("deadline", "DURATION", " Exit code 3.")]
     budget_usd: Annotated[float | None, _limit("budget", "USD", " Exit code 3.")]
+    max_plan_cost_usd: Annotated[float | None, _limit("max_plan_cost", "USD", " Exit code 3.")]
     select: Annotated[
         list[str] | tuple[str, ...], Option("--select", _SELECT, "PATTERN", str, repeats=True)
     ]
+    new: Annotated[bool, _costly("--new", _NEW)]
     force: Annotated[bool, _costly("--force", _FORCE)]
     retry_failed: Annotated[bool, _costly("--retry-failed", _RETRY_FAILED)]
     resubmit_unconfirmed: Annotated[bool, _costly("--resubmit-unconfirmed", _RESUBMIT)]
+    no_move: Annotated[bool, _costly("--no-move", _NO_MOVE)]
     callback_url: Annotated[str | None, Option("--callback-url", _CALLBACK_URL, "URL", str)]
     callback_listen: Annotated[
         str | None, Option("--callback-listen", _CALLBACK_LISTEN, "HOST:PORT", str)
@@ -111,6 +116,7 @@ class Settings:
     base_url: str
     sandbox: bool
     limits: Limits
+    new: bool = False
     policy: Policy = field(default_factory=Policy)
     callback: Receiver | None = None
     api_key: Secret = field(default_factory=lambda: Secret(""))
@@ -144,8 +150,10 @@ def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) ->
         base_url=check_base_url(base_url),
         sandbox=given.get("sandbox", False),
         limits=limits,
+        new=given.get("new", False),
         policy=Policy(
             force=given.get("force", False),
+            no_move=given.get("no_move", False),
             retry_failed=given.get("retry_failed", False),
             resubmit_unconfirmed=given.get("resubmit_unconfirmed", False),
             max_attempts=limits.max_attempts,

@@ -118,6 +118,7 @@ class Limits:
     settle_time_s: float = 30.0
     deadline_s: float | None = None
     budget_usd: float | None = None
+    max_plan_cost_usd: float | None = None
     max_prompt_chars: int = 500
     max_negative_prompt_chars: int = 200
 
@@ -181,6 +182,9 @@ LIMIT_KEYS: dict[str, LimitKey] = {
     ),
     "deadline": _time("deadline_s", "After this a run submits nothing more."),
     "budget": LimitKey("budget_usd", parse_money, MONEY_SHAPE, "The most USD for one run."),
+    "max_plan_cost": LimitKey(
+        "max_plan_cost_usd", parse_money, MONEY_SHAPE, "A dearer plan submits nothing."
+    ),
     "max_prompt_chars": _count("max_prompt_chars", 100_000, "Longest prompt; newer Kling: 2500."),
     "max_negative_prompt_chars": _count(
         "max_negative_prompt_chars", 100_000, "Longest negative prompt; newer Kling: 2500."

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from batch.attempt import Phase
 from batch.job import Job
+from batch.plan.changes import Changed
 
 
 class Action(StrEnum):
@@ -73,7 +74,8 @@ class Decision:
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
     *paid* counts the tasks already made for this fingerprint, *failed_paid* those of them that
     failed since the last success; *cost_usd* is the estimate for what is to be paid now. *moved_from*
-    is the id under which its attempts stand until the run begins.
+    is the id under which its attempts stand until the run begins; *before* the external id of the
+    attempt that a changed job is compared with.
     """
 
     action: Action
@@ -88,6 +90,7 @@ class Decision:
     cost_usd: float | None = None
     price_known: bool = True
     moved_from: str | None = None
+    before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,8 @@ class Plan:
     """The decisions that need something done, in the manifest's order, and counts of all.
 
     *round* is what `--force` begins or goes on with; *unfinished* counts the jobs of a round that a
-    run without `--force` leaves as they are.
+    run without `--force` leaves as they are. *changed* says what changed, where a person asked to see
+    the plan.
     """
 
     decisions: list[Decision] = field(default_factory=list)
@@ -130,6 +134,7 @@ class Plan:
     moves: list[Move] = field(default_factory=list)
     round: Round | None = None
     unfinished: int = 0
+    changed: dict[str, Changed] = field(default_factory=dict)
 
     @property
     def cost_usd(self) -> float:

@@ -59,10 +59,9 @@ def decide(
     if action is Action.NEW and attempts:
         action, reason = Action.CHANGED, "the prompt or an option changed"
     if move is not None:
-        what = f"was {move.old_id!r}"
         if action in FREE_ACTIONS:
-            action, what = Action.MOVED, f"{what}, same request; nothing is paid"
-        reason = f"{what}; {reason}"
+            action, reason = Action.MOVED, f"same request; {reason}, nothing is paid"
+        reason = f"was {move.old_id!r}, {reason}"
     return Decision(
         action=action,
         job_id=job.id,
@@ -74,7 +73,14 @@ def decide(
         paid=sum(attempt.task_id is not None for attempt in same),
         failed_paid=_failed_paid(same),
         moved_from=None if move is None else move.old_id,
+        before=_before(job, attempts) if action is Action.CHANGED else None,
     )
+
+
+def _before(job: Job, attempts: Sequence[Known]) -> str:
+    """Return the attempt whose video stands in the library; the latest one if there is none."""
+    standing = [item for item in attempts if item.file == job.video_path]
+    return (standing or attempts)[-1].external_task_id
 
 
 def orphan(job_id: str, attempts: Sequence[Known]) -> Decision:
@@ -86,7 +92,7 @@ def orphan(job_id: str, attempts: Sequence[Known]) -> Decision:
     return Decision(Action.ORPHANED, job_id, reason, former=open_ids)
 
 
-def _judge(
+def _judge(  # noqa: C901 - one row for each phase
     job: Job,
     same: Sequence[Known],
     policy: Policy,
@@ -104,10 +110,12 @@ def _judge(
             if force:
                 return Action.FORCED, "up to date, regenerated on request", False
             file = latest.file or ""
-            will_be_moved = move is not None and move.has_room and file == video_path(move.old_id)
-            in_place = file == job.video_path or will_be_moved
-            if in_place and is_present(file, latest.bytes or 0):
-                return Action.UNCHANGED, "up to date", False
+            is_taken_over = move is not None and file == video_path(move.old_id)
+            if (is_taken_over or file == job.video_path) and is_present(file, latest.bytes or 0):
+                if move is None or not is_taken_over:
+                    return Action.UNCHANGED, "up to date", False
+                # Where another video stands in the way, the run brings this one to its place.
+                return Action.UNCHANGED, "its video is taken over", not move.has_room
             return Action.FETCH, "its file is missing or was changed", True
         case Phase.GENERATED:
             return Action.FETCH, "made and paid for, not downloaded yet", True

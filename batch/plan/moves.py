@@ -28,7 +28,7 @@ def find_moves(jobs: Sequence[Job], known: History) -> list[Move]:
     wanted = {job.id: job.fingerprint for job in jobs}
     pairs = _by_request(seekers, known, wanted)
     _by_name(seekers, known, wanted, pairs)
-    taken = {(old_id, job.fingerprint) for job, old_id in pairs.values()}
+    taken = {(old_id, job.fingerprint) for job, old_id in pairs.values()}  # what moves away
     return [_move(job, old_id, known, wanted, taken) for job, old_id in pairs.values()]
 
 
@@ -130,5 +130,5 @@ def _move(
         job.id,
         job.fingerprint,
         tuple(item._replace(job_id=job.id) for item in moved),
-        has_room=not any(item.file == place for item in own),
+        has_room=all(item.file != place or (job.id, item.fingerprint) in taken for item in own),
     )

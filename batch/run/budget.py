@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batch.run.stop import Stop, StopReason
 
-_DUST_USD = 1e-9  # what adding up cents in binary may be off by
+DUST_USD = 1e-9  # what adding up cents in binary may be off by
 
 
 class Budget:
@@ -19,7 +19,7 @@ class Budget:
     def reserve(self, cost_usd: float | None) -> bool:
         """Set an estimate aside; False when that is too much, and then the run stops for it."""
         limit_usd, cost_usd = self._limit_usd, cost_usd or 0.0
-        if limit_usd is not None and self.spent_usd + cost_usd > limit_usd + _DUST_USD:
+        if limit_usd is not None and self.spent_usd + cost_usd > limit_usd + DUST_USD:
             self._stop.ask(
                 StopReason.BUDGET,
                 f"the budget of ${limit_usd:.2f} is used up (estimated so far:"

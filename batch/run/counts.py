@@ -10,7 +10,7 @@ from batch.attempt import Outcome
 from batch.errors import ExitCode
 from batch.events import Event
 from batch.plan import Plan
-from batch.run.stop import EXIT_CODES, Stop, StopReason
+from batch.run.stop import EXIT_CODES, LIMITS, Stop
 
 
 class Counts:
@@ -52,8 +52,7 @@ class Counts:
         if self.bugs:
             return ExitCode.BUG
         reason = stop.reason
-        is_limit = reason in {StopReason.DEADLINE, StopReason.BUDGET}
-        if reason is not None and (self.left or not is_limit):
+        if reason is not None and (self.left or reason not in LIMITS):
             return EXIT_CODES[reason]
         if plan.resting or any(status != Outcome.SUCCEEDED for status in self.outcomes):
             return ExitCode.JOBS_FAILED

@@ -11,6 +11,7 @@ from batch import events
 from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
+from batch.run.budget import DUST_USD
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
 from batch.run.planner import PlannedRun
@@ -53,6 +54,7 @@ async def execute(
                 exits.enter_context(_stop_on_signals(stop, insisted))
             run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
             notify(_started(planned))
+            _check_plan_cost(planned, stop)
             try:
                 await Feeder(run).feed(planned.plan.decisions)
             finally:
@@ -76,6 +78,18 @@ async def execute(
 def _started(planned: PlannedRun) -> events.RunStarted:
     folder = str(planned.settings.output_dir)
     return events.RunStarted(planned.run_id, folder, planned.counts, planned.plan.cost_usd)
+
+
+def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
+    """Stop a run whose plan is dearer than a person allows; what is paid for is collected."""
+    limit_usd, cost_usd = planned.settings.limits.max_plan_cost_usd, planned.plan.cost_usd
+    if limit_usd is not None and cost_usd > limit_usd + DUST_USD:
+        stop.ask(
+            StopReason.PLAN_COST,
+            f"the plan costs about ${cost_usd:.2f}, more than max_plan_cost allows"
+            f" (${limit_usd:.2f}): nothing is submitted. Look at it with `kling-batch plan`; if it is"
+            " right, raise max_plan_cost",
+        )
 
 
 def _stop_on_signals(stop: Stop, insisted: list[signal.Signals]) -> AbstractContextManager[None]:

@@ -3,7 +3,8 @@
     link each video to its new name, flush  →  one commit: owners, files, rows  →  unlink the old names
 
 A death before the commit leaves a second name, which the next run finds in place; a death after it
-leaves the old one, which the next run unlinks, since the commit records it.
+leaves the old one, which the next run unlinks, since the commit records it. Names that go round in a
+circle take two such steps.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import filecmp
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batch.attempt import Attempt, Landed
@@ -26,7 +27,10 @@ from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change, Fact, Force, Put
 from batch.plan import Move
 
-TO_UNLINK = "moved"  # the fact that names what a move has left: [[old file, new file], …]
+# Facts: what moves have left to unlink, [[old file, new file], …]; and the videos that wait under a
+# former version's name until theirs is free, {external id: file}.
+TO_UNLINK = "moved"
+DETOURS = "detours"
 
 
 def carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: float) -> None:
@@ -47,25 +51,29 @@ def carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: floa
 
 def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: float) -> None:
     _unlink(folder)
+    _end_detours(folder)
     if not moves:
         return
-    changes: list[Change] = []
-    lines: list[str] = []
-    left: list[tuple[str, str]] = []
     marks = folder.database.forced()
+    placed: list[_Placed] = []
+    more: list[Change] = []
+    lines: list[str] = []
     for move in moves:
-        placed = [_place(folder.layout.root, one, move) for one in _moved(folder.database, move)]
-        changes += [Put(attempt) for attempt, _ in placed]
-        left += [names for _, names in placed if names is not None]
+        mine = [_place(folder, attempt, move) for attempt in _moved(folder.database, move)]
+        placed += mine
         if move.old_id in marks and move.new_id not in marks:
-            changes.append(Force(move.new_id, now, marks[move.old_id]))
-        wanted = [one for one, _ in placed if one.fingerprint == move.fingerprint]
+            more.append(Force(move.new_id, now, marks[move.old_id]))
+        wanted = [one.settled for one in mine if one.attempt.fingerprint == move.fingerprint]
         if wanted and has_outcome(wanted[-1]):
             lines.append(_row(wanted[-1], move, run_id=run_id, now=now))
-    changes += [AddRow(line) for line in lines]
-    folder.database.write([*changes, Fact(TO_UNLINK, json.dumps(left))])
+    # Names that go round in a circle, or along a chain, are given by way of a former version's name.
+    sources = {one.source for one in placed} - {None}
+    detours = {one.attempt.external_task_id: one.file for one in placed if one.file in sources}
+    first = [one.by_detour() if one.file in sources else one for one in placed]
+    more.append(Fact(DETOURS, json.dumps(detours)))
+    _rename(folder, first, [*more, *map(AddRow, lines)])
     folder.results.append(lines)
-    _unlink(folder)
+    _end_detours(folder)
 
 
 def _moved(database: Database, move: Move) -> Iterator[Attempt]:
@@ -75,34 +83,70 @@ def _moved(database: Database, move: Move) -> Iterator[Attempt]:
         yield replace(attempt, job_id=move.new_id, number=item.number)
 
 
-def _place(root: Path, attempt: Attempt, move: Move) -> tuple[Attempt, tuple[str, str] | None]:
-    """Give a video that stands under its old id its new name, beside the old one.
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An attempt with its new owner; its video goes from *source* to *file*, if it has one there."""
 
-    Where another known video stands there, it becomes a former version, and the job's run brings it
-    back from there. Returns the attempt as it will be, and both names if it has two now.
-    """
+    attempt: Attempt
+    source: str | None = None
+    file: str | None = None
+
+    @property
+    def settled(self) -> Attempt:
+        """The attempt with its video in its new place."""
+        state = self.attempt.state
+        if self.file is None or not isinstance(state, Landed):
+            return self.attempt
+        return replace(self.attempt, state=replace(state, file=self.file))
+
+    @property
+    def _detour(self) -> str:
+        return former_file(self.attempt.job_id, self.attempt.external_task_id)
+
+    @property
+    def stray(self) -> str:
+        """Where a file goes that stands in the way, and whose it is, is not known."""
+        return former_file(self.attempt.job_id, f"before-{self.attempt.external_task_id}")
+
+    def by_detour(self) -> _Placed:
+        """Return the first half of a move to a place that another video has not left yet."""
+        return replace(self, file=self._detour)
+
+
+def _place(folder: OutputFolder, attempt: Attempt, move: Move) -> _Placed:
+    """Return where a moved video belongs: one that stands under its old id gets the new name."""
     state = attempt.state
     if not isinstance(state, Landed) or state.file != video_path(move.old_id):
-        return attempt, None
-    source = root / state.file
-    if not source.is_file():
-        return attempt, None
+        return _Placed(attempt)
+    if not (folder.layout.root / state.file).is_file():
+        return _Placed(attempt)
+    placed = _Placed(attempt, state.file, video_path(move.new_id))
     is_current = move.has_room and attempt.fingerprint == move.fingerprint
-    file = video_path(move.new_id) if is_current else _former(attempt, move)
-    target = root / file
+    return placed if is_current else placed.by_detour()
+
+
+def _rename(folder: OutputFolder, placed: list[_Placed], more: list[Change]) -> None:
+    """Link the videos to their new names, commit, unlink the old ones."""
+    root = folder.layout.root
+    left: list[tuple[str, str]] = []
+    for one in placed:
+        if one.source is not None and one.file is not None:
+            _link(root / one.source, root / one.file, stray=root / one.stray)
+            left.append((one.source, one.file))
+    puts = [Put(one.settled) for one in placed]
+    folder.database.write([*puts, *more, Fact(TO_UNLINK, json.dumps(left))])
+    _unlink(folder)
+
+
+def _link(source: Path, target: Path, *, stray: Path) -> None:
+    """Give a video its second name; a file that is not known makes way for it."""
     disk.make(target.parent)
-    if target.exists() and not target.samefile(source):  # whose it is, is not known
-        stray = root / former_file(move.new_id, f"before-{attempt.external_task_id}")
+    if target.exists() and not target.samefile(source):
         disk.make(stray.parent)
         disk.move(target, stray)
     if not target.exists():
         disk.link(source, target)
     disk.flush(target.parent)
-    return replace(attempt, state=replace(state, file=file)), (state.file, file)
-
-
-def _former(attempt: Attempt, move: Move) -> str:
-    return former_file(move.new_id, attempt.external_task_id)
 
 
 def _row(attempt: Attempt, move: Move, *, run_id: str, now: float) -> str:
@@ -110,6 +154,22 @@ def _row(attempt: Attempt, move: Move, *, run_id: str, now: float) -> str:
     warning = f"taken over from {move.old_id!r}"
     tasks = sum(item.task_id is not None for item in move.attempts)
     return to_line(make_row(attempt, run_id=run_id, tasks=tasks, now=now, warnings=(warning,)))
+
+
+def _end_detours(folder: OutputFolder) -> None:
+    """Bring videos from where they wait to the names that are free by now."""
+    detours = json.loads(folder.database.fact(DETOURS) or "{}")
+    if not detours:
+        return
+    placed: list[_Placed] = []
+    for external_task_id, file in detours.items():
+        attempt = folder.database.attempt(external_task_id)
+        if (
+            isinstance(attempt.state, Landed)
+            and (folder.layout.root / attempt.state.file).is_file()
+        ):
+            placed.append(_Placed(attempt, attempt.state.file, file))
+    _rename(folder, placed, [Fact(DETOURS, "{}")])
 
 
 def _unlink(folder: OutputFolder) -> None:

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from batch.clock import Clock
-from batch.errors import ExitCode
+from batch.errors import ExitCode, UsageError
 from batch.job import Job
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
+from batch.output.layout import Layout
 from batch.output.sqlite import Database
 from batch.output.state import BeginRun, Change, EndRun, Fact, Force
-from batch.plan import Known, Plan, make_plan
+from batch.plan import COSTING, Known, Plan, make_plan
+from batch.plan.changes import Changed, compare
 from batch.prices import estimate
 from batch.run.moves import carry_out
 from batch.run.summary import Summary
@@ -120,12 +122,38 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
     Raises:
         LockedError: another run holds the folder.
         StateError: the folder or the state cannot be used.
-        UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse.
+        UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse; or
+            a real run would pay for a new library without being told so.
     """
+    unexpected = unexpected_library(manifest, settings)
+    if unexpected is not None:
+        raise UsageError(
+            f"{unexpected}. If that is what you want, add --new. If the library exists, check the"
+            " working directory, --output-dir, the manifest's name, and whether its disk is mounted."
+            " Nothing was sent"
+        )
     with open_folder(settings.output_dir, sandbox=settings.sandbox) as folder:
         run_id, started_at = _new_run_id(clock), clock.now()
         plan = _plan(manifest, settings, folder.database)
         yield PlannedRun(manifest, settings, run_id, folder, plan, started_at)
+
+
+def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:
+    """Return what a run would make that nobody may have meant: a new library, paid for from nothing.
+
+    A wrong working directory, a renamed manifest and a disk that is not mounted look like that.
+    """
+    if settings.sandbox or settings.new or Layout(settings.output_dir).database.exists():
+        return None
+    plan = plan_only(manifest, settings)
+    paying = sum(decision.action in COSTING for decision in plan.decisions)
+    if not paying:
+        return None
+    videos = "1 video" if paying == 1 else f"{paying} videos"
+    return (
+        f"{settings.output_dir.absolute()} is a new library: nothing was ever made there, and this run"
+        f" would pay for {videos}, about ${plan.cost_usd:.2f}"
+    )
 
 
 def plan_only(manifest: Manifest, settings: Settings) -> Plan:
@@ -136,7 +164,13 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
         UsageError: as for `open_planned_run`.
     """
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
-        return _plan(manifest, settings, database)
+        plan = _plan(manifest, settings, database)
+        for item in plan.decisions:
+            if database is not None and item.before is not None and item.job is not None:
+                before = database.attempt(item.before)
+                options = compare(before.request, item.job.request)
+                plan.changed[item.job_id] = Changed(options, before.cost_usd)
+        return plan
 
 
 def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:

@@ -16,6 +16,7 @@ class StopReason(StrEnum):
 
     DEADLINE = "deadline"
     BUDGET = "budget"
+    PLAN_COST = "plan_cost"
     ACCOUNT = "account"
     DISK = "disk"
     UNREACHABLE = "unreachable"
@@ -26,12 +27,14 @@ class StopReason(StrEnum):
 EXIT_CODES = {
     StopReason.DEADLINE: ExitCode.LIMIT,
     StopReason.BUDGET: ExitCode.LIMIT,
+    StopReason.PLAN_COST: ExitCode.LIMIT,
     StopReason.ACCOUNT: ExitCode.ACCOUNT,
     StopReason.DISK: ExitCode.JOBS_FAILED,
     StopReason.UNREACHABLE: ExitCode.JOBS_FAILED,
     StopReason.INTERRUPTED: ExitCode.INTERRUPTED,
     StopReason.TERMINATED: ExitCode.TERMINATED,
 }
+LIMITS = frozenset(reason for reason, code in EXIT_CODES.items() if code is ExitCode.LIMIT)
 LEAVES = frozenset({StopReason.DEADLINE, StopReason.INTERRUPTED, StopReason.TERMINATED})
 
 

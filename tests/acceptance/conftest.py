@@ -66,9 +66,16 @@ class Shell:
         return path
 
     def __call__(
-        self, *args: Any, key: str | None = KEY, as_module: bool = False, **env: str
+        self,
+        *args: Any,
+        key: str | None = KEY,
+        as_module: bool = False,
+        new: bool = True,
+        **env: str,
     ) -> Said:
-        """Run to the end."""
+        """Run to the end; with *new*, a run may pay for a library that does not exist yet."""
+        if new and args[:1] == ("run",):
+            args = (*args, "--new")
         done = subprocess.run(
             [*(MODULE if as_module else self.command), *map(str, args)],
             cwd=self.folder,
@@ -93,6 +100,8 @@ class Shell:
     @contextmanager
     def running(self, *args: Any, **env: str) -> Iterator[subprocess.Popen[bytes]]:
         """Start it, and have it ended at the end."""
+        if args[0] == "run":
+            args = (*args, "--new")
         process = subprocess.Popen(
             [*self.command, *map(str, args)],
             cwd=self.folder,

@@ -178,7 +178,7 @@ def _ours(home: Path, server: Server, parallel: int, total: int, found: _Found) 
         max_downloads=str(parallel),
     )
     findings = home / "findings.json"
-    run = ("run", manifest, "--base-url", server.base_url, "--quiet")
+    run = ("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
     used = children.run(children.python(children.HERE / "watched.py", findings, *run), home)
     _check(home / "outputs" / "bench" / "videos", total)
     shutil.rmtree(home / "outputs")

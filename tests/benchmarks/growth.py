@@ -205,7 +205,7 @@ def _fly(folder: Path, jobs: int, shrink: int) -> _Flight:
     )
     median = f"{GENERATION_S / shrink:g}"
     with children.sandbox("--median", median, "--sigma", "0", "--clip", "tiny") as server:
-        command = children.batch("run", manifest, "--base-url", server.base_url, "--quiet")
+        command = children.batch("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
         used = children.run(command, home, is_sampled=True)
         stats = server.stats()
     if stats["created"] != jobs:

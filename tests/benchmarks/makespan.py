@@ -63,7 +63,7 @@ def _ours(home: Path, jobs: int) -> Used:
         home / "jobs.yaml", jobs, submit_rate=f"{RATE}/s", poll_interval=f"{POLL_S}s"
     )
     with children.sandbox(*SANDBOX) as server:
-        command = children.batch("run", manifest, "--base-url", server.base_url, "--quiet")
+        command = children.batch("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
         used = children.run(command, home)
         _check(server.stats(), home / "outputs" / "bench" / "videos", jobs)
     return used

@@ -212,7 +212,7 @@ def _run(home: Path, jobs: int, *options: str) -> tuple[Used, float]:
     home.mkdir()
     manifest = manifests.write(home / "jobs.yaml", jobs, submit_rate="200/s", poll_interval="1s")
     with children.sandbox("--median", "6", "--seed", "1", *options) as server:
-        command = children.batch("run", manifest, "--base-url", server.base_url, "--quiet")
+        command = children.batch("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
         used = children.run(command, home)
         stats = server.stats()
     if stats["created"] != jobs:
@@ -246,7 +246,7 @@ def _one_folder(folder: Path, jobs: int, on_top: int) -> list[Figure]:
     for name, command in (
         ("plan, all up to date", ("plan", manifest, *at_output)),
         ("status", ("status", output)),
-        ("run with nothing to do", ("run", manifest, *at_output)),
+        ("run with nothing to do", ("run", "--new", manifest, *at_output)),
     ):
         used_by[name] = children.run(children.batch(*command), folder)
     size = results.stat().st_size

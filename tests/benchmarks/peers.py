@@ -105,7 +105,7 @@ def _row(home: Path, trouble: Trouble) -> dict[str, object]:
     )
     options = ("--median", f"{GENERATION_S:g}", "--sigma", "0", "--clip", "tiny")
     with children.sandbox(*options, *trouble.options) as server:
-        command = children.batch("run", manifest, "--base-url", server.base_url, "--quiet")
+        command = children.batch("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
         begun = time.perf_counter()
         if trouble.is_killed:
             children.run(command, home, kill_after_s=KILL_AFTER_S)

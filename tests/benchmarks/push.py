@@ -71,7 +71,7 @@ def _night(name: str, faults: tuple[str, ...] | None, jobs: int) -> dict[str, An
         manifest = manifests.write(
             folder / "jobs.yaml", jobs, submit_rate="50/s", poll_interval=f"{POLL_S:g}s"
         )
-        command = children.batch("run", manifest, "--base-url", server.base_url, "--quiet")
+        command = children.batch("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
         if faults is not None:
             place = f"127.0.0.1:{_free_port()}"
             command += ["--callback-url", f"http://{place}/kling", "--callback-listen", place]

@@ -71,7 +71,7 @@ class _Manifest:
     def _night(self) -> Used:
         # If there is work after all, it must not start, nor last.
         bounds = ("--base-url", NOWHERE, "--deadline", "20s")
-        command = children.batch("run", self._path, "--quiet", *bounds)
+        command = children.batch("run", "--new", self._path, "--quiet", *bounds)
         used = children.run(command, self._folder)
         if used.output:
             raise FailedError(f"the night was not quiet:\n{used.output[:2_000]}")

@@ -36,7 +36,7 @@ def measure(*, quick: bool = False) -> figures.Report:
             max_in_flight=str(MAX_IN_FLIGHT),
             poll_interval=f"{POLL_S:g}s",
         )
-        command = children.batch("run", manifest, "--base-url", server.base_url, "--quiet")
+        command = children.batch("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
         children.run(command, folder)
         stats = server.stats()
         hours = json.loads(

@@ -136,7 +136,8 @@ class Desk:
     def settings(self, box: Sandbox | str, manifest: Manifest, **given: Any) -> Any:
         """Return the settings of a run against *box*."""
         base_url = box if isinstance(box, str) else box.base_url
-        asked = {"output_dir": self.root, "base_url": base_url, "api_key": KEY, **given}
+        asked = {"output_dir": self.root, "base_url": base_url, "api_key": KEY, "new": True}
+        asked |= given
         return resolve(manifest, asked, {})
 
     # -- running

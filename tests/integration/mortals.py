@@ -105,7 +105,16 @@ def command(base_url: str, manifest: Path, out: Path, key: str) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     return cli.main(
-        ["run", str(manifest), "--base-url", base_url, "--output-dir", str(out), "--verbose"]
+        [
+            "run",
+            str(manifest),
+            "--new",
+            "--base-url",
+            base_url,
+            "--output-dir",
+            str(out),
+            "--verbose",
+        ]
     )
 
 

@@ -103,7 +103,7 @@ async def running(desk: Any, box: Any, count: int, **limits: Any) -> AsyncIterat
     """Start the command over *count* jobs."""
     desk.manifest(count, **{"request_timeout": "20s", **limits})
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "batch", "run", str(desk.tmp_path / "night.yaml")),
+        *(sys.executable, "-m", "batch", "run", "--new", str(desk.tmp_path / "night.yaml")),
         *("--base-url", box.base_url, "--output-dir", str(desk.root)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

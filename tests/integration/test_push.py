@@ -302,7 +302,7 @@ async def test_forged_task_name_recovers_nothing(desk: Any) -> None:
 def command(desk: Any, *options: str, **environ: str) -> Any:
     """Start the real command over the desk's manifest."""
     return asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "batch", "run", str(desk.tmp_path / "night.yaml")),
+        *(sys.executable, "-m", "batch", "run", "--new", str(desk.tmp_path / "night.yaml")),
         *("--output-dir", str(desk.root), "--verbose", *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -334,6 +334,7 @@ class Night:
             base_url=run.base_url,
             sandbox=False,
             limits=self.limits,
+            new=True,
             policy=Policy(
                 force=run.force,
                 retry_failed=run.retry_failed,
@@ -394,6 +395,7 @@ class Night:
         self, run: RunPlan, planned: PlannedRun, loop: VirtualLoop, clock: VirtualClock, life: Life
     ) -> ExitCode:
         """Assemble a run over the fakes, and execute it."""
+        planned.begin()
         limits, rng = planned.settings.limits, random.Random(self.rng.random())
         rates = Rates() if run.is_calm else self.rates
         counts, main = Counts(), asyncio.current_task()
@@ -468,7 +470,7 @@ class Night:
             self._violate([f"a bug: {bug}" for bug in counts.bugs])
             self._violate(rules.of_the_pace(self, api.calls, loop.napped))
             self._violate(rules.of_the_budget(self, run, planned))
-        planned.end(exit_code, clock)
+        planned.end(planned.summary(exit_code), clock)
         return exit_code
 
     def _schedule(

@@ -35,13 +35,21 @@ async def test_run_yields_rows_then_a_summary(manifest: batch.Manifest, tmp_path
     async with serve(SandboxConfig(median_s=0.05, clip="tiny")) as box:
         url, key = box.base_url, "sk-any"
         async with batch.open_run(
-            manifest, base_url=url, api_key=key, select=["a"], output_dir=out
+            manifest, base_url=url, api_key=key, select=["a"], output_dir=out, new=True
         ) as run:
             rows = [row async for row in run]
 
     assert [(row["job_id"], row["status"]) for row in rows] == [("a", "succeeded")]
     assert run.summary.tasks_created == 1
     assert batch.plan_run(manifest, output_dir=out).counts == {"unchanged": 1, "new": 1}
+
+
+async def test_new_library_must_be_meant(manifest: batch.Manifest, tmp_path: Path) -> None:
+    with pytest.raises(batch.UsageError, match="is a new library"):
+        async with batch.open_run(manifest, api_key="sk-any", output_dir=tmp_path / "out"):
+            pass
+
+    assert not (tmp_path / "out").exists()
 
 
 async def test_unusable_option_touches_nothing(manifest: batch.Manifest, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ from batch.cli.commands.flags import (
 from batch.cli.words import counted
 from batch.errors import ExitCode
 from batch.manifest.model import Manifest
+from batch.output.layout import Layout
 from batch.plan import Action, Decision, Plan, is_selected
-from batch.run.planner import plan_only
+from batch.run.planner import plan_only, price_of
 from batch.settings import Settings
 
 SHOWN = 50  # of each kind, in text; --json lists all
+SHARED = 5  # so many jobs with the same changes get a line each
 
 
 @click.command("plan", help="Report what `run` would do and cost. Sends nothing, writes nothing.")
@@ -59,7 +62,7 @@ def show_warnings(manifest: Manifest, settings: Settings, *, quiet: bool) -> Non
 def show_plan(manifest: Manifest, settings: Settings, *, as_json: bool, quiet: bool) -> None:
     """Make the plan and print it to stdout."""
     plan = plan_only(manifest, settings)
-    if quiet and not plan.decisions and not plan.resting:
+    if quiet and not plan.decisions and not plan.resting and not plan.moved:
         return
     if as_json:
         click.echo(json.dumps(to_json(manifest, settings, plan), ensure_ascii=False))
@@ -69,14 +72,22 @@ def show_plan(manifest: Manifest, settings: Settings, *, as_json: bool, quiet: b
 
 def to_json(manifest: Manifest, settings: Settings, plan: Plan) -> dict[str, Any]:
     """Return the plan as plain JSON values."""
+    _, cost_all_usd = _everything(manifest, settings)
     return {
         "schema": 1,
         "name": manifest.name,
         "output_dir": str(settings.output_dir),
+        "new_library": _is_new(settings),
         "counts": {action.value: plan.counts[action] for action in Action},
         "cost_usd": round(plan.cost_usd, 4),
+        "cost_all_usd": round(cost_all_usd, 4),
         "price_unknown": plan.has_unknown_price,
-        "jobs": [_decision_json(item) for item in _listed(plan)],
+        "budget": {
+            "run_usd": settings.limits.budget_usd,
+            "max_plan_cost_usd": settings.limits.max_plan_cost_usd,
+        },
+        "unfinished_round": plan.unfinished,
+        "jobs": [_decision_json(item, plan) for item in _listed(plan)],
     }
 
 
@@ -84,22 +95,81 @@ def to_text(manifest: Manifest, settings: Settings, plan: Plan) -> str:
     """Return the plan as text."""
     counts = [f"{plan.counts[action]} {action.value}" for action in Action if plan.counts[action]]
     lines = [f"{manifest.name} → {settings.output_dir}: {', '.join(counts) or 'no jobs'}"]
+    if _is_new(settings):
+        lines.append(f"  a new library at {settings.output_dir.absolute()}")
     for action in Action:
         items = [item for item in _listed(plan) if item.action is action]
-        lines += [f"  {action.value:<10} {item.job_id}: {item.reason}" for item in items[:SHOWN]]
-        if len(items) > SHOWN:
-            lines.append(f"  {action.value:<10} … and {len(items) - SHOWN} more")
-    pays = sum(1 for item in plan.decisions if item.cost_usd is not None)
+        told = _changes(items, plan) if action is Action.CHANGED else map(_line, items)
+        shown = list(itertools.islice(told, SHOWN + 1))
+        lines += shown[:SHOWN]
+        if len(shown) > SHOWN:
+            lines.append(f"  {action.value:<10} … and more; --json lists all {len(items)}")
+    return "\n".join([*lines, *_money(manifest, settings, plan)])
+
+
+def _line(item: Decision) -> str:
+    return f"  {item.action.value:<10} {item.job_id}: {item.reason}"
+
+
+def _changes(items: list[Decision], plan: Plan) -> Iterator[str]:
+    """Yield a line for each changed job; many with the same changes share one."""
+    alike: dict[str, list[Decision]] = {}
+    for item in items:
+        changed = plan.changed.get(item.job_id)
+        told = "; ".join(map(str, changed.options)) if changed is not None else item.reason
+        alike.setdefault(told, []).append(item)
+    for told, group in alike.items():
+        if len(group) > SHARED:
+            yield f"  {'changed':<10} ({len(group)} jobs) {told}{_cost(group, plan)}"
+        else:
+            for item in group:
+                moved = f"was {item.moved_from!r}; " if item.moved_from else ""
+                yield f"  {'changed':<10} {item.job_id}: {moved}{told}{_cost([item], plan)}"
+
+
+def _cost(items: list[Decision], plan: Plan) -> str:
+    after = sum(item.cost_usd or 0.0 for item in items)
+    changed = [plan.changed[item.job_id] for item in items if item.job_id in plan.changed]
+    before = sum(change.cost_before_usd or 0.0 for change in changed)
+    return f"    ${before:.2f} → ${after:.2f}"
+
+
+def _money(manifest: Manifest, settings: Settings, plan: Plan) -> Iterator[str]:
+    """Yield the lines about money, and about a round of --force."""
+    pays = sum(item.cost_usd is not None for item in plan.decisions)
+    number, cost_usd = _everything(manifest, settings)
     guess = (
         " (where a price is unknown, the dearest known one is used)"
         if plan.has_unknown_price
         else ""
     )
-    lines.append(f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}{guess}")
-    budget = settings.limits.budget_usd
-    if budget is not None and plan.cost_usd > budget:
-        lines.append(f"the budget of ${budget:.2f} will stop the run early")
-    return "\n".join(lines)
+    yield (
+        f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}{guess}; everything once:"
+        f" {counted(number, 'task')}, about ${cost_usd:.2f}"
+    )
+    limits = settings.limits
+    if limits.max_plan_cost_usd is not None and plan.cost_usd > limits.max_plan_cost_usd:
+        yield f"dearer than max_plan_cost (${limits.max_plan_cost_usd:.2f}): a run submits nothing"
+    elif limits.budget_usd is not None and plan.cost_usd > limits.budget_usd:
+        yield f"the budget of ${limits.budget_usd:.2f} will stop the run early"
+    if plan.round is not None and not plan.round.is_new:
+        yield "--force goes on with the round that an earlier run has begun"
+    if plan.unfinished:
+        yield (
+            f"a round of --force is unfinished: {counted(plan.unfinished, 'job')} left; a run without"
+            " --force leaves them as they are"
+        )
+
+
+def _everything(manifest: Manifest, settings: Settings) -> tuple[int, float]:
+    """Return how many tasks all selected jobs take, each once, and what they cost."""
+    price, select = price_of(manifest), settings.policy.select
+    costs = [price(job)[0] for job in manifest.jobs if is_selected(job.id, job.tags, select)]
+    return len(costs), sum(costs)
+
+
+def _is_new(settings: Settings) -> bool:
+    return not Layout(settings.output_dir).database.exists()
 
 
 def _listed(plan: Plan) -> list[Decision]:
@@ -107,17 +177,23 @@ def _listed(plan: Plan) -> list[Decision]:
     rest = {Action.RESTING, Action.ORPHANED}
     return [
         *(item for item in plan.decisions if item.action not in rest),
+        *plan.moved,
         *plan.resting,
         *plan.orphans,
     ]
 
 
-def _decision_json(item: Decision) -> dict[str, Any]:
+def _decision_json(item: Decision, plan: Plan) -> dict[str, Any]:
+    changed = plan.changed.get(item.job_id)
+    options = () if changed is None else changed.options
     return {
         "job_id": item.job_id,
         "action": item.action.value,
         "reason": item.reason,
         "cost_usd": None if item.cost_usd is None else round(item.cost_usd, 4),
+        "cost_before_usd": None if changed is None else changed.cost_before_usd,
         "price_known": item.price_known,
         "superseded_tasks": len(item.former),
+        "moved_from": item.moved_from,
+        "changes": [{"option": one.option, "from": one.before, "to": one.after} for one in options],
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from batch.cli.commands.flags import manifest_argument, settle, variable_of, wit
 from batch.cli.commands.plan import show_plan, show_warnings, warnings
 from batch.cli.words import counted
 from batch.clock import SystemClock
-from batch.errors import ExitCode
+from batch.errors import ExitCode, UsageError
 from batch.key import require_key
 from batch.manifest.model import Manifest
-from batch.run.planner import PlannedRun, open_planned_run
+from batch.run.planner import PlannedRun, open_planned_run, unexpected_library
 from batch.run.summary import Summary
 from batch.settings import Settings
 
@@ -89,10 +91,23 @@ def _run(manifest: Manifest, settings: Settings, flags: dict[str, Any], *, quiet
     clock = SystemClock()
     if not settings.sandbox:
         require_key(settings.api_key)
+    settings = _ask(manifest, settings)
     with open_planned_run(manifest, settings, clock) as planned:
         if not planned.plan.decisions:
             return planned.end_quietly(clock)
         return _drive(planned, flags, clock, quiet=quiet)
+
+
+def _ask(manifest: Manifest, settings: Settings) -> Settings:
+    """Ask on a terminal before a new library is paid for; return the settings with the answer."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+        return settings
+    unexpected = unexpected_library(manifest, settings)
+    if unexpected is None:
+        return settings
+    if not click.confirm(f"{unexpected}. Go on?", err=True):
+        raise UsageError("nothing was sent, and no folder was made")
+    return replace(settings, new=True)
 
 
 def _drive(

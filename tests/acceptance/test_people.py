@@ -1,0 +1,302 @@
+"""What people do between two nights: rename, sort, swap, force, mistake a folder. Paid once."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOX, DEER, OWL = "A red fox in tall grass", "A deer at dawn", "An owl at night"
+
+
+class Library:
+    """A manifest, its output folder, and the provider that counts what was paid."""
+
+    def __init__(self, shell: Any, provider: Any) -> None:
+        self.shell = shell
+        self.provider = provider
+        self.root = shell.folder / "outputs" / "night"
+
+    def night(self, jobs: Any, *flags: str, code: int = 0, **keys: Any) -> dict[str, Any]:
+        """Run a manifest of these jobs; return its summary."""
+        if isinstance(jobs, dict):
+            jobs = [{"id": name, "prompt": prompt} for name, prompt in jobs.items()]
+        self.shell.manifest(jobs, **keys)
+        said = self.shell("run", "night.yaml", "--base-url", self.url, "--json", *flags)
+        assert said.code == code, said.err
+        summary: dict[str, Any] = said.json
+        return summary
+
+    def plan(self, *flags: str) -> dict[str, Any]:
+        """Return the plan of the latest manifest."""
+        plan: dict[str, Any] = self.shell("plan", "night.yaml", "--json", *flags).json
+        return plan
+
+    @property
+    def url(self) -> str:
+        return str(self.provider.base_url)
+
+    @property
+    def paid(self) -> int:
+        """How many tasks the provider has created."""
+        return len(self.provider.tasks)
+
+    def videos(self) -> dict[str, bytes]:
+        """Read the videos by job id."""
+        folder = self.root / "videos"
+        return {
+            str(path.relative_to(folder).with_suffix("")): path.read_bytes()
+            for path in folder.rglob("*.mp4")
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all rows."""
+        lines = (self.root / "results.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def library(shell: Any, sandbox: Callable[..., Any]) -> Library:
+    return Library(shell, sandbox(clip="prompt"))
+
+
+@pytest.fixture
+def slow_library(shell: Any, sandbox: Callable[..., Any]) -> Library:
+    """A provider that needs longer than the first night waits."""
+    return Library(shell, sandbox(median_s=0.6))
+
+
+# -- moved
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("fox", "animals/red-fox"),
+        ("001", "1"),
+        ("Fox", "fox"),
+        ("caf\u00e9", "cafe\u0301"),
+    ],
+)
+def test_renamed_job_is_moved(library: Library, before: str, after: str) -> None:
+    library.night({before: FOX, "deer": DEER})
+    video = library.videos()[before]
+    summary = library.night({"deer": DEER, after: FOX})
+
+    assert (library.paid, summary["planned"]) == (2, {"moved": 1, "unchanged": 1})
+    assert library.videos().keys() == {"deer", after}
+    assert library.videos()[after] == video
+    row = library.rows()[-1]
+    assert (row["job_id"], row["status"]) == (after, "succeeded")
+    assert row["file"] == f"videos/{after}.mp4"
+    assert row["warnings"] == [f"taken over from {before!r}"]
+    assert library.night({"deer": DEER, after: FOX})["planned"] == {"unchanged": 2}
+
+
+def test_swapped_names_swap_videos(library: Library) -> None:
+    library.night({"a": FOX, "b": DEER, "c": OWL})
+    before = library.videos()
+    library.night({"a": DEER, "b": OWL, "c": FOX})
+
+    assert library.paid == 3
+    assert library.videos() == {"a": before["b"], "b": before["c"], "c": before["a"]}
+    assert library.night({"a": DEER, "b": OWL, "c": FOX})["planned"] == {"unchanged": 3}
+
+
+def test_name_taken_by_another_request_moves_both(library: Library) -> None:
+    """The old name asks for something new; the old video goes with its request."""
+    library.night({"fox": FOX})
+    before = library.videos()["fox"]
+    library.night({"fox": OWL, "red-fox": FOX})
+
+    assert library.paid == 2
+    assert library.videos()["red-fox"] == before
+    assert library.videos()["fox"] != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": 1},
+        {"sound": "off"},
+        {"cfg_scale": 0.5},
+        {"mode": "std"},
+        {"duration": "5", "aspect_ratio": "16:9", "tags": ["x"]},
+    ],
+)
+def test_job_spelled_otherwise_is_not_paid_again(library: Library, change: dict[str, Any]) -> None:
+    library.night([{"id": "fox", "prompt": FOX}])
+    summary = library.night([{"id": "fox", "prompt": FOX, **change}])
+    assert library.paid == 1
+    assert summary["planned"].keys() <= {"unchanged", "moved"}
+
+
+def test_count_raised_pays_for_new_variants_only(library: Library) -> None:
+    library.night([{"id": "fox", "prompt": FOX}])
+    library.night([{"id": "fox", "prompt": FOX, "count": 3}])
+    assert library.paid == 3
+    assert library.videos().keys() == {"fox-1", "fox-2", "fox-3"}
+
+
+def test_one_of_two_equal_orphans_is_moved(library: Library) -> None:
+    """One to one: the second job of the same request is paid for, the third is not known."""
+    library.night({"a": FOX, "b": FOX})
+    summary = library.night({"x": FOX, "y": FOX, "z": FOX})
+    assert library.paid == 3
+    assert summary["planned"] == {"moved": 2, "new": 1}
+
+
+def test_no_move_pays_again(library: Library) -> None:
+    library.night({"fox": FOX})
+    summary = library.night({"red-fox": FOX}, "--no-move")
+    assert library.paid == 2
+    assert summary["planned"] == {"new": 1, "orphaned": 1}
+
+
+def test_open_task_goes_along(slow_library: Library) -> None:
+    slow_library.night({"fox": FOX}, code=1, limits={"task_timeout": "100ms"})
+    slow_library.night({"red-fox": FOX})
+    assert slow_library.paid == 1
+    assert slow_library.videos().keys() == {"red-fox"}
+
+
+def test_moderation_goes_along(shell: Any, sandbox: Callable[..., Any]) -> None:
+    """A prompt that rests is not paid for under another name."""
+    library = Library(shell, sandbox("outcome:moderation"))
+    library.night({"fox": FOX}, code=1)
+    summary = library.night({"red-fox": FOX}, code=1)
+    assert (library.paid, summary["planned"]) == (1, {"resting": 1})
+
+
+def test_plan_says_what_moves_and_what_changed(library: Library) -> None:
+    library.night({"fox": FOX, "deer": DEER})
+    library.shell.manifest(
+        [
+            {"id": "red-fox", "prompt": FOX},
+            {"id": "deer", "prompt": DEER, "mode": "pro"},
+        ]
+    )
+    said = library.shell("plan", "night.yaml").out
+    assert "moved      red-fox: was 'fox', same request; its video is taken over" in said
+    assert "changed    deer: mode std → pro" in said
+    jobs = {job["job_id"]: job for job in library.plan()["jobs"]}
+    assert jobs["deer"]["changes"] == [{"option": "mode", "from": "std", "to": "pro"}]
+    assert jobs["red-fox"]["moved_from"] == "fox"
+
+
+# -- a library that is not where it was
+
+
+def test_new_library_is_refused(shell: Any, sandbox: Callable[..., Any]) -> None:
+    provider = sandbox()
+    shell.manifest(3, base_url=provider.base_url)
+    said = shell("run", "night.yaml", new=False)
+    assert said.code == 2
+    assert str(shell.folder / "outputs" / "night") in said.err
+    assert "3 videos, about $0.63" in said.err
+    assert "--new" in said.err
+    assert not provider.tasks
+    assert not (shell.folder / "outputs").exists()
+    assert "a new library at" in shell("plan", "night.yaml").out
+    assert not (shell.folder / "outputs").exists()
+
+
+def test_known_library_needs_no_new(shell: Any, sandbox: Callable[..., Any]) -> None:
+    provider = sandbox()
+    shell.manifest(1, base_url=provider.base_url)
+    assert shell("run", "night.yaml").code == 0
+    shell.manifest(2, base_url=provider.base_url)
+    assert shell("run", "night.yaml", new=False).code == 0
+    assert len(provider.tasks) == 2
+
+
+@pytest.mark.parametrize(("answer", "code", "paid"), [(b"y\n", 0, 1), (b"n\n", 2, 0)])
+def test_terminal_is_asked(
+    shell: Any, sandbox: Callable[..., Any], answer: bytes, code: int, paid: int
+) -> None:
+    provider = sandbox()
+    shell.manifest(1, base_url=provider.base_url)
+    master, slave = pty.openpty()
+    os.write(master, answer)
+    done = subprocess.run(
+        [*shell.command, "run", "night.yaml", "--progress", "never"],
+        cwd=shell.folder,
+        env=shell.env("sk-verysecretkey0123456789", {}),
+        stdin=slave,
+        stderr=slave,
+        stdout=subprocess.PIPE,
+        timeout=30,
+        check=False,
+    )
+    os.close(slave)
+    said = os.read(master, 65_536).decode()
+    os.close(master)
+    assert (done.returncode, len(provider.tasks)) == (code, paid)
+    assert f"{shell.folder}/outputs/night is a new library" in said.replace("\r\n", "")
+
+
+# -- force
+
+
+def test_forced_round_goes_on_and_ends(library: Library) -> None:
+    jobs = {f"job-{number}": f"fox number {number}" for number in range(6)}
+    library.night(jobs)
+    made = []
+    for night in range(3):
+        before = library.paid
+        library.night(jobs, "--force", "--budget", "0.42", code=3 if night < 2 else 0)
+        made += [task.prompt for task in library.provider.tasks[before:]]
+    assert sorted(made) == sorted(jobs.values())
+
+    library.night(jobs, "--force", "--budget", "0.42", code=3)  # another round
+    assert library.paid == 14
+    plan = library.plan()
+    assert plan["unfinished_round"] == 4
+    assert plan["counts"]["unchanged"] == 6
+    assert library.night(jobs)["tasks_created"] == 0
+
+
+def test_force_of_a_selection_is_a_round_of_its_own(library: Library) -> None:
+    jobs = {"a": FOX, "b": DEER}
+    library.night(jobs)
+    library.night(jobs, "--force", "--select", "a")
+    library.night(jobs, "--force", "--select", "b")
+    assert [task.prompt for task in library.provider.tasks[2:]] == [FOX, DEER]
+
+
+def test_forced_round_goes_along_with_a_rename(library: Library) -> None:
+    library.night({"a": FOX, "b": DEER})
+    library.night({"a": FOX, "b": DEER}, "--force", "--budget", "0.21", code=3)
+    library.night({"x": FOX, "y": DEER}, "--force")
+    assert [task.prompt for task in library.provider.tasks[2:]] == [FOX, DEER]
+
+
+# -- a plan that is dearer than it may be
+
+
+def test_dear_plan_submits_nothing(slow_library: Library) -> None:
+    """What is paid for already is collected."""
+    slow_library.night({"a": FOX}, code=1, limits={"task_timeout": "100ms"})
+    jobs = {"a": FOX, "b": DEER, "c": OWL}
+    summary = slow_library.night(jobs, "--max-plan-cost", "0.30", code=3)
+    assert slow_library.paid == 1
+    assert slow_library.videos().keys() == {"a"}
+    assert "max_plan_cost" in summary["stopped"]
+
+
+def test_manifest_may_set_the_highest_plan_cost(library: Library) -> None:
+    library.night({"a": FOX, "b": DEER}, code=3, limits={"max_plan_cost": "0.30"})
+    assert library.paid == 0
+
+
+def test_videos_of_moved_jobs_have_one_name(library: Library) -> None:
+    """No file is left without an owner."""
+    library.night({"a": FOX, "b": DEER})
+    library.night({"b": FOX, "a": DEER})
+    assert len(list(Path(library.root).rglob("*.mp4"))) == 2

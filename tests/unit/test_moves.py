@@ -1,0 +1,212 @@
+"""Moves: which jobs are known under another id, and a death at every step of carrying that out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import ACCOUNT
+
+from batch.attempt import Attempt, Landed, PaidTask, Phase
+from batch.job import Job, Video, canonical_request, fingerprint
+from batch.output import disk
+from batch.output.folder import OutputFolder, open_folder
+from batch.output.sqlite import Database
+from batch.output.state import Put
+from batch.plan import Known
+from batch.plan.moves import after_moves, find_moves
+from batch.run import moves as moving
+
+
+def job(job_id: str, prompt: str) -> Job:
+    request = canonical_request({"prompt": prompt, "mode": "std"})
+    return Job(job_id, request, fingerprint(request, None))
+
+
+def tried(of: Job, number: int = 1, phase: Phase = Phase.LANDED) -> Known:
+    file = of.video_path if phase is Phase.LANDED else None
+    name = f"kb-{of.id}-{of.fingerprint[-6:]}-{number}"
+    return Known(name, of.id, number, of.fingerprint, phase, "8", None, file, 9, 0.21, 1.0)
+
+
+def known(*attempts: Known) -> dict[str, list[Known]]:
+    found: dict[str, list[Known]] = {}
+    for attempt in attempts:
+        found.setdefault(attempt.job_id, []).append(attempt)
+    return found
+
+
+def pairs(jobs: list[Job], *attempts: Known) -> list[tuple[str, str]]:
+    return [(move.old_id, move.new_id) for move in find_moves(jobs, known(*attempts))]
+
+
+FOX, DEER = job("fox", "A fox"), job("deer", "A deer")
+
+
+def test_known_jobs_do_not_move() -> None:
+    assert pairs([FOX, DEER], tried(FOX), tried(DEER)) == []
+    assert pairs([FOX, DEER]) == []
+
+
+def test_request_that_is_wanted_where_it_stands_stays() -> None:
+    assert pairs([FOX, job("copy", "A fox")], tried(FOX)) == []
+
+
+def test_id_that_is_gone_comes_before_a_former_version() -> None:
+    """Its video would not be needed by anyone else."""
+    changed = [job("fox", "A wolf"), job("new", "A fox")]
+    gone = job("gone", "A fox")
+    assert pairs(changed, tried(FOX), tried(gone)) == [("gone", "new")]
+    assert pairs(changed, tried(FOX)) == [("fox", "new")]
+
+
+def test_video_comes_before_a_failure() -> None:
+    first, second = job("a", "A fox"), job("b", "A fox")
+    attempts = (tried(first, phase=Phase.FAILED), tried(second))
+    assert pairs([job("new", "A fox")], *attempts) == [("b", "new")]
+
+
+def test_same_name_in_other_letters_comes_first() -> None:
+    attempts = (tried(job("a", "A fox")), tried(job("FOX", "A fox")))
+    assert pairs([job("Fox", "A fox")], *attempts) == [("FOX", "Fox")]
+
+
+def test_other_letters_keep_the_history_of_a_changed_job() -> None:
+    (move,) = find_moves([job("Fox", "A wolf")], known(tried(FOX), tried(FOX, 2)))
+    assert [item.number for item in move.attempts] == [1, 2]
+
+
+def test_whole_history_of_an_id_goes_along() -> None:
+    wolf = job("fox", "A wolf")
+    new = job("red-fox", "A fox")
+    (move,) = find_moves([new], known(tried(wolf, 1), tried(FOX, 2)))
+    assert [item.fingerprint for item in move.attempts] == [wolf.fingerprint, FOX.fingerprint]
+
+
+def test_own_attempts_are_numbered_first() -> None:
+    old = job("deer", "A deer at night")
+    wanted = job("deer", "A fox")
+    (move,) = find_moves([wanted], known(tried(old, 3), tried(FOX, 1)))
+    assert [item.number for item in move.attempts] == [4]
+    assert not move.has_room
+
+
+@given(
+    st.lists(st.sampled_from(["x", "y", "z"]), min_size=4, max_size=4),
+    st.lists(st.sampled_from(["x", "y", "z"]), min_size=4, max_size=4),
+    st.permutations(["a", "b", "c", "d"]),
+)
+def test_as_many_requests_are_kept_as_are_known(
+    before: list[str], after: list[str], names: list[str]
+) -> None:
+    """However jobs are renamed and swapped, nothing is paid that is known often enough."""
+    old = [job(name, prompt) for name, prompt in zip("abcd", before, strict=True)]
+    new = [job(name, prompt) for name, prompt in zip(names, after, strict=True)]
+    found = known(*map(tried, old))
+    moves = find_moves(new, found)
+    then = after_moves(found, moves)
+
+    moved = [item.external_task_id for move in moves for item in move.attempts]
+    assert len(moved) == len(set(moved))
+    kept = sum(any(i.fingerprint == one.fingerprint for i in then.get(one.id, ())) for one in new)
+    assert kept == sum(min(before.count(prompt), after.count(prompt)) for prompt in "xyz")
+    assert sum(map(len, then.values())) == 4
+
+
+# -- carried out
+
+
+class DiedError(BaseException):
+    """The process is gone."""
+
+
+class Mortal:
+    """Dies at one of the steps that change a disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+        self.left = at
+        self.has_died = False
+        for owner, name in ((disk, "link"), (disk, "move"), (disk, "flush"), (Database, "write")):
+            monkeypatch.setattr(owner, name, self.around(getattr(owner, name)))
+        for name in ("unlink", "rename"):
+            monkeypatch.setattr(Path, name, self.around(getattr(Path, name)))
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.step()
+            result = work(*args, **kwargs)
+            self.step()
+            return result
+
+        return wrapped
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == -1:
+            self.has_died = True
+            raise DiedError
+
+
+def landed(of: Job) -> Attempt:
+    state = Landed(PaidTask(f"8{of.id}", 1.0), 2.0, 3.0, of.video_path, 9, "00", Video(5.0, 1, 1))
+    return Attempt(f"kb-{of.id}", of.id, of.fingerprint, 1, of.request, state, account=ACCOUNT)
+
+
+def move_all(folder: OutputFolder, jobs: list[Job]) -> None:
+    moves = find_moves(jobs, folder.database.known())
+    moving.carry_out(folder, moves, run_id="r", now=9.0)
+
+
+STORIES = {
+    "renamed": {"x": "a", "deep/y": "b", "c": "c"},
+    "swapped": {"a": "b", "b": "a", "c": "c"},
+    "in a circle": {"b": "a", "c": "b", "a": "c"},
+    "along a chain": {"b": "a", "c": "b", "d": "c"},
+}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that makes a library of three videos."""
+
+    def library(name: str) -> Path:
+        root = tmp_path / name
+        with open_folder(root, sandbox=True) as folder:
+            (root / "videos").mkdir()
+            for prompt in "abc":
+                (root / f"videos/{prompt}.mp4").write_text(f"video {prompt}")
+                folder.database.write([Put(landed(job(prompt, prompt)))])
+        return root
+
+    return library
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_death_at_any_step_of_a_move_loses_no_video(
+    make: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, story: dict[str, str]
+) -> None:
+    """The run after it has every video under its one name, and the state agrees."""
+    jobs = [job(new, old) for new, old in story.items()]
+    for at in itertools.count():
+        root = make(f"library-{at}")
+        with monkeypatch.context() as patch, open_folder(root, sandbox=True) as folder:
+            mortal = Mortal(patch, at)
+            with suppress(DiedError):
+                move_all(folder, jobs)
+        with open_folder(root, sandbox=True) as folder:
+            move_all(folder, jobs)
+            for attempt in folder.database.attempts():
+                assert isinstance(attempt.state, Landed)
+                video = (root / attempt.state.file).read_text()
+                assert video == f"video {story[attempt.job_id]}", f"step {at}"
+                assert folder.database.owner_of(f"8{story[attempt.job_id]}") is not None
+            assert len(list(root.rglob("*.mp4"))) == 3, f"step {at}"
+        if not mortal.has_died:
+            break
+    assert at > 8
