@@ -1,0 +1,54 @@
+"""Read a path as a person writes it: `~`, `$HOME` and `${VARIABLE}` stand for something."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))|\$\{")
+
+
+def expand_path(text: str) -> Path:
+    """Return the path that *text* means: `~`, `~user`, `$VARIABLE` and `${VARIABLE}` are expanded.
+
+    Raises:
+        ValueError: it is empty, names an unknown user or a variable that is not set, or holds a
+            control character; the message is a sentence.
+    """
+    expanded = _VARIABLE.sub(lambda found: _value_of(found, text), text)
+    if not expanded.strip():
+        raise ValueError("a path is empty")
+    if control := _CONTROL.search(expanded):
+        raise ValueError(f"the path {text!r} holds a control character (U+{ord(control[0]):04X})")
+    path = Path(expanded)
+    if expanded.startswith("~"):
+        path = _with_home(path, text)
+    if "~" in path.parts:
+        raise ValueError(
+            f"the path {text!r} holds a folder ~; it means your home only at the start"
+        )
+    return path
+
+
+def _value_of(variable: re.Match[str], text: str) -> str:
+    name = variable[1] or variable[2]
+    if not name or not name.isidentifier():
+        raise ValueError(f"the path {text!r} holds {variable[0]}, which names no variable")
+    value = os.environ.get(name, "")
+    if not value:
+        raise ValueError(f"the path {text!r} holds ${name}, but this variable is not set")
+    return value
+
+
+def _with_home(path: Path, text: str) -> Path:
+    user = path.parts[0]
+    # With an empty HOME, `~/loops` would become /loops.
+    if user != "~" or os.environ.get("HOME") != "":
+        try:
+            return path.expanduser()
+        except RuntimeError:
+            pass
+    advice = "" if user == "~" else f"; for a file of that name write ./{text}"
+    raise ValueError(f"the path {text!r} begins with {user}, whose home is not known{advice}")
