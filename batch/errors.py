@@ -51,7 +51,7 @@ class UsageError(BatchError):
 class Problem:
     """One fault or warning in a manifest: where it is, and what to do about it.
 
-    *line* and *column* count from 1.
+    *line* and *column* count from 1; *line* is 0 for a file that cannot be read at all.
     """
 
     file: str
@@ -62,10 +62,11 @@ class Problem:
     advice: str | None = None
 
     def __str__(self) -> str:
-        """Render as `file:line:column: job 'x': message; advice`."""
+        """Render as `file:line:column: job 'x': message (advice)`."""
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         job = f"job {self.job!r}: " if self.job is not None else ""
         advice = f" ({self.advice})" if self.advice else ""
-        return f"{self.file}:{self.line}:{self.column}: {job}{self.message}{advice}"
+        return f"{place}: {job}{self.message}{advice}"
 
 
 class ManifestError(UsageError):

@@ -38,17 +38,36 @@ def read_file(path: Path, file: str, at: Place) -> bytes:
     try:
         with open(path, "rb", opener=_open_at_once) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise Unreadable(at, f"{shown(file)} is not a regular file")
+                raise _unreadable(at, file, "it is not a regular file")
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise Unreadable(at, f"cannot read {shown(file)}: {reason}") from exc
+        raise _unreadable(at, file, _reason(exc)) from exc
     if len(data) > MAX_BYTES:
-        message = f"{shown(file)} is larger than {MAX_BYTES // 1024 // 1024} MiB"
-        raise Unreadable(at, message, "split it into several manifests")
+        message = f"it is larger than {MAX_BYTES // 1024 // 1024} MiB"
+        raise _unreadable(at, file, message, "split it into several manifests")
     data = data.removeprefix(codecs.BOM_UTF8)
     _check_text(data, file)
     return data
+
+
+def _unreadable(at: Place, file: str, reason: str, advice: str | None = None) -> Unreadable:
+    """Return the fault of a whole file: at no line of its own, or at the place that refers to it."""
+    if at.file == file:
+        return Unreadable(Spot(file, line=0), reason, advice)
+    return Unreadable(at, f"cannot read {shown(file)}: {reason}", advice)
+
+
+def _reason(exc: OSError | ValueError) -> str:
+    match exc:
+        case FileNotFoundError():
+            return "there is no such file"
+        case IsADirectoryError():
+            return "it is a folder, not a file"
+        case PermissionError():
+            return "this user has no permission to read it"
+        case OSError():
+            return (exc.strerror or str(exc)).lower()
+    return str(exc)
 
 
 def _open_at_once(path: str, flags: int) -> int:

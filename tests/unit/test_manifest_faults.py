@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -379,6 +380,29 @@ def test_invalid_key_is_a_fault_at_any_depth(faults: Faults, text: str, message:
     assert [problem.message for problem in problems] == [message]
 
 
-def test_missing_manifest_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"nope\.yaml:1:1: cannot read .*No such file"):
-        load(tmp_path / "nope.yaml")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nope.yaml", "there is no such file"),
+        ("folder", "it is a folder, not a file"),
+        ("loop.yaml", "too many levels of symbolic links"),
+        ("device.yaml", "it is not a regular file"),
+        ("a\0b.yaml", "embedded null byte"),
+    ],
+)
+def test_unreadable_manifest_has_no_line(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    with pytest.raises(ManifestError) as caught:
+        load(tmp_path / name)
+
+    assert str(caught.value) == f"{tmp_path}/{name}: {reason}".replace("\0", "\\x00")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_manifest_without_permission_has_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.touch(mode=0)
+    with pytest.raises(ManifestError, match="m.yaml: this user has no permission to read it"):
+        load(path)

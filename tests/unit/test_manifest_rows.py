@@ -250,6 +250,6 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     assert len(messages) == 5
     assert "is not a regular file" in messages[0]
     assert "is not a regular file" in messages[1]
-    assert "Is a directory" in messages[2]
+    assert "it is a folder" in messages[2]
     assert "takes a .csv or a .jsonl file" in messages[3]
     assert "null byte" in messages[4]
