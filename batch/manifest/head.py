@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from batch.manifest.limits import DEFAULT_LIMITS, KLING_PROMPT_CHARS, LIMIT_KEYS
 from batch.manifest.model import Callback
 from batch.manifest.nodes import Items, Mapping, Node, Scalar, is_null, kind
 from batch.manifest.schema import CALLBACK_KEYS
+from batch.manifest.texts import read_path
 from batch.prices import ANY_MODE, PRICED_MODES, Overrides, Tariff, parse_money, parse_tariff
 
 
@@ -35,6 +37,13 @@ def read_line(node: Node | None, name: str, findings: Findings) -> str | None:
         return node.text
     findings.fault(node, f"{name} must be a text on one line")
     return None
+
+
+def read_output_dir(node: Node | None, findings: Findings) -> Path | None:
+    """Return the output folder; None if it is not given, or after a fault."""
+    if node is None or read_line(node, "output_dir", findings) is None:
+        return None
+    return read_path(node, "output_dir", findings)
 
 
 def read_limits(node: Node | Items, findings: Findings) -> Limits:

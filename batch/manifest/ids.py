@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from batch.job import folded
 from batch.manifest.findings import Findings, shown
@@ -18,12 +19,23 @@ _MAX_COMPONENT_BYTES = 200
 _MAX_ID_BYTES = 1_000
 
 
+def locale_fault(text: str) -> str | None:
+    """Return why *text* names another file here than in a session with UTF-8, or none at all."""
+    if text.isascii() or (encoding := sys.getfilesystemencoding()) == "utf-8":
+        return None
+    return (
+        f"letters that this locale writes otherwise in file names ({encoding}); set LC_ALL=C.UTF-8"
+    )
+
+
 def component_fault(name: str) -> str | None:
     """Return why *name* cannot be a file or a folder on every system; None if it can."""
     if not name:
         return "an empty part"
     if name in (".", ".."):
         return f"the part {name}, which is not a file in the folder"
+    if fault := locale_fault(name):
+        return fault
     if not name.isprintable():
         return "an invisible character"
     if found := _FORBIDDEN.search(name):

@@ -33,7 +33,7 @@ from batch.manifest.options import OPTIONS, REFUSED_KEYS, read_options, request_
 from batch.manifest.rows import has_header, read_rows
 from batch.manifest.schema import DEFAULTS_KEYS, JOB_KEYS
 from batch.manifest.text_files import file_label
-from batch.manifest.texts import TextReader, read_text
+from batch.manifest.texts import TextReader, read_path, read_text
 
 MAX_JOBS = 1_000_000
 _MAX_REMEMBERED = 4_096
@@ -273,10 +273,10 @@ class JobReader:
                 message = f"{name} cannot stand beside from"
                 findings.fault(own.pop(name)[0], message, "give it in the rows of the file")
         inherited = self._inherit(self._defaults.entries, own)
-        text = read_text(node, "from", findings)
-        if text is None:
+        named = read_path(node, "from", findings)
+        if named is None:
             return
-        path = self._folder / text
+        path = self._folder / named
         file = file_label(path)
         known = {name: about for name, about in JOB_KEYS.items() if name != "from"}
         try:

@@ -19,6 +19,7 @@ from batch.manifest.head import (
     read_callback,
     read_limits,
     read_line,
+    read_output_dir,
     read_prices,
     read_section,
 )
@@ -124,14 +125,13 @@ class _Reading:
         if "jobs" not in heads:
             findings.fault(Spot(self._file), "there are no jobs", "add jobs: with a list")
         self._version(nodes.get("version"))
-        output_dir = read_line(nodes.get("output_dir"), "output_dir", findings)
         return Manifest(
             path=self._path,
             name=self._name(nodes.get("name")),
             jobs=tuple(jobs.jobs),
             limits=self._limits,
             callback=read_callback(nodes.get("callback"), findings),
-            output_dir=None if output_dir is None else Path(output_dir),
+            output_dir=read_output_dir(nodes.get("output_dir"), findings),
             base_url=read_base_url(nodes.get("base_url"), findings),
             proxy=read_line(nodes.get("proxy"), "proxy", findings),
             prices=read_prices(nodes.get("prices"), findings),

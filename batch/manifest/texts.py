@@ -1,13 +1,16 @@
-"""Read the texts of a job: its prompts and its tags."""
+"""Read the texts of a job: its prompts, its tags, and the path of its rows."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from batch.manifest.findings import Findings, shown
+from batch.manifest.ids import locale_fault
 from batch.manifest.limits import Limits
 from batch.manifest.nodes import Entries, Mapping, Node, Place, Scalar, kind
+from batch.paths import expand_path
 
 # No editor keeps \r. Surrogates are refused before.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -20,6 +23,21 @@ def read_text(node: Node, name: str, findings: Findings) -> str | None:
     advice = "put a text with braces or brackets in quotes"
     findings.fault(node, f"{name} must be a text, but this is {kind(node)}", advice)
     return None
+
+
+def read_path(node: Node, name: str, findings: Findings) -> Path | None:
+    """Return a path with `~` and variables expanded; None after a fault."""
+    text = read_text(node, name, findings)
+    if text is None:
+        return None
+    if fault := locale_fault(text):
+        findings.fault(node, f"{name} {shown(text)} has {fault}")
+        return None
+    try:
+        return expand_path(text)
+    except ValueError as exc:
+        findings.fault(node, f"{name}: {exc}")
+        return None
 
 
 class TextReader:

@@ -350,6 +350,18 @@ jobs: [{id: a, prompt: x}]
     assert manifest.prices["kling-v9"]["*"].usd(5) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("~/loops", "/home/ida/loops"), ("$HOME/a b", "/home/ida/a b"), ("./~loops", "~loops")],
+)
+def test_output_folder_is_expanded(
+    read: Read, monkeypatch: pytest.MonkeyPatch, text: str, path: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ida")
+
+    assert read(f"output_dir: {text}\njobs: [{{id: a, prompt: x}}]").output_dir == Path(path)
+
+
 def test_name_defaults_to_the_file_name(read: Read) -> None:
     assert read("jobs: [{id: a, prompt: x}]").name == "night"
     assert read("name: 2026-11-23\njobs: [{id: a, prompt: x}]").name == "2026-11-23"

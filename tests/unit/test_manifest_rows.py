@@ -235,6 +235,17 @@ def test_empty_file_is_a_fault(read: Read) -> None:
     assert "has no rows" in faults(read, "id,prompt\n")[0].message
 
 
+def test_path_of_rows_without_meaning_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text('version: 1\njobs:\n  - from: $NOPE/a.csv\n  - from: "a.csv\\r"\n')
+    with pytest.raises(ManifestError) as caught:
+        load(path)
+
+    assert [(p.line, p.column) for p in caught.value.problems] == [(3, 11), (4, 11)]
+    assert "$NOPE, but this variable is not set" in caught.value.problems[0].message
+    assert "control character (U+000D)" in caught.value.problems[1].message
+
+
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     """A pipe without a writer would wait forever, a device would never end."""
     os.mkfifo(tmp_path / "pipe.csv")
@@ -252,4 +263,4 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     assert "is not a regular file" in messages[1]
     assert "it is a folder" in messages[2]
     assert "takes a .csv or a .jsonl file" in messages[3]
-    assert "null byte" in messages[4]
+    assert "control character (U+0000)" in messages[4]
