@@ -91,7 +91,7 @@ class Findings:
         """Record a warning at *at*: allowed, but unlikely to be meant."""
         problem = self._problem(at, message, advice)
         first = self._warnings.setdefault(message, [problem])[0]
-        if first is not problem and self.job is not None:
+        if first is not problem:
             self._further[message] = self._further.get(message, 0) + 1
 
     def _problem(self, at: Place, message: str, advice: str | None) -> Problem:

@@ -1,11 +1,17 @@
-"""Check job ids: each names a file on every system, and no two share one."""
+"""Job ids: each names a file on every system, and no two share one; a missing one is made.
+
+A made id depends on the request alone, never on the place of the job: rows may be inserted, sorted
+and moved to other files.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
+import unicodedata
+from collections.abc import Iterator
 
-from batch.job import folded
+from batch.job import fingerprint, folded
 from batch.manifest.findings import Findings, shown
 from batch.manifest.nodes import Place
 
@@ -17,6 +23,9 @@ _RESERVED = frozenset(
 )
 _MAX_COMPONENT_BYTES = 200
 _MAX_ID_BYTES = 1_000
+_SLUG_CHARACTERS = 40
+_HASH_CHARACTERS = 8
+_LATIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe"})
 
 
 def locale_fault(text: str) -> str | None:
@@ -60,6 +69,44 @@ def id_fault(id_: str) -> str | None:
     return next(filter(None, map(component_fault, id_.split("/"))), None)
 
 
+def slug(text: str) -> str:
+    """Return the first words of *text* as a part of an id: lower case, ASCII where possible."""
+    text = text.lstrip()[: 5 * _SLUG_CHARACTERS].casefold()
+    if text.isascii():
+        found = re.sub(r"[^a-z0-9]+", "-", text)
+    else:
+        composed = unicodedata.normalize("NFC", text).translate(_LATIN)
+        found = re.sub(r"-+", "-", "".join(_plain(composed)))
+    found = found.strip("-")
+    if len(found) > _SLUG_CHARACTERS:
+        whole_words = found[: _SLUG_CHARACTERS + 1].rpartition("-")[0]
+        found = whole_words or found[:_SLUG_CHARACTERS]
+    return found or "video"
+
+
+def _plain(text: str) -> Iterator[str]:
+    """Yield each letter, as ASCII where it is one with an accent; a hyphen for what is no letter."""
+    is_word = False  # in a script whose vowels may be marks
+    for character in text:
+        ascii_only = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+        if ascii_only.isalnum():
+            is_word = False
+            yield ascii_only.lower()
+        elif character.isalnum():
+            is_word = True
+            yield character
+        elif not unicodedata.category(character).startswith("M"):
+            is_word = False
+            yield "-"
+        elif is_word:
+            yield character
+
+
+def variant_id(id_: str, variant: int | None) -> str:
+    """Return the id of one of several variants, or *id_* where there is only one."""
+    return id_ if variant is None else f"{id_}-{variant}"
+
+
 class JobIds:
     """The ids so far, to find those that would share a file."""
 
@@ -67,6 +114,7 @@ class JobIds:
         self._findings = findings
         self._seen: dict[str, tuple[str, Place]] = {}
         self._nested: list[str] = []  # folded ids below a folder named like a video
+        self._without: dict[str, Place] = {}  # jobs without an id, by fingerprint
 
     def add(self, id_: str, place: Place) -> bool:
         """Add an id; return False after a fault: it is invalid or taken."""
@@ -88,6 +136,27 @@ class JobIds:
         if first != id_:
             message = f"the id {shown(id_)} differs only by case from {shown(first)} in {where}"
         self._findings.fault(place, message, "each job needs an id of its own")
+        return False
+
+    def make(self, prompt: str, request: str, variant: int | None, place: Place) -> str | None:
+        """Add a job without an id; return one made of its request, or None after a fault."""
+        if not self._is_new(fingerprint(request, variant), place):
+            return None
+        request_hash = fingerprint(request, None).partition(":")[2]
+        id_ = variant_id(f"{slug(prompt)}-{request_hash[:_HASH_CHARACTERS]}", variant)
+        return id_ if self.add(id_, place) else None
+
+    def _is_new(self, request_hash: str, place: Place) -> bool:
+        first = self._without.get(request_hash)
+        if first is None:
+            self._without[request_hash] = place
+            return True
+        message = f"the job in {first.file}:{first.line} asks for the same, and neither has an id"
+        advice = "write count: 2 in one job to get two videos of it, or give each job an id"
+        if first is place:
+            message = "two jobs of this entry ask for the same, and it has no id"
+            advice = "use every axis of the matrix in the prompt; count: 2 makes two videos of it"
+        self._findings.fault(place, message, advice)
         return False
 
     def check_folders(self) -> None:

@@ -2,7 +2,8 @@
 
 For each entry: check its keys; inherit the values that it does not set; fill the placeholders of
 its matrix, once per combination; read its options and compare them with what the model takes (once
-per distinct set of options: most jobs differ in the prompt alone); check its id against all others.
+per distinct set of options: most jobs differ in the prompt alone); check its id against all others,
+or make one of the request.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from batch.job import Job, canonical_request, fingerprint
 from batch.manifest.findings import Findings, Unreadable
-from batch.manifest.ids import JobIds
+from batch.manifest.ids import JobIds, variant_id
 from batch.manifest.limits import Limits
 from batch.manifest.matrix import Templates, read_axes, read_count
 from batch.manifest.models import Remark, check_options
@@ -79,7 +80,7 @@ class JobReader:
         """Read all jobs."""
         if isinstance(items, (Scalar, Mapping)):
             message = f"jobs must be a list, but this is {kind(items)}"
-            self._findings.fault(items, message, "begin each job with a hyphen: - id: …")
+            self._findings.fault(items, message, "begin each job with a hyphen: - prompt: …")
             return
         is_empty = True
         for node in items.items:
@@ -138,31 +139,29 @@ class JobReader:
         read_options(_given(own), self._findings)
         return _Inherited(_given({**base, **own}))
 
-    def _expand(
-        self, node: Mapping, own: Entries, inherited: _Inherited, fallback: str | None = None
-    ) -> None:
+    def _expand(self, node: Mapping, own: Entries, inherited: _Inherited) -> None:
         """Add the jobs of one entry: one, or one per combination and variant."""
         merged = {**inherited.entries, **own}
         for _, value in own.values():
             if is_null(value):
                 merged = _given(merged)
                 break
-        label = merged.get("id")
-        if label is None and fallback is None:
-            self._findings.fault(node, "a job needs an id", "add id: it names the video's file")
-            return
-        place: Place = node if label is None else label[1]
-        id_ = fallback if label is None else read_text(label[1], "id", self._findings)
-        if id_ is None:
-            return
+        place: Place = node
+        id_ = None  # made of the request, once that is known
+        if "id" in merged:
+            place = label = merged["id"][1]
+            id_ = read_text(label, "id", self._findings)
+            if id_ is None:
+                return
         self._findings.job = id_
-        if "matrix" not in merged and "count" not in merged:
-            if self._is_room(node, 1):
-                self._make(id_, place, merged, own=own, inherited=inherited)
-            return
-        self._expand_many(id_, place, merged, inherited)
+        if "matrix" in merged or "count" in merged:
+            self._expand_many(id_, place, merged, inherited)
+        elif self._is_room(node, 1):
+            self._make(id_, place, merged, own=own, inherited=inherited)
 
-    def _expand_many(self, id_: str, place: Place, merged: Entries, inherited: _Inherited) -> None:
+    def _expand_many(
+        self, id_: str | None, place: Place, merged: Entries, inherited: _Inherited
+    ) -> None:
         counted = merged.pop("count", None)
         count = 0 if counted is None else read_count(counted[1], self._findings)
         matrix = merged.pop("matrix", None)
@@ -184,13 +183,13 @@ class JobReader:
             if templates is not None:
                 filled_id, filled = templates.fill(combination)
             for variant in range(1, count + 1) if count else (None,):
-                name = filled_id if variant is None else f"{filled_id}-{variant}"
+                name = None if filled_id is None else variant_id(filled_id, variant)
                 self._findings.job = name
                 self._make(name, place, filled, own=filled, inherited=inherited, variant=variant)
 
     def _make(
         self,
-        id_: str,
+        id_: str | None,
         place: Place,
         merged: Entries,
         *,
@@ -199,7 +198,7 @@ class JobReader:
         variant: int | None = None,
     ) -> None:
         """Add one job, or report why not."""
-        is_good = self._ids.add(id_, place)
+        is_good = id_ is None or self._ids.add(id_, place)
         before = self._findings.fault_count
         base = self._options(place, merged, own, inherited)
         prompt = self._texts.prompt(place, merged, base)
@@ -213,6 +212,10 @@ class JobReader:
         if negative:
             body["negative_prompt"] = negative
         request = canonical_request(body)
+        if id_ is None:
+            id_ = self._ids.make(prompt or "", request, variant, place)
+        if id_ is None:
+            return
         self.jobs.append(
             Job(
                 id=id_,
@@ -280,9 +283,9 @@ class JobReader:
         file = file_label(path)
         known = {name: about for name, about in JOB_KEYS.items() if name != "from"}
         try:
-            for number, row in read_rows(path, file, node, findings):
+            for _, row in read_rows(path, file, node, findings):
                 entries = self._entries(row, "a row", known, are_shared=has_header(path))
-                self._expand(row, entries, inherited, f"{path.stem}-{number}")
+                self._expand(row, entries, inherited)
                 findings.job = None  # the next row may fail before its id is known
         except Unreadable as exc:
             findings.add(exc.problem)

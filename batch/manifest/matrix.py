@@ -23,7 +23,7 @@ class Templates:
 
     def __init__(
         self,
-        id_: str,
+        id_: str | None,
         place: Place,
         merged: Entries,
         axes: dict[str, list[str]],
@@ -33,7 +33,7 @@ class Templates:
         self._axes = axes
         self._findings = findings
         self._merged = merged
-        self._id = self._compiled(id_, place)
+        self._id = None if id_ is None else self._compiled(id_, place)
         self._texts: dict[str, list[str | int]] = {}
         self._tags: list[tuple[Scalar, list[str | int]]] | None = None
         for name, (_, node) in merged.items():
@@ -45,8 +45,8 @@ class Templates:
         self._check_id(place)
         self.are_faulty = findings.fault_count != before
 
-    def fill(self, values: tuple[str, ...]) -> tuple[str, Entries]:
-        """Return the id and the entries of one combination."""
+    def fill(self, values: tuple[str, ...]) -> tuple[str | None, Entries]:
+        """Return the id, if there is one, and the entries of one combination."""
         filled = dict(self._merged)
         for name, parts in self._texts.items():
             key, node = filled[name]
@@ -58,7 +58,7 @@ class Templates:
             key, node = filled["tags"]
             items: list[Node] = [quoted(_joined(parts, values), tag) for tag, parts in self._tags]
             filled["tags"] = (key, Sequence(items, node.size, node.file, node.line, node.column))
-        return _joined(self._id, values), filled
+        return None if self._id is None else _joined(self._id, values), filled
 
     def _compiled(self, text: str, place: Place) -> list[str | int]:
         """Return *text* as literal parts and numbers of axes."""
@@ -82,7 +82,7 @@ class Templates:
 
     def _check_id(self, place: Place) -> None:
         for number, (name, values) in enumerate(self._axes.items()):
-            if number not in self._id and len(values) > 1:
+            if self._id is not None and number not in self._id and len(values) > 1:
                 message = f"the id does not use the axis {name}: several jobs would share one id"
                 self._findings.fault(place, message, f"add {{{name}}} to the id")
 

@@ -33,7 +33,7 @@ CALLBACK_KEYS: dict[str, str] = {
     "listen": "HOST:PORT on which the receiver listens.",
 }
 JOB_KEYS: dict[str, str] = {
-    "id": "Names the job and its file, videos/<id>.mp4. May hold slashes.",
+    "id": "Names the job and its file, videos/<id>.mp4. May hold slashes. Default: of the prompt.",
     "prompt": "What the video shows.",
     "negative_prompt": "What it must not show.",
     **{name: option.about for name, option in OPTIONS.items()},
@@ -159,7 +159,6 @@ def _or_null(shape: JsonSchema) -> JsonSchema:
 def _job_shape() -> JsonSchema:
     return {
         **_object(_job_properties()),
-        "anyOf": [{"required": ["id"]}, {"required": ["from"]}],
         "not": {"required": ["model", "model_name"]},
         "$comment": f"Refused in a job: {', '.join(REFUSED_KEYS)}.",
     }

@@ -359,7 +359,7 @@ def test_output_folder_is_expanded(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/ida")
 
-    assert read(f"output_dir: {text}\njobs: [{{id: a, prompt: x}}]").output_dir == Path(path)
+    assert read(f"output_dir: {text}\njobs: [{{prompt: x}}]").output_dir == Path(path)
 
 
 def test_name_defaults_to_the_file_name(read: Read) -> None:

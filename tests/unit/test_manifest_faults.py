@@ -304,13 +304,6 @@ def test_variant_with_a_taken_id_is_a_fault(faults: Faults) -> None:
     assert problem.message == "the id 'a-2' is taken by the job in line 2"
 
 
-def test_job_without_id_gets_advice(faults: Faults) -> None:
-    (problem,) = faults("jobs:\n  - prompt: x\n")
-
-    assert (problem.line, problem.column) == (3, 5)
-    assert problem.advice == "add id: it names the video's file"
-
-
 def test_wrong_default_is_reported_once(faults: Faults) -> None:
     text = "".join(f"  - {{id: a{n}, prompt: x}}\n" for n in range(5))
     (problem,) = faults(f"defaults: {{sound: loud}}\njobs:\n{text}")

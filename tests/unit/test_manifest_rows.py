@@ -90,12 +90,6 @@ def test_jsonl_line_is_a_job(read: Read) -> None:
     assert [job.line for job in manifest.jobs] == [1, 3, 3, 5]
 
 
-def test_row_without_id_is_named_after_its_file(read: Read) -> None:
-    manifest = read("prompt\nx\ny\n")
-
-    assert [job.id for job in manifest.jobs] == ["rows-1", "rows-2"]
-
-
 def test_row_inherits_from_its_entry_and_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("id,prompt,mode,tags\na,,,\nb,own,std,mine\n")
     path = tmp_path / "m.yaml"

@@ -80,7 +80,7 @@ def test_valid_manifest_matches_the_schema(
     [
         {},
         {"jobs": []},
-        {"jobs": [{"prompt": "x"}]},
+        {"jobs": [{"from": "rows.tsv"}]},
         {**job(), "version": 2},
         {**job(), "limts": {}},
         {**job(), "limits": {"submit_rate": "fast"}},
@@ -106,6 +106,13 @@ def test_invalid_manifest_does_not_match_the_schema(
     validator: Draft202012Validator, manifest: dict[str, Any]
 ) -> None:
     assert not validator.is_valid(manifest)
+
+
+@pytest.mark.parametrize("entry", [{"prompt": "x"}, {"from": "a.csv"}, {"from": "a.JSONL"}])
+def test_entry_without_id_matches_the_schema(
+    validator: Draft202012Validator, entry: dict[str, Any]
+) -> None:
+    assert validator.is_valid({"version": 1, "jobs": [entry]})
 
 
 def test_every_key_has_a_description() -> None:
