@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.job import Job, canonical_request, fingerprint
+from batch.manifest.cells import report_broken
 from batch.manifest.findings import Findings, Unreadable
 from batch.manifest.ids import JobIds, variant_id
 from batch.manifest.limits import Limits
@@ -111,6 +112,7 @@ class JobReader:
         With *are_shared*, a wrong key is reported without a job: it stands in a header, say.
         """
         entries = node.entries
+        report_broken(entries, self._findings)
         if entries.keys() <= known.keys():
             return entries
         kept: Entries = {}
@@ -283,7 +285,7 @@ class JobReader:
         file = file_label(path)
         known = {name: about for name, about in JOB_KEYS.items() if name != "from"}
         try:
-            for _, row in read_rows(path, file, node, findings):
+            for row in read_rows(path, file, node, {*known, "model_name"}, findings):
                 entries = self._entries(row, "a row", known, are_shared=has_header(path))
                 self._expand(row, entries, inherited)
                 findings.job = None  # the next row may fail before its id is known

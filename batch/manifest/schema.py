@@ -40,7 +40,7 @@ JOB_KEYS: dict[str, str] = {
     "tags": "Names to select jobs by: a list, or one text with semicolons.",
     "count": "How many variants to make: ids get -1, -2, …",
     "matrix": "Axes and their values: one job per combination. {axis} stands for the value.",
-    "from": "A .csv or .jsonl file of jobs, relative to the manifest.",
+    "from": "A .csv or .jsonl file of jobs, or a .txt of prompts, relative to the manifest.",
 }
 # An id or a matrix belongs to one job and cannot be inherited.
 DEFAULTS_KEYS: dict[str, str] = {
@@ -130,7 +130,10 @@ def _job_properties() -> dict[str, JsonSchema]:
                 "items": {"type": ["string", "number", "boolean", "null"]},
             },
         },
-        "from": {"type": "string", "pattern": r"\.([cC][sS][vV]|[jJ][sS][oO][nN][lL])$"},
+        "from": {
+            "type": "string",
+            "pattern": r"\.([cC][sS][vV]|[jJ][sS][oO][nN][lL]|[tT][xX][tT])$",
+        },
     }
     properties = {
         name: _or_null({"description": about, **shapes[name]}) for name, about in JOB_KEYS.items()

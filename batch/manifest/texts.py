@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from batch.manifest.cells import is_empty_mark
 from batch.manifest.findings import Findings, shown
 from batch.manifest.ids import locale_fault
 from batch.manifest.limits import Limits
@@ -67,6 +68,9 @@ class TextReader:
         prompt = self._checked(entry[1], "prompt", self._limits.max_prompt_chars)
         if prompt is not None and not prompt.strip():
             self._findings.fault(entry[1], "the prompt is empty", "say what the video shows")
+        elif prompt is not None and is_empty_mark(prompt):
+            message = f"the prompt is {shown(prompt)}: perhaps the mark of an empty cell"
+            self._findings.warn(entry[1], message, "a video of it will be paid for")
         return prompt
 
     def negative_prompt(self, merged: Entries) -> str | None:
@@ -81,6 +85,7 @@ class TextReader:
         text = read_text(node, name, self._findings)
         if text is None:
             return None
+        text = text.replace("\r\n", "\n")  # the line ends of a cell, where Windows wrote it
         if len(text) > most:
             message = f"{name} has {len(text)} characters, more than {most}"
             advice = f"shorten it, or raise limits.max_{name}_chars"

@@ -39,8 +39,8 @@ def test_inserted_row_pays_for_itself_alone(night: Any) -> None:
 
 def test_rows_moved_to_another_file_pay_nothing(night: Any, shell: Any) -> None:
     assert night("id,prompt\n,A fox\n,An owl\n")[1] == 2
-    (shell.folder / "more.csv").write_text("prompt\nAn owl\n")
-    shell.manifest([{"from": "rows.csv"}, {"from": "more.csv"}])
+    (shell.folder / "more.txt").write_text("An owl\n")
+    shell.manifest([{"from": "rows.csv"}, {"from": "more.txt"}])
 
     said, created = night("prompt\nA fox\n")
     assert (said.json["planned"], created) == ({"unchanged": 2}, 2)
@@ -49,6 +49,8 @@ def test_rows_moved_to_another_file_pay_nothing(night: Any, shell: Any) -> None:
 @pytest.mark.parametrize(
     ("rows", "place"),
     [
+        ("id,prompt\na,A fox\nb,#REF!\n", "rows.csv:3:3: job 'b': prompt is '#REF!'"),
+        ("id,prompt\na,A fox\nid,prompt\nb,An owl\n", "rows.csv:3:1: the header"),
         ("id,prompt,\na,A fox,note\n", "rows.csv:1:1: column 3 has no name"),
         ("prompt\nA fox\nA fox\n", "rows.csv:2 asks for the same"),
     ],

@@ -58,6 +58,7 @@ def test_made_id_does_not_depend_on_the_place(read: Read, tmp_path: Path) -> Non
     (tmp_path / "sorted.csv").write_text(
         "id,prompt\n" + "\n".join(f',"{prompt}"' for prompt in reversed(["A kite", *prompts]))
     )
+    (tmp_path / "rows.txt").write_text("\n".join(prompts))
     (tmp_path / "rows.jsonl").write_text(
         "\n".join(json.dumps({"id": None, "prompt": prompt}) for prompt in prompts)
     )
@@ -65,6 +66,7 @@ def test_made_id_does_not_depend_on_the_place(read: Read, tmp_path: Path) -> Non
 
     assert len(ids) == 3
     assert ids < {job.id for job in read("jobs: [{from: sorted.csv}]")}
+    assert ids == {job.id for job in read("jobs: [{from: rows.txt}]")}
     assert ids == {job.id for job in read("jobs: [{from: rows.jsonl}]")}
     assert ids == {job.id for job in read(f"jobs: {json.dumps([{'prompt': p} for p in prompts])}")}
 
@@ -118,10 +120,10 @@ def test_same_request_twice_without_ids_is_a_fault(read: Read, tmp_path: Path) -
 
 
 def test_same_request_in_two_files_is_a_fault(read: Read, tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("prompt\nA fox\n")
-    (problem,) = faults(read, "jobs:\n  - prompt: A fox\n  - from: rows.csv\n")
+    (tmp_path / "rows.txt").write_text("A deer\nA fox\n")
+    (problem,) = faults(read, "jobs:\n  - prompt: A fox\n  - from: rows.txt\n")
 
-    assert (Path(problem.file).name, problem.line) == ("rows.csv", 2)
+    assert (Path(problem.file).name, problem.line) == ("rows.txt", 2)
     assert f"{tmp_path}/night.yaml:3" in problem.message
 
 
@@ -150,9 +152,9 @@ def test_made_id_that_is_taken_is_a_fault(read: Read) -> None:
 
 
 def test_warning_of_many_jobs_without_ids_is_reported_once(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("prompt\n" + "\n".join(f"Fox {n}" for n in range(30)))
+    (tmp_path / "rows.txt").write_text("\n".join(f"Fox {n}" for n in range(30)))
     path = tmp_path / "night.yaml"
-    path.write_text("version: 1\njobs: [{from: rows.csv, model: kling-v1-6}]")
+    path.write_text("version: 1\njobs: [{from: rows.txt, model: kling-v1-6}]")
     (warning,) = load(path).warnings
 
     assert warning.message.endswith("[and 29 more of the same]")

@@ -1,4 +1,4 @@
-"""Jobs from .csv and .jsonl files."""
+"""Jobs from .csv, .jsonl and .txt files."""
 
 from __future__ import annotations
 
@@ -90,6 +90,22 @@ def test_jsonl_line_is_a_job(read: Read) -> None:
     assert [job.line for job in manifest.jobs] == [1, 3, 3, 5]
 
 
+def test_line_of_a_text_file_is_a_prompt(read: Read) -> None:
+    manifest = read(
+        "\ufeffA fox, running\r\n\r\n# of foxes: 3\r\n  \r\n  Fuchs \u00e4 \r\n",
+        name="Prompts.TXT",
+        entry="duration: 10",
+    )
+
+    assert [job.body()["prompt"] for job in manifest.jobs] == [
+        "A fox, running",
+        "# of foxes: 3",
+        "Fuchs \u00e4",
+    ]
+    assert [job.line for job in manifest.jobs] == [1, 3, 5]
+    assert {job.body()["duration"] for job in manifest.jobs} == {"10"}
+
+
 def test_row_inherits_from_its_entry_and_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("id,prompt,mode,tags\na,,,\nb,own,std,mine\n")
     path = tmp_path / "m.yaml"
@@ -127,7 +143,7 @@ def test_path_may_lead_out_of_the_folder(tmp_path: Path) -> None:
         ("id,prompt\na,x\nb,x,y\n", 3, "the row has 3 cells, but there are 2 columns"),
         ("id,promt\na,x\n", 1, "unknown key 'promt' in a row"),
         ("id,prompt,prompt\na,x,y\n", 1, "duplicate column 'prompt'"),
-        ("id,prompt,\na,x,y\n", 1, "column 3 has no name"),
+        ("id,prompt,\na,x,y\n", 1, "column 3 has no name, but line 2 has 'y' in it"),
         ("id;prompt\na;x\n", 1, "the columns are not separated by commas"),
         ("id,prompt,from\na,x,b.csv\n", 1, "from cannot stand in a row"),
         ('id,prompt\na,"x\n', 2, "not valid CSV"),
@@ -139,7 +155,7 @@ def test_path_may_lead_out_of_the_folder(tmp_path: Path) -> None:
         (b"id,prompt\na,\xff\n", 2, "the file is not UTF-8"),
         (b"id,prompt\na,x\0y\n", 2, "the file contains a control character (U+0000)"),
         ("id,prompt\na,x\n".encode("utf-16"), 1, "the file is UTF-16"),
-        ("," * 200, 1, "the file has more than 100 columns"),
+        (",".join(f"c{n}" for n in range(101)), 1, "the file has more than 100 columns"),
     ],
 )
 def test_csv_fault_has_its_own_line(read: Read, rows: str | bytes, line: int, message: str) -> None:
@@ -227,6 +243,20 @@ def test_invalid_entry_is_a_fault(read: Read, entry: str, message: str) -> None:
 def test_empty_file_is_a_fault(read: Read) -> None:
     assert "has no rows" in faults(read, "")[0].message
     assert "has no rows" in faults(read, "id,prompt\n")[0].message
+    assert "has no rows" in faults(read, "," * 200)[0].message
+    assert "has no rows" in faults(read, "\n \n", name="r.txt")[0].message
+
+
+def test_path_of_rows_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (home / "a.txt").write_text("A fox")
+    (home / "b.txt").write_text("A deer")
+    path = tmp_path / "m.yaml"
+    path.write_text("version: 1\njobs: [{from: ~/a.txt}, {from: '${HOME}/b.txt'}]")
+
+    assert [job.body()["prompt"] for job in load(path).jobs] == ["A fox", "A deer"]
 
 
 def test_path_of_rows_without_meaning_is_a_fault(tmp_path: Path) -> None:
@@ -246,7 +276,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     (tmp_path / "folder.csv").mkdir()
     path = tmp_path / "m.yaml"
-    names = ("pipe.csv", "zero.csv", "folder.csv", "data.txt", '"a\\0.csv"')
+    names = ("pipe.csv", "zero.csv", "folder.csv", "data.tsv", '"a\\0.csv"')
     path.write_text("version: 1\njobs:\n" + "".join(f"  - from: {name}\n" for name in names))
     with pytest.raises(ManifestError) as caught:
         load(path)
@@ -256,5 +286,5 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     assert "is not a regular file" in messages[0]
     assert "is not a regular file" in messages[1]
     assert "it is a folder" in messages[2]
-    assert "takes a .csv or a .jsonl file" in messages[3]
+    assert "takes a .csv, a .jsonl or a .txt file" in messages[3]
     assert "control character (U+0000)" in messages[4]

@@ -108,7 +108,9 @@ def test_invalid_manifest_does_not_match_the_schema(
     assert not validator.is_valid(manifest)
 
 
-@pytest.mark.parametrize("entry", [{"prompt": "x"}, {"from": "a.csv"}, {"from": "a.JSONL"}])
+@pytest.mark.parametrize(
+    "entry", [{"prompt": "x"}, {"from": "a.csv"}, {"from": "a.JSONL"}, {"from": "~/a.txt"}]
+)
 def test_entry_without_id_matches_the_schema(
     validator: Draft202012Validator, entry: dict[str, Any]
 ) -> None:
