@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable
 
 from batch.manifest.findings import Findings, shown
-from batch.manifest.nodes import Entries, Node, Scalar, Sequence
+from batch.manifest.nodes import Entries, Mapping, Scalar, Sequence
 
 _LONGEST = 32
 # Excel, LibreOffice and Google Sheets translate their errors; nearly all have one of these shapes:
@@ -21,6 +20,9 @@ _OTHER = re.compile(
     r"|Ładowanie|Načítání|Yükleniyor|Загрузка|加载中|正在加载|載入中|読み込み中|로드 중)\s?(\.{3}|…)",
     re.IGNORECASE,
 )
+# One of these begins or ends every such text; blanks may stand around it.
+_FIRST = frozenset("#Ee" + string.whitespace)
+_LAST = frozenset(".\u2026" + string.whitespace)
 _EMPTY_WORDS = frozenset(
     {"nan", "none", "null", "nil", "tbd", "tba", "todo", "n/a", "na", "undefined", "prompt"}
     | {"loading", "待定", "无"}
@@ -31,20 +33,36 @@ _SIGNS = frozenset(string.punctuation + string.whitespace + "\u2013\u2014\u2026\
 def report_broken(entries: Entries, findings: Findings) -> None:
     """Report every value of a job that is nothing but an error of a spreadsheet."""
     for name, (_, node) in entries.items():
-        for scalar in _scalars(node):
-            if len(scalar.text) <= _LONGEST and is_broken(scalar.text):
-                label = entries.get("id")
-                findings.job = label[1].text if label and isinstance(label[1], Scalar) else None
-                message = f"{name} is {shown(scalar.text)}, an error of a spreadsheet"
-                findings.fault(scalar, message, "mend the cell, and export the sheet again")
-                findings.job = None
+        if not isinstance(node, Scalar):
+            broken = _broken_inside(node)
+        elif len(node.text) <= _LONGEST and is_broken(node.text):
+            broken = [node]
+        else:
+            continue
+        for scalar in broken:
+            label = entries.get("id")
+            findings.job = label[1].text if label and isinstance(label[1], Scalar) else None
+            message = f"{name} is {shown(scalar.text)}, an error of a spreadsheet"
+            findings.fault(scalar, message, "mend the cell, and export the sheet again")
+            findings.job = None
+
+
+def _broken_inside(node: Sequence | Mapping) -> list[Scalar]:
+    broken = []
+    items = node.items if isinstance(node, Sequence) else [item for _, item in node.entries.values()]
+    for item in items:
+        if not isinstance(item, Scalar):
+            broken += _broken_inside(item)
+        elif is_broken(item.text):
+            broken.append(item)
+    return broken
 
 
 def is_broken(text: str) -> bool:
     """Return whether *text* is nothing but an error of a spreadsheet."""
-    if not ("#" in text or "..." in text or "…" in text or "Err:" in text):  # nearly always
+    if text[:1] not in _FIRST and text[-1:] not in _LAST:  # nearly always
         return False
-    text = text.strip()
+    text = text.strip() if len(text) <= _LONGEST else ""
     return bool((text.isupper() and _ERROR.fullmatch(text)) or _OTHER.fullmatch(text))
 
 
@@ -53,12 +71,3 @@ def is_empty_mark(text: str) -> bool:
     if len(text) > _LONGEST:
         return False
     return text.strip().casefold() in _EMPTY_WORDS or _SIGNS.issuperset(text)
-
-
-def _scalars(node: Node) -> Iterable[Scalar]:
-    if isinstance(node, Scalar):
-        return (node,)
-    items = (
-        node.items if isinstance(node, Sequence) else [item for _, item in node.entries.values()]
-    )
-    return [scalar for item in items for scalar in _scalars(item)]

@@ -106,7 +106,7 @@ class Sheet:
                 complaint = f"the cell {key.text} is not valid JSON"
                 node = json_node(cell, where, complaint, self._findings)
             entries[key.text] = (key, node)
-        if any(cell.strip() for cell in cells[len(self._columns) :]):
+        if len(cells) > len(self._columns) and any(map(str.strip, cells[len(self._columns) :])):
             message = f"the row has {len(cells)} cells, but there are {len(self._columns)} columns"
             self._findings.fault(at, message, "put a text with a comma in quotes")
         return Mapping(entries, len(entries), at.file, at.line, 1) if entries else None
