@@ -4,11 +4,12 @@
     for each key, value of the root:
         `jobs`:  for each item:                                     one by one, not kept
                      jobs       check its keys, inherit `defaults`
-                     rows       `from:`: a mapping for each row of a .csv or .jsonl file
+                     rows       `from:`: a mapping for each row of a .csv, .jsonl or .txt file
+                     cells      is a value an error that a spreadsheet left?
                      matrix     fill the placeholders, once per combination and variant
                      options    read each option; models: does the model take it? camera, values
                      texts      prompts and tags
-                     ids        a file name that no other job has
+                     ids        a file name that no other job has, or one made of the request
                      -> Job
         others:  keep the node
     a section that jobs inherit stands below them? once more

@@ -49,7 +49,9 @@ def report_broken(entries: Entries, findings: Findings) -> None:
 
 def _broken_inside(node: Sequence | Mapping) -> list[Scalar]:
     broken = []
-    items = node.items if isinstance(node, Sequence) else [item for _, item in node.entries.values()]
+    items = (
+        node.items if isinstance(node, Sequence) else [item for _, item in node.entries.values()]
+    )
     for item in items:
         if not isinstance(item, Scalar):
             broken += _broken_inside(item)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from batch.manifest.cells import is_broken
 from batch.manifest.findings import Findings, shown
 from batch.manifest.limits import DEFAULT_LIMITS, KLING_PROMPT_CHARS, LIMIT_KEYS, Limits
 from batch.manifest.model import Callback
@@ -32,6 +33,9 @@ def read_section(node: Node | Items, name: str, findings: Findings) -> Mapping |
 def read_line(node: Node | None, name: str, findings: Findings) -> str | None:
     """Return a one-line text; None if it is not given, or after a fault."""
     if node is None:
+        return None
+    if isinstance(node, Scalar) and is_broken(node.text):
+        findings.fault(node, f"{name} is {shown(node.text)}, an error of a spreadsheet")
         return None
     if isinstance(node, Scalar) and node.text.strip() and node.text.isprintable():
         return node.text

@@ -98,7 +98,7 @@ def test_manifest_that_is_no_file_is_told_plainly(shell: Any, name: str, said: s
 def test_name_that_this_locale_cannot_write_is_refused(night: Any, rows: str) -> None:
     said, created = night(rows, **ASCII_FILES)
     assert (said.code, created) == (2, 0)
-    assert "letters that this locale writes otherwise in file names (ascii)" in said.err
+    assert "file names of this locale (ascii) do not hold as UTF-8" in said.err
     assert "LC_ALL=C.UTF-8" in said.err
 
     said, created = night(rows, **UTF_8_FILES)

@@ -89,6 +89,7 @@ def test_problem_is_one_line(faults: Faults, tmp_path: Path) -> None:
         ("name: ..", "the name '..' cannot name a folder", None),
         ("name: [a]", "name must be a text on one line", None),
         ("output_dir: ''", "output_dir must be a text on one line", None),
+        ("name: '#REF!'", "name is '#REF!', an error of a spreadsheet", None),
         ("output_dir: $NOPE/loops", "$NOPE, but this variable is not set", None),
         ("output_dir: ~nobody-here/a", "whose home is not known", None),
         ("output_dir: a/~/b", "holds a folder ~", None),
