@@ -16,9 +16,12 @@ from urllib.parse import urlsplit
 
 from batch.errors import UsageError
 from batch.key import KEY_VARIABLE, Secret, find_key
+from batch.manifest.findings import meant
 from batch.manifest.limits import LIMIT_KEYS, Limits, Rate
 from batch.manifest.model import Callback, Manifest
+from batch.paths import expand_path
 from batch.plan import Policy
+from batch.plan.select import Selection, read_pattern
 
 DEFAULT_BASE_URL = "https://api.cometapi.com"
 ENDPOINT = "/kling/v1/videos/text2video"  # what a request adds to the base URL
@@ -37,6 +40,7 @@ class Option:
     metavar: str | None = None
     parse: Callable[[str], Any] | None = None
     repeats: bool = False
+    may_be_empty: bool = True  # of a list
     has_variable: bool = True
 
 
@@ -53,22 +57,24 @@ _OUTPUT_DIR = "Folder of videos, results and state. Default: outputs/<name of th
 _BASE_URL = f"Address of the API. Default: {DEFAULT_BASE_URL}."
 _PROXY = "Reach the API through this proxy; env for HTTPS_PROXY, which is not used otherwise."
 _SANDBOX = "Run against an embedded local server: no key, no network, same HTTP."
-_SELECT = "Only these jobs: a glob over ids, or tag:NAME. Repeatable; in the variable, one a line."
 _NEW = "Pay for a library that does not exist yet: an output folder without a state."
 _FORCE = "Regenerate jobs that are up to date, each once; cut short, it goes on. Costs money."
 _NO_MOVE = "Pay for jobs that are known under another id instead of taking their videos over."
+_PATTERNS = "a glob over ids, tag:NAME or state:failed. Repeatable; in the variable, one a line."
+_SELECT = f"Only these jobs: {_PATTERNS}"
+_EXCLUDE = f"Not these jobs: {_PATTERNS}"
 _RETRY_FAILED = "Also retry failures that rest: moderation, invalid input. Costs money."
 _RESUBMIT = "Submit unconfirmed jobs again. May pay for them a second time."
 _CALLBACK_URL = "Where the provider reaches this machine, for example https://studio.example/kling."
 _CALLBACK_LISTEN = "Where to listen for callbacks. They only hasten the next poll."
-_ENV_FILE = f"A file with {KEY_VARIABLE}=…, read if the environment has no key."
+_ENV_FILE = f"A file with {KEY_VARIABLE}=…; the key in the environment goes first."
 AnyPath = str | os.PathLike[str]
 
 
 class Options(TypedDict, total=False):
     """What a caller may choose for a run. None, like silence, leaves it to the manifest."""
 
-    output_dir: Annotated[AnyPath | None, Option("--output-dir", _OUTPUT_DIR, "DIR", Path)]
+    output_dir: Annotated[AnyPath | None, Option("--output-dir", _OUTPUT_DIR, "DIR", expand_path)]
     base_url: Annotated[str | None, Option("--base-url", _BASE_URL, "URL", str)]
     proxy: Annotated[str | None, Option("--proxy", _PROXY, "URL|env", str)]
     sandbox: Annotated[bool, Option("--sandbox", _SANDBOX)]
@@ -78,7 +84,12 @@ class Options(TypedDict, total=False):
     budget_usd: Annotated[float | None, _limit("budget", "USD", " Exit code 3.")]
     max_plan_cost_usd: Annotated[float | None, _limit("max_plan_cost", "USD", " Exit code 3.")]
     select: Annotated[
-        list[str] | tuple[str, ...], Option("--select", _SELECT, "PATTERN", str, repeats=True)
+        list[str] | tuple[str, ...] | None,
+        Option("--select", _SELECT, "PATTERN", read_pattern, repeats=True, may_be_empty=False),
+    ]
+    exclude: Annotated[
+        list[str] | tuple[str, ...] | None,
+        Option("--exclude", _EXCLUDE, "PATTERN", read_pattern, repeats=True),
     ]
     new: Annotated[bool, _costly("--new", _NEW)]
     force: Annotated[bool, _costly("--force", _FORCE)]
@@ -89,7 +100,7 @@ class Options(TypedDict, total=False):
     callback_listen: Annotated[
         str | None, Option("--callback-listen", _CALLBACK_LISTEN, "HOST:PORT", str)
     ]
-    env_file: Annotated[AnyPath | None, Option("--env-file", _ENV_FILE, "FILE", Path)]
+    env_file: Annotated[AnyPath | None, Option("--env-file", _ENV_FILE, "FILE", expand_path)]
     # Without a flag: other users of the machine can read the command line.
     api_key: Annotated[str | None, Option("", "The API key.", parse=str)]
 
@@ -144,11 +155,12 @@ def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) ->
         default_dir = manifest.path.parent / manifest.output_dir
     # An empty --base-url is a variable that was not set: it must not mean the real API.
     base_url = given.get("base_url", manifest.base_url or DEFAULT_BASE_URL)
+    sandbox = given.get("sandbox", False)
     key = given.get("api_key")
     return Settings(
         output_dir=given.get("output_dir", default_dir),
         base_url=check_base_url(base_url),
-        sandbox=given.get("sandbox", False),
+        sandbox=sandbox,
         limits=limits,
         new=given.get("new", False),
         policy=Policy(
@@ -157,7 +169,7 @@ def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) ->
             retry_failed=given.get("retry_failed", False),
             resubmit_unconfirmed=given.get("resubmit_unconfirmed", False),
             max_attempts=limits.max_attempts,
-            select=given.get("select", ()),
+            selection=Selection(given.get("select", ()), given.get("exclude", ())),
         ),
         callback=_receiver(given, manifest.callback or Callback()),
         api_key=Secret(key) if key else find_key(environ, given.get("env_file")),
@@ -170,7 +182,8 @@ def _checked(options: Options) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for name, value in options.items():
         if name not in OPTIONS:
-            raise UsageError(f"{name} is not an option; the options are {', '.join(OPTIONS)}")
+            hint = meant(name, OPTIONS) or f"the options are {', '.join(OPTIONS)}"
+            raise UsageError(f"{name} is not an option; {hint}")
         if value is not None:
             try:
                 checked[name] = _read(OPTIONS[name], value)
@@ -187,7 +200,9 @@ def _read(option: Option, value: Any) -> Any:
     if not option.repeats:
         return option.parse(_text(value, option))
     if not isinstance(value, list | tuple):
-        raise TypeError(f"{value!r} must be a list")
+        raise TypeError(f"{value!r} must be a list, for example ['a*', 'tag:night']")
+    if not value and not option.may_be_empty:
+        raise ValueError("an empty list selects no job; leave it out to select all")
     return tuple(option.parse(_text(item, option)) for item in value)
 
 
@@ -196,13 +211,13 @@ def _text(value: Any, option: Option) -> str:
     match value:
         case str():
             return value
-        case os.PathLike() if option.parse is Path:
+        case os.PathLike() if option.parse is expand_path:
             return str(Path(value))
         case Rate():
             return f"{value.count:.6f}/{value.period_s:.6f}s"
-        case float() if option.parse is not Path:
+        case float() if option.parse is not expand_path:
             return f"{value:.6f}"
-        case int() if option.parse is not Path and not isinstance(value, bool):
+        case int() if option.parse is not expand_path and not isinstance(value, bool):
             return str(value)
     raise TypeError(f"a {type(value).__name__} is not a valid value")  # its repr may be a key
 

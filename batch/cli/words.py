@@ -1,8 +1,33 @@
-"""Numbers and nouns."""
+"""Numbers and nouns, and names that were mistyped."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
 
 
 def counted(number: int, noun: str) -> str:
     """Return `1 task`, `2 tasks`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def similar(name: str, names: Iterable[str], most: int = 3) -> list[str]:
+    """Return those of *names* that *name* may stand for, the likeliest first.
+
+    One with a word of it comes first (`--flight` for `--max-in-flight`), also a word's beginning.
+    """
+    import difflib  # noqa: PLC0415 - only a mistyped name needs it
+
+    known = {item.lower(): item for item in names}
+    parts = [word for word in _words(name) if len(word) > 2]
+    found = [
+        item
+        for item in known
+        if parts and all(any(w.startswith(part) for w in _words(item)) for part in parts)
+    ]
+    found += difflib.get_close_matches(name.lower(), known, n=most)
+    return [known[item] for item in dict.fromkeys(found)][:most]
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[-_]+", name.lower().strip("-_"))

@@ -122,7 +122,9 @@ class Database:
         """Return all attempts in short, by job, each job's in the order of their numbers."""
         known: dict[str, list[Known]] = {}
         query = (
-            "SELECT external_task_id, job_id, number, fingerprint, state, task_id, failure_kind,"
+            "SELECT external_task_id, job_id, number, fingerprint, state, task_id,"
+            " CASE state WHEN 'Generated' THEN json_extract(detail, '$.trouble.kind')"
+            " ELSE failure_kind END,"
             " file, bytes, cost_usd, json_extract(detail, '$.landed_at'),"
             " CASE WHEN failure_kind IS NOT NULL THEN json_extract(detail, '$.failure.message') END,"
             " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0)"

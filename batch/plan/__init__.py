@@ -2,7 +2,8 @@
 
 `kling-batch plan` prints it, `kling-batch run` does it.
 
-    for every job:  is its request known?  →  under this id, or moved from another   (moves)
+    for every job:  is it selected?       →  by its id, tags or state                (select)
+                    is its request known?  →  under this id, or moved from another   (moves)
                     what became of it?     →  do nothing, go on, or pay              (judge)
                     --force?               →  only what its round has left           (rounds)
 """
@@ -22,12 +23,13 @@ from batch.plan.decision import (
 )
 from batch.plan.judge import HEALS_BY_ITSELF, passes
 from batch.plan.make import make_plan
-from batch.plan.select import is_selected
+from batch.plan.select import STATES, Selection
 
 __all__ = [
     "COSTING",
     "HEALS_BY_ITSELF",
     "PAYING",
+    "STATES",
     "Action",
     "Decision",
     "Known",
@@ -35,7 +37,7 @@ __all__ = [
     "Plan",
     "Policy",
     "Round",
-    "is_selected",
+    "Selection",
     "make_plan",
     "passes",
 ]

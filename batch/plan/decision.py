@@ -10,6 +10,7 @@ from typing import NamedTuple
 from batch.attempt import Phase
 from batch.job import Job
 from batch.plan.changes import Changed
+from batch.plan.select import Selection
 
 
 class Action(StrEnum):
@@ -102,7 +103,7 @@ class Policy:
     retry_failed: bool = False
     resubmit_unconfirmed: bool = False
     max_attempts: int = 3
-    select: tuple[str, ...] = ()
+    selection: Selection = field(default_factory=Selection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from batch.plan.decision import COSTING, Action, Decision, Known, Move, Plan, Po
 from batch.plan.judge import decide, orphan
 from batch.plan.moves import after_moves, find_moves
 from batch.plan.rounds import is_due, round_of
-from batch.plan.select import is_selected
+from batch.plan.select import state_of
 
 NOBODY: Mapping[str, int] = {}
 
@@ -38,7 +38,9 @@ def make_plan(
     moves = {} if policy.no_move else {move.new_id: move for move in find_moves(jobs, known)}
     forced = _moved_marks(forced, moves, known)
     known = after_moves(known, list(moves.values()))
-    selected = [job for job in jobs if is_selected(job.id, job.tags, policy.select)]
+    selected = [
+        job for job in jobs if _is_selected(policy, job.id, job.tags, known.get(job.id, ()))
+    ]
     if policy.force:
         plan.round = round_of(selected, forced, known)
     due = plan.round.jobs if plan.round is not None else NOBODY
@@ -56,7 +58,7 @@ def make_plan(
         _add(plan, decision)
     listed = {job.id for job in jobs}
     for job_id, attempts in known.items():
-        if job_id not in listed and is_selected(job_id, (), policy.select):
+        if job_id not in listed and _is_selected(policy, job_id, (), attempts):
             _add(plan, orphan(job_id, attempts))
     return plan
 
@@ -74,6 +76,13 @@ def _moved_marks(
         if move.old_id in forced and move.new_id not in known
     }
     return {**forced, **moved} if moved else forced
+
+
+def _is_selected(
+    policy: Policy, job_id: str, tags: Sequence[str], attempts: Sequence[Known]
+) -> bool:
+    state = state_of(attempts[-1].phase, attempts[-1].failure_kind) if attempts else state_of(None)
+    return policy.selection.takes(job_id, tags, state)
 
 
 def _add(plan: Plan, decision: Decision) -> None:

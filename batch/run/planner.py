@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -122,9 +122,10 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
     Raises:
         LockedError: another run holds the folder.
         StateError: the folder or the state cannot be used.
-        UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse; or
-            a real run would pay for a new library without being told so.
+        UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse; a
+            pattern matches no job; or a real run would pay for a new library without being told so.
     """
+    check_selection(manifest, settings)
     unexpected = unexpected_library(manifest, settings)
     if unexpected is not None:
         raise UsageError(
@@ -163,6 +164,7 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
         StateError: there is a state, and it cannot be read.
         UsageError: as for `open_planned_run`.
     """
+    check_selection(manifest, settings)
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
         plan = _plan(manifest, settings, database)
         for item in plan.decisions:
@@ -171,6 +173,20 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
                 options = compare(before.request, item.job.request)
                 plan.changed[item.job_id] = Changed(options, before.cost_usd)
         return plan
+
+
+def check_selection(manifest: Manifest, settings: Settings) -> None:
+    """Check the patterns before the folder is made or locked.
+
+    Raises:
+        UsageError: one matches no job of the manifest.
+    """
+
+    def known_ids() -> Collection[str]:
+        with peek(settings.output_dir, sandbox=settings.sandbox) as database:
+            return () if database is None else database.known().keys()
+
+    settings.policy.selection.check(manifest.jobs, known_ids)
 
 
 def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:

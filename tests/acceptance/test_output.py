@@ -135,18 +135,6 @@ def test_status_lists_unconfirmed_jobs(shell: Any, sandbox: Any) -> None:
     assert "\n    job-0" in said.out
 
 
-def test_select_without_match_is_warned_of(shell: Any, sandbox: Any) -> None:
-    """A mistyped pattern is a warning; --quiet hides it."""
-    manifest = shell.manifest(2)
-    args = ("run", manifest, "--base-url", sandbox().base_url, "--select")
-    for command in (("plan", manifest, "--select"), args):
-        said = shell(*command, "jbo-*")
-        assert said.code == 0
-        assert "no job of the manifest matches --select 'jbo-*'" in said.err
-    assert "no job" not in shell(*args, "job-1").err
-    assert shell(*args, "jbo-*", "--quiet").err == ""
-
-
 def test_json_log_holds_manifest_warnings(shell: Any, sandbox: Any) -> None:
     """Every line of stderr can be parsed."""
     manifest = shell.manifest([{"id": "a", "prompt": "fox", "cfg_scale": 0.5}])

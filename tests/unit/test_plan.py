@@ -15,10 +15,10 @@ from batch.plan import (
     Known,
     Plan,
     Policy,
-    is_selected,
     make_plan,
     passes,
 )
+from batch.plan.select import STATES, Selection
 
 
 def job(prompt: str = "a cat", job_id: str = "a", tags: tuple[str, ...] = ()) -> Job:
@@ -239,25 +239,30 @@ def test_an_attempts_number_goes_on_over_all_versions() -> None:
     assert decision.paid == 0, "tasks of another version are not this one's"
 
 
-@pytest.mark.parametrize(
-    ("patterns", "expected"),
-    [
-        ((), True),
-        (("sea/*",), True),
-        (("sky/*",), False),
-        (("tag:blue",), True),
-        (("tag:re*",), False),
-        (("sky/*", "tag:b*"), True),
-    ],
-)
-def test_selection_takes_globs_and_tags(patterns: tuple[str, ...], expected: bool) -> None:
-    assert is_selected("sea/whale", ("blue",), patterns) is expected
-
-
 def test_what_is_not_selected_is_not_planned() -> None:
-    plan = planned(landed(BEFORE), select=("other",))
+    plan = planned(landed(BEFORE), selection=Selection(("other",)))
     assert plan.decisions == []
     assert not plan.counts
+
+
+@pytest.mark.parametrize(
+    ("attempt", "state"),
+    [
+        (None, "new"),
+        (tried(NOW, Phase.FAILED, failure_kind="moderation"), "failed"),
+        (tried(NOW, Phase.GENERATED, failure_kind="download"), "failed"),
+        (tried(NOW, Phase.GENERATED), "open"),
+        (tried(NOW, Phase.LOST), "open"),
+        (landed(BEFORE), "succeeded"),
+    ],
+)
+def test_job_is_planned_by_its_state(attempt: Known | None, state: str) -> None:
+    attempts = () if attempt is None else (attempt,)
+    counts = [
+        planned(*attempts, selection=Selection((f"state:{word}",))).counts.total()
+        for word in STATES
+    ]
+    assert counts == [word == state for word in STATES]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 from click.types import StringParamType
 
 from batch.cli.bug_report import hide
+from batch.cli.words import similar
+from batch.errors import UsageError
 from batch.manifest.model import Manifest
 from batch.settings import OPTIONS, Option, Options, Settings, resolve
 
@@ -33,26 +36,39 @@ VARIABLES = {variable_of(option.flag) for option in FLAGS.values() if option.has
 class Lines(StringParamType):
     """Texts that stand one a line in their environment variable: a job's id may hold blanks."""
 
+    def __init__(self, check: Callable[[str], str]) -> None:
+        self._check = check
+
     def split_envvar_value(self, rv: str) -> list[str]:
-        """Return the lines of *rv* that are not blank."""
-        return [line for line in rv.splitlines() if line.strip()]
+        """Return the lines of *rv* that are not empty. Only a line end parts them."""
+        return [line for line in rv.replace("\r\n", "\n").split("\n") if line]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return *value* if the option takes it."""
+        return self._check(super().convert(value, param, ctx))
+
+
+def _checked(option: Option) -> Callable[[str], str]:
+    """Return a function that returns its text if *option* takes it, and says why if not.
+
+    `batch.settings.resolve` reads it once more: a text, unlike what it stands for, means the same twice.
+    """
+    parse = option.parse
+
+    def check(text: str) -> str:
+        try:
+            parse(text) if parse is not None else None
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        return text
+
+    return check
 
 
 def _type(option: Option) -> Any:
-    """Return the click type that reads *option*, and says what its parser says."""
-    parse = option.parse
-    if parse is None or parse is str:
-        return Lines() if option.repeats else None
-    if parse is Path:
-        return click.Path(path_type=Path)
-
-    def convert(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-
-    return convert
+    if option.parse is None:
+        return None
+    return Lines(_checked(option)) if option.repeats else _checked(option)
 
 
 def with_options(command: Command) -> Command:
@@ -92,20 +108,36 @@ def settle(manifest: Path, flags: Mapping[str, Any]) -> tuple[Manifest, Settings
     """
     from batch.manifest.reader import load  # noqa: PLC0415 - `--help` needs no YAML
 
+    options = _given(flags)
     loaded = load(manifest)
-    options = {name: flags[name] for name in FLAGS}
-    settings = resolve(loaded, cast("Options", options), os.environ)
+    settings = resolve(loaded, options, os.environ)
     hide(settings.api_key.reveal())
     return loaded, settings
+
+
+def _given(flags: Mapping[str, Any]) -> Options:
+    """Return what was chosen, by the flag and not by the variable where the two contradict."""
+    given = {name: flags[name] for name in FLAGS}
+    source = click.get_current_context().get_parameter_source
+    for name, option in FLAGS.items():
+        if option.repeats and not given[name]:
+            given[name] = None
+            # As with the flag: a script's list that came out empty must not select everything.
+            variable = variable_of(option.flag)
+            if variable in os.environ and not os.environ[variable].strip():
+                raise UsageError(f"{variable} is empty and matches no job; unset it, or fill it")
+    if source("sandbox") is ParameterSource.COMMANDLINE and (
+        source("base_url") is ParameterSource.ENVIRONMENT
+    ):
+        given["base_url"] = None
+    return cast("Options", given)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """Warn of each variable that looks like one of ours and is none."""
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in VARIABLES:
-            import difflib  # noqa: PLC0415 - only a mistyped variable needs it
-
             names = [variable.removeprefix(PREFIX) for variable in VARIABLES]
-            near = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=1)
+            near = similar(name.removeprefix(PREFIX), names)
             hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             yield f"the environment variable {name} is unknown and has no effect{hint}"

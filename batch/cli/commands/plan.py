@@ -21,7 +21,7 @@ from batch.cli.words import counted
 from batch.errors import ExitCode
 from batch.manifest.model import Manifest
 from batch.output.layout import Layout
-from batch.plan import Action, Decision, Plan, is_selected
+from batch.plan import Action, Decision, Plan
 from batch.run.planner import plan_only, price_of
 from batch.settings import Settings
 
@@ -43,11 +43,10 @@ def command(manifest: Path, *, as_json: bool, quiet: bool, **flags: Any) -> int:
 
 
 def warnings(manifest: Manifest, settings: Settings) -> Iterator[str]:
-    """Warn of unknown variables, of patterns that match no job, and of warnings in the manifest."""
+    """Warn of unknown variables, of excluded tags that no job has, and as the manifest does."""
     yield from unknown_variables(os.environ)
-    for pattern in settings.policy.select:
-        if not any(is_selected(job.id, job.tags, (pattern,)) for job in manifest.jobs):
-            yield f"no job of the manifest matches --select {pattern!r}"
+    for tag in settings.policy.selection.idle_tags(manifest.jobs):
+        yield f"the pattern {tag!r} excludes no job of the manifest"
     yield from map(str, manifest.warnings[:SHOWN])
     if len(manifest.warnings) > SHOWN:
         yield f"… and {len(manifest.warnings) - SHOWN} more"
@@ -72,7 +71,7 @@ def show_plan(manifest: Manifest, settings: Settings, *, as_json: bool, quiet: b
 
 def to_json(manifest: Manifest, settings: Settings, plan: Plan) -> dict[str, Any]:
     """Return the plan as plain JSON values."""
-    _, cost_all_usd = _everything(manifest, settings)
+    _, cost_all_usd = _everything(manifest)
     return {
         "schema": 1,
         "name": manifest.name,
@@ -137,7 +136,7 @@ def _cost(items: list[Decision], plan: Plan) -> str:
 def _money(manifest: Manifest, settings: Settings, plan: Plan) -> Iterator[str]:
     """Yield the lines about money, and about a round of --force."""
     pays = sum(item.cost_usd is not None for item in plan.decisions)
-    number, cost_usd = _everything(manifest, settings)
+    number, cost_usd = _everything(manifest)
     guess = (
         " (where a price is unknown, the dearest known one is used)"
         if plan.has_unknown_price
@@ -161,11 +160,10 @@ def _money(manifest: Manifest, settings: Settings, plan: Plan) -> Iterator[str]:
         )
 
 
-def _everything(manifest: Manifest, settings: Settings) -> tuple[int, float]:
-    """Return how many tasks all selected jobs take, each once, and what they cost."""
-    price, select = price_of(manifest), settings.policy.select
-    costs = [price(job)[0] for job in manifest.jobs if is_selected(job.id, job.tags, select)]
-    return len(costs), sum(costs)
+def _everything(manifest: Manifest) -> tuple[int, float]:
+    """Return how many tasks all jobs take, each once, and what they cost."""
+    price = price_of(manifest)
+    return len(manifest.jobs), sum(price(job)[0] for job in manifest.jobs)
 
 
 def _is_new(settings: Settings) -> bool:
