@@ -42,9 +42,16 @@ class BatchError(Exception):
 
 
 class UsageError(BatchError):
-    """The command or its surroundings are wrong; nothing was sent."""
+    """The command or its surroundings are wrong; nothing was sent.
+
+    *file* and *line* say where, if it is in a file.
+    """
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, message: str, *, file: str | None = None, line: int | None = None) -> None:
+        self.message, self.file, self.line = message, file, line
+        super().__init__(message if file is None else f"{file}:{line}: {message}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,8 +72,12 @@ class Problem:
         """Render as `file:line:column: job 'x': message (advice)`."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         job = f"job {self.job!r}: " if self.job is not None else ""
-        advice = f" ({self.advice})" if self.advice else ""
-        return f"{place}: {job}{self.message}{advice}"
+        return f"{place}: {job}{self.told}"
+
+    @property
+    def told(self) -> str:
+        """The message and the advice, without the place."""
+        return f"{self.message} ({self.advice})" if self.advice else self.message
 
 
 class ManifestError(UsageError):

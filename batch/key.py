@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from batch.errors import UsageError
 
 KEY_VARIABLE = "COMETAPI_KEY"
+_NEVER_IN_A_KEY = frozenset("\"'`$<>{}\\")
+_ASSIGNMENT = re.compile(
+    r"\s*(?:(?:export|set)\s+|\$env:)?([A-Za-z_]\w*)\s*=(.*)", re.ASCII | re.IGNORECASE
+)
+_QUOTED = re.compile(r"""\s*(["'])(.*?)\1\s*(?:#.*)?""")
+_REFERENCE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))", re.ASCII)
 
 
 class Secret:
@@ -30,16 +39,24 @@ class Secret:
         return bool(self._value)
 
 
-def find_key(environ: Mapping[str, str], env_file: Path | None) -> Secret:
+def find_key(environ: Mapping[str, str], env_file: Path | None, *, is_needed: bool) -> Secret:
     """Return the API key from the environment, or else from *env_file*; empty if there is none.
 
+    The file is read in any case: one that is not there is a typing error.
+
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read; or the key is looked for in it, and is not there or is
+            not a valid one.
     """
-    key = environ.get(KEY_VARIABLE, "")
-    if not key and env_file is not None:
-        key = _read_env_file(env_file).get(KEY_VARIABLE, "")
-    return Secret(key.strip())
+    text = None if env_file is None else _text_of(env_file)
+    key = environ.get(KEY_VARIABLE, "").strip()
+    if key:
+        with contextlib.suppress(ValueError):  # that is for `require_key` to tell
+            key = _value(key, {})  # `docker --env-file` keeps quotes and comments
+        return Secret(key)
+    if env_file is None or text is None or not is_needed:
+        return Secret("")
+    return Secret(_key_in(env_file, text, environ))
 
 
 def require_key(secret: Secret) -> str:
@@ -54,11 +71,20 @@ def require_key(secret: Secret) -> str:
             f"no API key: set {KEY_VARIABLE} in the environment, or name a file that holds it with"
             " --env-file (to try things out without a key, use --sandbox)"
         )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError(
-            f"{KEY_VARIABLE} is not a valid key: it holds blanks or special characters; copy it again"
-        )
+    if fault := key_fault(key):
+        raise UsageError(f"{KEY_VARIABLE} is not a valid key: {fault}")
     return key
+
+
+def key_fault(key: str) -> str | None:
+    """Return why *key* cannot be sent, without a part of it; None if it can."""
+    if not key:
+        return "it is empty"
+    if not key.isascii() or not key.isprintable() or " " in key:
+        return "it holds blanks or special characters; copy it again"
+    if any(character in _NEVER_IN_A_KEY for character in key):
+        return "it holds a quote, a bracket, a backslash or a $; copy it again"
+    return None
 
 
 def account_of(key: str) -> str:
@@ -66,18 +92,90 @@ def account_of(key: str) -> str:
     return hashlib.sha256(b"kling-batch account\0" + key.encode()).hexdigest()[:8]
 
 
-def _read_env_file(path: Path) -> dict[str, str]:
+# -- env files, as docker, bash, PowerShell and python-dotenv write and read them -------------------
+#
+# Not python-dotenv: it takes a variable that is not set for an empty text, reads no UTF-16, and does
+# not tell which line is wrong.
+
+
+def _text_of(path: Path) -> str:
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the env file {path} cannot be read: {error}") from None
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if not equals or name.startswith("#"):
+        data = path.read_bytes()
+        # PowerShell's `>` writes UTF-16. Comments in another encoding do no harm.
+        text = (
+            data.decode("utf-16")
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            else data.decode("utf-8-sig", "surrogateescape")
+        )
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"the env file {path} cannot be read: {reason}") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(f"the env file {path} is not a text in UTF-8 or UTF-16")
+    return text
+
+
+def _key_in(path: Path, text: str, environ: Mapping[str, str]) -> str:
+    """Return the key in the last line that sets it, as every reader of such files has it."""
+    earlier: dict[str, str] = {}
+    key, fault, at = "", None, 0
+    for number, line in enumerate(_lines(text), 1):
+        found = _ASSIGNMENT.fullmatch(line)
+        if found is None:
             continue
-        value = value.strip()
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-            value = value[1:-1]
-        values[name.strip()] = value
-    return values
+        value, reason = "", None
+        try:
+            value = _value(found[2], {**earlier, **{k: v for k, v in environ.items() if v}})
+        except ValueError as error:
+            reason = str(error)
+        earlier[found[1]] = value
+        if found[1] == KEY_VARIABLE:
+            key, fault, at = value, reason or key_fault(value), number
+    if not at:
+        raise _not_found(path, text, earlier)
+    if fault:
+        raise UsageError(f"{KEY_VARIABLE} is not a valid key: {fault}", file=str(path), line=at)
+    return key
+
+
+def _not_found(path: Path, text: str, names: Collection[str]) -> UsageError:
+    for number, line in enumerate(_lines(text), 1):
+        if re.match(rf"\s*(?:(?:export|set)\s+|\$env:)?{KEY_VARIABLE}\b", line):
+            message = f"there is no = behind {KEY_VARIABLE}"
+            return UsageError(message, file=str(path), line=number)
+    import difflib  # noqa: PLC0415 - only a mistyped name needs it
+
+    near = difflib.get_close_matches(KEY_VARIABLE, names, n=1, cutoff=0.7)
+    hint = f"; it holds {near[0]}" if near else ""
+    return UsageError(f"the env file {path} holds no line {KEY_VARIABLE}=…{hint}")
+
+
+def _lines(text: str) -> list[str]:
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def _value(raw: str, variables: Mapping[str, str]) -> str:
+    """Return the value that *raw*, the text behind an equals sign, stands for.
+
+    Raises:
+        ValueError: it stands for none; the message holds nothing of it but the names of variables.
+    """
+    if quoted := _QUOTED.fullmatch(raw):
+        value = quoted[2].strip()
+        if quoted[1] == "'":
+            return value
+    elif raw.strip().startswith(('"', "'")):
+        raise ValueError("its quotes do not end, or there is something behind them")
+    else:
+        value = re.split(r"\s+#", raw, maxsplit=1)[0].strip()
+
+    def expanded(reference: re.Match[str]) -> str:
+        name = reference[1] or reference[3]
+        found = variables.get(name) or reference[2]
+        if not found:
+            raise ValueError(f"it refers to the variable {name}, which is not set")
+        return found
+
+    return _REFERENCE.sub(expanded, value)

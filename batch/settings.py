@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypedDict, get_type_hints
 from urllib.parse import urlsplit
 
 from batch.errors import UsageError
-from batch.key import KEY_VARIABLE, Secret, find_key
+from batch.key import KEY_VARIABLE, Secret, find_key, key_fault
 from batch.manifest.findings import meant
 from batch.manifest.limits import LIMIT_KEYS, Limits, Rate
 from batch.manifest.model import Callback, Manifest
@@ -156,7 +156,11 @@ def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) ->
     # An empty --base-url is a variable that was not set: it must not mean the real API.
     base_url = given.get("base_url", manifest.base_url or DEFAULT_BASE_URL)
     sandbox = given.get("sandbox", False)
-    key = given.get("api_key")
+    if sandbox and "base_url" in given:
+        raise UsageError(
+            f"the base URL {given['base_url']!r} and the sandbox exclude each other: the sandbox is a"
+            " server of its own; leave out one of the two"
+        )
     return Settings(
         output_dir=given.get("output_dir", default_dir),
         base_url=check_base_url(base_url),
@@ -172,9 +176,18 @@ def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) ->
             selection=Selection(given.get("select", ()), given.get("exclude", ())),
         ),
         callback=_receiver(given, manifest.callback or Callback()),
-        api_key=Secret(key) if key else find_key(environ, given.get("env_file")),
+        api_key=_key(given, environ, is_needed=not sandbox),
         proxy=_proxy(given.get("proxy", manifest.proxy)),
     )
+
+
+def _key(given: Mapping[str, Any], environ: Mapping[str, str], *, is_needed: bool) -> Secret:
+    if "api_key" not in given:
+        return find_key(environ, given.get("env_file"), is_needed=is_needed)
+    key = given["api_key"].strip()
+    if fault := key_fault(key):  # not the environment's instead: that may be another account
+        raise UsageError(f"api_key: not a valid key: {fault}")
+    return Secret(key)
 
 
 def _checked(options: Options) -> dict[str, Any]:
