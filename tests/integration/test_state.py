@@ -180,7 +180,7 @@ async def test_sandbox_videos_never_pass_for_real(desk: Any) -> None:
     async with desk.sandbox() as box:
         await desk.run(box, 2)
         with pytest.raises(UsageError, match="real API"):
-            await desk.run(box, 2, sandbox=True)
+            await desk.run(box, 2, sandbox=True, base_url=None)
 
 
 async def test_attempt_is_on_disk_before_its_request(desk: Any) -> None:

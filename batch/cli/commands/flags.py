@@ -56,6 +56,8 @@ def _checked(option: Option) -> Callable[[str], str]:
     parse = option.parse
 
     def check(text: str) -> str:
+        if text.startswith("--"):  # `--output-dir $DIR --quiet`, and DIR is not set
+            raise click.BadParameter(f"{text!r} is an option; a value is missing before it")
         try:
             parse(text) if parse is not None else None
         except ValueError as error:
@@ -78,7 +80,7 @@ def with_options(command: Command) -> Command:
             option.flag,
             name,
             type=_type(option),
-            is_flag=option.parse is None,
+            is_flag=option.parse is None or None,  # False would let its value be left out
             multiple=option.repeats,
             metavar=option.metavar,
             help=option.help,
