@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -75,6 +76,12 @@ class SandboxConfig:
     video_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that would divide by zero or never end."""
-        if self.speed <= 0 or self.median_s < 0 or self.sigma < 0:
-            raise ValueError("speed must be above 0, median_s and sigma not below")
+        """Refuse values that would divide by zero, never end, or mean nothing."""
+        if not 0 < self.speed < math.inf:
+            raise ValueError(f"speed must be a number above 0, not {self.speed}")
+        for name in ("median_s", "sigma", "invisible_s", "latency_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0 on, not {getattr(self, name)}")
+        for name in ("max_parallel", "video_bytes"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must be a number from 0 on, not {getattr(self, name)}")

@@ -14,6 +14,7 @@ import click
 from batch.errors import ExitCode, UsageError
 from batch.sandbox import KINDS, FaultPlan, FaultPlanError, SandboxConfig, serve, suffixes
 
+PORT = click.IntRange(0, 65_535)
 _EXAMPLES = {
     "submit:drop-after:0.2": "one answer in five is lost after creation",
     "query:500:first=3": "the first three queries fail",
@@ -64,19 +65,22 @@ def _is_told_once(stage: str, kind: str) -> bool:
 
 @click.command(
     "sandbox",
-    help=f"""Serve the local imitation of the API until interrupted.
+    help="""Serve the local imitation of the API until interrupted.
 
 Point any client at the printed address, with any key. GET /sandbox/stats reports the tasks that
 were created, POST /sandbox/faults replaces the faults while it runs.
-
-{_faults_help()}
 """,
+    epilog=_faults_help(),
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=8080, show_default=True, help="Port of the API; 0 takes a free one."
+    "--port",
+    type=PORT,
+    default=8080,
+    show_default=True,
+    help="Port of the API; 0 takes a free one.",
 )
-@click.option("--cdn-port", default=0, help="Port of the videos; 0 takes a free one.")
+@click.option("--cdn-port", type=PORT, default=0, help="Port of the videos; 0 takes a free one.")
 @click.option("--speed", default=1.0, show_default=True, help="Generate so many times faster.")
 @click.option(
     "--median", "median_s", default=60.0, show_default=True, help="Seconds of generation."
@@ -88,7 +92,7 @@ were created, POST /sandbox/faults replaces the faults while it runs.
     "--invisible", "invisible_s", default=0.0, help="Seconds for which a new task is not found."
 )
 @click.option(
-    "--fault", "faults", multiple=True, metavar="FAULT", help="A fault, as above; repeatable."
+    "--fault", "faults", multiple=True, metavar="FAULT", help="A fault, as below; repeatable."
 )
 @click.option("--seed", type=int, help="Repeat generation times and faults.")
 @click.option(
