@@ -12,6 +12,7 @@ from batch.job import Job as Job
 from batch.manifest.limits import Rate as Rate
 from batch.manifest.model import Manifest as Manifest
 from batch.plan import Plan as Plan
+from batch.rows import Row as Row
 from batch.run.summary import Summary as Summary
 
 __version__: str

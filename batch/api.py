@@ -21,20 +21,23 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack, cast
 
 from batch import events
 from batch.clock import SystemClock
+from batch.errors import UsageError
 from batch.events import Event, Observer
+from batch.key import require_key
 from batch.manifest.model import Manifest
 from batch.manifest.reader import load
 from batch.plan import Plan
+from batch.rows import Row
 from batch.run.execute import execute
 from batch.run.feeder import first_of
 from batch.run.planner import open_planned_run, plan_only
 from batch.run.stop import Stop, StopReason
 from batch.run.summary import Summary
-from batch.settings import Options, resolve
+from batch.settings import Options, Settings, resolve
 
 ASKED_TO_STOP = "asked to stop; open tasks are left to the next run"
 
@@ -59,7 +62,13 @@ def plan_run(manifest: Manifest, **options: Unpack[Options]) -> Plan:
         UsageError: an option cannot be used.
         StateError: the state cannot be read.
     """
-    return plan_only(manifest, resolve(manifest, options, os.environ))
+    return plan_only(manifest, _settle(manifest, options))
+
+
+def _settle(manifest: Manifest, options: Options) -> Settings:
+    if not isinstance(manifest, Manifest):
+        raise UsageError(f"manifest: {manifest!r} is not one; load_manifest(path) returns one")
+    return resolve(manifest, options, os.environ)
 
 
 class Run:
@@ -67,13 +76,13 @@ class Run:
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
-        self._rows: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._rows: asyncio.Queue[Row | None] = asyncio.Queue()
         self._summary: Summary | None = None
 
     def __aiter__(self) -> Run:
         return self
 
-    async def __anext__(self) -> dict[str, Any]:
+    async def __anext__(self) -> Row:
         row = await self._rows.get()
         if row is None:
             self._rows.put_nowait(None)  # the next call ends, too
@@ -98,12 +107,36 @@ class Run:
     def notify(self, event: Event) -> None:
         """Queue the row that *event* brings."""
         if isinstance(event, events.JobEnded):
-            self._rows.put_nowait(event.row)
+            self._rows.put_nowait(cast("Row", event.row))
 
     def end(self, summary: Summary | None) -> None:
         """Keep *summary*, and end the iteration."""
         self._summary = summary
         self._rows.put_nowait(None)
+
+
+class _Observers:
+    """Tells the caller's observers. One that raises stops the run softly and is told no more."""
+
+    def __init__(self, observers: Sequence[Observer], run: Run) -> None:
+        self._observers = list(observers)
+        self._run = run
+        self._error: Exception | None = None
+
+    def notify(self, event: Event) -> None:
+        """Tell all that are left. An error must not come between a request and its record."""
+        for observer in tuple(self._observers):
+            try:
+                observer.notify(event)
+            except Exception as error:  # noqa: BLE001 - raised by `check`
+                self._observers.remove(observer)
+                self._error = self._error or error
+                self._run.stop()
+
+    def check(self) -> None:
+        """Raise what an observer has raised."""
+        if self._error is not None:
+            raise self._error
 
 
 @asynccontextmanager
@@ -116,7 +149,8 @@ async def open_run(
 
     Args:
         manifest: from `load_manifest`.
-        observers: receive every event (see `batch.events`), beside the rows.
+        observers: receive every event, beside the rows (see `batch.events`). If one raises, the run
+            stops softly, and its error is raised at the end of the block.
         options: the choices of the command line by name, see `batch.settings.Options`. Without one
             the manifest decides; the key then comes from `COMETAPI_KEY`.
 
@@ -126,16 +160,19 @@ async def open_run(
         StateError: the state cannot be read or written.
     """
     clock = SystemClock()
-    settings = resolve(manifest, options, os.environ)
+    settings = _settle(manifest, options)
+    if not settings.sandbox:
+        require_key(settings.api_key)
     stop = Stop()
     run = Run(stop)
+    told = _Observers(observers, run)
     with open_planned_run(manifest, settings, clock) as planned:
 
         async def drive() -> None:
             summary = None
             try:
                 if planned.plan.decisions:
-                    summary = await execute(planned, [run, *observers], clock, stop=stop)
+                    summary = await execute(planned, [run, told], clock, stop=stop)
                 else:
                     summary = planned.end_quietly(clock)
             finally:
@@ -151,3 +188,4 @@ async def open_run(
                         run.stop()
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
+        told.check()

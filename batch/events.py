@@ -1,4 +1,22 @@
-"""What happens in a run, as values. The core emits them; logs, progress and callers decide."""
+"""What happens in a run, as values. The core emits them; logs, progress and callers decide.
+
+An observer is any object with a method `notify(event)`; `batch.open_run` takes a list of them:
+
+    class Printer:
+        def notify(self, event: events.Event) -> None:
+            match event:
+                case events.Submitted(job_id=job_id, task_id=task_id):
+                    print(job_id, "is task", task_id)
+                case events.Stopping(reason=reason):
+                    print("stopping:", reason)
+
+    async with batch.open_run(manifest, observers=[Printer()]) as run: ...
+
+It is called in the run's own event loop, in the order of what happens, and everything waits for it:
+hand slow work to a queue or a thread. If it raises, the run stops softly and the error is raised at
+its end. Later releases may add kinds of events and fields, so let `match` ignore what it does not
+know.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +115,7 @@ class DownloadBroke:
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """A job has reached an outcome; *row* is its line of results.jsonl."""
+    """A job has reached an outcome; *row* is its line of results.jsonl, a `batch.Row`."""
 
     job_id: str
     row: dict[str, Any]
