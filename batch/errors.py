@@ -6,6 +6,7 @@ The class of an error says who must act:
     ├── UsageError            the person: wrong option, missing key            exit 2
     │   └── ManifestError     the person: the manifest, all faults at once     exit 2
     ├── StateError            the person: the output folder cannot be used     exit 1
+    │   ├── StateLostError    the person: results are there, their state is not  exit 2
     │   └── RefusedError      us: a commit would break a rule of the state     exit 1
     ├── LockedError           no one: another run holds the folder             exit 75
     └── TransitionError       us: a state of a job was left in a way that its table forbids
@@ -90,6 +91,15 @@ class ManifestError(UsageError):
 
 class StateError(BatchError):
     """The state or the output folder cannot be read or written; nothing more is submitted."""
+
+
+class StateLostError(StateError):
+    """The folder holds results without their state: it is not the one that was meant, or it is broken.
+
+    As with a wrong option, nothing was sent, and only the person can say what is right.
+    """
+
+    exit_code = ExitCode.USAGE
 
 
 class RefusedError(StateError):

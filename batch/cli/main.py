@@ -12,6 +12,8 @@ import click
 
 from batch import __version__
 from batch.cli.bug_report import print_error, write_bug_report
+from batch.cli.problems import print_problems, with_hint
+from batch.cli.words import similar
 from batch.errors import BatchError, ExitCode
 
 COMMANDS = {
@@ -25,9 +27,9 @@ EXIT_CODES_HELP = """\b
 Exit codes:
   0    every job selected is done: made now, or up to date already
   1    the run went through; some jobs failed, timed out or are unconfirmed
-  2    wrong usage or manifest; nothing was sent
+  2    wrong usage or manifest, or the state is gone; nothing was sent
   3    stopped early by a limit of your own (deadline, budget)
-  4    the provider refuses the account (key, credit, permission)
+  4    the provider refuses the account (key, credit, permission), or the base URL is wrong
   70   a bug of ours; a report file is named
   75   another run holds the output folder
   130, 143   interrupted; the state is saved
@@ -54,9 +56,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command, or fail with the most similar name."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib  # noqa: PLC0415 - only a mistyped command needs it
-
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            near = similar(args[0], COMMANDS, most=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
@@ -85,18 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a prompt may hold what the terminal cannot show
+    args = sys.argv[1:] if argv is None else argv
     try:
-        result = app.main(args=argv, prog_name="kling-batch", standalone_mode=False)
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return ExitCode.USAGE
-    except click.exceptions.Abort:
+        try:
+            result = app.main(args=args, prog_name="kling-batch", standalone_mode=False)
+        except (click.ClickException, BatchError) as error:
+            return _tell(error, args)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
-    except BatchError as error:
-        print_error(str(error))
-        return error.exit_code
     except BrokenPipeError:
         # The reader of stdout has closed it. Nothing more can be printed there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -108,3 +104,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(f"this is a bug of kling-batch ({type(error).__name__}); report it with {path}")
         return ExitCode.BUG
     return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def _tell(error: click.ClickException | BatchError, args: Sequence[str]) -> ExitCode:
+    """Say what is wrong, to the person and (with `--json`) to the program; return the exit code."""
+    if isinstance(error, click.ClickException):
+        error = with_hint(error)
+        error.show(sys.stderr)
+        code = ExitCode.USAGE
+    else:
+        print_error(str(error))
+        code = error.exit_code
+    if "--json" in args:
+        print_problems(error, code)
+    return code

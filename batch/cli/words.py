@@ -14,7 +14,8 @@ def counted(number: int, noun: str) -> str:
 def similar(name: str, names: Iterable[str], most: int = 3) -> list[str]:
     """Return those of *names* that *name* may stand for, the likeliest first.
 
-    One with a word of it comes first (`--flight` for `--max-in-flight`), also a word's beginning.
+    They are those with its words or with words that begin like them (`--flight` for
+    `--max-in-flight`), or else the one that is spelled most alike.
     """
     import difflib  # noqa: PLC0415 - only a mistyped name needs it
 
@@ -25,8 +26,8 @@ def similar(name: str, names: Iterable[str], most: int = 3) -> list[str]:
         for item in known
         if parts and all(any(w.startswith(part) for w in _words(item)) for part in parts)
     ]
-    found += difflib.get_close_matches(name.lower(), known, n=most)
-    return [known[item] for item in dict.fromkeys(found)][:most]
+    found = found or difflib.get_close_matches(name.lower(), known, n=1)
+    return [known[item] for item in found[:most]]
 
 
 def _words(name: str) -> list[str]:

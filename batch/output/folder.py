@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batch.errors import StateError, UsageError
+from batch.errors import StateLostError, UsageError
 from batch.output import lock
 from batch.output.layout import Layout
 from batch.output.results import ResultsFile
@@ -73,7 +73,7 @@ def _check_history(database: Database | None, layout: Layout) -> None:
     """Refuse results without their state: all of them would be paid for again."""
     results = layout.results
     if (database is None or database.is_new) and results.exists() and results.stat().st_size:
-        raise StateError(
+        raise StateLostError(
             f"{results} holds rows of earlier runs, but their state in {layout.state} is gone or"
             " empty; nothing was sent. Restore the state from a backup; or, to start from nothing and"
             " pay for everything again, move results.jsonl away"
