@@ -76,6 +76,19 @@ def require_key(secret: Secret) -> str:
     return key
 
 
+def read_key(text: str) -> Secret:
+    """Return the key that a caller gives.
+
+    Raises:
+        ValueError: it is not a valid one; the environment's is not used instead, since it may be
+            that of another account.
+    """
+    key = text.strip()
+    if fault := key_fault(key):
+        raise ValueError(f"not a valid key: {fault}")
+    return Secret(key)
+
+
 def key_fault(key: str) -> str | None:
     """Return why *key* cannot be sent, without a part of it; None if it can."""
     if not key:

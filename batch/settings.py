@@ -6,25 +6,27 @@ variables and the keyword arguments of the Python API all come from it.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, get_type_hints
-from urllib.parse import urlsplit
 
+from batch.addresses import (
+    DEFAULT_BASE_URL,
+    check_base_url,
+    check_callback_url,
+    check_listen,
+    check_proxy,
+)
 from batch.errors import UsageError
-from batch.key import KEY_VARIABLE, Secret, find_key, key_fault
+from batch.key import KEY_VARIABLE, Secret, find_key, read_key
 from batch.manifest.findings import meant
 from batch.manifest.limits import LIMIT_KEYS, Limits, Rate
 from batch.manifest.model import Callback, Manifest
 from batch.paths import expand_path
 from batch.plan import Policy
 from batch.plan.select import Selection, read_pattern
-
-DEFAULT_BASE_URL = "https://api.cometapi.com"
-ENDPOINT = "/kling/v1/videos/text2video"  # what a request adds to the base URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,8 @@ class Options(TypedDict, total=False):
     """What a caller may choose for a run. None, like silence, leaves it to the manifest."""
 
     output_dir: Annotated[AnyPath | None, Option("--output-dir", _OUTPUT_DIR, "DIR", expand_path)]
-    base_url: Annotated[str | None, Option("--base-url", _BASE_URL, "URL", str)]
-    proxy: Annotated[str | None, Option("--proxy", _PROXY, "URL|env", str)]
+    base_url: Annotated[str | None, Option("--base-url", _BASE_URL, "URL", check_base_url)]
+    proxy: Annotated[str | None, Option("--proxy", _PROXY, "URL|env", check_proxy)]
     sandbox: Annotated[bool, Option("--sandbox", _SANDBOX)]
     submit_rate: Annotated[Rate | None, _limit("submit_rate", "RATE")]
     max_in_flight: Annotated[int | None, _limit("max_in_flight", "N")]
@@ -96,13 +98,15 @@ class Options(TypedDict, total=False):
     retry_failed: Annotated[bool, _costly("--retry-failed", _RETRY_FAILED)]
     resubmit_unconfirmed: Annotated[bool, _costly("--resubmit-unconfirmed", _RESUBMIT)]
     no_move: Annotated[bool, _costly("--no-move", _NO_MOVE)]
-    callback_url: Annotated[str | None, Option("--callback-url", _CALLBACK_URL, "URL", str)]
+    callback_url: Annotated[
+        str | None, Option("--callback-url", _CALLBACK_URL, "URL", check_callback_url)
+    ]
     callback_listen: Annotated[
-        str | None, Option("--callback-listen", _CALLBACK_LISTEN, "HOST:PORT", str)
+        str | None, Option("--callback-listen", _CALLBACK_LISTEN, "HOST:PORT", check_listen)
     ]
     env_file: Annotated[AnyPath | None, Option("--env-file", _ENV_FILE, "FILE", expand_path)]
     # Without a flag: other users of the machine can read the command line.
-    api_key: Annotated[str | None, Option("", "The API key.", parse=str)]
+    api_key: Annotated[str | None, Option("", "The API key.", parse=read_key)]
 
 
 OPTIONS: dict[str, Option] = {
@@ -134,7 +138,13 @@ class Settings:
     proxy: Secret = field(default_factory=lambda: Secret(""))  # its URL may hold a password
 
 
-def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) -> Settings:
+def resolve(
+    manifest: Manifest,
+    options: Options,
+    environ: Mapping[str, str],
+    *,
+    named: Callable[[str], str] = str,
+) -> Settings:
     """Return the settings of a run.
 
     The key may be missing: a plan needs none, and `batch.key.require_key` asks for it before a run.
@@ -143,27 +153,26 @@ def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) ->
         manifest: answers for what *options* leave open.
         options: the choices of the command line, its environment, or a caller.
         environ: where the key is looked for; no other variable is read.
+        named: returns what the caller calls an option, for the messages.
 
     Raises:
         UsageError: a value cannot be used; the message says which and why.
     """
-    given = _checked(options)
+    given = _checked(options, named)
     fields = {limit.field for limit in LIMIT_KEYS.values()} & given.keys()
     limits = manifest.limits.with_given(**{name: given[name] for name in fields})
     default_dir = Path("outputs") / manifest.name
     if manifest.output_dir is not None:
         default_dir = manifest.path.parent / manifest.output_dir
-    # An empty --base-url is a variable that was not set: it must not mean the real API.
-    base_url = given.get("base_url", manifest.base_url or DEFAULT_BASE_URL)
     sandbox = given.get("sandbox", False)
     if sandbox and "base_url" in given:
         raise UsageError(
-            f"the base URL {given['base_url']!r} and the sandbox exclude each other: the sandbox is a"
-            " server of its own; leave out one of the two"
+            f"{named('sandbox')} and {named('base_url')} exclude each other: the sandbox is a server of"
+            " its own; leave out one of the two"
         )
     return Settings(
         output_dir=given.get("output_dir", default_dir),
-        base_url=check_base_url(base_url),
+        base_url=given.get("base_url") or check_base_url(manifest.base_url or DEFAULT_BASE_URL),
         sandbox=sandbox,
         limits=limits,
         new=given.get("new", False),
@@ -175,22 +184,14 @@ def resolve(manifest: Manifest, options: Options, environ: Mapping[str, str]) ->
             max_attempts=limits.max_attempts,
             selection=Selection(given.get("select", ()), given.get("exclude", ())),
         ),
-        callback=_receiver(given, manifest.callback or Callback()),
-        api_key=_key(given, environ, is_needed=not sandbox),
+        callback=_receiver(given, manifest.callback or Callback(), named),
+        api_key=given.get("api_key")
+        or find_key(environ, given.get("env_file"), is_needed=not sandbox),
         proxy=_proxy(given.get("proxy", manifest.proxy)),
     )
 
 
-def _key(given: Mapping[str, Any], environ: Mapping[str, str], *, is_needed: bool) -> Secret:
-    if "api_key" not in given:
-        return find_key(environ, given.get("env_file"), is_needed=is_needed)
-    key = given["api_key"].strip()
-    if fault := key_fault(key):  # not the environment's instead: that may be another account
-        raise UsageError(f"api_key: not a valid key: {fault}")
-    return Secret(key)
-
-
-def _checked(options: Options) -> dict[str, Any]:
+def _checked(options: Options, named: Callable[[str], str]) -> dict[str, Any]:
     """Return what is given, each value read as its text on the command line would be."""
     checked: dict[str, Any] = {}
     for name, value in options.items():
@@ -200,8 +201,8 @@ def _checked(options: Options) -> dict[str, Any]:
         if value is not None:
             try:
                 checked[name] = _read(OPTIONS[name], value)
-            except (TypeError, ValueError) as error:
-                raise UsageError(f"{name}: {error}") from None
+            except (TypeError, ValueError, UsageError) as error:
+                raise UsageError(f"{named(name)}: {error}") from None
     return checked
 
 
@@ -224,6 +225,8 @@ def _text(value: Any, option: Option) -> str:
     match value:
         case str():
             return value
+        case _ if option.repeats:
+            pass
         case os.PathLike() if option.parse is expand_path:
             return str(Path(value))
         case Rate():
@@ -232,96 +235,23 @@ def _text(value: Any, option: Option) -> str:
             return f"{value:.6f}"
         case int() if option.parse is not expand_path and not isinstance(value, bool):
             return str(value)
-    raise TypeError(f"a {type(value).__name__} is not a valid value")  # its repr may be a key
-
-
-def _receiver(given: Mapping[str, Any], callback: Callback) -> Receiver | None:
-    url = given.get("callback_url") or callback.url
-    listen = given.get("callback_listen") or callback.listen
-    if url and listen:
-        _check_callback(url, listen)
-        return Receiver(url, listen)
-    if url or listen:
-        raise UsageError(
-            "callbacks need both an address for the provider (--callback-url) and one to listen on"
-            " here (--callback-listen)"
-        )
-    return None
-
-
-def check_base_url(base_url: str) -> str:
-    """Return *base_url* without blanks around it and without a slash at its end.
-
-    Raises:
-        UsageError: it is not an http(s) address, holds a part of the endpoint, or would send the key
-            unencrypted.
-    """
-    base_url = base_url.strip()
-    try:
-        parts = urlsplit(base_url)
-        host, _port = parts.hostname, parts.port
-        if not base_url.isprintable() or " " in base_url:
-            raise ValueError  # noqa: TRY301 - urlsplit would drop a line end in silence
-    except ValueError:
-        raise UsageError(f"the base URL {base_url!r} is not a valid address") from None
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError("the base URL must not hold a user name, a query or a fragment")
-    if parts.scheme not in {"http", "https"} or not host:
-        raise UsageError(f"the base URL {base_url!r} must begin with https:// and name a host")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise UsageError(
-            f"the base URL {base_url!r} would send the API key unencrypted; use https://"
-            " (http:// is for this machine only)"
-        )
-    path = parts.path.rstrip("/")
-    right = _without_endpoint(path)
-    if right != path:
-        right_url = parts._replace(path=right).geturl()
-        raise UsageError(f"the base URL {base_url!r} must end before {ENDPOINT}; use {right_url}")
-    return parts._replace(path=path).geturl()
+    raise TypeError(f"a value of type {type(value).__name__} is not valid")  # its repr may be a key
 
 
 def _proxy(proxy: str | None) -> Secret:
-    """Return where to connect to instead of the API: `env`, a URL, or nothing."""
-    if proxy not in {None, "env"}:
-        parts = urlsplit(proxy or "")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError(
-                "the proxy is not a valid address; for example http://proxy.example:3128, or env for"
-                " the one that HTTPS_PROXY names"
-            )
-    return Secret(proxy or "")
+    return Secret("" if proxy is None else check_proxy(proxy))
 
 
-def _without_endpoint(path: str) -> str:
-    """Return *path* without the endpoint, or any part of it, that was pasted along."""
-    kling_v1 = "/".join(ENDPOINT.split("/")[:3])
-    before, found, _ = f"{path}/".partition(f"{kling_v1}/")
-    if found:
-        return before
-    return "" if f"{path}/" in f"{ENDPOINT}/" else path
-
-
-def _check_callback(url: str, listen: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        is_url = False
-    if not is_url:
+def _receiver(
+    given: Mapping[str, Any], callback: Callback, named: Callable[[str], str]
+) -> Receiver | None:
+    url = given.get("callback_url") or callback.url
+    listen = given.get("callback_listen") or callback.listen
+    if url and listen:
+        return Receiver(check_callback_url(url), check_listen(listen))
+    if url or listen:
         raise UsageError(
-            f"--callback-url {url!r} is not a valid http(s) address; for example"
-            " https://studio.example/kling"
+            "callbacks need both an address for the provider"
+            f" ({named('callback_url')}) and one to listen on here ({named('callback_listen')})"
         )
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise UsageError(
-            f"--callback-listen {listen!r} is not a valid HOST:PORT; for example 127.0.0.1:8090"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return None

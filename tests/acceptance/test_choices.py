@@ -237,7 +237,8 @@ def test_json_has_every_fault_of_a_manifest(shell: Any, command: str) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("run", "night.yaml", "--base-url", "ftp://x"), "the base URL 'ftp://x' must begin"),
+        (("run", "night.yaml", "--base-url", "ftp://x"), "Invalid value for '--base-url'"),
+        (("run", "night.yaml", "--callback-url", "https://x.example"), "callbacks need both"),
         (("plan", "night.yaml", "--select", "x"), "the pattern 'x' selects no job"),
         (("plan", "night.yaml", "--flight", "3"), "No such option '--flight'. Did you mean"),
         (("run", "night.yaml", "--budget", "-3"), "Invalid value for '--budget'"),

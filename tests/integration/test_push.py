@@ -392,7 +392,7 @@ async def test_taken_port_is_reported_before_sending(desk: Any) -> None:
 
 @pytest.mark.parametrize("name", ["callback_url", "callback_listen"])
 def test_one_option_without_the_other_is_refused(desk: Any, name: str) -> None:
-    with pytest.raises(UsageError, match=r"--callback-url.*--callback-listen"):
+    with pytest.raises(UsageError, match=r"callback_url.*callback_listen"):
         desk.settings("http://127.0.0.1:1", desk.manifest(1), **{name: push()[name]})
 
 
@@ -408,7 +408,7 @@ def test_one_option_without_the_other_is_refused(desk: Any, name: str) -> None:
     ],
 )
 def test_options_that_cannot_be_are_refused(desk: Any, wrong: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="--callback-"):
+    with pytest.raises(UsageError, match="^callback_"):
         desk.settings("http://127.0.0.1:1", desk.manifest(1), **{**push(), **wrong})
 
 

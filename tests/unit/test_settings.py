@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from batch.addresses import DEFAULT_BASE_URL, ENDPOINT, check_base_url
 from batch.cli.commands.flags import unknown_variables
 from batch.errors import UsageError
 from batch.manifest.limits import Rate
 from batch.manifest.model import Manifest
 from batch.manifest.reader import load
 from batch.provider.wire import SUBMIT_PATH
-from batch.settings import DEFAULT_BASE_URL, ENDPOINT, check_base_url, resolve
+from batch.settings import Options, resolve
 
 HOST = "https://api.example"
 
@@ -59,14 +60,40 @@ def test_none_leaves_the_choice_to_the_manifest(manifest: Manifest) -> None:
         ("deadline_s", 0),
         ("submit_rate", 60),
         ("submit_rate", Rate(0, 1.0)),
+        ("select", []),
+        ("select", [5]),
+        ("select", ["state:faild"]),
+        ("exclude", "a*"),
         ("output_dir", 5),
+        ("output_dir", ""),
+        ("output_dir", "~nobody-here/x"),
+        ("env_file", "a\r"),
+        ("base_url", ""),
+        ("base_url", "http://api.example"),
+        ("base_url", 5),
+        ("proxy", "proxy.example:3128"),
+        ("callback_url", "studio.example"),
+        ("callback_listen", "8090"),
+        ("api_key", ""),
+        ("api_key", "sk 0"),
         ("force", "no"),
         ("budget", 5),
     ],
 )
 def test_unusable_option_is_refused_by_name(manifest: Manifest, name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"^{name}\b"):
-        resolve(manifest, {name: value}, {})  # type: ignore[misc]
+        resolve(manifest, {name: value}, {"COMETAPI_KEY": "sk-other"})  # type: ignore[misc]
+
+
+def test_message_has_the_name_that_the_caller_knows(manifest: Manifest) -> None:
+    flags = {"base_url": "--base-url", "sandbox": "--sandbox"}
+    with pytest.raises(UsageError, match="^--base-url: the base URL 'x' must begin"):
+        resolve(manifest, {"base_url": "x"}, {}, named=flags.__getitem__)
+    both: Options = {"base_url": HOST, "sandbox": True}
+    with pytest.raises(UsageError, match="^--sandbox and --base-url exclude each other"):
+        resolve(manifest, both, {}, named=flags.__getitem__)
+    with pytest.raises(UsageError, match="^sandbox and base_url exclude each other"):
+        resolve(manifest, both, {})
 
 
 @pytest.mark.parametrize(
@@ -108,7 +135,7 @@ def test_invalid_base_url_is_refused(given: str) -> None:
 
 
 def test_mistyped_key_is_not_shown(manifest: Manifest) -> None:
-    with pytest.raises(UsageError, match=r"^api_key: a bytes is not a valid value$"):
+    with pytest.raises(UsageError, match=r"^api_key: a value of type bytes is not valid$"):
         resolve(manifest, {"api_key": b"sk-0123456789"}, {})  # type: ignore[typeddict-item]
 
 

@@ -60,7 +60,7 @@ def _checked(option: Option) -> Callable[[str], str]:
             raise click.BadParameter(f"{text!r} is an option; a value is missing before it")
         try:
             parse(text) if parse is not None else None
-        except ValueError as error:
+        except (ValueError, UsageError) as error:
             raise click.BadParameter(str(error)) from None
         return text
 
@@ -112,7 +112,7 @@ def settle(manifest: Path, flags: Mapping[str, Any]) -> tuple[Manifest, Settings
 
     options = _given(flags)
     loaded = load(manifest)
-    settings = resolve(loaded, options, os.environ)
+    settings = resolve(loaded, options, os.environ, named=lambda name: FLAGS[name].flag)
     hide(settings.api_key.reveal())
     return loaded, settings
 
