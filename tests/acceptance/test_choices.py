@@ -120,6 +120,15 @@ def test_2_when_output_dir_names_no_folder(shell: Any, folder: str) -> None:
     assert [path.name for path in shell.folder.iterdir()] == ["night.yaml"]
 
 
+def test_2_when_docker_kept_the_quotes_of_a_variable(shell: Any) -> None:
+    """Never a folder whose name has quotes."""
+    said = shell("run", shell.manifest(1), "--sandbox", KLING_BATCH_OUTPUT_DIR='"loops"')
+
+    assert said.code == 2
+    assert '"loops" holds its quotes (docker keeps them); leave them out' in said.err
+    assert [path.name for path in shell.folder.iterdir()] == ["night.yaml"]
+
+
 @pytest.mark.parametrize(
     ("data", "env"),
     [

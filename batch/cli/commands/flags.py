@@ -20,6 +20,7 @@ from batch.settings import OPTIONS, Option, Options, Settings, resolve
 Command = TypeVar("Command", bound=Callable[..., Any])
 FLAGS = {name: option for name, option in OPTIONS.items() if option.flag}
 PREFIX = "KLING_BATCH_"
+_QUOTES = frozenset("\"'")
 
 
 def variable_of(flag: str) -> str:
@@ -58,6 +59,8 @@ def _checked(option: Option) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text.startswith("--"):  # `--output-dir $DIR --quiet`, and DIR is not set
             raise click.BadParameter(f"{text!r} is an option; a value is missing before it")
+        if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES and not option.repeats:
+            raise click.BadParameter(f"{text} holds its quotes (docker keeps them); leave them out")
         try:
             parse(text) if parse is not None else None
         except (ValueError, UsageError) as error:

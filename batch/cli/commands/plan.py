@@ -32,7 +32,9 @@ SHARED = 5  # so many jobs with the same changes get a line each
 @click.command("plan", help="Report what `run` would do and cost. Sends nothing, writes nothing.")
 @manifest_argument
 @with_options
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the plan (or what is wrong) as one JSON object."
+)
 @click.option("--quiet", is_flag=True, help="Print nothing when there is nothing to do.")
 def command(manifest: Path, *, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Print the warnings and the plan."""

@@ -32,7 +32,12 @@ GC_ALLOCATIONS = 20_000
 @manifest_argument
 @with_options
 @click.option("--dry-run", is_flag=True, help="Only plan, as the command `plan` does.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object on stdout, also if there is no result.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing when the exit code is 0.")
 @click.option("--verbose", is_flag=True, help="Log every step.")
 @click.option(
