@@ -5,7 +5,8 @@ The public face, all of it in `check`:
 - `inspect(path)` returns size and duration, or raises `MediaError` with the reason in plain words.
 - `compare(video, aspect_ratio, duration)` returns a warning for each difference.
 
-`check` reads through `index` (tracks, samples, durations), and `index` through `boxes` (the bytes).
+`check` reads through `index` (tracks, durations) and `pictures` (what the samples hold), and those
+through `boxes` (the bytes).
 Every read and every loop is bounded, whatever the file claims about itself.
 """
 

@@ -1,8 +1,9 @@
 """Checks that a video file is whole, and that it is what was asked for.
 
-A walk over the boxes of an MP4 that reads headers and the index, never the pictures: less than a
-tenth of a millisecond. It tells a whole file from a truncated one, from a page of HTML, and from a
-file with a hole at one of the places probed. It does not decode.
+A walk over the boxes of an MP4 tells a whole file from a truncated one and from a page of HTML; a
+walk over the parts of its pictures finds what is damaged in the middle (some milliseconds for 9 MB).
+Where the coding is unknown, and in fragmented files, some places are probed for holes instead. It
+does not decode.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from batch.media.index import (
     promised_duration,
     read_track,
 )
+from batch.media.pictures import check_pictures, read_coding
 
 __all__ = ["MediaError", "compare", "inspect"]
 
@@ -77,7 +79,7 @@ def _walk(file: BinaryIO, size: int) -> Video:
         duration_s = _check_fragments(file, index, fragments, video, data)
     else:
         _check_samples(tracks, data)
-        _probe(file, video)
+        _check_pictures(file, tracks, size)
         duration_s = movie_duration(index) or video.duration_s
     if not _MIN_DURATION_S <= duration_s <= _MAX_DURATION_S:
         raise MediaError("the video has no duration")
@@ -99,6 +101,15 @@ def _check_samples(tracks: list[Track], data: list[Box]) -> None:
             raise MediaError("the index of the video points outside its data")
         if not any(box.start <= last and track.last_end <= box.end for box in data):
             raise MediaError("the index of the video points beyond its data: it is cut off")
+
+
+def _check_pictures(file: BinaryIO, tracks: list[Track], size: int) -> None:
+    for track in tracks:
+        coding = None if track.table is None else read_coding(track.table)
+        if track.table is not None and coding is not None and track.is_video:
+            check_pictures(file, track.table, track.chunks, coding, most=size)
+        elif track.is_video and track.chunks:
+            _probe(file, track)
 
 
 def _probe(file: BinaryIO, video: Track) -> None:

@@ -13,7 +13,8 @@ from batch.media.boxes import MediaError, child, children, numbers
 class Track:
     """What the checks need to know about a track.
 
-    `last_sample` and `last_end` bound the last sample of the chunk that lies last in the file.
+    `last_sample` and `last_end` bound the last sample of the chunk that lies last in the file;
+    `table` is its sample table (`stbl`).
     """
 
     id: int
@@ -25,6 +26,7 @@ class Track:
     chunks: array[int]
     last_sample: int
     last_end: int
+    table: memoryview | None
 
 
 def _time(body: memoryview | None) -> tuple[int, float]:
@@ -66,6 +68,7 @@ def read_track(body: memoryview) -> Track:
         chunks=chunks,
         last_sample=last_sample,
         last_end=last_end,
+        table=table,
     )
 
 

@@ -254,6 +254,26 @@ def test_incomplete_video_is_refused_in_plain_words(path: Path, content: bytes, 
         look(path, content)
 
 
+UNITS = struct.pack(">I", SIZE - 9) + b"\x65" + b"x" * (SIZE - 10) + b"\0\0\0\1\x06"
+AVC = box(
+    b"avc1", bytes(24), struct.pack(">2H", 640, 360), bytes(50), box(b"avcC", b"\1\0\0\0\xff")
+)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("sizes", [SIZE, [SIZE] * 12])
+def test_pictures_are_walked_in_every_form_of_index(
+    path: Path, wide: bool, sizes: int | list[int]
+) -> None:
+    """Each sample holds two units; the last one of the tenth picture has the wrong length."""
+    whole = UNITS * 12
+    assert look(path, movie(data=whole, entry=AVC, wide=wide, sizes=sizes)).width == 1280
+    at = 9 * SIZE + SIZE - 2
+    damaged = whole[:at] + b"\2" + whole[at + 1 :]
+    with pytest.raises(MediaError, match="is not whole"):
+        look(path, movie(data=damaged, entry=AVC, wide=wide, sizes=sizes))
+
+
 def test_trailing_free_box_is_accepted(path: Path) -> None:
     """It pads a file to any size."""
     assert look(path, movie(tail=box(b"free", bytes(5000)))).width == 1280
@@ -273,8 +293,8 @@ def test_large_file_is_checked_like_a_small_one(path: Path) -> None:
     deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    st.sampled_from([movie(), movie(moov_first=False), fragmented(2)]),
-    st.lists(st.tuples(st.integers(0, 700), st.binary(min_size=1, max_size=8)), max_size=4),
+    st.sampled_from([movie(), movie(data=UNITS * 12, entry=AVC), fragmented(2)]),
+    st.lists(st.tuples(st.integers(0, 900), st.binary(min_size=1, max_size=8)), max_size=4),
 )
 def test_no_damage_crashes_or_hangs(
     path: Path, content: bytes, hits: list[tuple[int, bytes]]
