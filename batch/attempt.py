@@ -113,7 +113,11 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """The video is on disk, whole. *file* is relative to the output folder."""
+    """The video is on disk, whole. *file* is relative to the output folder.
+
+    *trouble* says why a run could not bring the file back that it missed. The attempt stays landed:
+    the disk may be mounted again tomorrow.
+    """
 
     task: PaidTask
     generated_at: float
@@ -123,6 +127,7 @@ class Landed:
     sha256: str
     video: Video
     warnings: tuple[str, ...] = ()
+    trouble: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +179,15 @@ class Phase(StrEnum):
 
 
 # What may follow what. Intended follows itself when a request that surely created nothing goes out
-# again under the same id; Generated follows itself with another trouble; Landed goes back to
-# Generated when its file is gone. After Failed there is only a new attempt.
+# again under the same id; Generated follows itself with another trouble; Landed follows itself when
+# its file has moved, was fetched again, or is missed. After Failed there is only a new attempt.
 TRANSITIONS: dict[type[AttemptState], frozenset[type[AttemptState]]] = {
     Intended: frozenset({Intended, Lost, Open, Failed}),
     Lost: frozenset({Intended, Open, Unconfirmed}),
     Open: frozenset({Generated, Failed, TimedOut}),
     TimedOut: frozenset({Generated, Failed, TimedOut}),
     Generated: frozenset({Generated, Landed, Failed}),
-    Landed: frozenset({Generated, Landed}),
+    Landed: frozenset({Landed}),
     Failed: frozenset(),
     Unconfirmed: frozenset({Lost, Intended, Open, Unconfirmed}),
 }

@@ -88,10 +88,13 @@ def from_record(record: tuple[Any, ...]) -> Attempt:
 
 
 def failure_of(state: AttemptState) -> Failure | None:
-    """Return the failure of a state, where it has one by nature."""
+    """Return the failure that a plan asks about, if the state has one."""
     match state:
         case (
-            Failed(failure=failure) | Lost(doubt=Doubt(failure)) | Unconfirmed(doubt=Doubt(failure))
+            Failed(failure=failure)
+            | Lost(doubt=Doubt(failure))
+            | Unconfirmed(doubt=Doubt(failure))
+            | Landed(trouble=Failure() as failure)
         ):
             return failure
         case _:
@@ -128,8 +131,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
         case Phase.TIMED_OUT:
             return TimedOut(_task(detail), detail["timed_out_at"], detail.get("said"))
         case Phase.GENERATED:
-            trouble = _failure(detail["trouble"]) if detail.get("trouble") else None
-            return Generated(_task(detail), detail["generated_at"], trouble)
+            return Generated(_task(detail), detail["generated_at"], _trouble(detail))
         case Phase.FAILED:
             task = _task(detail) if detail.get("task_id") else None
             return Failed(_failure(detail["failure"]), detail["failed_at"], task)
@@ -143,6 +145,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
                 sha256=detail["sha256"],
                 video=Video(**detail["video"]),
                 warnings=tuple(detail.get("warnings", ())),
+                trouble=_trouble(detail),
             )
 
 
@@ -156,6 +159,10 @@ def _doubt(detail: dict[str, Any]) -> Doubt:
         exists=detail.get("exists", False),
         on_request=detail.get("on_request", False),
     )
+
+
+def _trouble(detail: dict[str, Any]) -> Failure | None:
+    return _failure(detail["trouble"]) if detail.get("trouble") else None
 
 
 def _failure(detail: dict[str, Any]) -> Failure:

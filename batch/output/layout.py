@@ -35,6 +35,11 @@ class Layout:
         return self.state / "parts"
 
     @property
+    def videos(self) -> Path:
+        """The folder of the current videos."""
+        return self.root / "videos"
+
+    @property
     def results(self) -> Path:
         """One row for each outcome of a job."""
         return self.root / "results.jsonl"

@@ -62,7 +62,7 @@ def make_row(
         "finished_at": _time(now),
         "error": _error(_failure(attempt)),
     }
-    if isinstance(state, Landed):
+    if isinstance(state, Landed) and state.trouble is None:
         row |= {
             "file": state.file,
             "bytes": state.bytes,
@@ -90,13 +90,13 @@ def outcome_of(attempt: Attempt) -> Outcome:
         TransitionError: it has none yet, which is a bug.
     """
     match attempt.state:
-        case Landed():
+        case Landed(trouble=None):
             return Outcome.SUCCEEDED
         case TimedOut():
             return Outcome.TIMED_OUT
         case Unconfirmed():
             return Outcome.UNCONFIRMED
-        case Failed() | Generated(trouble=Failure()):
+        case Failed() | Generated(trouble=Failure()) | Landed(trouble=Failure()):
             return Outcome.FAILED
         case _:
             raise TransitionError(f"{attempt.job_id!r} has not ended: {attempt.phase}")
@@ -113,7 +113,7 @@ def _failure(attempt: Attempt) -> Failure | None:
             return failure
         case Unconfirmed(doubt=doubt):
             return doubt.failure
-        case Generated(trouble=trouble):
+        case Generated(trouble=trouble) | Landed(trouble=trouble):
             return trouble
         case TimedOut(said=said):
             message = (

@@ -126,7 +126,8 @@ class Database:
             " CASE state WHEN 'Generated' THEN json_extract(detail, '$.trouble.kind')"
             " ELSE failure_kind END,"
             " file, bytes, cost_usd, json_extract(detail, '$.landed_at'),"
-            " CASE WHEN failure_kind IS NOT NULL THEN json_extract(detail, '$.failure.message') END,"
+            " CASE WHEN failure_kind IS NOT NULL THEN coalesce("
+            "json_extract(detail, '$.failure.message'), json_extract(detail, '$.trouble.message')) END,"
             " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0)"
             " FROM attempts ORDER BY job_id, number"
         )

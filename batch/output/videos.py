@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 
 class Videos:
-    """The videos of one output folder. Entering it creates the folder of part files."""
+    """The videos of one output folder. Entering it creates the folder of part files.
+
+    *had_any* tells whether a video was there then: none at all may be a disk that is not mounted.
+    """
 
     def __init__(self, layout: Layout, *, workers: int = 4, pool: Executor | None = None) -> None:
         self.layout = layout
@@ -43,6 +46,7 @@ class Videos:
         except OSError as error:
             raise StateError(f"{parts} cannot be made: {error.strerror or error}") from error
         self._identity = self._place()
+        self.had_any = next(self.layout.videos.rglob("*.mp4"), None) is not None
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -66,6 +70,10 @@ class Videos:
         except OSError:
             return False
         return status.st_size == size
+
+    def is_there(self, file: str) -> bool:
+        """Return whether there is a file at *file* (relative to the folder)."""
+        return (self.layout.root / file).is_file()
 
     def part(self, external_task_id: str) -> Part:
         """Return the part file of an attempt, empty and not yet open."""

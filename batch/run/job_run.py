@@ -137,7 +137,7 @@ class JobRun:
         while True:
             had_task = attempt.task is not None
             reached, link = await self._at_provider(attempt, is_new=is_new)
-            if reached is not None and isinstance(reached.state, Generated):
+            if reached is not None and isinstance(reached.state, Generated | Landed):
                 reached = await self._run.landing.land(reached, link, file=job.video_path)
             if reached is None:
                 self._leave()
@@ -225,11 +225,11 @@ class JobRun:
     async def _at_provider(
         self, attempt: Attempt, *, is_new: bool, is_superseded: bool = False
     ) -> tuple[Attempt | None, str | None]:
-        """Bring an attempt to *Generated* or to its end. None: it was left where it is."""
+        """Bring an attempt to *Generated* or to its end. None: it was left where it is.
+
+        One that has landed already, and whose file is missed, has nothing to do there.
+        """
         run = self._run
-        if isinstance(attempt.state, Landed):  # its file is gone
-            attempt = attempt.to(Generated(attempt.paid_task, attempt.state.generated_at))
-            await run.state.commit(Put(attempt))
         if not attempt.phase.holds_slot:
             return attempt, None
         if is_new:

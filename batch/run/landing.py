@@ -32,13 +32,13 @@ class Landing:
         self._downloads = asyncio.Semaphore(context.limits.max_downloads)
 
     async def land(self, attempt: Attempt, link: str | None, *, file: str) -> Attempt | None:
-        """Fetch the video of a *Generated* attempt to *file*.
+        """Fetch the video of an attempt to *file*: *Generated*, or *Landed* and its file is missed.
 
         A former video at *file* is kept. Of the attempt itself nothing is committed here.
 
         Returns:
-            The attempt *Landed*, *Generated* with its trouble (the next run tries again), *Failed*
-            (the provider no longer has it), or None when the run is being left.
+            The attempt *Landed*; as it was, with its trouble (the next run tries again); *Failed*
+            (it never landed, and the provider no longer has it); or None when the run is being left.
         """
         async with self._downloads:
             if self._context.stop.leaving.is_set():
@@ -48,9 +48,7 @@ class Landing:
             except FetchAbandonedError:
                 return None
             except FetchFailedError as error:
-                if error.is_gone:
-                    return error.attempt.failed(self._context.clock.now(), error.failure)
-                return _troubled(error.attempt, error.failure)
+                return self._not_fetched(error)
             except OSError as error:
                 return _troubled(attempt, self._disk_failure(error))
 
@@ -66,7 +64,7 @@ class Landing:
                 return await self._videos.land(part, file, keep_as=keep_as, check=inspect)
 
             attempt, video = await self._fetcher.fetch(attempt, link, part, settle)
-            assert isinstance(attempt.state, Generated)
+            assert isinstance(attempt.state, Generated | Landed)
             return attempt.to(
                 Landed(
                     task=attempt.paid_task,
@@ -98,7 +96,8 @@ class Landing:
                     await self._videos.land(part, file, keep_as=keep_as, check=inspect)
             except (OSError, MediaError):
                 return None  # it is fetched then, as if it were not here
-        return attempt.to(replace(state, file=file, landed_at=self._context.clock.now()))
+        now = self._context.clock.now()
+        return attempt.to(replace(state, file=file, landed_at=now, trouble=None))
 
     async def _make_way(self, attempt: Attempt, file: str) -> str:
         """Keep the video that *attempt*'s will take the place of, and record where; return that.
@@ -120,6 +119,36 @@ class Landing:
         await self._state.commit(*(_moved(holder) for holder in holders))
         return keep_as
 
+    def _not_fetched(self, error: FetchFailedError) -> Attempt:
+        """Return the attempt whose video could not be fetched.
+
+        What has landed stays so, whatever the provider says: the file may come back.
+        """
+        attempt, failure = error.attempt, error.failure
+        if isinstance(attempt.state, Landed):
+            return _troubled(
+                attempt, self._missed(attempt.state.file, failure, is_gone=error.is_gone)
+            )
+        if error.is_gone:
+            return attempt.failed(self._context.clock.now(), failure)
+        return _troubled(attempt, failure)
+
+    def _missed(self, file: str, failure: Failure, *, is_gone: bool) -> Failure:
+        """Return *failure* with the words for a video that was here once."""
+        what = "was changed and is not whole" if self._videos.is_there(file) else "is missing"
+        hint = "" if self._videos.had_any else " (as are all others: is a disk not mounted?)"
+        if is_gone:
+            message = (
+                f"{file} {what}{hint}, and the provider no longer keeps it (30 days). Mount its disk or"
+                " restore it from a backup, and run again; or pay for it again with --force"
+            )
+        else:
+            message = (
+                f"{file} {what}{hint}, and could not be downloaded again: {failure.message}."
+                " It stays paid for, and the next run looks for it again"
+            )
+        return replace(failure, message=message)
+
     def _disk_failure(self, error: OSError) -> Failure:
         """Return what the disk reported; a full one stops the run from paying for more."""
         what = error.strerror or type(error).__name__
@@ -136,7 +165,7 @@ class Landing:
 
 
 def _troubled(attempt: Attempt, failure: Failure) -> Attempt:
-    assert isinstance(attempt.state, Generated)
+    assert isinstance(attempt.state, Generated | Landed)
     return attempt.to(replace(attempt.state, trouble=failure))
 
 

@@ -217,10 +217,8 @@ class LifeOfAJob(RuleBasedStateMachine):
                 self._time_out(attempt, end)
             case Open() | TimedOut():
                 self._poll(attempt, end, fails=fate == "fails")
-            case Generated():
+            case Generated() | Landed():
                 self._land(attempt, end)
-            case Landed():
-                self._miss_the_file(attempt, end)
 
     def _intend(self, decision: Decision, end: str) -> None:
         """Commit the intent of a paying decision."""
@@ -318,9 +316,9 @@ class LifeOfAJob(RuleBasedStateMachine):
         self._conclude(attempt.to(TimedOut(attempt.paid_task, 3.0)), end)
 
     def _land(self, attempt: Attempt, end: str) -> None:
-        """Land a video: the file is written before the state is committed."""
+        """Land a video, also one that is missed; the file is written before the state."""
         state, job = attempt.state, self._job(attempt.job_id)
-        assert isinstance(state, Generated)
+        assert isinstance(state, Generated | Landed)
         is_current = attempt.fingerprint == job.fingerprint
         file = job.video_path if is_current else f"former/{attempt.external_task_id}"
         moved = []
@@ -336,10 +334,6 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.files[file] = state.task.task_id
         landed = Landed(state.task, 2.0, 3.0, file, 9, "00", Video(5.0, 16, 9))
         self._conclude(attempt.to(landed), end)
-
-    def _miss_the_file(self, attempt: Attempt, end: str) -> None:
-        """Fetch again a landed video whose file is missing."""
-        self._commit(attempt.generated(2.0), end)
 
     def _conclude(self, attempt: Attempt, end: str) -> None:
         self.ticks += 1

@@ -58,8 +58,7 @@ ALLOWED = {
     ("generated", "generated"),  # another trouble with the download
     ("generated", "landed"),
     ("generated", "failed"),  # the provider keeps it for 30 days
-    ("landed", "generated"),  # the file is gone
-    ("landed", "landed"),
+    ("landed", "landed"),  # its file has moved, was fetched again, or is missed
     ("unconfirmed", "lost"),  # the next run looks it up again
     ("unconfirmed", "intended"),  # --resubmit-unconfirmed
     ("unconfirmed", "open"),

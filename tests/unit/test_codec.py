@@ -60,6 +60,7 @@ STATES: dict[type[AttemptState], st.SearchStrategy[AttemptState]] = {
         text,
         video,
         st.lists(text).map(tuple),
+        st.none() | failure,
     ),
     Failed: st.builds(Failed, failure, time, st.none() | task),
     Unconfirmed: st.builds(Unconfirmed, time, doubt),

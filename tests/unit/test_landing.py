@@ -291,7 +291,7 @@ def test_spoilt_former_version_leaves_no_second_name(tmp_path: Path, spoilt: str
         assert file_of(stages) == FILE
         (tmp_path / FORMER).unlink(missing_ok=True)
         stages.api.fetches, stages.api.queries = [whole()], [LINK]
-        assert await land(stages, of=of.generated(1.0)) is not None
+        assert await land(stages, of=of) is not None
         return stages
 
     stages = play(tmp_path, story)
