@@ -11,6 +11,7 @@ fingerprint is no longer that of its job in the manifest, and it is collected al
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -112,11 +113,25 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """A landed file that was written to later, as it was then: a whole video of the right length."""
+
+    bytes: int
+    modified_at: float
+    sha256: str
+
+    def fits(self, status: os.stat_result) -> bool:
+        """Return whether the file is still as it was."""
+        return (status.st_size, status.st_mtime) == (self.bytes, self.modified_at)
+
+
+@dataclass(frozen=True, slots=True)
 class Landed:
     """The video is on disk, whole. *file* is relative to the output folder.
 
     *trouble* says why a run could not bring the file back that it missed. The attempt stays landed:
-    the disk may be mounted again tomorrow.
+    the disk may be mounted again tomorrow. *checked* is the file as it was found when it had been
+    written to since.
     """
 
     task: PaidTask
@@ -128,6 +143,18 @@ class Landed:
     video: Video
     warnings: tuple[str, ...] = ()
     trouble: Failure | None = None
+    checked: Checked | None = None
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether a person has made something else of the file."""
+        return self.checked is not None and self.checked.sha256 != self.sha256
+
+    @property
+    def contents(self) -> frozenset[str]:
+        """The hashes that the file may have: as it landed, and as it was found later."""
+        found = () if self.checked is None else (self.checked.sha256,)
+        return frozenset({self.sha256, *found})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from batch.attempt import (
     Account,
     Attempt,
     AttemptState,
+    Checked,
     Doubt,
     Failed,
     Generated,
@@ -101,7 +102,9 @@ def failure_of(state: AttemptState) -> Failure | None:
             return None
 
 
-def _detail(value: AttemptState | Failure | Video | PaidTask | Doubt) -> dict[str, Any]:
+def _detail(
+    value: AttemptState | Failure | Video | Checked | PaidTask | Doubt,
+) -> dict[str, Any]:
     """Return a value's fields, with those of its task and doubt beside them.
 
     `dataclasses.asdict` would take five times as long.
@@ -111,7 +114,7 @@ def _detail(value: AttemptState | Failure | Video | PaidTask | Doubt) -> dict[st
         item = getattr(value, name)
         if isinstance(item, PaidTask | Doubt):
             detail |= _detail(item)
-        elif isinstance(item, Failure | Video):
+        elif isinstance(item, Failure | Video | Checked):
             detail[name] = _detail(item)
         elif item is not None and item is not False:
             detail[name] = item
@@ -146,6 +149,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
                 video=Video(**detail["video"]),
                 warnings=tuple(detail.get("warnings", ())),
                 trouble=_trouble(detail),
+                checked=Checked(**detail["checked"]) if "checked" in detail else None,
             )
 
 

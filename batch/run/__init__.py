@@ -1,6 +1,7 @@
 """A plan is carried out: one coroutine per job, from its slot to its line in results.jsonl.
 
     planner    a manifest and an output folder become a planned run        light: a quiet night ends here
+    presence   which videos are still here, also edited ones
     wiring     everything that a run talks to is opened and put together
     execute    from the first event to the summary
     feeder     for each decision of the plan: wait for a slot, start a job

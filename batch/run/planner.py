@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from batch.clock import Clock
@@ -21,11 +20,12 @@ from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
 from batch.output.layout import Layout
 from batch.output.sqlite import Database
-from batch.output.state import BeginRun, Change, EndRun, Fact, Force
-from batch.plan import COSTING, Known, Plan, make_plan
+from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
+from batch.plan import COSTING, Plan, make_plan
 from batch.plan.changes import Changed, compare
 from batch.prices import estimate
 from batch.run.moves import carry_out
+from batch.run.presence import Presence
 from batch.run.summary import Summary
 from batch.settings import Settings
 
@@ -34,7 +34,10 @@ LISTED = "listed"  # the fact that holds the manifest's jobs: [[id, [tag, …]],
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """An output folder that is ours for the time of a run, and what is to be done in it."""
+    """An output folder that is ours for the time of a run, and what is to be done in it.
+
+    *found* are changes that planning has found in the videos, still to be recorded.
+    """
 
     manifest: Manifest
     settings: Settings
@@ -42,6 +45,7 @@ class PlannedRun:
     folder: OutputFolder
     plan: Plan
     started_at: float
+    found: tuple[Change, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -69,6 +73,7 @@ class PlannedRun:
                 for job_id, number in self.plan.round.jobs.items()
             ]
         self.folder.database.write(begun)
+        self._record_found()
         self._carry_out_moves()
 
     def end(self, summary: Summary, clock: Clock) -> None:
@@ -83,12 +88,20 @@ class PlannedRun:
 
     def end_quietly(self, clock: Clock) -> Summary:
         """Record a run in which nothing is to be paid for or fetched."""
+        self._record_found()
         self._carry_out_moves()
+        self.folder.results.flush()
         exit_code = ExitCode.JOBS_FAILED if self.plan.resting else ExitCode.OK
         summary = self.summary(exit_code)
         ended = EndRun(self.run_id, clock.now(), int(exit_code), self._record(summary))
         self.folder.database.write([BeginRun(self.run_id, self.started_at), ended])
         return summary
+
+    def _record_found(self) -> None:
+        if self.found:
+            self.folder.database.write(self.found)
+            lines = [change.line for change in self.found if isinstance(change, AddRow)]
+            self.folder.results.append(lines)
 
     def _carry_out_moves(self) -> None:
         carry_out(self.folder, self.plan.moves, run_id=self.run_id, now=self.started_at)
@@ -135,8 +148,9 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
         )
     with open_folder(settings.output_dir, sandbox=settings.sandbox) as folder:
         run_id, started_at = _new_run_id(clock), clock.now()
-        plan = _plan(manifest, settings, folder.database)
-        yield PlannedRun(manifest, settings, run_id, folder, plan, started_at)
+        plan, presence = _plan(manifest, settings, folder.database)
+        found = tuple(presence.changes(run_id, started_at))
+        yield PlannedRun(manifest, settings, run_id, folder, plan, started_at, found)
 
 
 def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:
@@ -166,7 +180,7 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
     """
     check_selection(manifest, settings)
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
-        plan = _plan(manifest, settings, database)
+        plan, _ = _plan(manifest, settings, database)
         for item in plan.decisions:
             if database is not None and item.before is not None and item.job is not None:
                 before = database.attempt(item.before)
@@ -199,44 +213,20 @@ def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
     return price
 
 
-def _plan(manifest: Manifest, settings: Settings, database: Database | None) -> Plan:
+def _plan(
+    manifest: Manifest, settings: Settings, database: Database | None
+) -> tuple[Plan, Presence]:
     known = {} if database is None else database.known()
-    return make_plan(
+    presence = Presence(settings.output_dir, known, database)
+    plan = make_plan(
         manifest.jobs,
         known,
         policy=settings.policy,
-        is_present=_presence(settings, known),
+        is_present=presence,
         price=price_of(manifest),
         forced={} if database is None else database.forced(),
     )
-
-
-def _presence(settings: Settings, known: dict[str, list[Known]]) -> Callable[[str, int], bool]:
-    root = os.fspath(settings.output_dir)
-    landed_at = {item.file: item.landed_at for items in known.values() for item in items}
-
-    def is_present(file: str, size: int) -> bool:
-        try:
-            status = os.stat(f"{root}/{file}")  # noqa: PTH116 - a third of pathlib's time
-            if status.st_size != size:
-                return False
-            # Written to since it landed: its size alone says nothing any more. What was left alone
-            # is not opened, since a quiet night checks every video.
-            return status.st_mtime <= (landed_at[file] or 0.0) or _is_video(Path(root, file))
-        except OSError:
-            return False
-
-    return is_present
-
-
-def _is_video(path: Path) -> bool:
-    from batch.media.check import MediaError, inspect  # noqa: PLC0415 - on most nights for no file
-
-    try:
-        inspect(path)
-    except MediaError:
-        return False
-    return True
+    return plan, presence
 
 
 def _new_run_id(clock: Clock) -> str:

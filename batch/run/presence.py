@@ -1,0 +1,98 @@
+"""Which of the videos that have landed are here, and what a run has to record about them.
+
+On most nights that is one `stat` for each video. Only a file that was written to since it landed is
+read, and what was found is recorded, so that the next night need not read it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from batch.attempt import Attempt, Checked, Landed
+from batch.output.row import make_row, to_line
+from batch.output.sqlite import Database
+from batch.output.state import AddRow, Change, Put
+from batch.plan import Known
+
+EDITED = "the file was edited after it had landed"
+
+
+class Presence:
+    """Tells a plan which videos are here: as they landed, or edited by a person."""
+
+    def __init__(
+        self, root: Path, known: Mapping[str, Sequence[Known]], database: Database | None
+    ) -> None:
+        self._root = root
+        self._known = known
+        self._database = database
+        self._holders = {item.file: item for items in known.values() for item in items}
+        self._found: list[tuple[Known, Attempt]] = []
+
+    def __call__(self, file: str, size: int) -> bool:
+        """Return whether *file* (relative to the output folder) is here; it landed with that size."""
+        item = self._holders[file]
+        try:
+            status = os.stat(f"{self._root}/{file}")  # noqa: PTH116 - a third of pathlib's time
+            is_as_landed = status.st_size == size and status.st_mtime <= (item.landed_at or 0.0)
+            if is_as_landed and item.failure_kind is None:
+                return True
+            return self._is_kept(item, None if is_as_landed else status)
+        except OSError:
+            return False
+
+    def _is_kept(self, item: Known, changed: os.stat_result | None) -> bool:
+        """Look at a file that was changed, or is back after a run had missed it."""
+        assert self._database is not None
+        attempt = self._database.attempt(item.external_task_id)
+        assert isinstance(attempt.state, Landed)
+        checked = attempt.state.checked
+        if changed is not None and (checked is None or not checked.fits(changed)):
+            checked = check(self._root / attempt.state.file, attempt)
+            if checked is None:
+                return False
+        found = attempt.to(replace(attempt.state, checked=checked, trouble=None))
+        if found != attempt:
+            self._found.append((item, found))
+        return True
+
+    def changes(self, run_id: str, now: float) -> list[Change]:
+        """Return what a run has to record. A video that is back gets a row: it has not failed."""
+        changes: list[Change] = [Put(found) for _, found in self._found]
+        for item, found in self._found:
+            if item.failure_kind is None:
+                continue
+            same = [a for a in self._known[item.job_id] if a.fingerprint == item.fingerprint]
+            tasks = sum(a.task_id is not None for a in same)
+            assert isinstance(found.state, Landed)
+            warnings = (EDITED,) if found.state.is_edited else ()
+            row = make_row(found, run_id=run_id, tasks=tasks, now=now, warnings=warnings)
+            changes.append(AddRow(to_line(row)))
+        return changes
+
+
+def check(path: Path, attempt: Attempt) -> Checked | None:
+    """Return what a changed file holds; None unless it is a whole video of the right length.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    from batch.media.check import MediaError, compare, inspect  # noqa: PLC0415 - on most nights for no file
+
+    assert isinstance(attempt.state, Landed)
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != attempt.state.sha256:
+        try:
+            video = inspect(path)
+        except MediaError:
+            return None
+        lengths = (attempt.body().get("duration"), attempt.state.video.duration_s)
+        if all(compare(video, None, length) for length in lengths):
+            return None
+    return Checked(status.st_size, status.st_mtime, sha256)

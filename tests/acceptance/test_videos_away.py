@@ -1,0 +1,121 @@
+"""Videos that are away for a night, edited or copied by hand: nothing is lost or paid for again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import struct
+import time
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+MONTH_S = 31 * 86_400.0
+
+
+class Library:
+    """Some videos of an earlier run, and a provider that may have dropped their tasks since."""
+
+    def __init__(self, shell: Any, sandbox: Any, jobs: Any = 3) -> None:
+        self.shell, self.sandbox = shell, sandbox
+        self.root = shell.folder / "outputs" / "night"
+        self.videos = self.root / "videos"
+        self.manifest = shell.manifest(jobs)
+        self.box = sandbox()
+        assert self("run").code == 0
+        self.paid = len(self.names())
+
+    def __call__(self, command: str, *flags: Any) -> Any:
+        return self.shell(
+            *(command, self.manifest, "--base-url", self.box.base_url, "--json", *flags)
+        )
+
+    def a_month_passes(self) -> None:
+        """Age the state; from now on the provider knows nothing of its tasks."""
+        self.box, old = self.sandbox(), self.box
+        with closing(sqlite3.connect(self.root / ".kling-batch" / "state.db")) as state, state:
+            for name, detail in state.execute("SELECT external_task_id, detail FROM attempts"):
+                aged = {
+                    key: value - MONTH_S if key.endswith("_at") else value
+                    for key, value in json.loads(detail).items()
+                }
+                state.execute(
+                    "UPDATE attempts SET detail = ?, base_url = ? WHERE external_task_id = ?",
+                    (json.dumps(aged), self.box.base_url, name),
+                )
+            state.execute("UPDATE lookup_proofs SET base_url = ?", (self.box.base_url,))
+        for path in self.videos.iterdir():
+            os.utime(path, (time.time() - 2 * MONTH_S,) * 2)
+        assert old.stats.created == self.paid
+
+    def states(self) -> set[str]:
+        """Return the states of all attempts."""
+        with closing(sqlite3.connect(self.root / ".kling-batch" / "state.db")) as state:
+            return {name for (name,) in state.execute("SELECT state FROM attempts")}
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Return the last row of each job."""
+        lines = (self.root / "results.jsonl").read_text("utf-8").splitlines()
+        return {row["job_id"]: row for row in map(json.loads, lines)}
+
+    def names(self) -> list[str]:
+        """Return all videos that are here."""
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*.mp4"))
+
+
+@pytest.fixture
+def library(shell: Any, sandbox: Any) -> Library:
+    return Library(shell, sandbox)
+
+
+def titled(video: bytes, title: bytes = b"A title") -> bytes:
+    """Return a video with a title of its own behind the rest."""
+    return video + struct.pack(">I4s", 8 + len(title), b"free") + title
+
+
+@pytest.mark.parametrize("is_mount_point", [True, False], ids=["empty", "missing"])
+def test_videos_away_for_a_night_are_not_given_up(library: Library, is_mount_point: bool) -> None:
+    """Their tasks are older than 30 days: the night fails, and the next one is quiet."""
+    library.a_month_passes()
+    away = library.videos.rename(library.root.parent / "away")
+    if is_mount_point:
+        library.videos.mkdir()
+    said = library("run")
+    assert said.code == 1
+    assert said.json["outcomes"] == {"failed": 3}
+    for trouble in said.json["troubles"]:
+        assert trouble["error"]["kind"] == "download"
+        assert "is a disk not mounted?" in trouble["error"]["message"]
+    assert library("run", "--retry-failed").code == 1
+    assert library.states() == {"Landed"}
+    if is_mount_point:
+        library.videos.rmdir()
+    away.rename(library.videos)
+    assert library("plan").json["counts"]["unchanged"] == 3
+    said = library("run")
+    assert (said.code, said.json["planned"]) == (0, {"unchanged": 3})
+    assert {row["status"] for row in library.rows().values()} == {"succeeded"}
+    lines = (library.root / "results.jsonl").read_text("utf-8")
+    assert library("run").code == 0
+    assert (library.root / "results.jsonl").read_text("utf-8") == lines
+    assert library.box.stats.posts == 0
+
+
+def test_edited_video_is_kept(library: Library) -> None:
+    """A title embedded, a tool that moved the index: it is the person's, and is read only once."""
+    place = library.videos / "job-1.mp4"
+    place.write_bytes(titled(place.read_bytes()))
+    edited = place.read_bytes()
+    asked = library.box.stats.counts()
+    for _ in range(2):
+        said = library("run")
+        assert (said.code, said.json["planned"]) == (0, {"unchanged": 3})
+    assert place.read_bytes() == edited
+    assert library.box.stats.counts() == asked
+    with closing(sqlite3.connect(library.root / ".kling-batch" / "state.db")) as state:
+        (found,) = state.execute(
+            "SELECT json_extract(detail, '$.checked.bytes') FROM attempts WHERE job_id = 'job-1'"
+        ).fetchone()
+    assert found == len(edited)
