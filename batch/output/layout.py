@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 STATE_FOLDER = ".kling-batch"  # users keep nothing in it
+_LIKE_A_VERSION = re.compile(r"\d{8}T\d{6}Z(-\d+)?\.mp4_*$", re.ASCII | re.IGNORECASE)
+_LATEST = 253_402_300_799.0  # the end of the year 9999, the last that a name can tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,7 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """The folder of the database, the lock, part files and former versions."""
+        """The folder of the database, the lock and part files (once also of former versions)."""
         return self.root / STATE_FOLDER
 
     @property
@@ -54,6 +58,14 @@ class Layout:
         return self.parts / f"{external_task_id}.part"
 
 
-def former_file(job_id: str, owner: str) -> str:
-    """Return where a former video is kept; *owner* is the external id of its attempt."""
-    return f"{STATE_FOLDER}/former/{job_id}.{owner}.mp4"
+def version_folder(job_id: str) -> str:
+    """Return the folder of a job's former versions."""
+    # A folder must not have the name that a version of another job may have.
+    parts = [f"{part}_" if _LIKE_A_VERSION.match(part) else part for part in job_id.split("/")]
+    return "/".join(("versions", *parts))
+
+
+def version_file(job_id: str, at: float, number: int = 1) -> str:
+    """Return where a former version is kept that landed at *at*; *number* tells equal ones apart."""
+    time = datetime.fromtimestamp(min(max(at, 0.0), _LATEST), UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{version_folder(job_id)}/{time}{'' if number == 1 else f'-{number}'}.mp4"

@@ -2,8 +2,9 @@
 
     .kling-batch/parts/<external id>.part  →  check  →  flush  →  rename  →  flush the folder
 
-A death in between leaves a part file, which the next run removes, or a whole video that the state
-does not know, which the next run downloads again, unpaid.
+What is in the way gets a second name under versions/ after the check and before the rename. A death
+in between leaves a part file, which the next run removes, or a whole video that the state does not
+know, which the next run downloads again, unpaid.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import filecmp
-import itertools
 import os
 import shutil
 from collections.abc import Callable
@@ -63,14 +63,6 @@ class Videos:
             root = str(self.layout.root)
             raise OSError(errno.ESTALE, "the output folder was moved or replaced", root)
 
-    def is_present(self, file: str, size: int) -> bool:
-        """Return whether *file* (relative to the folder) is there, with *size* bytes."""
-        try:
-            status = os.stat(f"{self.layout.root}/{file}")  # noqa: PTH116 - a third of pathlib's time
-        except OSError:
-            return False
-        return status.st_size == size
-
     def is_there(self, file: str) -> bool:
         """Return whether there is a file at *file* (relative to the folder)."""
         return (self.layout.root / file).is_file()
@@ -83,62 +75,78 @@ class Videos:
         """Run blocking *work* in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    async def keep(self, file: str, keep_as: str) -> None:
-        """Give the video at *file*, if there is one, a second name.
+    def modified_at(self, file: str) -> float | None:
+        """Return when *file* was last written to; None if there is none."""
+        try:
+            return (self.layout.root / file).stat().st_mtime
+        except OSError:
+            return None
+
+    async def finish(self, part: Part, check: Callable[[Path], T]) -> T:
+        """Complete a part file, check it, and flush it to the disk. Return the result of *check*.
+
+        Raises:
+            OSError: the disk.
+            Exception: from *check*; the part is still open.
+        """
+        return await self.run(_finish, part, check)
+
+    async def place(self, part: Part, file: str) -> None:
+        """Move a finished part to *file* in one step; what was there is replaced.
+
+        Raises:
+            OSError: the disk or the permissions; the final name is then as it was.
+        """
+        self._check_place()
+        await self.run(_place, part, self.layout.root / file)
+
+    async def keep(self, file: str, name: str) -> None:
+        """Give the video at *file*, if there is one, a second *name* unless that is there already.
 
         Raises:
             OSError: the disk or the permissions.
         """
         self._check_place()
         root = self.layout.root
-        await self.run(_keep_if_there, root / file, root / keep_as)
+        await self.run(_keep, root / file, root / name)
 
-    async def land(self, part: Part, file: str, *, keep_as: str, check: Callable[[Path], T]) -> T:
-        """Check a complete *part* and move it to *file*: one hop to a thread for all of it.
+    async def twins(self, video: Path, folder: str) -> list[str]:
+        """Return the videos in *folder* that hold the same as *video*, sorted."""
+        return await self.run(_twins, self.layout.root, video, folder)
 
-        A former video is kept at *keep_as* before the new one takes its place; at no moment is
-        there none. Returns the result of *check*.
-
-        Raises:
-            OSError: the disk or the permissions; the final name is then as it was.
-            Exception: from *check*; nothing has moved, and the part is still open.
-        """
-        self._check_place()
-        root = self.layout.root
-        return await self.run(_land, part, root / file, root / keep_as, check)
+    async def is_same(self, part: Part, file: str) -> bool:
+        """Return whether *file* holds the same as a finished part."""
+        return await self.run(_is_same, part.path, self.layout.root / file)
 
 
-def _land(part: Part, final: Path, keep_as: Path, check: Callable[[Path], T]) -> T:
+def _finish(part: Part, check: Callable[[Path], T]) -> T:
     part.finish()
     found = check(part.path)
     part.sync()
-    _take_place(part, final, keep_as)
-    disk.flush(final.parent)
     return found
 
 
-def _take_place(part: Part, final: Path, keep_as: Path) -> None:
-    """Move a flushed part to its name, after keeping a different video that is there."""
+def _place(part: Part, final: Path) -> None:
     part.close()
     disk.make(final.parent)
-    if final.exists() and not filecmp.cmp(part.path, final, shallow=False):
-        _keep(final, keep_as)
     disk.move(part.path, final)
+    disk.flush(final.parent)
 
 
-def _keep_if_there(final: Path, keep_as: Path) -> None:
-    if final.is_file():
-        _keep(final, keep_as)
+def _keep(final: Path, name: Path) -> None:
+    if final.is_file() and not name.exists():
+        disk.make(name.parent)
+        disk.link(final, name)
+        disk.flush(name.parent)
 
 
-def _keep(final: Path, keep_as: Path) -> None:
-    """Give a former video its second name; a numbered one if another file has that."""
-    disk.make(keep_as.parent)
-    for number in itertools.count(1):
-        name = keep_as if number == 1 else keep_as.with_suffix(f".{number}.mp4")
-        if not name.exists():
-            disk.link(final, name)
-            disk.flush(name.parent)
-            return
-        if filecmp.cmp(name, final, shallow=False):
-            return  # kept by a run that died afterwards
+def _twins(root: Path, video: Path, folder: str) -> list[str]:
+    # A hidden one is a copy that was never completed.
+    names = [path for path in (root / folder).glob("*.mp4") if not path.name.startswith(".")]
+    return sorted(f"{folder}/{path.name}" for path in names if _is_same(video, path))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if not (one.is_file() and other.is_file()):
+        return False
+    return one.samefile(other) or filecmp.cmp(one, other, shallow=False)

@@ -25,7 +25,6 @@ from batch.attempt import (
 )
 from batch.callbacks.hints import Hint, Hints
 from batch.job import Failure, FailureKind, Job
-from batch.output.layout import former_file
 from batch.output.row import make_row, to_line
 from batch.output.state import AddRow, Put, State, Withdraw
 from batch.plan import Action, Decision, passes
@@ -205,8 +204,7 @@ class JobRun:
         run = self._run
         reached, link = await self._at_provider(attempt, is_new=False, is_superseded=True)
         if reached is not None and isinstance(reached.state, Generated):
-            file = former_file(attempt.job_id, attempt.external_task_id)
-            reached = await run.landing.land(reached, link, file=file)
+            reached = await run.landing.land(reached, link, file=None)
         if reached is None:
             return
         if not isinstance(reached.state, Landed):

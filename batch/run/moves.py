@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from batch.attempt import Attempt, Landed
@@ -21,7 +22,7 @@ from batch.errors import StateError
 from batch.job import folded, video_path
 from batch.output import disk
 from batch.output.folder import OutputFolder
-from batch.output.layout import former_file
+from batch.output.layout import version_file
 from batch.output.row import has_outcome, make_row, to_line
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change, Fact, Force, Put
@@ -69,7 +70,7 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
     # Names that go round in a circle, or along a chain, are given by way of a former version's name.
     sources = {one.source for one in placed} - {None}
     detours = {one.attempt.external_task_id: one.file for one in placed if one.file in sources}
-    first = [one.by_detour() if one.file in sources else one for one in placed]
+    first = [one.as_version() if one.file in sources else one for one in placed]
     more.append(Fact(DETOURS, json.dumps(detours)))
     _rename(folder, first, [*more, *map(AddRow, lines)])
     folder.results.append(lines)
@@ -85,7 +86,11 @@ def _moved(database: Database, move: Move) -> Iterator[Attempt]:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """An attempt with its new owner; its video goes from *source* to *file*, if it has one there."""
+    """An attempt with its new owner, and where its video goes.
+
+    *source* is where it stands, if it stands under its old id; *file* is where it belongs, None for
+    the name of a former version.
+    """
 
     attempt: Attempt
     source: str | None = None
@@ -99,18 +104,9 @@ class _Placed:
             return self.attempt
         return replace(self.attempt, state=replace(state, file=self.file))
 
-    @property
-    def _detour(self) -> str:
-        return former_file(self.attempt.job_id, self.attempt.external_task_id)
-
-    @property
-    def stray(self) -> str:
-        """Where a file goes that stands in the way, and whose it is, is not known."""
-        return former_file(self.attempt.job_id, f"before-{self.attempt.external_task_id}")
-
-    def by_detour(self) -> _Placed:
-        """Return the first half of a move to a place that another video has not left yet."""
-        return replace(self, file=self._detour)
+    def as_version(self) -> _Placed:
+        """Return it on its way to the name of a former version."""
+        return replace(self, file=None)
 
 
 def _place(folder: OutputFolder, attempt: Attempt, move: Move) -> _Placed:
@@ -120,33 +116,51 @@ def _place(folder: OutputFolder, attempt: Attempt, move: Move) -> _Placed:
         return _Placed(attempt)
     if not (folder.layout.root / state.file).is_file():
         return _Placed(attempt)
-    placed = _Placed(attempt, state.file, video_path(move.new_id))
     is_current = move.has_room and attempt.fingerprint == move.fingerprint
-    return placed if is_current else placed.by_detour()
+    return _Placed(attempt, state.file, video_path(move.new_id) if is_current else None)
 
 
 def _rename(folder: OutputFolder, placed: list[_Placed], more: list[Change]) -> None:
     """Link the videos to their new names, commit, unlink the old ones."""
-    root = folder.layout.root
+    puts: list[Change] = []
     left: list[tuple[str, str]] = []
     for one in placed:
-        if one.source is not None and one.file is not None:
-            _link(root / one.source, root / one.file, stray=root / one.stray)
-            left.append((one.source, one.file))
-    puts = [Put(one.settled) for one in placed]
+        if one.source is None:
+            puts.append(Put(one.settled))
+            continue
+        file = one.file or _version(folder, one.attempt, one.source)
+        _link(folder, one, file)
+        puts.append(Put(replace(one, file=file).settled))
+        left.append((one.source, file))
     folder.database.write([*puts, *more, Fact(TO_UNLINK, json.dumps(left))])
     _unlink(folder)
 
 
-def _link(source: Path, target: Path, *, stray: Path) -> None:
+def _link(folder: OutputFolder, one: _Placed, file: str) -> None:
     """Give a video its second name; a file that is not known makes way for it."""
+    source, target = folder.layout.root / (one.source or ""), folder.layout.root / file
     disk.make(target.parent)
-    if target.exists() and not target.samefile(source):
+    if target.exists() and not _is_one_video(source, target):
+        stray = folder.layout.root / _version(folder, one.attempt, file)
         disk.make(stray.parent)
         disk.move(target, stray)
     if not target.exists():
         disk.link(source, target)
     disk.flush(target.parent)
+
+
+def _version(folder: OutputFolder, attempt: Attempt, file: str) -> str:
+    """Return where a video becomes a former version: a name that is free, or its own already."""
+    root = folder.layout.root
+    at = (root / file).stat().st_mtime
+    if isinstance(attempt.state, Landed) and file == attempt.state.file:
+        at = attempt.state.landed_at
+
+    def is_free(name: str) -> bool:
+        is_own = not (root / name).exists() or _is_one_video(root / file, root / name)
+        return is_own and not folder.database.holders_of(name)
+
+    return next(filter(is_free, (version_file(attempt.job_id, at, number) for number in count(1))))
 
 
 def _row(attempt: Attempt, move: Move, *, run_id: str, now: float) -> str:

@@ -75,6 +75,23 @@ class Presence:
         return changes
 
 
+def look(path: Path, attempt: Attempt) -> Checked | None:
+    """Return what is known of a landed file as it is now; it is read only if that is not recorded.
+
+    None: it is as it landed, or not a whole video any more.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    assert isinstance(attempt.state, Landed)
+    status, state = path.stat(), attempt.state
+    if status.st_size == state.bytes and status.st_mtime <= state.landed_at:
+        return None
+    if state.checked is not None and state.checked.fits(status):
+        return state.checked
+    return check(path, attempt)
+
+
 def check(path: Path, attempt: Attempt) -> Checked | None:
     """Return what a changed file holds; None unless it is a whole video of the right length.
 

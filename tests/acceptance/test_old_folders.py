@@ -198,7 +198,7 @@ def test_continued_jobs_land_the_tasks_paid_before(old: Any) -> None:
         video = (library.root / rows[job_id]["file"]).read_bytes()
         assert hashlib.sha256(video).hexdigest() == rows[job_id]["sha256"]
     for job_id in ("superseded", "orphan-open"):
-        (former,) = (library.root / ".kling-batch/former").glob(f"{job_id}.*.mp4")
+        (former,) = (library.root / "versions" / job_id).iterdir()
         assert former.stat().st_size > 0
 
 

@@ -119,3 +119,54 @@ def test_edited_video_is_kept(library: Library) -> None:
             "SELECT json_extract(detail, '$.checked.bytes') FROM attempts WHERE job_id = 'job-1'"
         ).fetchone()
     assert found == len(edited)
+
+
+def test_broken_video_is_fetched_again_and_kept(library: Library) -> None:
+    """Whoever cut it may want it; fetching costs nothing."""
+    place = library.videos / "job-1.mp4"
+    whole = place.read_bytes()
+    place.write_bytes(whole[:-100])
+    assert library("plan").json["counts"]["fetch"] == 1
+    said = library("run")
+    assert (said.code, said.json["tasks_created"]) == (0, 0)
+    assert place.read_bytes() == whole
+    (broken,) = (library.root / "versions" / "job-1").iterdir()
+    assert broken.read_bytes() == whole[:-100]
+
+
+def test_edited_video_stays_a_version_after_a_change(shell: Any, sandbox: Any) -> None:
+    """The prompt changes and changes back: what the person made of the video comes back."""
+    jobs = [{"id": "a", "prompt": "a fox"}]
+    library = Library(shell, sandbox, jobs)
+    place = library.videos / "a.mp4"
+    edited = titled(place.read_bytes())
+    place.write_bytes(edited)
+    shell.manifest([{"id": "a", "prompt": "a deer"}])
+    assert library("run").json["planned"] == {"changed": 1}
+    (version,) = (library.root / "versions" / "a").iterdir()
+    assert version.read_bytes() == edited
+    shell.manifest(jobs)
+    assert library("run").json["planned"] == {"fetch": 1}
+    assert place.read_bytes() == edited
+    assert library.box.stats.created == 2
+
+
+@pytest.mark.parametrize("how", ["copied", "moved"])
+def test_former_video_put_back_by_hand_is_kept(shell: Any, sandbox: Any, how: str) -> None:
+    """Without a pin it is an edited file like any other: whole, and of the length asked for."""
+    library = Library(shell, sandbox, [{"id": "a", "prompt": "a fox"}])
+    place = library.videos / "a.mp4"
+    first = place.read_bytes()
+    shell.manifest([{"id": "a", "prompt": "a deer in the snow"}])
+    assert library("run").code == 0
+    (version,) = (library.root / "versions" / "a").iterdir()
+    assert version.read_bytes() == first
+    if how == "moved":
+        version.replace(place)
+    else:
+        place.write_bytes(first)
+    names = library.names()
+    said = library("run")
+    assert (said.code, said.json["planned"]) == (0, {"unchanged": 1})
+    assert place.read_bytes() == first
+    assert library.names() == names

@@ -33,7 +33,7 @@ async def leave_open(desk: Any, box: Any, listed: Any, count: int) -> None:
 
 def former(desk: Any) -> list[Any]:
     """List the videos of former versions."""
-    root = desk.root / ".kling-batch/former"
+    root = desk.root / "versions"
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 

@@ -136,7 +136,7 @@ async def test_an_altered_file_is_fetched_again_and_kept(desk: Any) -> None:
         desk.videos["job-01.mp4"].write_bytes(b"edited by hand")
         summary = await desk.run(box, 2)
         assert summary.exit_code is ExitCode.OK
-        former = [p for p in (desk.root / ".kling-batch/former").rglob("*") if p.is_file()]
+        former = [p for p in (desk.root / "versions").rglob("*") if p.is_file()]
         assert [path.read_bytes() for path in former] == [b"edited by hand"]
         await made(desk, box, 2)
 
@@ -163,7 +163,7 @@ async def test_foreign_file_in_the_way_is_kept(desk: Any) -> None:
     async with desk.sandbox() as box:
         summary = await desk.run(box, 1)
         assert summary.exit_code is ExitCode.OK
-    former = [p for p in (desk.root / ".kling-batch/former").rglob("*") if p.is_file()]
+    former = [p for p in (desk.root / "versions").rglob("*") if p.is_file()]
     assert [path.read_bytes() for path in former] == [b"not ours"]
 
 

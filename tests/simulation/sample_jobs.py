@@ -31,9 +31,14 @@ async def planned(stages: Stages, jobs: list[Job], **policy: Any) -> Plan:
         jobs,
         await stages.state.known(),
         policy=Policy(**policy) if policy else stages.context.policy,
-        is_present=stages.videos.is_present,
+        is_present=lambda file, size: _size(stages, file) == size,
         price=lambda _job: (0.21, True),
     )
+
+
+def _size(stages: Stages, file: str) -> int | None:
+    place = stages.videos.layout.root / file
+    return place.stat().st_size if place.exists() else None
 
 
 async def feed(stages: Stages, *jobs: Job) -> Plan:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +15,21 @@ from typing import Any
 import pytest
 from downloads import BROKEN, FILE, LINK, SIZE, VIDEO, land, landed, whole
 from fake_provider import video
-from scripted import SAID, Stages, attempt, generated, play
+from scripted import SAID, Body, Stages, attempt, generated, play
 from scripted import landed as landed_state
 
 from batch.attempt import Generated, Landed, PaidTask
 from batch.events import Stopping
 from batch.job import FailureKind, canonical_request
-from batch.output.layout import former_file
+from batch.output import disk
+from batch.output.state import Put
 from batch.run.stop import StopReason
 
 OLD = b"what was paid for before"
-STRANGER = former_file("a", "before-kb-1")  # for a video that the state does not know
-FORMER = former_file("a", "kb-1")
-DISPLACED = former_file("a", "kb-0")
+OLD_AT = 1_700_000_000.0
+STRANGER = "versions/a/20231114T221320Z.mp4"  # a video of then that the state does not know
+FORMER = ".kling-batch/former/a.kb-1.mp4"  # where an earlier release has kept one
+DISPLACED = "versions/a/19700101T000003Z.mp4"  # it landed then
 
 
 def test_video_lands_with_size_and_hash(tmp_path: Path) -> None:
@@ -33,7 +37,7 @@ def test_video_lands_with_size_and_hash(tmp_path: Path) -> None:
     assert (tmp_path / FILE).read_bytes() == VIDEO
     assert isinstance(reached.state, Landed)
     assert (reached.state.bytes, reached.state.sha256) == (SIZE, hashlib.sha256(VIDEO).hexdigest())
-    assert not (tmp_path / STRANGER).exists()
+    assert names(tmp_path) == [FILE]
 
 
 def test_landed_keeps_what_is_known_of_the_task(tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def hold(stages: Stages, data: bytes = OLD, *, name: str = "kb-0", task_id: str 
 
 
 def refused(root: Path, error: OSError, step: str, *, videos: int = 1) -> tuple[Any, Stages]:
-    """Land some videos on a disk that refuses *step*: `land` the new one, or `keep` the former."""
+    """Land some videos on a disk that refuses *step*: `keep` the former one, or `finish` or `place` the new one."""
 
     async def story(stages: Stages) -> tuple[Any, Stages]:
         async def refuse(*_args: Any, **_how: Any) -> Any:
@@ -125,7 +129,7 @@ def refused(root: Path, error: OSError, step: str, *, videos: int = 1) -> tuple[
     return play(root, story)
 
 
-@pytest.mark.parametrize("step", ["land", "keep"])
+@pytest.mark.parametrize("step", ["finish", "keep", "place"])
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -151,7 +155,7 @@ def test_disk_failure_says_what_to_do(tmp_path: Path, error: OSError, told: str,
     assert (tmp_path / FILE).read_bytes() == OLD
 
 
-@pytest.mark.parametrize("step", ["land", "keep"])
+@pytest.mark.parametrize("step", ["finish", "keep", "place"])
 @pytest.mark.parametrize(
     ("number", "stops"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)]
 )
@@ -169,12 +173,94 @@ def test_only_full_disk_stops_submissions_once(
 # -- what was there before
 
 
+def put(root: Path, file: str, data: bytes = OLD) -> None:
+    place = root / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(data)
+    os.utime(place, (OLD_AT, OLD_AT))
+
+
 def test_unrecorded_former_video_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    (tmp_path / FILE).write_bytes(OLD)
+    put(tmp_path, FILE)
     landed(tmp_path, [whole()])
     assert (tmp_path / STRANGER).read_bytes() == OLD
     assert (tmp_path / FILE).read_bytes() == VIDEO
+    assert names(tmp_path) == [STRANGER, FILE]
+
+
+def test_unrecorded_video_kept_already_is_kept_once(tmp_path: Path) -> None:
+    """By a run that died afterwards."""
+    put(tmp_path, FILE)
+    put(tmp_path, DISPLACED)
+    landed(tmp_path, [whole()])
+    assert names(tmp_path) == [DISPLACED, FILE]
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_taken_name_of_a_version_gets_a_number(tmp_path: Path, is_folder: bool) -> None:
+    """Also where a job of that very id has its folder."""
+    put(tmp_path, FILE)
+    if is_folder:
+        (tmp_path / STRANGER).mkdir(parents=True)
+    else:
+        put(tmp_path, STRANGER, b"another")
+    landed(tmp_path, [whole()])
+    assert (tmp_path / STRANGER.replace(".mp4", "-2.mp4")).read_bytes() == OLD
+
+
+def test_name_recorded_for_another_attempt_is_taken(tmp_path: Path) -> None:
+    """Although its file is not there: it may come back."""
+
+    async def story(stages: Stages) -> Stages:
+        hold(stages)
+        gone = attempt(landed_state("6", DISPLACED, 9), name="kb-9")
+        stages.state.attempts["kb-9"] = gone
+        stages.api.fetches, stages.api.queries = [whole()], [LINK]
+        await land(stages)
+        return stages
+
+    stages = play(tmp_path, story)
+    assert file_of(stages) == DISPLACED.replace(".mp4", "-2.mp4")
+    assert file_of(stages, "kb-9") == DISPLACED
+    assert (tmp_path / file_of(stages)).read_bytes() == OLD
+
+
+def test_superseded_video_becomes_a_version(tmp_path: Path) -> None:
+    """Its name tells when it was generated."""
+
+    async def story(stages: Stages) -> Any:
+        stages.api.fetches, stages.api.queries = [whole()], [LINK]
+        return await stages.run.landing.land(attempt(generated()), "https://cdn/8", file=None)
+
+    reached = play(tmp_path, story)
+    assert reached.state.file == "versions/a/20260921T141420Z.mp4"
+    assert (tmp_path / reached.state.file).read_bytes() == VIDEO
+    again = play(tmp_path, story)
+    assert again.state.file == reached.state.file, "a run that died before its commit"
+    assert names(tmp_path) == [reached.state.file]
+
+
+def test_edited_former_video_is_known_by_its_content(tmp_path: Path) -> None:
+    """It was edited and replaced between two nights: the state learns what is kept."""
+    edited = video("7", 7000)
+
+    async def story(stages: Stages) -> Stages:
+        hold(stages, edited)
+        held = stages.state.attempts["kb-0"]
+        state = replace(held.state, bytes=SIZE)
+        stages.state.attempts["kb-0"] = replace(held, state=state)
+        stages.api.fetches, stages.api.queries = [whole()], [LINK]
+        await land(stages)
+        back = await stages.run.landing.restore(stages.state.attempts["kb-0"], file="videos/b.mp4")
+        assert back is not None
+        assert back.state.is_edited
+        return stages
+
+    stages = play(tmp_path, story)
+    kept = stages.state.attempts["kb-0"].state
+    assert isinstance(kept, Landed)
+    assert kept.contents == {"00", hashlib.sha256(edited).hexdigest()}
+    assert (tmp_path / "videos/b.mp4").read_bytes() == edited
 
 
 def replaced(root: Path, fetches: list[Any]) -> Stages:
@@ -221,6 +307,75 @@ def test_second_try_keeps_former_video_once(tmp_path: Path) -> None:
     assert names(tmp_path) == [DISPLACED, FILE]
 
 
+def test_video_never_whole_leaves_former_in_place(tmp_path: Path) -> None:
+    """Nothing is moved before the new one has passed its check."""
+    pages = [replace(whole(), pieces=[bytes(SIZE)]) for _ in range(9)]
+    stages = replaced(tmp_path, pages)
+    assert file_of(stages) == FILE
+    assert names(tmp_path) == [FILE]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+STEPS = ["make", "link", "flush", "move", "commit"]
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", range(1, 10))
+def test_killed_landing_keeps_each_video_once(
+    tmp_path: Path, number: int, is_after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every step on the disk and in the state; the next run ends with two files, both known."""
+    known: dict[str, Any] = {}
+    left = number
+
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **how: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0 and not is_after:
+                raise Killed
+            result = work(*arguments, **how)
+            if left == 0 and is_after:
+                raise Killed
+            return result
+
+        return step
+
+    async def story(stages: Stages) -> None:
+        if known:
+            stages.state.attempts = known
+        else:
+            hold(stages)
+            known.update(stages.state.attempts)
+            stages.state.attempts = known
+            stages.state._write = dying(stages.state._write)  # type: ignore[method-assign]
+        stages.api.fetches, stages.api.queries = [whole()], [LINK]
+        try:
+            reached = await land(stages)
+            await stages.state.commit(Put(reached))
+        finally:
+            known.update(stages.state.attempts)
+
+    for name in STEPS[:-1]:
+        monkeypatch.setattr(disk, name, dying(getattr(disk, name)))
+    with contextlib.suppress(Killed):
+        play(tmp_path, story)
+    monkeypatch.undo()
+    assert OLD in {(tmp_path / name).read_bytes() for name in names(tmp_path)}
+    assert (tmp_path / FILE).read_bytes() in {OLD, VIDEO}
+    play(tmp_path, story)
+    assert names(tmp_path) == [DISPLACED, FILE]
+    assert {name: found.state.file for name, found in known.items()} == {
+        "kb-0": DISPLACED,
+        "kb-1": FILE,
+    }
+    assert (tmp_path / DISPLACED).read_bytes() == OLD
+    assert (tmp_path / FILE).read_bytes() == VIDEO
+
+
 # -- a former version that comes back
 
 
@@ -251,8 +406,7 @@ def test_former_version_is_restored_without_requests(tmp_path: Path) -> None:
 
 
 def test_restored_version_keeps_an_unrecorded_video(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    (tmp_path / FILE).write_bytes(b"a stranger")
+    put(tmp_path, FILE, b"a stranger")
     restored(tmp_path, former(), lambda place: place.write_bytes(VIDEO))
     assert (tmp_path / FILE).read_bytes() == VIDEO
     assert (tmp_path / STRANGER).read_bytes() == b"a stranger"
@@ -276,7 +430,27 @@ def test_spoilt_former_version_is_not_restored(
     assert not (tmp_path / FILE).exists()
 
 
-@pytest.mark.parametrize("spoilt", ["gone", "cut", "altered"])
+def test_version_that_comes_and_goes_is_kept_once(tmp_path: Path) -> None:
+    """Back at its place and displaced again, it is where it was."""
+    other = video("7", 5000)
+
+    async def story(stages: Stages) -> Stages:
+        state = replace(former(), file=DISPLACED)
+        put(tmp_path, DISPLACED, VIDEO)
+        back = await stages.run.landing.restore(attempt(state), file=FILE)
+        assert back is not None
+        await stages.state.commit(Put(back))
+        stages.api.queries = [LINK]
+        stages.api.fetches = [Body([other], total=len(other))]
+        await land(stages, of=attempt(generated("7"), name="kb-2"))
+        return stages
+
+    stages = play(tmp_path, story)
+    assert file_of(stages, "kb-1") == DISPLACED
+    assert names(tmp_path) == [DISPLACED, FILE]
+
+
+@pytest.mark.parametrize("spoilt", ["gone", "cut", "altered", "never a video"])
 def test_spoilt_former_version_leaves_no_second_name(tmp_path: Path, spoilt: str) -> None:
     """Fetched instead, it displaces the newer video once, to the place that the state records."""
     state, spoil = SPOILT[spoilt]
@@ -304,8 +478,8 @@ def test_concurrent_restores_do_not_mix(tmp_path: Path) -> None:
 
     async def story(stages: Stages) -> list[Any]:
         def back(name: str) -> Awaitable[Any]:
-            place = former_file(name, f"kb-{name}")
-            (tmp_path / place).parent.mkdir(exist_ok=True)
+            place = f"versions/{name}/20261120T023108Z.mp4"
+            (tmp_path / place).parent.mkdir(parents=True)
             (tmp_path / place).write_bytes(videos[name])
             state = replace(former(videos[name], name), file=place)
             of = attempt(state, name=f"kb-{name}", job_id=name)

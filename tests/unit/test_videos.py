@@ -14,7 +14,7 @@ from batch.output import disk
 from batch.output.layout import Layout
 from batch.output.videos import Videos
 
-FINAL, KEPT = "videos/deep/er/a.mp4", ".kling-batch/former/a.mp4"
+FINAL, KEPT = "videos/deep/er/a.mp4", "versions/deep/er/a/20261120T023108Z.mp4"
 STEPS = ((disk, "make"), (disk, "link"), (disk, "flush"), (disk, "move"))
 
 
@@ -31,8 +31,11 @@ def land(root: Path, data: bytes = b"new") -> None:
         with opened(root) as folder:
             async with folder.part("kb-1") as part:
                 await part.write(data)
-                found = await folder.land(part, FINAL, keep_as=KEPT, check=Path.read_bytes)
+                found = await folder.finish(part, Path.read_bytes)
                 assert found == data, "what was checked is what has landed"
+                if not await folder.is_same(part, FINAL):
+                    await folder.keep(FINAL, KEPT)
+                await folder.place(part, FINAL)
 
     run(main)
 
@@ -120,7 +123,7 @@ def test_video_that_fails_its_check_does_not_land(tmp_path: Path) -> None:
         with opened(tmp_path) as folder:
             async with folder.part("kb-1") as part:
                 await part.write(b"rubbish")
-                await folder.land(part, FINAL, keep_as=KEPT, check=refuse)
+                await folder.finish(part, refuse)
 
     with pytest.raises(ValueError, match="no video"):
         run(main)
@@ -145,15 +148,26 @@ def test_leftover_parts_of_dead_run_are_removed(tmp_path: Path) -> None:
         assert not part.exists()
 
 
-def test_presence_is_decided_by_size(tmp_path: Path) -> None:
-    land(tmp_path, b"four")
-    with opened(tmp_path) as folder:
-        assert folder.is_present(FINAL, 4)
-        assert not folder.is_present(FINAL, 5)
-        assert not folder.is_present("videos/none.mp4", 4)
+def test_twins_hold_the_same(tmp_path: Path) -> None:
+    """Of the same size is not enough, and a hidden copy was never completed."""
+    land(tmp_path, b"new")
+    folder = (tmp_path / KEPT).parent
+    folder.mkdir(parents=True)
+    for name, data in {"b": b"new", "a": b"new", "c": b"old", "d": b"newer", ".e": b"new"}.items():
+        (folder / f"{name}.mp4").write_bytes(data)
+    os.link(tmp_path / FINAL, folder / "f.mp4")
+    (folder / "g.mp4").mkdir()
+
+    async def main(loop: VirtualLoop) -> list[str]:
+        where = str(folder.relative_to(tmp_path))
+        assert await opened(tmp_path).twins(tmp_path / "videos/none.mp4", where) == []
+        found = await opened(tmp_path).twins(tmp_path / FINAL, where)
+        return [name.rpartition("/")[2] for name in found]
+
+    assert run(main) == ["a.mp4", "b.mp4", "f.mp4"]
 
 
-@pytest.mark.parametrize("step", ["land", "keep"])
+@pytest.mark.parametrize("step", ["place", "keep"])
 def test_replaced_output_folder_takes_no_video(tmp_path: Path, step: str) -> None:
     root = tmp_path / "out"
 
@@ -163,8 +177,9 @@ def test_replaced_output_folder_takes_no_video(tmp_path: Path, step: str) -> Non
                 await part.write(b"new")
                 root.rename(tmp_path / "moved")
                 (root / ".kling-batch/parts").mkdir(parents=True)
-                if step == "land":
-                    await folder.land(part, FINAL, keep_as=KEPT, check=Path.read_bytes)
+                await folder.finish(part, Path.read_bytes)
+                if step == "place":
+                    await folder.place(part, FINAL)
                 await folder.keep(FINAL, KEPT)
 
     with pytest.raises(OSError, match="moved or replaced"):
