@@ -270,10 +270,13 @@ class Night:
             file = self.root / f"videos/{job_id}.mp4"
             if rng.random() < 0.05 and file.exists():
                 self._note_tampering(job_id, f"videos/{job_id}.mp4")
-                if rng.random() < 0.5:
+                how = rng.random()
+                if how < 0.4:
                     file.unlink()
-                else:
+                elif how < 0.7:
                     file.write_bytes(file.read_bytes()[:100])
+                else:
+                    file.write_bytes(file.read_bytes() + rules.TITLE)
 
     def _note_tampering(self, job_id: str, file: str) -> None:
         self.tampered.add(file)

@@ -17,6 +17,7 @@ from batch.output.row import outcome_of
 from batch.output.sqlite import Database
 from batch.plan import Plan, Policy, make_plan
 from batch.run.planner import PlannedRun
+from batch.run.presence import Presence
 
 if TYPE_CHECKING:
     from night import Night, RunPlan
@@ -25,16 +26,18 @@ if TYPE_CHECKING:
 KNOWN = {"Ctrl-C twice after a deadline": "told twice to stop, after another reason"}
 PRICE_USD = 0.21
 SLACK_S = 0.05  # from a turn at the gate to the request: committing the intent
+TITLE = b"\0\0\0\x0dfreemine."  # a box that a person adds to a video, which stays whole
 UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
 
 
 def plan_of(night: Night, database: Database) -> Plan:
     """Return the plan of a run started now."""
+    known = database.known()
     return make_plan(
         night.jobs(),
-        database.known(),
+        known,
         policy=Policy(max_attempts=night.limits.max_attempts),
-        is_present=lambda file, size: _size(night.root / file) == size,
+        is_present=Presence(night.root, known, database),
         price=lambda _job: (PRICE_USD, True),
     )
 
@@ -96,7 +99,10 @@ def _outcome(
     failed = [task for task in tasks if task.fails]
     match latest.state:
         case Landed(file=file, task=PaidTask(task_id)):
-            if _bytes(night.root / f"videos/{job_id}.mp4") != night.provider.tasks[task_id].content:
+            there = _bytes(night.root / f"videos/{job_id}.mp4") or b""
+            if latest.external_task_id in night.tampered_ids:  # what a person has added stays
+                there = there.split(TITLE)[0]
+            if there != night.provider.tasks[task_id].content:
                 return [f"{job_id}: videos/{job_id}.mp4 is not the video of {task_id}"]
             if night.provider.tasks[task_id].prompt != prompt:
                 return [f"{job_id}: the video in {file} is of another prompt"]
