@@ -21,6 +21,7 @@ know.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from batch.attempt import Phase
@@ -76,6 +77,23 @@ class Adopted:
     task_id: str
     external_task_id: str
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRescued:
+    """A task was created and could not be recorded; it is kept in *file*, if any place took one."""
+
+    job_id: str
+    task_id: str
+    external_task_id: str
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something about the run as a whole that the person should know."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +168,8 @@ Event = (
     | Resumed
     | AnswerLost
     | Adopted
+    | TaskRescued
+    | Warned
     | Delayed
     | Polled
     | VideoReady

@@ -141,6 +141,10 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm 
             return logging.WARNING, f"{lost}; looking its task up"
         case events.Adopted():
             return logging.INFO, f"{event.job_id}: found as task {event.task_id}"
+        case events.TaskRescued():
+            return logging.ERROR, _describe_rescue(event)
+        case events.Warned():
+            return logging.WARNING, event.message
         case events.Delayed():
             return (
                 logging.INFO,
@@ -160,6 +164,14 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm 
             return logging.DEBUG, f"{event.job_id}: ended by a bug of kling-batch"
         case events.Stopping():
             return logging.WARNING, event.reason
+
+
+def _describe_rescue(event: events.TaskRescued) -> str:
+    known = f"{event.job_id}: task {event.task_id} ({event.external_task_id}) was created and could"
+    known += " not be recorded"
+    if event.file is None:
+        return f"{known}; no file could be written either, so keep this line"
+    return f"{known}; it is kept in {event.file}, and the next run takes it in"
 
 
 def _describe_end(event: events.JobEnded) -> tuple[int, str]:

@@ -49,6 +49,11 @@ class Layout:
         return self.root / "results.jsonl"
 
     @property
+    def rescue(self) -> Path:
+        """The paid tasks that could not be recorded in the database."""
+        return self.state / "rescue.jsonl"
+
+    @property
     def sandbox(self) -> Path:
         """The tasks of the embedded sandbox."""
         return self.state / "sandbox.jsonl"

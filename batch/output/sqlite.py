@@ -106,6 +106,10 @@ class Database:
                 connection = _migrated_copy(connection, path)
         return cls(connection, path)
 
+    def wait_for_locks(self, seconds: float) -> None:
+        """From now on wait so long for a lock that another program holds."""
+        self._db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
     def close(self) -> None:
         """Close the database."""
         self._db.close()

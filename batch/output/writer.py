@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from batch.attempt import Account, Attempt
 from batch.errors import RefusedError
 from batch.output.results import ResultsFile
-from batch.output.sqlite import Database
+from batch.output.sqlite import BUSY_TIMEOUT_S, Database
 from batch.output.state import AddRow, Change
 from batch.plan import Known
 
@@ -22,10 +22,14 @@ class SqliteState:
     """`State` over a folder's database and results file.
 
     Use as a context manager; leaving it commits what is queued and ends the thread. Reads happen on
-    the event loop, over a connection of their own: most are one row by an index.
+    the event loop, over a connection of their own: most are one row by an index. A write waits
+    *patience_s* for a lock that another program holds.
     """
 
-    def __init__(self, database: Database, results: ResultsFile) -> None:
+    def __init__(
+        self, database: Database, results: ResultsFile, *, patience_s: float = BUSY_TIMEOUT_S
+    ) -> None:
+        database.wait_for_locks(patience_s)
         self._database = database
         self._results = results
         self._reader = Database.open_to_read(database.path, beside_writer=True)

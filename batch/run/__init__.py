@@ -4,6 +4,7 @@
     presence   which videos are still here, also edited ones
     wiring     everything that a run talks to is opened and put together
     execute    from the first event to the summary
+    rescue     what an earlier run could not record is taken in
     feeder     for each decision of the plan: wait for a slot, start a job
     job_run    the story of one job:
 

@@ -1,7 +1,8 @@
 """The feeder: starts the jobs of a plan, one coroutine each (see `batch.run.job_run`).
 
 It waits for a slot before it starts a job, so what is in flight, not what is listed, decides how
-much a run needs. A job's failure is data; only a state that cannot be written ends the run at once.
+much a run needs. A job's failure is data. A state that cannot be written ends the run too, but only
+when every request under way is answered: the task ids in those answers are all that is left of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from batch.run.gate import Ticket
 from batch.run.job_run import JobRun, Run
 from batch.run.stop import StopReason
 
+AWAITED = "nothing more is submitted, and answers under way are awaited"
 LANDING_BACKLOG = 1000  # jobs that may wait for their download before the feeder waits for them
 
 
@@ -26,14 +28,16 @@ class Feeder:
         self._run = run
         self._alive = asyncio.Semaphore(run.context.limits.max_in_flight + LANDING_BACKLOG)
         self._parked: list[JobRun] = []
+        self._unwritable: StateError | None = None
 
     async def feed(self, decisions: list[Decision]) -> None:
         """Do everything that *decisions* say; the observers are told what came of it.
 
         Raises:
-            StateError: the state cannot be written. What is on disk is true; what was in flight
-                is picked up by the next run.
+            StateError: the state could not be written. Nothing was submitted after that; what was
+                in flight is picked up by the next run.
         """
+        await self._run.rescuer.take_in()
         timer = None
         deadline_s = self._run.context.limits.deadline_s
         if deadline_s is not None:
@@ -50,6 +54,8 @@ class Feeder:
         finally:
             if timer is not None:
                 timer.cancel()
+        if self._unwritable is not None:
+            raise self._unwritable
 
     async def _start_all(self, decisions: list[Decision], group: asyncio.TaskGroup) -> None:
         """Start the jobs: first what is paid for already, then the rest as slots come."""
@@ -93,8 +99,9 @@ class Feeder:
             await (job_run.look_again() if again else job_run.live())
             if job_run.parked is not None:
                 self._parked.append(job_run)
-        except StateError:
-            raise
+        except StateError as error:
+            self._unwritable = self._unwritable or error
+            context.stop.ask(StopReason.STATE, f"{error}; {AWAITED}")
         except Exception as error:  # noqa: BLE001 - told as a bug of ours, with its traceback
             report = "".join(traceback.format_exception(error))
             context.notify(events.BugFound(job_id, report))

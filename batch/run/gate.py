@@ -93,14 +93,16 @@ class Ticket:
     async def intend(self, attempt: Attempt) -> Attempt | None:
         """Wait for the turn of one request, and put its intent on disk.
 
-        None, and nothing on disk, when the run stops submitting before.
+        None, and nothing on disk, when the run stops submitting before. An intent that has waited
+        too long for the disk (another program held the lock) is renewed: nothing was sent by it.
         """
-        context = self._gate.context
-        if not await self._gate.pacer.turn(context.stop.feeding):
-            return None
-        self.not_after = context.clock.monotonic() + SEND_WITHIN_S
-        intended = attempt.intended(context.clock.now())
-        await self._gate.state.commit(Put(intended))
+        context, intended = self._gate.context, None
+        while await self._gate.pacer.turn(context.stop.feeding):
+            self.not_after = context.clock.monotonic() + SEND_WITHIN_S
+            intended = (intended or attempt).intended(context.clock.now())
+            await self._gate.state.commit(Put(intended))
+            if context.clock.monotonic() <= self.not_after:
+                break
         return intended
 
     def accepted(self) -> None:

@@ -34,6 +34,7 @@ from batch.run.gate import Gate, Ticket, still_on_its_way
 from batch.run.landing import Landing
 from batch.run.lookup import LookUp
 from batch.run.poll import Poller
+from batch.run.rescue import Rescuer
 from batch.run.submit import Submitter
 
 NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
@@ -57,6 +58,7 @@ class Run:
     submitter: Submitter
     poller: Poller
     landing: Landing
+    rescuer: Rescuer
     hints: Hints
     new_id: Callable[[], str]
 

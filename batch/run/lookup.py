@@ -7,12 +7,15 @@ accepted pays for that proof with one GET; it is recorded, and renewed when it i
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from batch import events
 from batch.attempt import Attempt, Doubt, Intended, Open, PaidTask, Unconfirmed
 from batch.callbacks.hints import Hint
+from batch.errors import RefusedError, StateError
 from batch.job import Failure, FailureKind
+from batch.output.rescue import Rescue
 from batch.output.state import Proof, Put, State
 from batch.provider.answers import AccountRefused, Found, NotFound, QueryAnswer, Task, Unavailable
 from batch.provider.protocol import VideoApi
@@ -37,6 +40,7 @@ class LookUp:
 
     *proved_at* is when look-up was last seen to work for this run's account, *older* an attempt of
     it whose task may still prove that. *is_known*: a task was seen at this base URL, with any key.
+    *rescue* keeps the tasks that the state does not take.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class LookUp:
         proved_at: float | None,
         older: Attempt | None = None,
         is_known: bool = False,
+        rescue: Rescue | None = None,
     ) -> None:
         self._context = context
         self._api = api
@@ -57,6 +62,7 @@ class LookUp:
         self._is_proved = age_s is not None and 0 <= age_s < PROOF_LASTS_S  # clocks may be set back
         self._tries_left = PROOF_TRIES
         self._older = older
+        self._rescue = rescue or Rescue()
         self.address = Address(is_known=is_known)
 
     @property
@@ -207,8 +213,7 @@ class LookUp:
     ) -> Attempt:
         submitted_at = task.created_at or self._context.clock.now()
         attempt = attempt.to(Open(PaidTask(task.task_id, submitted_at, task.request_id)))
-        await self._state.commit(Put(attempt))
-        self.unclaim(task)
+        await self.record(attempt)
         if task.external_task_id == attempt.external_task_id and not was_named:
             # It was found, and names its external id itself. What a callback has named may have been
             # found by its task id, which proves nothing about look-up by ours.
@@ -253,8 +258,8 @@ class LookUp:
         A relay that ignores what it was asked and answers with any task must not be believed: the
         task names our external id, or none. Only the answer to the POST itself (*is_answer*) may
         name one that the relay made, as long as it is no other attempt's. Nor may two attempts take
-        one task in the moment before the first of them is on disk: a caller that has claimed commits
-        next, and then calls `unclaim`.
+        one task in the moment before the first of them is on disk: a caller that has claimed calls
+        `record` next.
         """
         is_other = task.external_task_id not in {None, attempt.external_task_id}
         if is_other and (not is_answer or attempt.is_anothers(task.external_task_id)):
@@ -263,18 +268,44 @@ class LookUp:
         if await self._is_free(task, attempt):
             return True
         if holder == attempt.external_task_id:
-            self.unclaim(task)
+            self.unclaim(task.task_id)
         return False
 
-    def unclaim(self, task: Task) -> None:
+    def unclaim(self, task_id: str) -> None:
         """From now on the state says whose the task is."""
-        self._claimed.pop(task.task_id, None)
+        self._claimed.pop(task_id, None)
+
+    async def record(self, attempt: Attempt) -> None:
+        """Commit an *Open* attempt whose task was claimed.
+
+        Raises:
+            StateError: it cannot be written. The task is told, and kept in a rescue file.
+        """
+        task_id = attempt.paid_task.task_id
+        try:
+            await self._state.commit(Put(attempt))
+        except RefusedError:
+            raise
+        except StateError:
+            file = self._rescue.keep(attempt)
+            self._context.notify(
+                events.TaskRescued(attempt.job_id, task_id, attempt.external_task_id, file)
+            )
+            raise
+        except asyncio.CancelledError:  # the commit goes on, and nobody learns how it ends
+            self._rescue.keep(attempt)
+            raise
+        self.unclaim(task_id)
 
     async def _is_free(self, task: Task, attempt: Attempt) -> bool:
         """Return whether no other attempt has claimed or recorded a task."""
         if self._claimed.get(task.task_id) not in {None, attempt.external_task_id}:
             return False
-        return await self._state.owner_of(task.task_id) in {None, attempt.external_task_id}
+        try:
+            owner = await self._state.owner_of(task.task_id)
+        except StateError:
+            return True  # nothing is lost by it: the state refuses a second owner
+        return owner in {None, attempt.external_task_id}
 
     def _can_be_absent(self, attempt: Attempt) -> bool:
         """Return whether "not found" proves that there is no task."""

@@ -20,6 +20,7 @@ class StopReason(StrEnum):
     ACCOUNT = "account"
     DISK = "disk"
     UNREACHABLE = "unreachable"
+    STATE = "state"
     INTERRUPTED = "interrupted"
     TERMINATED = "terminated"
 
@@ -31,11 +32,14 @@ EXIT_CODES = {
     StopReason.ACCOUNT: ExitCode.ACCOUNT,
     StopReason.DISK: ExitCode.JOBS_FAILED,
     StopReason.UNREACHABLE: ExitCode.JOBS_FAILED,
+    StopReason.STATE: ExitCode.JOBS_FAILED,
     StopReason.INTERRUPTED: ExitCode.INTERRUPTED,
     StopReason.TERMINATED: ExitCode.TERMINATED,
 }
 LIMITS = frozenset(reason for reason, code in EXIT_CODES.items() if code is ExitCode.LIMIT)
-LEAVES = frozenset({StopReason.DEADLINE, StopReason.INTERRUPTED, StopReason.TERMINATED})
+LEAVES = frozenset(
+    {StopReason.DEADLINE, StopReason.STATE, StopReason.INTERRUPTED, StopReason.TERMINATED}
+)
 
 
 class Stop:

@@ -86,6 +86,9 @@ class Submitter:
             if intended is None:
                 return None
             attempt = intended
+            if self._context.stop.feeding.is_set():
+                await self._take_back(attempt)
+                return None
             answer = await self._ask(attempt, body, ticket)
             match answer:
                 case Created(task):
@@ -162,8 +165,7 @@ class Submitter:
     async def _open(self, attempt: Attempt, task: Task, ticket: Ticket) -> Attempt:
         now = self._context.clock.now()
         attempt = attempt.to(Open(PaidTask(task.task_id, now, task.request_id)))
-        await self._state.commit(Put(attempt))
-        self._lookup.unclaim(task)
+        await self._lookup.record(attempt)
         self._walls = 0
         ticket.accepted()
         self._context.notify(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
 from batch.attempt import EXTERNAL_ID_PREFIX, Account
@@ -14,6 +14,7 @@ from batch.clock import Clock
 from batch.events import Event
 from batch.key import account_of, require_key
 from batch.output.layout import Layout
+from batch.output.rescue import Rescue
 from batch.output.state import State
 from batch.output.videos import Videos
 from batch.output.writer import SqliteState
@@ -29,10 +30,12 @@ from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp
 from batch.run.planner import PlannedRun
 from batch.run.poll import Poller
+from batch.run.rescue import Rescuer
 from batch.run.stop import Stop
 from batch.run.submit import CallbackUrl, Submitter
 from batch.settings import Settings
 
+LOCK_PATIENCE_S = 60.0  # at least, however short the time-outs of a run are
 SANDBOX_NAME = "sandbox"  # stands for its address, which is another one at every start
 SANDBOX_SPEED = 20.0  # a minute of generation passes in three seconds
 SANDBOX_KEY = "sk-sandbox"
@@ -49,6 +52,7 @@ class World:
     hints: Hints
     callback_url: CallbackUrl
     new_id: Callable[[], str]
+    rescue: Rescue = field(default_factory=Rescue)
 
 
 async def assemble(run_id: str, context: RunContext, world: World) -> Run:
@@ -62,6 +66,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         proved_at=await world.state.proved_at(context.account),
         older=await world.state.newest_task_of(context.account),
         is_known=await world.state.has_task_at(context.account.base_url),
+        rescue=world.rescue,
     )
     lessons = Lessons(
         await world.state.generation_times(),
@@ -93,6 +98,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
             hints=world.hints,
         ),
         landing=Landing(context, state=world.state, videos=world.videos, fetcher=fetcher),
+        rescuer=Rescuer(context, api=world.api, state=world.state, rescue=world.rescue),
         hints=world.hints,
         new_id=world.new_id,
     )
@@ -129,11 +135,12 @@ async def open_run(
         world = World(
             api=api,
             videos=exits.enter_context(videos),
-            state=exits.enter_context(SqliteState(planned.folder.database, planned.folder.results)),
+            state=exits.enter_context(_state(planned)),
             guard=window_guard(limits.submit_rate),
             hints=hints,
             callback_url=await _callbacks(settings, hints, exits),
             new_id=new_external_id,
+            rescue=Rescue.of(planned.folder.layout, planned.manifest.path),
         )
         yield await assemble(planned.run_id, context, world)
 
@@ -141,6 +148,13 @@ async def open_run(
 def new_external_id() -> str:
     """Return an external id that was never used before."""
     return f"{EXTERNAL_ID_PREFIX}{random.SystemRandom().randbytes(16).hex()}"
+
+
+def _state(planned: PlannedRun) -> SqliteState:
+    """Return the state; a lock that another program holds is waited for as long as for an answer."""
+    limits = planned.settings.limits
+    patience_s = max(LOCK_PATIENCE_S, limits.request_timeout_s + limits.settle_time_s)
+    return SqliteState(planned.folder.database, planned.folder.results, patience_s=patience_s)
 
 
 async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str, str]:

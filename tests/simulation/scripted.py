@@ -29,6 +29,7 @@ from batch.events import Event
 from batch.job import Failure, FailureKind, Video, canonical_request, fingerprint
 from batch.manifest.limits import Limits, Rate
 from batch.output.layout import Layout
+from batch.output.rescue import Rescue
 from batch.output.videos import Videos
 from batch.plan import Policy
 from batch.provider.answers import Found, NotFound, Task, TaskStatus, Throttled, Unavailable
@@ -207,11 +208,13 @@ class Stages:
             stop=self.stop,
             notify=self.notify,
         )
+        self.rescue = Rescue()
+        self.first_id = 100
         self.run: Run
 
     async def wire(self) -> None:
         """Put the stages together."""
-        numbers = itertools.count(100)
+        numbers = itertools.count(self.first_id)
         api: Any = self.api
         world = World(
             api=api,
@@ -221,6 +224,7 @@ class Stages:
             hints=self.hints,
             callback_url=lambda _external_task_id: None,
             new_id=lambda: f"kb-{next(numbers)}",
+            rescue=self.rescue,
         )
         run = await assemble("r", self.context, world)
         lessons: Any = SteadyLessons(self.context.limits.poll_interval_s)

@@ -32,7 +32,7 @@ def test_one_task_is_claimed_by_one_attempt(tmp_path: Path) -> None:
         stages.state.owner_of = slow  # type: ignore[method-assign]
         claimants = (first, second, third, first)
         claims = await asyncio.gather(*(lookup.claim(task, one) for one in claimants))
-        lookup.unclaim(task)
+        lookup.unclaim(task.task_id)
         return [*claims, await lookup.claim(task, second)]
 
     assert play(tmp_path, story) == [True, False, False, True, True]
