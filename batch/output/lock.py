@@ -44,7 +44,7 @@ def hold(path: Path) -> Iterator[None]:
     """
     try:
         disk.make(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error
     with os.fdopen(descriptor, "r+b", buffering=0) as file, _open_folder(path.parent) as folder:

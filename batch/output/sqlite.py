@@ -54,6 +54,8 @@ class Database:
             StateError: it cannot be opened, is damaged, or was made by a newer release.
         """
         with map_errors(path):
+            if not path.exists():
+                path.touch(0o666)  # SQLite would say 0644; its log and index take this file's mode
             connection = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )

@@ -51,6 +51,7 @@ class Shell:
         self.folder = folder
         self.command = (str(INSTALLED),) if INSTALLED.exists() else MODULE
         # Only where the package is not installed does Python have to be told where it is.
+        self.umask = -1
         self.base_env = {} if INSTALLED.exists() else {"PYTHONPATH": str(REPOSITORY)}
 
     def manifest(self, jobs: Any = 2, name: str = "night.yaml", **keys: Any) -> Path:
@@ -109,6 +110,7 @@ class Shell:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            umask=self.umask,
         )
         try:
             yield process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -139,8 +140,8 @@ def test_failed_write_is_raised_to_its_commit(tmp_path: Path, database: Database
     """No step goes on as if it were on disk."""
     other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    database._db.execute("PRAGMA busy_timeout = 1")
-    with SqliteState(database, ResultsFile(tmp_path / "results.jsonl")) as state:
+    results = ResultsFile(tmp_path / "results.jsonl")
+    with SqliteState(database, results, patience_s=0.001) as state:
         with pytest.raises(StateError, match="locked"):
             asyncio.run(state.commit(Put(attempt())))
         other.close()
@@ -161,3 +162,15 @@ def test_unappended_row_is_reported_and_state_kept(tmp_path: Path, database: Dat
     path.rmdir()
     assert ResultsFile(path).repair(database) == 1
     assert path.read_text() == row(1) + "\n"
+
+
+def test_write_waits_for_a_lock_as_long_as_told(tmp_path: Path, database: Database) -> None:
+    """Another program holds the lock until the writer asks for it the second time."""
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    results = ResultsFile(tmp_path / "results.jsonl")
+    with SqliteState(database, results, patience_s=90.0) as state:
+        assert database._db.execute("PRAGMA busy_timeout").fetchone() == (90_000,)
+        threading.Timer(0.2, other.close).start()
+        asyncio.run(state.commit(Put(attempt())))
+    assert database.attempt("kb-1") == attempt()

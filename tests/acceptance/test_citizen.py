@@ -1,0 +1,83 @@
+"""A process among others: full disks, locks of other programs, limits of the system, closed streams."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def until(what: Any, timeout_s: float = 15.0) -> None:
+    """Wait for something to become true."""
+    give_up_at = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < give_up_at, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def small_disk(shell: Any) -> Iterator[Path]:
+    """Mount a disk of two megabytes where the output folder will be."""
+    folder = Path(shell.folder, "outputs")
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Write until the disk is full."""
+    with (folder / "filler").open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
+
+
+def test_full_disk_after_post_pays_once(shell: Any, sandbox: Any, small_disk: Path) -> None:
+    """Twenty jobs, twenty tasks over both runs; what cannot be recorded is in a rescue file."""
+    box = sandbox("submit:slow:seconds=1")
+    manifest = shell.manifest(20, limits={"max_in_flight": 20})
+    args = ("run", manifest, "--base-url", box.base_url)
+    with shell.running(*args) as process:
+        until(lambda: box.stats.created >= 20)
+        fill(small_disk)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"no space left" in err
+    assert b"Traceback" not in err
+    (rescue,) = shell.folder.glob("*rescue*")
+    rescued = [json.loads(line) for line in rescue.read_text("utf-8").splitlines()]
+    assert rescued
+    assert all(line["task_id"] in err.decode() for line in rescued)
+    (small_disk / "filler").unlink()
+    said = shell(*args)
+    assert (said.code, box.stats.created) == (0, 20)
+    assert not list(shell.folder.rglob("*rescue*"))
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
+)
+def test_files_follow_the_umask(shell: Any, umask: int, file: int, folder: int) -> None:
+    """A folder shared by a group is written by all of it, a private one read by nobody else."""
+    shell.umask = umask
+    with shell.running("run", shell.manifest(), "--sandbox") as process:
+        until(lambda: list(shell.folder.rglob("*.part")) or process.poll() is not None)
+        modes = {p: p.stat().st_mode & 0o777 for p in shell.folder.rglob("*") if p.is_file()}
+        process.communicate(timeout=20)
+    root = shell.folder / "outputs"
+    for path in (root, *root.rglob("*")):
+        modes[path] = path.stat().st_mode & 0o777
+    modes.pop(shell.folder / "night.yaml", None)
+    for path, mode in modes.items():
+        wanted = folder if path.is_dir() else file
+        assert mode == wanted, f"{path}: {mode:o}"
