@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
-import os
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
+
+from batch.cli import streams
 
 GC_ALLOCATIONS = 50_000  # between collections; importing and reading leave no cycles
 INTERRUPTED, TERMINATED = 130, 143  # as in `batch.errors`, which is not imported yet
@@ -15,6 +17,8 @@ INTERRUPTED, TERMINATED = 130, 143  # as in `batch.errors`, which is not importe
 
 def main() -> None:
     """Run the command line and exit with its code; signals are handled from the first import on."""
+    streams.open_closed()
+    out, _err = streams.make_tolerant()
     signal.signal(signal.SIGTERM, _leave)
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
     try:
@@ -23,12 +27,10 @@ def main() -> None:
         code = cli.main()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            # The reader has closed it. Python would flush again and exit with a code of its own.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.stdout.flush()
+    if out.trouble is not None and out.trouble.errno != errno.EPIPE:
+        sys.stderr.write(f"kling-batch: stdout cannot be written ({out.trouble.strerror})\n")
+    sys.stderr.flush()
     sys.exit(code)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
-import os
 import sys
 from collections.abc import Sequence
 
@@ -80,11 +78,6 @@ def app() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Raises nothing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a prompt may hold what the terminal cannot show
     args = sys.argv[1:] if argv is None else argv
     try:
         try:
@@ -93,10 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _tell(error, args)
     except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout has closed it. Nothing more can be printed there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.JOBS_FAILED
     except Exception as error:  # noqa: BLE001 - a bug: a report instead of a traceback
         import traceback  # noqa: PLC0415 - only a bug needs it
 

@@ -81,3 +81,54 @@ def test_files_follow_the_umask(shell: Any, umask: int, file: int, folder: int) 
     for path, mode in modes.items():
         wanted = folder if path.is_dir() else file
         assert mode == wanted, f"{path}: {mode:o}"
+
+
+CLOSED = [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&-", "<&- >&- 2>&-"]
+FULL = [">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full", "<&- >/dev/full 2>&-"]
+
+
+def redirected(shell: Any, redirection: str, *args: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command with its standard streams as a shell redirects them."""
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", *shell.command, *map(str, args)]
+    return subprocess.run(
+        command,
+        cwd=shell.folder,
+        env=shell.env("sk-verysecretkey0123456789", {}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "extra"),
+    [(closed, ()) for closed in CLOSED]
+    + [(full, ("--json", "--verbose")) for full in (*FULL, ">&-", "2>&-")],
+)
+def test_closed_or_full_streams_keep_the_exit_code(
+    shell: Any, sandbox: Any, redirection: str, extra: tuple[str, ...]
+) -> None:
+    """The videos are made and nothing printed gets into the state; so for plan, status and usage."""
+    jobs = [{"id": "good", "prompt": "fox"}, {"id": "bad", "prompt": "sandbox:moderation"}]
+    manifest = shell.manifest(jobs)
+    json_only = extra[:1]
+    wanted = [
+        (1, ("run", manifest, "--base-url", sandbox().base_url, *extra)),
+        (0, ("plan", manifest, *json_only)),
+        (0, ("status", "outputs/night", *json_only)),
+        (2, ("plan", "missing.yaml", *json_only)),
+    ]
+    for code, args in wanted:
+        done = redirected(shell, redirection, *args)
+        assert done.returncode == code, args
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "bug" not in done.stderr
+    assert (shell.folder / "outputs/night/videos/good.mp4").stat().st_size > 1000
+    assert shell("status", "outputs/night").code == 0
+
+
+def test_full_stdout_is_told_on_stderr(shell: Any) -> None:
+    done = redirected(shell, ">/dev/full", "schema")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "kling-batch: stdout cannot be written (No space left on device)\n"
