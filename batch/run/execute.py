@@ -12,8 +12,10 @@ from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
 from batch.run.budget import DUST_USD
+from batch.output.probe import try_places
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
+from batch.run.landing import files_of
 from batch.run.planner import PlannedRun
 from batch.run.signals import on_stop
 from batch.run.stop import EXIT_CODES, Stop, StopReason
@@ -35,8 +37,10 @@ async def execute(
 
     Raises:
         UsageError: a real run without a key. Nothing was sent.
-        StateError: the state could not be written any more.
+        StateError: the videos cannot be written, and nothing was sent; or the state could not be
+            written any more.
     """
+    try_places(planned.settings.output_dir, files_of(planned.plan.decisions))
     planned.begin()
     stop = stop or Stop()
     begun, counts = clock.monotonic(), Counts()

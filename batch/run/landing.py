@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,15 @@ from batch.output.layout import version_file, version_folder
 from batch.output.part import Part
 from batch.output.state import Put, State
 from batch.output.videos import Videos
+from batch.plan import Action, Decision
 from batch.run.context import RunContext
 from batch.run.fetch import FetchAbandonedError, Fetcher, FetchFailedError
 from batch.run.presence import look
 from batch.run.stop import StopReason
 
+NOTHING_LANDS = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
+MAKES_WAY = frozenset({Action.CHANGED, Action.FORCED})  # for them a former video gets another name
+LARGEST = 999  # of the numbers that tell former versions of one second apart
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -224,6 +228,17 @@ class Landing:
         )
         message = f"no space left for the video ({what}); make room and run again, it is paid for"
         return Failure(FailureKind.DISK, message)
+
+
+def files_of(decisions: Iterable[Decision]) -> set[str]:
+    """Return the files, relative to the output folder, that carrying out *decisions* may write."""
+    files: set[str] = set()
+    for decision in decisions:
+        if decision.former or decision.action in MAKES_WAY:
+            files.add(version_file(decision.job_id, 0.0, LARGEST))
+        if decision.job is not None and decision.action not in NOTHING_LANDS:
+            files.add(decision.job.video_path)
+    return files
 
 
 def _troubled(attempt: Attempt, failure: Failure) -> Attempt:

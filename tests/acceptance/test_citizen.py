@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -132,3 +133,73 @@ def test_full_stdout_is_told_on_stderr(shell: Any) -> None:
     done = redirected(shell, ">/dev/full", "schema")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "kling-batch: stdout cannot be written (No space left on device)\n"
+
+
+def dangling(root: Path) -> None:
+    """Put a link to a disk that is away in the place of videos/."""
+    (root / "videos").symlink_to("/mnt/not-there/videos")
+
+
+def a_file(root: Path) -> None:
+    """Put a file in the place of videos/."""
+    (root / "videos").write_text("mine", "utf-8")
+
+
+def a_file_below(root: Path) -> None:
+    """Put a file in the place of a job's own folder."""
+    (root / "videos").mkdir()
+    (root / "videos/deep").write_text("mine", "utf-8")
+
+
+def parts(root: Path) -> None:
+    """Put a file in the place of the folder of part files."""
+    (root / ".kling-batch").mkdir()
+    (root / ".kling-batch/parts").write_text("mine", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (dangling, "videos is a link to /mnt/not-there/videos"),
+        (a_file, "videos is not a folder"),
+        (a_file_below, "videos/deep is not a folder"),
+        (parts, "parts is not a folder"),
+    ],
+)
+def test_unwritable_videos_send_nothing(shell: Any, sandbox: Any, spoil: Any, named: str) -> None:
+    """Exit code 1 naming the folder, before anything is paid for."""
+    box = sandbox()
+    root = shell.folder / "outputs/night"
+    root.mkdir(parents=True)
+    spoil(root)
+    manifest = shell.manifest([{"id": "deep/er/fox", "prompt": "fox"}])
+    said = shell("run", manifest, "--base-url", box.base_url)
+    assert (said.code, said.out) == (1, "")
+    assert named in said.err
+    assert "Nothing was sent" in said.err
+    assert box.stats.posts == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_read_only_videos_send_nothing_until_mended(shell: Any, sandbox: Any) -> None:
+    """Nor does a quiet night try anything: what is made needs no room."""
+    box = sandbox()
+    args = ("--base-url", box.base_url)
+    assert shell("run", shell.manifest(1), *args).code == 0
+    videos = str(shell.folder / "outputs/night/videos")
+    bind = ["mount", "--bind", videos, videos]
+    if subprocess.run(bind, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", videos], check=True)
+        assert shell("run", shell.manifest(1), *args).code == 0
+        said = shell("run", shell.manifest(2), *args)
+        assert (said.code, box.stats.posts) == (1, 1)
+        assert (
+            f"{Path(videos)} cannot be written (Read-only file system)".split("/here/")[1]
+            in said.err
+        )
+    finally:
+        subprocess.run(["umount", videos], check=True)
+    assert shell("run", shell.manifest(2), *args).code == 0
+    assert box.stats.posts == 2

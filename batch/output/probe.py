@@ -1,0 +1,117 @@
+"""Whether videos can be written: tried out before anything is paid for.
+
+Permission bits tell nothing to root, and nothing about a disk that is away or about how long a name it
+takes. So a file is written into every folder concerned, and one with the longest name, and removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from batch.errors import StateError
+from batch.output.layout import Layout
+
+BLOCK = bytes(4096)  # an empty file finds room on a full disk
+NAME = ".kling-batch-probe"
+
+
+def try_places(root: Path, files: Collection[str]) -> None:
+    """Write and remove a file wherever one of *files* (relative to *root*) will lie.
+
+    Raises:
+        StateError: one of them cannot be written; the message names the folder. Nothing is left.
+    """
+    if not files:
+        return
+    files = [*files, str(Layout(root).part("any").relative_to(root))]
+    for folder in sorted({_existing(path) for path in {(root / file).parent for file in files}}):
+        _check_folder(folder)
+        _try(folder / NAME, folder)
+    for file in {max(files, key=_longest_part), max(files, key=_length)}:
+        path = root / file
+        with _made(path.parent, path):
+            _try(path.with_name("k" * _length(path.name)), path.parent, path)
+
+
+def _length(text: str) -> int:
+    return len(os.fsencode(text))
+
+
+def _longest_part(file: str) -> int:
+    return max(map(_length, file.split("/")))
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that there is."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    if folder.is_symlink():
+        target = os.readlink(folder)  # noqa: PTH115 - as it is written
+        raise StateError(
+            f"{folder} is a link to {target}, which is not there; is its disk mounted?"
+            " Nothing was sent"
+        )
+    raise StateError(
+        f"{folder} is not a folder, and videos belong there; move it away and run again."
+        " Nothing was sent"
+    )
+
+
+def _try(probe: Path, folder: Path, file: Path | None = None) -> None:
+    """Write *probe* into *folder* in place of *file*."""
+    try:
+        try:
+            with probe.open("xb", buffering=0) as opened:
+                opened.write(BLOCK)
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused(error, folder, file) from error
+
+
+@contextlib.contextmanager
+def _made(folder: Path, file: Path) -> Iterator[None]:
+    """Create *folder* while the block lasts."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    made: list[Path] = []
+    try:
+        for path in reversed(missing):
+            path.mkdir()
+            made.append(path)
+        yield
+    except OSError as error:
+        raise _refused(error, folder, file) from error
+    finally:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _refused(error: OSError, folder: Path, file: Path | None) -> StateError:
+    why = error.strerror or type(error).__name__
+    if error.errno == errno.ENAMETOOLONG:
+        return StateError(
+            f"{file or folder} is a longer name than its disk takes ({why}); shorten the id of the"
+            " job. Nothing was sent"
+        )
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StateError(
+            f"no space left for videos in {folder} ({why}); make room and run again. Nothing was sent"
+        )
+    return StateError(
+        f"{folder} cannot be written ({why}); correct its owner or permissions and run again."
+        " Nothing was sent"
+    )

@@ -1,0 +1,51 @@
+"""The probe: files are written where videos will lie, and nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from batch.errors import StateError
+from batch.output.probe import try_places
+
+
+def everything(root: Path) -> list[Path]:
+    return sorted(root.rglob("*"))
+
+
+def test_writable_places_are_left_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "videos/there").mkdir(parents=True)
+    (tmp_path / "videos/there/a.mp4").write_bytes(b"mine")
+    before = everything(tmp_path)
+    try_places(tmp_path, ["videos/there/a.mp4", "videos/new/deeper/b.mp4", "videos/c.mp4"])
+    assert everything(tmp_path) == before
+
+
+def test_nothing_to_write_tries_nothing(tmp_path: Path) -> None:
+    try_places(tmp_path / "away", [])
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        f"videos/{'k' * 300}.mp4",
+        f"videos/{'狐' * 90}.mp4",
+        f"videos/{'k' * 300}/a.mp4",
+        f"videos/{'/'.join(['k' * 200] * 21)}.mp4",
+    ],
+    ids=["name", "bytes", "folder", "path"],
+)
+def test_name_too_long_for_the_disk_is_told(tmp_path: Path, file: str) -> None:
+    with pytest.raises(StateError, match="longer name than its disk takes .* Nothing was sent"):
+        try_places(tmp_path, ["videos/short.mp4", file])
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permission bits do not bite")
+def test_folder_of_another_user_is_named(tmp_path: Path) -> None:  # pragma: no cover
+    (tmp_path / "videos").mkdir(mode=0o555)
+    with pytest.raises(StateError, match="videos cannot be written .* owner or permissions"):
+        try_places(tmp_path, ["videos/a.mp4"])
