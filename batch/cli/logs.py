@@ -118,7 +118,10 @@ def observers(
         return [LogObserver()], None
     from batch.cli.progress import ProgressBar  # noqa: PLC0415 - rich is for terminals only
 
-    return [exits.enter_context(ProgressBar())], None
+    try:
+        return [exits.enter_context(ProgressBar())], None
+    except RuntimeError:  # the system grants no thread to draw it
+        return [LogObserver()], None
 
 
 def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm per event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ COMMANDS = {
     "sandbox": "Serve the local imitation of the API.",
     "schema": "Print the manifest's JSON Schema.",
 }
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 EXIT_CODES_HELP = """\b
 Exit codes:
   0    every job selected is done: made now, or up to date already
@@ -87,6 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a bug: a report instead of a traceback
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            print_error(
+                f"the system grants this process no more ({error.strerror}); run again later"
+            )
+            return ExitCode.JOBS_FAILED
         import traceback  # noqa: PLC0415 - only a bug needs it
 
         path = write_bug_report("".join(traceback.format_exception(error)))

@@ -33,10 +33,10 @@ class Videos:
     *had_any* tells whether a video was there then: none at all may be a disk that is not mounted.
     """
 
-    def __init__(self, layout: Layout, *, workers: int = 4, pool: Executor | None = None) -> None:
+    def __init__(self, layout: Layout, *, pool: Executor | None = None) -> None:
         self.layout = layout
         # A pool of its own: slow disks must not delay the name look-ups of the default one.
-        self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix="files")
+        self._pool = pool or ThreadPoolExecutor(4, thread_name_prefix="files")
 
     def __enter__(self) -> Self:
         parts = self.layout.parts

@@ -9,7 +9,7 @@ import time
 from typing import NamedTuple, Self
 
 from batch.attempt import Account, Attempt
-from batch.errors import RefusedError
+from batch.errors import RefusedError, StateError
 from batch.output.results import ResultsFile
 from batch.output.sqlite import BUSY_TIMEOUT_S, Database
 from batch.output.state import AddRow, Change
@@ -38,7 +38,14 @@ class SqliteState:
         self._thread = threading.Thread(target=self._work, name="state", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._reader.close()
+            raise StateError(
+                "the system grants no thread to write the state (ulimit -u, or the pids limit of a"
+                " container); nothing was sent. Raise that limit and run again"
+            ) from error
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -49,7 +49,8 @@ class Client:
     """`VideoApi` over HTTP. Use as an async context manager.
 
     *base_url* is an origin, with or without a path; *key* goes there and nowhere else. *proxy* is the
-    URL of a proxy, or `env` for those of the environment, which are not used otherwise.
+    URL of a proxy, or `env` for those of the environment, which are not used otherwise. *max_queries*
+    bounds the connections for queries (0: no bound); submissions and downloads are bounded elsewhere.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Client:
         stall_timeout_s: float,
         clock: Clock,
         proxy: str | None = None,
+        max_queries: int = 0,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._key = key
@@ -68,6 +70,7 @@ class Client:
         self._request_timeout_s = request_timeout_s
         self._clock = clock
         self._proxy = proxy
+        self._max_queries = max_queries
         self._files = Files(
             base_url=base_url,
             key=key,
@@ -99,6 +102,7 @@ class Client:
                 self._key,
                 timeout_s=self._request_timeout_s,
                 traces=traces,
+                most=self._max_queries if reuses else 0,
                 reuses=reuses,
                 proxy=self._proxy,
             )

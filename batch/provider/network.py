@@ -10,6 +10,7 @@ after the process that sent it.
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
+from aiohttp.abc import ResolveResult
 
 from batch.job import Failure, FailureKind
 from batch.provider.protocol import DELIVERED_WITHIN_S
@@ -34,13 +36,18 @@ def api_session(
     *,
     timeout_s: float,
     traces: list[aiohttp.TraceConfig],
+    most: int = 0,
     reuses: bool,
     proxy: str | None = None,
 ) -> aiohttp.ClientSession:
-    """Return a session for the API. Without *reuses*, each request has a connection of its own."""
+    """Return a session for the API, of *most* connections at once (0: any number).
+
+    Without *reuses*, each request has a connection of its own.
+    """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=0,
+            limit=most,
+            resolver=_Resolver(),
             ttl_dns_cache=60,
             force_close=not reuses,
             socket_factory=None if reuses else _impatient_socket,
@@ -65,7 +72,7 @@ def file_session(
 ) -> aiohttp.ClientSession:
     """Return a session for signed links; it has no key."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        connector=aiohttp.TCPConnector(limit=0, resolver=_Resolver(), ttl_dns_cache=60),
         headers={"Accept-Encoding": "identity", "User-Agent": "kling-batch"},
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=stall_timeout_s
@@ -75,6 +82,18 @@ def file_session(
         requote_redirect_url=False,
         **_common(proxy),
     )
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """Resolves names in a thread; where none can be had, that is an error of the network."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        try:
+            return await super().resolve(host, port, family)
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, "no thread to look it up") from error
 
 
 def _common(proxy: str | None) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from batch import events
 from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
-from batch.run.budget import DUST_USD
 from batch.output.probe import try_places
+from batch.run.budget import DUST_USD
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
 from batch.run.landing import files_of

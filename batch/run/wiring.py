@@ -11,8 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 from batch.attempt import EXTERNAL_ID_PREFIX, Account
 from batch.callbacks.hints import Hints, hash_token, new_token
 from batch.clock import Clock
-from batch.events import Event
+from batch.events import Event, Warned
 from batch.key import account_of, require_key
+from batch.manifest.limits import Limits
 from batch.output.layout import Layout
 from batch.output.rescue import Rescue
 from batch.output.state import State
@@ -31,6 +32,7 @@ from batch.run.lookup import LookUp
 from batch.run.planner import PlannedRun
 from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
+from batch.run.resources import fit, start_name_lookups, start_pool
 from batch.run.stop import Stop
 from batch.run.submit import CallbackUrl, Submitter
 from batch.settings import Settings
@@ -109,8 +111,13 @@ async def open_run(
     planned: PlannedRun, stop: Stop, notify: Callable[[Event], None], clock: Clock
 ) -> AsyncIterator[Run]:
     """Open everything that a run of the product talks to, and put it together."""
-    settings, limits = planned.settings, planned.settings.limits
+    settings = planned.settings
     async with AsyncExitStack() as exits:
+        state = exits.enter_context(_state(planned))
+        await start_name_lookups()
+        granted = fit(settings.limits, is_embedded=settings.sandbox)
+        limits = granted.limits
+        _tell_fitted(settings.limits, limits, notify)
         base_url, name, key = await _provider(settings, exits)
         client = Client(
             base_url=base_url,
@@ -119,9 +126,10 @@ async def open_run(
             stall_timeout_s=limits.stall_timeout_s,
             clock=clock,
             proxy=None if settings.sandbox else settings.proxy.reveal() or None,
+            max_queries=granted.queries,
         )
         api = await exits.enter_async_context(client)
-        videos = Videos(planned.folder.layout, workers=limits.max_downloads + 2)
+        videos = Videos(planned.folder.layout, pool=start_pool(limits.max_downloads + 2, "files"))
         hints = Hints()
         context = RunContext(
             account=Account(name, account_of(key)),
@@ -135,7 +143,7 @@ async def open_run(
         world = World(
             api=api,
             videos=exits.enter_context(videos),
-            state=exits.enter_context(_state(planned)),
+            state=state,
             guard=window_guard(limits.submit_rate),
             hints=hints,
             callback_url=await _callbacks(settings, hints, exits),
@@ -155,6 +163,15 @@ def _state(planned: PlannedRun) -> SqliteState:
     limits = planned.settings.limits
     patience_s = max(LOCK_PATIENCE_S, limits.request_timeout_s + limits.settle_time_s)
     return SqliteState(planned.folder.database, planned.folder.results, patience_s=patience_s)
+
+
+def _tell_fitted(wanted: Limits, limits: Limits, notify: Callable[[Event], None]) -> None:
+    if limits != wanted:
+        fewer = (
+            f"few descriptors are left (ulimit -n): at most {limits.max_in_flight} tasks in flight and"
+            f" {limits.max_downloads} downloads at once"
+        )
+        notify(Warned(fewer))
 
 
 async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str, str]:

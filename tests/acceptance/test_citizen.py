@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -203,3 +206,73 @@ def test_read_only_videos_send_nothing_until_mended(shell: Any, sandbox: Any) ->
         subprocess.run(["umount", videos], check=True)
     assert shell("run", shell.manifest(2), *args).code == 0
     assert box.stats.posts == 2
+
+
+NOBODY = 20_000 + os.getpid() % 40_000  # has no other processes, also of a test beside this one
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "--inh-caps", "+dac_override"]
+AS_NOBODY += ["--ambient-caps", "+dac_override", "prlimit"]
+IS_LINUX_ROOT = shutil.which("setpriv") and shutil.which("prlimit") and os.geteuid() == 0
+
+
+@pytest.fixture
+def open_shell(shell: Any) -> Iterator[Any]:
+    """Return a shell in a folder that every user can reach; pytest's own are private."""
+    with tempfile.TemporaryDirectory(dir=tempfile.gettempdir()) as folder:
+        Path(folder).chmod(0o777)
+        shell.folder = Path(folder)
+        yield shell
+
+
+def limited(shell: Any, limit: str, *args: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command under a limit of the system, as a user without other processes."""
+    prefix = AS_NOBODY if limit.startswith("--nproc") else ["prlimit"]
+    return subprocess.run(
+        [*prefix, limit, *shell.command, *map(str, args)],
+        cwd=shell.folder,
+        env=shell.env("sk-verysecretkey0123456789", {}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not IS_LINUX_ROOT, reason="needs root and util-linux")
+@pytest.mark.parametrize(
+    ("limit", "named"),
+    [
+        ("--nproc=1", "ulimit -u"),
+        ("--nproc=2", "ulimit -u"),
+        ("--nproc=3", "ulimit -u"),
+        ("--nofile=8", "(ulimit -n)|(Too many open files)"),
+        ("--nofile=10", "(ulimit -n)|(Too many open files)"),
+        ("--nofile=14", "ulimit -n"),
+        ("--nofile=24", "ulimit -n"),
+    ],
+)
+def test_no_thread_or_descriptor_ends_with_a_sentence(
+    open_shell: Any, sandbox: Any, limit: str, named: str
+) -> None:
+    """The lock is free afterwards, and the next night pays once for each job."""
+    shell = open_shell
+    box = sandbox()
+    args = ("run", shell.manifest(3), "--base-url", box.base_url)
+    done = limited(shell, limit, *args)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(named, done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    assert box.stats.posts == 0
+    assert shell(*args).code == 0
+    assert box.stats.created == 3
+
+
+@pytest.mark.skipif(not IS_LINUX_ROOT, reason="needs root and util-linux")
+@pytest.mark.parametrize("limit", ["--nproc=4", "--nofile=30"])
+def test_few_threads_or_descriptors_are_enough(open_shell: Any, sandbox: Any, limit: str) -> None:
+    """Twelve jobs at once are wanted; as many as there is room for are made at a time."""
+    shell = open_shell
+    box = sandbox()
+    manifest = shell.manifest(12, limits={"max_in_flight": 12, "max_downloads": 12})
+    done = limited(shell, limit, "run", manifest, "--base-url", box.base_url)
+    assert (done.returncode, box.stats.created) == (0, 12), done.stderr
+    assert ("few descriptors are left" in done.stderr) == ("nofile" in limit)

@@ -124,11 +124,14 @@ def _drive(
 
     from batch.cli import logs  # noqa: PLC0415
     from batch.run.execute import execute  # noqa: PLC0415
+    from batch.run.resources import fit, raise_descriptor_limit  # noqa: PLC0415
 
     # The jobs stay until the end: no collection needs to walk them again, and what a job in flight
     # leaves behind is freed by its reference counts, so that looking for cycles can be rare.
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+    raise_descriptor_limit()
+    fit(planned.settings.limits, is_embedded=planned.settings.sandbox)  # before the loop needs some
     exit_code = None
     with ExitStack() as exits:
         observers, held = logs.observers(exits, flags, quiet=quiet)

@@ -1,0 +1,55 @@
+"""Limits of a run are fitted to the descriptors that are left."""
+
+from __future__ import annotations
+
+import resource
+import threading
+
+import pytest
+
+from batch.errors import StateError
+from batch.manifest.limits import Limits
+from batch.run.resources import fit, raise_descriptor_limit, start_pool
+
+WANTED = Limits(max_in_flight=50, max_downloads=10)
+
+
+@pytest.mark.parametrize("is_embedded", [False, True])
+def test_enough_descriptors_change_nothing(is_embedded: bool) -> None:
+    assert fit(WANTED, is_embedded=is_embedded, room=1000).limits == WANTED
+    assert fit(WANTED, is_embedded=is_embedded).limits == WANTED
+
+
+@pytest.mark.parametrize("is_embedded", [False, True])
+def test_no_more_is_open_than_there_is_room(is_embedded: bool) -> None:
+    """A submission and a query for each task in flight, a connection and a file for a download."""
+    ends = 2 if is_embedded else 1
+    for room in range(7, 300):
+        granted = fit(WANTED, is_embedded=is_embedded, room=room)
+        limits = granted.limits
+        assert granted.queries >= limits.max_in_flight >= 1
+        sockets = limits.max_in_flight + granted.queries + limits.max_downloads
+        assert sockets * ends + limits.max_downloads <= room
+
+
+@pytest.mark.parametrize("room", [-5, 0, 1, 2, 3])
+def test_too_few_descriptors_are_told(room: int) -> None:
+    with pytest.raises(StateError, match="ulimit -n.*nothing was sent"):
+        fit(WANTED, is_embedded=False, room=room)
+
+
+def test_limit_of_descriptors_is_raised() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        raise_descriptor_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(before[1], 65_536)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_pool_runs_before_it_gets_work() -> None:
+    before = threading.active_count()
+    with start_pool(3, "trial") as pool:
+        assert threading.active_count() == before + 3
+        assert pool.submit(sum, [1, 2]).result() == 3
