@@ -83,7 +83,8 @@ def _try(probe: Path, folder: Path, file: Path | None = None) -> None:
 def _made(folder: Path, file: Path) -> Iterator[None]:
     """Create *folder* while the block lasts."""
     missing = []
-    while not folder.exists():
+    above = _existing(folder)
+    while folder != above:
         missing.append(folder)
         folder = folder.parent
     made: list[Path] = []
