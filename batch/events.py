@@ -97,6 +97,21 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class NotAnswering:
+    """The provider has not answered for so long; *reason* is what the network said, if anything."""
+
+    seconds: float
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweringAgain:
+    """The provider answers again, after so long."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Delayed:
     """The provider asked for patience (429, 1303) or could not be reached; the job waits."""
 
@@ -170,6 +185,8 @@ Event = (
     | Adopted
     | TaskRescued
     | Warned
+    | NotAnswering
+    | AnsweringAgain
     | Delayed
     | Polled
     | VideoReady

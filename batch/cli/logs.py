@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -108,13 +109,13 @@ def observers(
         held = Held(handler)
         logger.handlers[:] = [held]
         return [LogObserver()], held
-    wants_bar = flags["progress"] == "always" or (
-        flags["progress"] == "auto"
-        and sys.stderr.isatty()
-        and flags["log_format"] == "text"
-        and not flags["verbose"]
+    is_wanted = flags["progress"] == "always" or (
+        flags["progress"] == "auto" and flags["log_format"] == "text" and not flags["verbose"]
     )
-    if not wants_bar:
+    # What cannot move its cursor would show nothing at all of a bar.
+    if not (
+        is_wanted and sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+    ):
         return [LogObserver()], None
     from batch.cli.progress import ProgressBar  # noqa: PLC0415 - rich is for terminals only
 
@@ -148,6 +149,12 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm 
             return logging.ERROR, _describe_rescue(event)
         case events.Warned():
             return logging.WARNING, event.message
+        case events.NotAnswering():
+            why = f" ({event.reason})" if event.reason else ""
+            said = f"the provider has not answered for {event.seconds:.0f} s{why}; still trying"
+            return logging.WARNING, said
+        case events.AnsweringAgain():
+            return logging.INFO, f"the provider answers again, after {event.seconds:.0f} s"
         case events.Delayed():
             return (
                 logging.INFO,

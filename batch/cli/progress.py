@@ -67,7 +67,7 @@ class ProgressBar:
             case _:
                 pass
         level, message = describe(event)
-        if level >= logging.WARNING:
+        if level >= logging.WARNING or isinstance(event, events.AnsweringAgain):
             self._console.print(message, markup=False, highlight=False, soft_wrap=True)
         troubles = sum(count for status, count in self._done.items() if status != "succeeded")
         text = f"{len(self._submitted)} generating, {len(self._generated)} downloading"

@@ -2,6 +2,7 @@
 
     planner    a manifest and an output folder become a planned run        light: a quiet night ends here
     presence   which videos are still here, also edited ones
+    silence    a provider that does not answer is reported
     resources  threads and descriptors, as the system grants them
     wiring     everything that a run talks to is opened and put together
     execute    from the first event to the summary

@@ -33,6 +33,7 @@ from batch.run.planner import PlannedRun
 from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
 from batch.run.resources import fit, start_name_lookups, start_pool
+from batch.run.silence import Listening
 from batch.run.stop import Stop
 from batch.run.submit import CallbackUrl, Submitter
 from batch.settings import Settings
@@ -59,11 +60,11 @@ class World:
 
 async def assemble(run_id: str, context: RunContext, world: World) -> Run:
     """Put a run together."""
-    limits = context.limits
+    limits, api = context.limits, Listening(world.api, context)
     gate = Gate(context, world.state, world.guard)
     lookup = LookUp(
         context,
-        api=world.api,
+        api=api,
         state=world.state,
         proved_at=await world.state.proved_at(context.account),
         older=await world.state.newest_task_of(context.account),
@@ -76,7 +77,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         context.dice,
         is_urgent=lambda: gate.is_waited_for,
     )
-    fetcher = Fetcher(context, api=world.api, lookup=lookup)
+    fetcher = Fetcher(context, api=api, lookup=lookup)
     return Run(
         run_id=run_id,
         context=context,
@@ -86,21 +87,21 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         lookup=lookup,
         submitter=Submitter(
             context,
-            api=world.api,
+            api=api,
             state=world.state,
             lookup=lookup,
             callback_url=world.callback_url,
         ),
         poller=Poller(
             context,
-            api=world.api,
+            api=api,
             state=world.state,
             lookup=lookup,
             lessons=lessons,
             hints=world.hints,
         ),
         landing=Landing(context, state=world.state, videos=world.videos, fetcher=fetcher),
-        rescuer=Rescuer(context, api=world.api, state=world.state, rescue=world.rescue),
+        rescuer=Rescuer(context, api=api, state=world.state, rescue=world.rescue),
         hints=world.hints,
         new_id=world.new_id,
     )

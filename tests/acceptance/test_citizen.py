@@ -276,3 +276,35 @@ def test_few_threads_or_descriptors_are_enough(open_shell: Any, sandbox: Any, li
     done = limited(shell, limit, "run", manifest, "--base-url", box.base_url)
     assert (done.returncode, box.stats.created) == (0, 12), done.stderr
     assert ("few descriptors are left" in done.stderr) == ("nofile" in limit)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")
+@pytest.mark.parametrize(("term", "has_bar"), [("xterm", True), ("dumb", False)])
+def test_dumb_terminal_gets_lines(shell: Any, sandbox: Any, term: str, has_bar: bool) -> None:
+    """A terminal that cannot move its cursor would show nothing of a bar."""
+    args = ("run", shell.manifest(1), "--base-url", sandbox().base_url, "--progress", "always")
+    terminal, end = os.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            [*shell.command, *map(str, args)],
+            cwd=shell.folder,
+            env=shell.env("sk-verysecretkey0123456789", {"TERM": term}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=end,
+        )
+        os.close(end)
+        shown = b""
+        with suppress(OSError):
+            while piece := screen.read(4096):
+                shown += piece
+        assert process.wait(20) == 0
+    assert (b"\x1b[" in shown) == has_bar
+    assert (b"job-0: made" in shown) != has_bar
+
+
+def test_progress_always_into_a_pipe_prints_lines(shell: Any, sandbox: Any) -> None:
+    args = ("run", shell.manifest(1), "--base-url", sandbox().base_url, "--progress", "always")
+    said = shell(*args)
+    assert said.code == 0
+    assert "job-0: made" in said.err

@@ -54,7 +54,7 @@ GC_ALLOCATIONS = 20_000
     default="auto",
     envvar=variable_of("--progress"),
     show_envvar=True,
-    help="Draw a progress bar: on a terminal, always or never.",
+    help="Draw a progress bar on a terminal: where it helps, always or never.",
 )
 def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run the manifest and print the summary."""
