@@ -21,10 +21,18 @@ from batch.errors import TransitionError
 from batch.job import Failure, FailureKind
 
 SCHEMA = 1
+SUPERSEDED = "superseded: the job was changed or removed while this task was open"
 
 
 def make_row(
-    attempt: Attempt, *, run_id: str, tasks: int, now: float, warnings: tuple[str, ...] = ()
+    attempt: Attempt,
+    *,
+    run_id: str,
+    tasks: int,
+    now: float,
+    warnings: tuple[str, ...] = (),
+    tags: tuple[str, ...] = (),
+    paid: bool = False,
 ) -> dict[str, Any]:
     """Return the row of an attempt that has reached an outcome.
 
@@ -34,6 +42,8 @@ def make_row(
         tasks: the number of tasks created for this job so far.
         now: the end, where its state does not hold that.
         warnings: in addition to those of its state.
+        tags: those of its job.
+        paid: whether that run has sent the request that created its task.
     """
     state = attempt.state
     options = attempt.body()
@@ -56,11 +66,13 @@ def make_row(
         "sha256": None,
         "video": None,
         "warnings": list(warnings),
+        "tags": list(tags),
+        "paid": paid and attempt.task_id is not None,
         "cost_usd": attempt.cost_usd if attempt.task_id is not None else None,
         "submitted_at": _time(None if attempt.task is None else attempt.task.submitted_at),
         "generated_at": _time(getattr(state, "generated_at", None)),
         "finished_at": _time(now),
-        "error": _error(_failure(attempt)),
+        "error": _error(failure_of(attempt)),
     }
     if isinstance(state, Landed) and state.trouble is None:
         row |= {
@@ -102,12 +114,18 @@ def outcome_of(attempt: Attempt) -> Outcome:
             raise TransitionError(f"{attempt.job_id!r} has not ended: {attempt.phase}")
 
 
+def is_superseded(row: dict[str, Any]) -> bool:
+    """Return whether a row tells of a former version of its job."""
+    return SUPERSEDED in row["warnings"]
+
+
 def to_line(row: dict[str, Any]) -> str:
     """Return a row as it is in the file, without the newline."""
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
-def _failure(attempt: Attempt) -> Failure | None:
+def failure_of(attempt: Attempt) -> Failure | None:
+    """Return why an attempt has no video, where its state says so."""
     match attempt.state:
         case Failed(failure=failure):
             return failure

@@ -25,7 +25,7 @@ from batch.attempt import (
 )
 from batch.callbacks.hints import Hint, Hints
 from batch.job import Failure, FailureKind, Job
-from batch.output.row import make_row, to_line
+from batch.output.row import SUPERSEDED, make_row, to_line
 from batch.output.state import AddRow, Put, State, Withdraw
 from batch.plan import Action, Decision, passes
 from batch.run.budget import Budget
@@ -42,7 +42,6 @@ DIED = Failure(FailureKind.NETWORK, "the run that was about to submit it ended i
 ASKED_AGAIN = Failure(
     FailureKind.NETWORK, "the answer to its submission was lost in an earlier run"
 )
-SUPERSEDED = "superseded: the job was changed or removed while this task was open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +67,17 @@ class JobRun:
 
     *order* is its place in the manifest. With a *ticket* the feeder has taken a slot for it and set
     its estimate aside. *parked* is set when the job ended unconfirmed and look-up may still prove
-    itself in this run.
+    itself in this run. *sent* are its attempts that this run may have paid for.
     """
 
     def __init__(
-        self, run: Run, order: int, decision: Decision, ticket: Ticket | None = None
+        self,
+        run: Run,
+        order: int,
+        decision: Decision,
+        ticket: Ticket | None = None,
+        *,
+        sent: frozenset[str] = frozenset(),
     ) -> None:
         self.decision = decision
         self.parked: Attempt | None = None
@@ -82,6 +87,7 @@ class JobRun:
         self._held: dict[str, Ticket] = {}  # of the open attempts, by external id
         self._tasks = decision.paid
         self._failures = decision.failed_paid
+        self._sent = sent
 
     async def live(self) -> None:
         """Collect what earlier versions have paid for, then bring this one home."""
@@ -105,14 +111,9 @@ class JobRun:
         if not self._run.lookup.is_proved or self._run.context.stop.leaving.is_set():
             await self.conclude(parked)
             return
-        again = replace(
-            self.decision,
-            attempt=parked.external_task_id,
-            former=(),
-            paid=self._tasks,
-            failed_paid=self._failures,
-        )
-        await JobRun(self._run, self._order, again).live()
+        again = replace(self.decision, attempt=parked.external_task_id, former=())
+        again = replace(again, paid=self._tasks, failed_paid=self._failures)
+        await JobRun(self._run, self._order, again, sent=self._sent).live()
 
     async def _take_slots(self) -> None:
         """Take the slots of all open attempts at once, although they are collected in turn."""
@@ -296,6 +297,8 @@ class JobRun:
         reached = await self._run.submitter.submit(attempt, ticket, hint)
         if reached is None or reached.phase is Phase.FAILED:
             self._run.budget.refund(attempt.cost_usd)
+        else:
+            self._sent |= {attempt.external_task_id}
         return reached
 
     # -- what it comes to
@@ -304,7 +307,9 @@ class JobRun:
         """Commit an outcome together with its row."""
         run = self._run
         now = run.context.clock.now()
-        row = make_row(attempt, run_id=run.run_id, tasks=self._tasks, now=now)
+        paid, job = attempt.external_task_id in self._sent, self.decision.job
+        tags = () if job is None else job.tags
+        row = make_row(attempt, run_id=run.run_id, tasks=self._tasks, now=now, tags=tags, paid=paid)
         await run.state.commit(Put(attempt), AddRow(to_line(row)))
         run.context.notify(events.JobEnded(attempt.job_id, row))
 

@@ -63,6 +63,8 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "sha256": (str, type(None)),
     "video": (dict, type(None)),
     "warnings": (list,),
+    "tags": (list,),
+    "paid": (bool,),
     "cost_usd": (int, float, type(None)),
     "submitted_at": (str, type(None)),
     "generated_at": (str, type(None)),

@@ -38,6 +38,8 @@ FIELDS = {
     "sha256",
     "video",
     "warnings",
+    "tags",
+    "paid",
     "cost_usd",
     "submitted_at",
     "generated_at",
@@ -66,6 +68,16 @@ def test_every_outcome_has_every_field(outcome: Outcome, state: AttemptState) ->
     assert row["status"] == outcome.value
     assert outcome_of(attempt(state)) is outcome
     assert (row["error"] is None) is (outcome is Outcome.SUCCEEDED)
+
+
+@pytest.mark.parametrize(("outcome", "state"), CASES)
+def test_only_a_task_of_this_run_is_paid(outcome: Outcome, state: AttemptState) -> None:
+    """An attempt without a task is paid for by nobody, whoever has sent it."""
+    sent = make_row(attempt(state), run_id="r", tasks=1, now=5.0, tags=("a", "b"), paid=True)
+    assert sent["paid"] is (sent["task_id"] is not None), outcome
+    assert sent["tags"] == ["a", "b"]
+    found = make_row(attempt(state), run_id="r", tasks=1, now=5.0)
+    assert (found["paid"], found["tags"]) == (False, [])
 
 
 def test_success_describes_its_file() -> None:
