@@ -1,8 +1,12 @@
 """One seed: a handful of nights on one output folder, with everything that can happen to it.
 
 A scenario is drawn (manifest, limits, provider, rates of faults), then runs follow on the same
-folder: some die at a random step, some are stopped, and between runs the manifest is edited or a
-file is deleted. At last the faults stop, and everything has to settle. The rules are in `rules`.
+folder: some die at a random step, some are stopped, and between runs the manifest is edited (prompts
+change and come back, jobs are renamed, swapped, sorted and spelled otherwise), files are deleted, and
+the disk of the videos is away for a night. At last the faults stop, and everything has to settle. The
+rules are in `rules`.
+
+A *year* is the same with fewer jobs, fewer faults of the provider and many more nights.
 """
 
 from __future__ import annotations
@@ -64,6 +68,7 @@ from batch.settings import Settings
 BASE_URL, WRONG_URL = "https://simulated.example", "https://simulated.example/v1"
 PAGES = ("404-html", "405-html", "html-2xx")
 SETTLED = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
+YEAR = (25, 40, 60)  # nights; the others are quiet
 CALM_RUNS = 16  # everything settles within so many runs without faults
 LONGEST_RUN_S = 5 * 86_400.0
 TRAITS = (
@@ -128,9 +133,17 @@ class Report:
 class Night:
     """A seed being played."""
 
-    def __init__(self, seed: int, root: Path, *, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        root: Path,
+        *,
+        tell: Callable[[str], None] | None = None,
+        is_year: bool = False,
+    ) -> None:
         self.rng = rng = random.Random(seed)
         self.root, self._tell = root, tell
+        self.is_year = is_year
         self.report = Report(seed)
         self.limits = Limits(
             submit_rate=rng.choice([Rate(1, 1.0), Rate(30, 60.0), Rate(60, 60.0), Rate(20, 1.0)]),
@@ -176,8 +189,10 @@ class Night:
         self.is_mortal = rng.random() < 0.75
         self.fickle = rng.choice((0.05, 0.05, 0.05, 0.4))  # how much of the manifest is edited
         self.provider = Provider(self.ways, sandbox, random.Random(rng.random()))
-        self.count = rng.choice((3, 3, 5, 8, 12, 20, 30))
+        self.count = rng.choice((3, 4, 6) if is_year else (3, 3, 5, 8, 12, 20, 30))
         self.versions = dict.fromkeys((f"j{n}" for n in range(self.count)), 1)
+        self.names = {key: key for key in self.versions}  # the ids of the jobs, as they are now
+        self.spelling: dict[str, str] = {}  # options that are spelled out at their defaults
         self.traits: dict[tuple[str, int], str] = {}
         self.has_traits = rng.random() < 0.6
         self.now = 1000.0
@@ -195,7 +210,8 @@ class Night:
     def play(self) -> Report:
         """Play all runs; report the broken rules."""
         try:
-            for number in range(1, self.rng.choice((1, 2, 3, 4, 6)) + 1):
+            nights = self.rng.choice(YEAR if self.is_year else (1, 2, 3, 4, 6))
+            for number in range(1, nights + 1):
                 self._edit(number)
                 self._run(self._draw(number))
                 self.now += self.rng.choice((1.0, 5.0, 60.0, 3600.0, 20_000.0, 700_000.0))
@@ -228,7 +244,7 @@ class Night:
     def _draw(self, number: int) -> RunPlan:
         rng = self.rng
         run = RunPlan(number, self.now)
-        if self.is_mortal and rng.random() < 0.7:
+        if self.is_mortal and rng.random() < (0.15 if self.is_year else 0.7):
             # Mostly anywhere; sometimes in the first steps, while a run opens its folder.
             most = 100 * self.count
             early = int(math.exp(rng.random() * math.log(most)))
@@ -261,12 +277,14 @@ class Night:
         rng = self.rng
         if number == 1:
             return
-        for job_id in [f"j{n}" for n in range(self.count)]:
+        self._mount()
+        for key in self.names:
             luck = rng.random()
             if luck < self.fickle:
-                self.versions[job_id] = rng.randint(1, 3)
+                self.versions[key] = rng.randint(1, 3)
             elif luck < self.fickle + 0.02:
-                self.versions.pop(job_id, None)
+                self.versions.pop(key, None)
+            job_id = self.names[key]
             file = self.root / f"videos/{job_id}.mp4"
             if rng.random() < 0.05 and file.exists():
                 self._note_tampering(job_id, f"videos/{job_id}.mp4")
@@ -277,6 +295,51 @@ class Night:
                     file.write_bytes(file.read_bytes()[:100])
                 else:
                     file.write_bytes(file.read_bytes() + rules.TITLE)
+        self._rename()
+        if rng.random() < 0.05:
+            self._unmount()
+
+    def _rename(self) -> None:
+        """Rename, swap and sort jobs, or spell out a default."""
+        rng = self.rng
+        if rng.random() < 0.25:
+            keys = rng.sample(sorted(self.names), k=rng.randint(1, min(3, self.count)))
+            ids = [self.names[key] for key in keys]
+            match rng.randrange(3):
+                case 0:
+                    ids = [f"r{rng.randrange(1000)}-{key}" for key in keys]
+                case 1:  # in a circle
+                    ids = ids[1:] + ids[:1]
+                case 2:
+                    ids = [job_id.swapcase() for job_id in ids]
+            self.names |= dict(zip(keys, ids, strict=True))
+        if rng.random() < 0.1:
+            self.versions = dict(sorted(self.versions.items(), key=lambda _item: rng.random()))
+        if rng.random() < 0.1:
+            self.spelling = rng.choice([{}, {"sound": "off"}])
+
+    def _unmount(self) -> None:
+        """Take the videos' disk away until the next night; a run sees an empty mount point."""
+        videos = self.root / "videos"
+        if not videos.exists():
+            return
+        self._note_all()
+        videos.rename(self.root / "away")
+        videos.mkdir()
+
+    def _mount(self) -> None:
+        """Bring the videos' disk back; it hides what has landed in its mount point."""
+        away = self.root / "away"
+        if away.exists():
+            self._note_all()
+            shutil.rmtree(self.root / "videos")
+            away.rename(self.root / "videos")
+
+    def _note_all(self) -> None:
+        if (self.root / ".kling-batch/state.db").exists():
+            with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+                landed = [a for a in database.attempts() if isinstance(a.state, Landed)]
+            self.tampered_ids |= {attempt.external_task_id for attempt in landed}
 
     def _note_tampering(self, job_id: str, file: str) -> None:
         self.tampered.add(file)
@@ -297,10 +360,10 @@ class Night:
 
     def jobs(self) -> tuple[Job, ...]:
         """Return the jobs of the manifest as it is now."""
-        return tuple(self._job(job_id, version) for job_id, version in self.versions.items())
+        return tuple(self._job(name, version) for name, version in self.versions.items())
 
-    def _job(self, job_id: str, version: int) -> Job:
-        key = (job_id, version)
+    def _job(self, name: str, version: int) -> Job:
+        key = (name, version)
         if key not in self.traits:
             self.traits[key] = self.rng.choice(TRAITS) if self.has_traits else ""
         body = {
@@ -309,13 +372,14 @@ class Night:
             "mode": "std",
             "duration": "5",
             "aspect_ratio": "1:1",
+            **self.spelling,
         }
         request = canonical_request(body)
-        return Job(job_id, request, fingerprint(request, None))
+        return Job(self.names[name], request, fingerprint(request, None))
 
-    def prompt(self, job_id: str, version: int) -> str:
+    def prompt(self, name: str, version: int) -> str:
         """Return the prompt of a version of a job; the rules read all they need from it."""
-        return f"{job_id} v{version} {self.traits.get((job_id, version), '')}"
+        return f"{name} v{version} {self.traits.get((name, version), '')}"
 
     # -- one run
 
@@ -325,7 +389,6 @@ class Night:
         jobs = self.jobs()
         for job in jobs:
             prompt = job.body()["prompt"]
-            self.forced[prompt] += run.force
             self.retried[prompt] += run.retry_failed
             self.resubmitted[prompt] += run.resubmit
         life = Life(run.dies_at)
@@ -373,6 +436,8 @@ class Night:
         try:
             with open_planned_run(manifest, settings, clock) as planned:
                 planned.folder.database._db.execute("PRAGMA synchronous=OFF")
+                if planned.plan.round is not None and planned.plan.round.is_new:
+                    self.forced.update(job.body()["prompt"] for job in manifest.jobs)
                 if not planned.plan.decisions:
                     return planned.end_quietly(clock).exit_code
                 life.loop = loop
@@ -573,9 +638,9 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def play(seed: int, *, tell: Callable[[str], None] | None = None) -> Report:
+def play(seed: int, *, tell: Callable[[str], None] | None = None, is_year: bool = False) -> Report:
     """Play the seed in a folder of its own."""
     with _folder() as root:
-        report = Night(seed, root, tell=tell).play()
+        report = Night(seed, root, tell=tell, is_year=is_year).play()
     gc.collect(0)
     return report

@@ -2,6 +2,7 @@
 
 python tests/simulation/nights.py --seed 123 --verbose
 python tests/simulation/nights.py --seeds 0:20000
+python tests/simulation/nights.py --years --seeds 0:5000
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -28,16 +30,20 @@ def main() -> int:
     parser.add_argument("--seeds", default="0:1000", help="FROM:TO, without TO")
     parser.add_argument("--verbose", action="store_true", help="print every event of --seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of processes")
+    parser.add_argument(
+        "--years", action="store_true", help="years of nights, with a person in them"
+    )
     options = parser.parse_args()
     if options.seed is not None:
-        report = play(options.seed, tell=print if options.verbose else None)
+        tell = print if options.verbose else None
+        report = play(options.seed, tell=tell, is_year=options.years)
         _print(report)
         return 1 if report.violations else 0
     first, _, last = options.seeds.partition(":")
-    return _play_many(range(int(first), int(last)), options.jobs)
+    return _play_many(range(int(first), int(last)), options.jobs, is_year=options.years)
 
 
-def _play_many(seeds: range, jobs: int) -> int:
+def _play_many(seeds: range, jobs: int, *, is_year: bool) -> int:
     begun = time.perf_counter()
     total = Report(-1)
     broken: list[Report] = []
@@ -45,7 +51,9 @@ def _play_many(seeds: range, jobs: int) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Pool(jobs, initializer=_ignore_interrupts) as pool:
         try:
-            for report in pool.imap_unordered(_play_quietly, seeds, chunksize=8):
+            for report in pool.imap_unordered(
+                partial(_play_quietly, is_year=is_year), seeds, chunksize=8
+            ):
                 played += 1
                 _add(total, report)
                 if report.violations:
@@ -85,9 +93,9 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _play_quietly(seed: int) -> Report:
+def _play_quietly(seed: int, *, is_year: bool) -> Report:
     try:
-        report = play(seed)
+        report = play(seed, is_year=is_year)
     except Exception as error:  # noqa: BLE001 - reported with its seed
         report = Report(seed, violations=[f"the simulation itself failed: {error!r}"])
     report.trace.clear()

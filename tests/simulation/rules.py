@@ -39,6 +39,7 @@ def plan_of(night: Night, database: Database) -> Plan:
         policy=Policy(max_attempts=night.limits.max_attempts),
         is_present=Presence(night.root, known, database),
         price=lambda _job: (PRICE_USD, True),
+        forced=database.forced(),
     )
 
 
@@ -283,13 +284,15 @@ def _files(night: Night, attempts: dict[str, Attempt]) -> list[str]:
     """A file at a final name is whole and its job's own; landed files are present."""
     broken = []
     contents = {task.content: task for task in night.provider.tasks.values() if task.content}
+    owners = {a.state.file: a for a in attempts.values() if isinstance(a.state, Landed)}
     for file in sorted(night.root.glob("videos/**/*")):
         name = str(file.relative_to(night.root))
         task = contents.get(file.read_bytes())
         if task is None:
-            if name not in night.tampered:
+            is_known = name in owners and owners[name].external_task_id in night.tampered_ids
+            if name not in night.tampered and not is_known:  # it may have been moved since
                 broken.append(f"{name} is no whole video")
-        elif task.prompt.split()[0] != file.stem:
+        elif name in owners and owners[name].body()["prompt"] != task.prompt:
             broken.append(f"{name} is the video of {task.prompt!r}")
         else:
             night.tampered.discard(name)

@@ -22,6 +22,16 @@ def test_night_pays_nothing_twice_and_loses_nothing(first: int) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("first", range(0, 16, 4))
+def test_year_with_a_person_pays_each_request_once(first: int) -> None:
+    broken = {
+        f"nights.py --years --seed {seed} --verbose": report.violations
+        for seed in range(first, first + 4)
+        if (report := play(seed, is_year=True)).violations
+    }
+    assert not broken
+
+
 @pytest.mark.parametrize("seed", [2, 87, 511])
 def test_seed_repeats_its_night(seed: int) -> None:
     """Otherwise a failure could not be replayed."""
