@@ -32,9 +32,7 @@ def locale_fault(text: str) -> str | None:
     """Return why *text* names another file here than in a session with UTF-8, or none at all."""
     if text.isascii() or (encoding := sys.getfilesystemencoding()) == "utf-8":
         return None
-    return (
-        f"letters that this locale writes otherwise in file names ({encoding}); set LC_ALL=C.UTF-8"
-    )
+    return f"letters that file names of this locale ({encoding}) do not hold as UTF-8; set LC_ALL=C.UTF-8"
 
 
 def component_fault(name: str) -> str | None:

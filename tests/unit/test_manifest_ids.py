@@ -127,6 +127,16 @@ def test_same_request_in_two_files_is_a_fault(read: Read, tmp_path: Path) -> Non
     assert f"{tmp_path}/night.yaml:3" in problem.message
 
 
+@pytest.mark.parametrize("more", ["count: 2", "sound: off", "cfg_scale: 0.5", "duration: 5"])
+def test_same_request_spelled_otherwise_is_a_fault(read: Read, more: str) -> None:
+    (problem,) = faults(
+        read,
+        f"jobs:\n  - {{prompt: A fox, model: kling-v1}}\n  - {{prompt: A fox, model: kling-v1, {more}}}\n",
+    )
+
+    assert "asks for the same" in problem.message
+
+
 def test_unused_axis_without_an_id_is_a_fault(read: Read) -> None:
     (problem,) = faults(read, "jobs: [{prompt: A fox, matrix: {time: [dawn, dusk]}}]")
 
