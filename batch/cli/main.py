@@ -90,19 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a bug: a report instead of a traceback
         if isinstance(error, OSError) and error.errno in EXHAUSTED:
-            print_error(
-                f"the system grants this process no more ({error.strerror}); run again later"
-            )
-            return ExitCode.JOBS_FAILED
+            message = f"the system grants this process no more ({error.strerror}); run again later"
+            return _tell(BatchError(message), args)
         import traceback  # noqa: PLC0415 - only a bug needs it
 
         path = write_bug_report("".join(traceback.format_exception(error)))
-        print_error(f"this is a bug of kling-batch ({type(error).__name__}); report it with {path}")
-        return ExitCode.BUG
+        message = f"this is a bug of kling-batch ({type(error).__name__}); report it with {path}"
+        return _tell(BatchError(message), args, ExitCode.BUG)
     return int(result) if isinstance(result, int) else ExitCode.OK
 
 
-def _tell(error: click.ClickException | BatchError, args: Sequence[str]) -> ExitCode:
+def _tell(
+    error: click.ClickException | BatchError, args: Sequence[str], code: ExitCode | None = None
+) -> ExitCode:
     """Say what is wrong, to the person and (with `--json`) to the program; return the exit code."""
     if isinstance(error, click.ClickException):
         error = with_hint(error)
@@ -110,7 +110,7 @@ def _tell(error: click.ClickException | BatchError, args: Sequence[str]) -> Exit
         code = ExitCode.USAGE
     else:
         print_error(str(error))
-        code = error.exit_code
+        code = code or error.exit_code
     if "--json" in args:
         print_problems(error, code)
     return code

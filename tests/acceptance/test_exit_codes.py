@@ -149,7 +149,7 @@ def test_70_when_bug_is_ours(shell: Any) -> None:
         "def broken(*args):\n"
         "    raise ValueError('sk-verysecretkey0123456789 https://x.test/a.mp4?ksSecret=abc')\n"
         "run.settle = broken\n"
-        "sys.exit(batch.cli.main.main(['run', 'night.yaml']))\n"
+        "sys.exit(batch.cli.main.main(['run', 'night.yaml', '--json']))\n"
     )
     shell.manifest()
     done = subprocess.run(
@@ -161,8 +161,9 @@ def test_70_when_bug_is_ours(shell: Any) -> None:
         check=False,
     )
     assert done.returncode == 70
+    assert json.loads(done.stdout)["exit_code"] == 70
     assert "Traceback" not in done.stderr
-    assert "verysecret" not in done.stderr
+    assert "verysecret" not in done.stdout + done.stderr
     report = Path(re.search(r"(\S+kling-batch-bug-\S+\.txt)", done.stderr)[1])
     text = report.read_text("utf-8")
     assert "Traceback" in text
