@@ -16,6 +16,7 @@ The database is the truth and everything else follows it. So after a death at an
     POST a request                 the attempt *Intended*               looks the task up
     poll                           the task id                          polls on
     put a video at its name        where the former one is kept         downloads again, unpaid
+    miss a video that has landed   that it has landed                   looks for it again
     report the end of a job        the outcome and its row, in one      appends the row
 
 A part file left over is removed, half a line of results.jsonl is cut off and written again. Nothing

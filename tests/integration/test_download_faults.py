@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from batch.errors import ExitCode
+from batch.output.results import ResultsFile
 from batch.sandbox import FaultPlan
 
 SIZE = 300_000
@@ -127,6 +128,45 @@ async def test_a_missing_file_is_fetched_again(desk: Any) -> None:
         assert summary.tasks_created == 0
         assert [row["job_id"] for row in desk.rows[3:]] == ["job-01"]
         await made(desk, box, 3)
+
+
+class Died(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", ["before", "after"])
+async def test_video_that_is_back_is_reported_once(
+    desk: Any, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the run that finds it dies before or after its row reaches results.jsonl."""
+    away = desk.tmp_path / "away"
+    async with desk.sandbox() as box:
+        await desk.run(box, 2)
+        (desk.root / "videos").rename(away)
+        box.set_faults(FaultPlan.from_strings(["download:404"]))
+        summary = await desk.run(box, 2, is_checked=False)
+        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert desk.statuses == {"failed": 2}
+        assert desk.states() == {"Landed": 2}
+        away.rename(desk.root / "videos")
+        append = ResultsFile.append
+
+        def die(self: ResultsFile, lines: list[str]) -> None:
+            if step == "after":
+                append(self, lines)
+            raise Died
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ResultsFile, "append", die)
+            with pytest.raises(Died):
+                await desk.run(box, 2)
+        for _ in range(2):
+            summary = await desk.run(box, 2)
+            assert (summary.exit_code, summary.planned["unchanged"]) == (ExitCode.OK, 2)
+        assert [row["status"] for row in desk.rows] == [*["succeeded"] * 2, *["failed"] * 2] + [
+            "succeeded"
+        ] * 2
+        assert box.stats.created == 2
 
 
 async def test_an_altered_file_is_fetched_again_and_kept(desk: Any) -> None:
