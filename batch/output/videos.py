@@ -10,6 +10,7 @@ know, which the next run downloads again, unpaid.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import filecmp
 import os
@@ -46,7 +47,9 @@ class Videos:
         except OSError as error:
             raise StateError(f"{parts} cannot be made: {error.strerror or error}") from error
         self._identity = self._place()
-        self.had_any = next(self.layout.videos.rglob("*.mp4"), None) is not None
+        self.had_any = False
+        with contextlib.suppress(OSError):  # a disk that has gone away
+            self.had_any = next(self.layout.videos.rglob("*.mp4"), None) is not None
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -63,10 +66,6 @@ class Videos:
             root = str(self.layout.root)
             raise OSError(errno.ESTALE, "the output folder was moved or replaced", root)
 
-    def is_there(self, file: str) -> bool:
-        """Return whether there is a file at *file* (relative to the folder)."""
-        return (self.layout.root / file).is_file()
-
     def part(self, external_task_id: str) -> Part:
         """Return the part file of an attempt, empty and not yet open."""
         return Part(self.layout.part(external_task_id), self._pool)
@@ -76,7 +75,7 @@ class Videos:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     def modified_at(self, file: str) -> float | None:
-        """Return when *file* was last written to; None if there is none."""
+        """Return when *file* (relative to the folder) was last written to; None if it is not there."""
         try:
             return (self.layout.root / file).stat().st_mtime
         except OSError:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from batch import events
-from batch.attempt import Attempt, Generated
+from batch.attempt import Attempt, Generated, Landed
 from batch.job import Failure, FailureKind
 from batch.media.check import MediaError
 from batch.output.part import Part
@@ -25,7 +25,7 @@ from batch.provider.protocol import (
 )
 from batch.run.backoff import backoff
 from batch.run.context import RunContext
-from batch.run.lookup import LookUp
+from batch.run.lookup import GONE_AFTER, LookUp
 from batch.waker import sleep
 
 T = TypeVar("T")
@@ -188,7 +188,11 @@ class Fetcher:
                     return attempt, task.url
                 case Found():
                     pass
-                case NotFound(gone) if self._lookup.is_gone(attempt, not_found):
+                case NotFound(gone) if self._lookup.is_gone(
+                    # Nothing is given up with a video that has landed once: one answer is enough.
+                    attempt,
+                    GONE_AFTER if isinstance(attempt.state, Landed) else not_found,
+                ):
                     message = "the provider no longer keeps this video (30 days)"
                     gone = replace(gone, kind=FailureKind.DOWNLOAD, message=message)
                     raise FetchFailedError(gone, attempt, is_gone=True)

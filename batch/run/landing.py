@@ -201,7 +201,8 @@ class Landing:
 
     def _missed(self, file: str, failure: Failure, *, is_gone: bool) -> Failure:
         """Return *failure* with the words for a video that was here once."""
-        what = "was changed and is not whole" if self._videos.is_there(file) else "is missing"
+        is_there = self._videos.modified_at(file) is not None
+        what = "was changed and is not whole" if is_there else "is missing"
         hint = "" if self._videos.had_any else " (as are all others: is a disk not mounted?)"
         if is_gone:
             message = (
