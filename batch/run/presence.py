@@ -53,12 +53,28 @@ class Presence:
         checked = attempt.state.checked
         if changed is not None and (checked is None or not checked.fits(changed)):
             checked = check(self._root / attempt.state.file, attempt)
-            if checked is None:
+            if checked is None or self._is_anothers(item, checked):
                 return False
         found = attempt.to(replace(attempt.state, checked=checked, trouble=None))
         if found != attempt:
             self._found.append((item, found))
         return True
+
+    def _is_anothers(self, item: Known, checked: Checked) -> bool:
+        """Return whether a file is the video of another attempt of the job, and the only one.
+
+        Nobody has edited it then: the disk or the backup that it came with is older than the state.
+        A copy of a former version that is still here is a person's choice.
+        """
+        assert self._database is not None
+        for other in self._known[item.job_id]:
+            if other is item or other.file in {None, item.file}:
+                continue
+            state = self._database.attempt(other.external_task_id).state
+            is_here = (self._root / str(other.file)).exists()
+            if isinstance(state, Landed) and checked.sha256 in state.contents and not is_here:
+                return True
+        return False
 
     def changes(self, run_id: str, now: float) -> list[Change]:
         """Return what a run has to record. A video that is back gets a row: it has not failed."""
