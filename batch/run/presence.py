@@ -18,6 +18,9 @@ from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change, Put
 from batch.plan import Known
 
+# From the last byte of a video to its record. What was written earlier than that is no proof of being
+# left alone: the clock may have been ahead when it landed.
+LANDS_WITHIN_S = 3600.0
 EDITED = "the file was edited after it had landed"
 
 
@@ -38,7 +41,8 @@ class Presence:
         item = self._holders[file]
         try:
             status = os.stat(f"{self._root}/{file}")  # noqa: PTH116 - a third of pathlib's time
-            is_as_landed = status.st_size == size and status.st_mtime <= (item.landed_at or 0.0)
+            written_before_s = (item.landed_at or 0.0) - status.st_mtime
+            is_as_landed = status.st_size == size and 0 <= written_before_s <= LANDS_WITHIN_S
             if is_as_landed and item.failure_kind is None:
                 return True
             return self._is_kept(item, None if is_as_landed else status)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from batch.cli import logs
-from batch.clock import SystemClock
+from batch.clock import Clock, SystemClock
 from batch.errors import ExitCode
 from batch.events import Event
 from batch.manifest.model import Manifest
@@ -102,6 +102,7 @@ class Desk:
         self.tmp_path = tmp_path
         self.root = tmp_path / "out"
         self.log = io.StringIO()
+        self.clock: Clock = SystemClock()
         self.limits: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}
 
@@ -159,7 +160,7 @@ class Desk:
         manifest = self.manifest(listed, **(limits or {}))
         settings = self.settings(box, manifest, **given)
         self._log_everything()
-        clock = SystemClock()
+        clock = self.clock
         before = self.results() if is_checked else ""
         with open_planned_run(manifest, settings, clock) as planned:
             if planned.plan.decisions:
