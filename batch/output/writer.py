@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 from batch.attempt import Account, Attempt
@@ -16,6 +17,8 @@ from batch.output.state import AddRow, Change
 from batch.plan import Known
 
 GROUPING_S = 0.05
+SLOW_S = 5.0  # so long a commit may take before a word is said
+LAST_PATIENCE_S = 1.0
 
 
 class SqliteState:
@@ -23,11 +26,16 @@ class SqliteState:
 
     Use as a context manager; leaving it commits what is queued and ends the thread. Reads happen on
     the event loop, over a connection of their own: most are one row by an index. A write waits
-    *patience_s* for a lock that another program holds.
+    *patience_s* for a lock that another program holds; *on_wait* is called when that lasts.
     """
 
     def __init__(
-        self, database: Database, results: ResultsFile, *, patience_s: float = BUSY_TIMEOUT_S
+        self,
+        database: Database,
+        results: ResultsFile,
+        *,
+        patience_s: float = BUSY_TIMEOUT_S,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         database.wait_for_locks(patience_s)
         self._database = database
@@ -35,6 +43,7 @@ class SqliteState:
         self._reader = Database.open_to_read(database.path, beside_writer=True)
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._last_write = 0.0
+        self._on_wait: Callable[[], None] | None = on_wait
         self._thread = threading.Thread(target=self._work, name="state", daemon=True)
 
     def __enter__(self) -> Self:
@@ -85,7 +94,16 @@ class SqliteState:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._queue.put(_Entry(changes, done, loop))
-        await done
+        timer = loop.call_later(SLOW_S, self._tell_wait)
+        try:
+            await done
+        finally:
+            timer.cancel()
+
+    def _tell_wait(self) -> None:
+        on_wait, self._on_wait = self._on_wait, None
+        if on_wait is not None:
+            on_wait()
 
     def _work(self) -> None:
         open_for_more = True
@@ -126,6 +144,8 @@ class SqliteState:
             self._database.write(changes)
             self._results.append([change.line for change in changes if isinstance(change, AddRow)])
         except Exception as error:  # noqa: BLE001 - handed to every waiting commit
+            if not isinstance(error, RefusedError):
+                self._database.wait_for_locks(LAST_PATIENCE_S)  # the run ends: no second long wait
             return error
         return None
 

@@ -162,6 +162,7 @@ class JobRun:
         """Return the attempt to go on with, or a new one; None where the budget does not cover it."""
         decision = self.decision
         if decision.attempt is not None:
+            self._tasks += decision.attempt in self._run.rescuer.taken
             return await self._run.state.attempt(decision.attempt)
         is_reserved = self._ticket is not None
         if not is_reserved and not self._run.budget.reserve(decision.cost_usd):

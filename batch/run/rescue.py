@@ -23,13 +23,14 @@ from batch.run.context import RunContext
 
 
 class Rescuer:
-    """Takes the tasks of rescue files in."""
+    """Takes the tasks of rescue files in. *taken* are their external ids: no plan counted them."""
 
     def __init__(self, context: RunContext, *, api: VideoApi, state: State, rescue: Rescue) -> None:
         self._context = context
         self._api = api
         self._state = state
         self._rescue = rescue
+        self.taken: set[str] = set()
 
     async def take_in(self) -> None:
         """Settle what the rescue files hold, and say what cannot be settled.
@@ -80,6 +81,7 @@ class Rescuer:
             if not opened.owns(answer.task.task_id, answer.task.external_task_id):
                 return f"{what}, and the provider answers with another task; it is left alone"
             await self._state.commit(Put(opened))
+            self.taken.add(opened.external_task_id)
             assert opened.task_id is not None
             self._context.notify(
                 events.Adopted(opened.job_id, opened.task_id, opened.external_task_id, is_new=False)

@@ -114,7 +114,7 @@ async def open_run(
     """Open everything that a run of the product talks to, and put it together."""
     settings = planned.settings
     async with AsyncExitStack() as exits:
-        state = exits.enter_context(_state(planned))
+        state = exits.enter_context(_state(planned, notify))
         await start_name_lookups()
         granted = fit(settings.limits, is_embedded=settings.sandbox)
         limits = granted.limits
@@ -159,11 +159,16 @@ def new_external_id() -> str:
     return f"{EXTERNAL_ID_PREFIX}{random.SystemRandom().randbytes(16).hex()}"
 
 
-def _state(planned: PlannedRun) -> SqliteState:
+def _state(planned: PlannedRun, notify: Callable[[Event], None]) -> SqliteState:
     """Return the state; a lock that another program holds is waited for as long as for an answer."""
-    limits = planned.settings.limits
-    patience_s = max(LOCK_PATIENCE_S, limits.request_timeout_s + limits.settle_time_s)
-    return SqliteState(planned.folder.database, planned.folder.results, patience_s=patience_s)
+    limits, database = planned.settings.limits, planned.folder.database
+    held = f"{database.path} cannot be written to at the moment; does another program have it open?"
+    return SqliteState(
+        database,
+        planned.folder.results,
+        patience_s=max(LOCK_PATIENCE_S, limits.request_timeout_s + limits.settle_time_s),
+        on_wait=lambda: notify(Warned(f"{held} The run waits for it")),
+    )
 
 
 def _tell_fitted(wanted: Limits, limits: Limits, notify: Callable[[Event], None]) -> None:

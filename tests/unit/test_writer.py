@@ -146,6 +146,7 @@ def test_failed_write_is_raised_to_its_commit(tmp_path: Path, database: Database
             asyncio.run(state.commit(Put(attempt())))
         other.close()
         asyncio.run(state.commit(Put(attempt(name="kb-2"))))
+        assert database._db.execute("PRAGMA busy_timeout").fetchone() == (1000,), "not long again"
     assert [found.external_task_id for found in database.attempts()] == ["kb-2"]
 
 
@@ -174,3 +175,27 @@ def test_write_waits_for_a_lock_as_long_as_told(tmp_path: Path, database: Databa
         threading.Timer(0.2, other.close).start()
         asyncio.run(state.commit(Put(attempt())))
     assert database.attempt("kb-1") == attempt()
+
+
+def test_long_wait_is_told_once(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        state = SqliteState(
+            database, ResultsFile(tmp_path / "results.jsonl"), on_wait=lambda: told.append("waits")
+        )
+        commits = [
+            asyncio.create_task(state.commit(Put(attempt(name=name, job_id=name))))
+            for name in ("kb-1", "kb-2")
+        ]
+        while not told:
+            await asyncio.sleep(0)
+        with state:  # begins to write only now
+            await asyncio.gather(*commits)
+            await state.commit(Put(attempt(name="kb-3", job_id="kb-3")))
+
+    monkeypatch.setattr("batch.output.writer.SLOW_S", 0.01)
+    asyncio.run(main())
+    assert told == ["waits"]
