@@ -69,7 +69,7 @@ MIGRATIONS: tuple[str, ...] = (
     # Fingerprints of version 2. Where two unfinished attempts of a job are one request by now, the
     # second keeps its old one: it is collected as a former version.
     # Runs are ordered by when they were recorded: a clock may jump.
-    # A job is in the latest forced round until it has a video of an attempt after `after_number`.
+    # A request is in a round of --force until it has more videos than it had when that began.
     """
     UPDATE OR IGNORE attempts SET fingerprint = upgraded_fingerprint(fingerprint, request);
     ALTER TABLE runs RENAME TO runs_by_id;
@@ -82,7 +82,7 @@ MIGRATIONS: tuple[str, ...] = (
         ORDER BY started_at, run_id;
     DROP TABLE runs_by_id;
     CREATE TABLE forced (
-        job_id TEXT PRIMARY KEY, began_at REAL NOT NULL, after_number INTEGER NOT NULL
+        fingerprint TEXT PRIMARY KEY, began_at REAL NOT NULL, videos INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
 )

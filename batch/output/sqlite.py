@@ -225,9 +225,9 @@ class Database:
         return None if row is None else (row[0], row[1], row[2], row[3])
 
     def forced(self) -> dict[str, int]:
-        """Return the jobs of the rounds of `--force`, with their last attempt's number before it."""
+        """Return the requests in rounds of `--force`, with the number of their videos before it."""
         with map_errors(self.path):
-            return dict(self._db.execute("SELECT job_id, after_number FROM forced"))
+            return dict(self._db.execute("SELECT fingerprint, videos FROM forced"))
 
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
@@ -299,8 +299,8 @@ class Database:
                     " FROM generation_times) WHERE age > ?)",
                     (GENERATION_TIMES_KEPT,),
                 )
-            case Force(job_id, began_at, after_number):
-                mark = (job_id, began_at, after_number)
+            case Force(fingerprint, began_at, videos):
+                mark = (fingerprint, began_at, videos)
                 execute("INSERT OR REPLACE INTO forced VALUES (?, ?, ?)", mark)
             case Fact(name, value):
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))

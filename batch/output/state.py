@@ -69,11 +69,11 @@ class EndRun:
 
 @dataclass(frozen=True, slots=True)
 class Force:
-    """A job belongs to a round of `--force` until an attempt after *after_number* has a video."""
+    """A request is in a round of `--force`, and had so many *videos* when that began."""
 
-    job_id: str
+    fingerprint: str
     began_at: float
-    after_number: int
+    videos: int
 
 
 @dataclass(frozen=True, slots=True)

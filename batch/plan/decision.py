@@ -110,12 +110,17 @@ class Policy:
 class Round:
     """A round of `--force`: it regenerates each of its jobs once, in as many runs as that takes.
 
-    *jobs* maps each job of it to the number of its last attempt when it began; the job is done when
-    it has the video of a later one.
+    *due* are the jobs that are left. *begun* says, for a new round, how many videos each of its
+    requests has so far; empty for one that goes on.
     """
 
-    jobs: dict[str, int] = field(default_factory=dict)
-    is_new: bool = False
+    due: frozenset[str]
+    begun: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it begins with this run."""
+        return bool(self.begun)
 
 
 @dataclass(slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from batch.attempt import Phase
 from batch.job import Job
-from batch.plan.decision import COSTING, Action, Decision, Known, Move, Plan, Policy
+from batch.plan.decision import COSTING, Action, Decision, Known, Plan, Policy
 from batch.plan.judge import decide, orphan
 from batch.plan.moves import after_moves, find_moves
-from batch.plan.rounds import is_due, round_of
+from batch.plan.rounds import due_jobs, round_of, videos_of
 from batch.plan.select import state_of
 
 NOBODY: Mapping[str, int] = {}
@@ -32,18 +33,20 @@ def make_plan(
         policy: what the person asked for.
         is_present: tells whether a file (relative to the output folder) is there in that size.
         price: estimates a job in USD, and tells whether the price is known.
-        forced: the jobs of the rounds of `--force` so far, see `batch.plan.rounds`.
+        forced: the requests of the rounds of `--force` so far, see `batch.plan.rounds`.
     """
     plan = Plan()
     moves = {} if policy.no_move else {move.new_id: move for move in find_moves(jobs, known)}
-    forced = _moved_marks(forced, moves, known)
     known = after_moves(known, list(moves.values()))
     selected = [
         job for job in jobs if _is_selected(policy, job.id, job.tags, known.get(job.id, ()))
     ]
-    if policy.force:
-        plan.round = round_of(selected, forced, known)
-    due = plan.round.jobs if plan.round is not None else NOBODY
+    if policy.force or forced:
+        due = due_jobs(_landed(selected, known), forced, videos_of(known))
+        if policy.force:
+            plan.round = round_of(selected, due, videos_of(known))
+        plan.unfinished = 0 if policy.force else len(due)
+    due = plan.round.due if plan.round is not None else frozenset()
     for job in selected:
         attempts = known.get(job.id, ())
         move = moves.get(job.id)
@@ -53,8 +56,6 @@ def make_plan(
             decision = replace(decision, cost_usd=cost_usd, price_known=price_known)
         if move is not None:
             plan.moves.append(move)
-        if not policy.force and job.id in forced:
-            plan.unfinished += is_due(forced[job.id], attempts)
         _add(plan, decision)
     listed = {job.id for job in jobs}
     for job_id, attempts in known.items():
@@ -63,19 +64,15 @@ def make_plan(
     return plan
 
 
-def _moved_marks(
-    forced: Mapping[str, int], moves: Mapping[str, Move], known: Mapping[str, Sequence[Known]]
-) -> Mapping[str, int]:
-    """Return the marks of a round with those of jobs that have another id by now.
-
-    A job with attempts of its own does not take one over: their numbers do not go together.
-    """
-    moved = {
-        move.new_id: forced[move.old_id]
-        for move in moves.values()
-        if move.old_id in forced and move.new_id not in known
+def _landed(jobs: Sequence[Job], known: Mapping[str, Sequence[Known]]) -> list[Job]:
+    """Return the jobs that have a video: what has failed since is no longer a round's to make."""
+    latest = {
+        job.id: item.phase
+        for job in jobs
+        for item in known.get(job.id, ())
+        if item.fingerprint == job.fingerprint
     }
-    return {**forced, **moved} if moved else forced
+    return [job for job in jobs if latest.get(job.id) is Phase.LANDED]
 
 
 def _is_selected(

@@ -25,7 +25,7 @@ from batch.output.folder import OutputFolder
 from batch.output.layout import version_file
 from batch.output.row import has_outcome, make_row, to_line
 from batch.output.sqlite import Database
-from batch.output.state import AddRow, Change, Fact, Force, Put
+from batch.output.state import AddRow, Change, Fact, Put
 from batch.plan import Move
 
 # Facts: what moves have left to unlink, [[old file, new file], …]; and the videos that wait under a
@@ -55,15 +55,11 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
     _end_detours(folder)
     if not moves:
         return
-    marks = folder.database.forced()
     placed: list[_Placed] = []
-    more: list[Change] = []
     lines: list[str] = []
     for move in moves:
         mine = [_place(folder, attempt, move) for attempt in _moved(folder.database, move)]
         placed += mine
-        if move.old_id in marks and move.new_id not in marks:
-            more.append(Force(move.new_id, now, marks[move.old_id]))
         wanted = [one.settled for one in mine if one.attempt.fingerprint == move.fingerprint]
         if wanted and has_outcome(wanted[-1]):
             lines.append(_row(wanted[-1], move, run_id=run_id, now=now))
@@ -71,8 +67,7 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
     sources = {one.source for one in placed} - {None}
     detours = {one.attempt.external_task_id: one.file for one in placed if one.file in sources}
     first = [one.as_version() if one.file in sources else one for one in placed]
-    more.append(Fact(DETOURS, json.dumps(detours)))
-    _rename(folder, first, [*more, *map(AddRow, lines)])
+    _rename(folder, first, [*map(AddRow, lines), Fact(DETOURS, json.dumps(detours))])
     folder.results.append(lines)
     _end_detours(folder)
 

@@ -67,10 +67,10 @@ class PlannedRun:
     def begin(self) -> None:
         """Record that the run has begun, and do what needs no provider: move jobs, begin a round."""
         begun: list[Change] = [BeginRun(self.run_id, self.started_at)]
-        if self.plan.round is not None and self.plan.round.is_new:
+        if self.plan.round is not None:
             begun += [
-                Force(job_id, self.started_at, number)
-                for job_id, number in self.plan.round.jobs.items()
+                Force(fingerprint, self.started_at, videos)
+                for fingerprint, videos in self.plan.round.begun.items()
             ]
         self.folder.database.write(begun)
         self._record_found()
