@@ -122,14 +122,15 @@ class Broken:
 async def test_observer_that_raises_loses_nothing(manifest: batch.Manifest, tmp_path: Path) -> None:
     """The task that it was told of is recorded, and the next run brings its video."""
     out, rows = tmp_path / "out", []
+    where = {"output_dir": out, "api_key": "sk-any"}
     async with serve(SandboxConfig(median_s=0.05, clip="tiny")) as box:
-        url, key = box.base_url, "sk-any"
+        url = box.base_url
         with pytest.raises(ZeroDivisionError):
             async with batch.open_run(
-                manifest, observers=[Broken()], base_url=url, api_key=key, output_dir=out
+                manifest, observers=[Broken()], base_url=url, new=True, **where
             ) as run:
                 rows += [row["job_id"] async for row in run]
-        async with batch.open_run(manifest, base_url=url, api_key=key, output_dir=out) as run:
+        async with batch.open_run(manifest, base_url=url, **where) as run:
             rows += [row["job_id"] async for row in run]
         assert sorted(rows) == ["a", "b"]
         assert box.stats.created == 2
