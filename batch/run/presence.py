@@ -41,8 +41,7 @@ class Presence:
         item = self._holders[file]
         try:
             status = os.stat(f"{self._root}/{file}")  # noqa: PTH116 - a third of pathlib's time
-            written_before_s = (item.landed_at or 0.0) - status.st_mtime
-            is_as_landed = status.st_size == size and 0 <= written_before_s <= LANDS_WITHIN_S
+            is_as_landed = _was_left_alone(status, size, item.landed_at or 0.0)
             if is_as_landed and item.failure_kind is None:
                 return True
             return self._is_kept(item, None if is_as_landed else status)
@@ -95,6 +94,11 @@ class Presence:
         return changes
 
 
+def _was_left_alone(status: os.stat_result, size: int, landed_at: float) -> bool:
+    """Return whether a file has its size, and was last written to just before it landed."""
+    return status.st_size == size and 0 <= landed_at - status.st_mtime <= LANDS_WITHIN_S
+
+
 def look(path: Path, attempt: Attempt) -> Checked | None:
     """Return what is known of a landed file as it is now; it is read only if that is not recorded.
 
@@ -105,7 +109,7 @@ def look(path: Path, attempt: Attempt) -> Checked | None:
     """
     assert isinstance(attempt.state, Landed)
     status, state = path.stat(), attempt.state
-    if status.st_size == state.bytes and status.st_mtime <= state.landed_at:
+    if _was_left_alone(status, state.bytes, state.landed_at):
         return None
     if state.checked is not None and state.checked.fits(status):
         return state.checked
