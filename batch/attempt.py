@@ -10,6 +10,7 @@ fingerprint is no longer that of its job in the manifest, and it is collected al
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
@@ -20,6 +21,16 @@ from batch.errors import TransitionError
 from batch.job import Failure, Video
 
 EXTERNAL_ID_PREFIX = "kb-"
+
+
+def external_id(library: str, job_id: str, fingerprint: str, number: int) -> str:
+    """Return the external id of a job's attempt.
+
+    Nothing of it is chance: a state that has forgotten the attempt (a restored backup) makes the same
+    id again, and the provider reports that it exists.
+    """
+    name = json.dumps([library, job_id, fingerprint, number]).encode()
+    return f"{EXTERNAL_ID_PREFIX}{hashlib.sha256(name).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)

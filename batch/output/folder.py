@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,15 +18,17 @@ from batch.output.state import Fact
 
 ORIGIN = "origin"  # the fact that names the maker of the folder's videos
 SANDBOX, PROVIDER = "sandbox", "provider"
+LIBRARY = "library"  # the fact that tells this library from others: its attempts are named by it
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFolder:
-    """An output folder that no other run can change."""
+    """An output folder that no other run can change. *library* is its own id, which copies share."""
 
     layout: Layout
     database: Database
     results: ResultsFile
+    library: str
 
 
 @contextmanager
@@ -42,11 +46,10 @@ def open_folder(root: Path, *, sandbox: bool) -> Iterator[OutputFolder]:
         database = exits.enter_context(Database.open(layout.database))
         _check_history(database, layout)
         _check_origin(database, root, sandbox=sandbox)
-        if database.fact(ORIGIN) is None:
-            database.write([Fact(ORIGIN, SANDBOX if sandbox else PROVIDER)])
+        library = _name(database, sandbox=sandbox)
         results = ResultsFile(layout.results)
         results.repair(database)
-        yield OutputFolder(layout, database, results)
+        yield OutputFolder(layout, database, results, library)
 
 
 @contextmanager
@@ -78,6 +81,24 @@ def _check_history(database: Database | None, layout: Layout) -> None:
             " empty; nothing was sent. Restore the state from a backup; or, to start from nothing and"
             " pay for everything again, move results.jsonl away"
         )
+
+
+def _name(database: Database, *, sandbox: bool) -> str:
+    """Record once whose videos the folder holds and its own id; return the id.
+
+    The id of a state from before there were any follows from that state's first run: should a backup
+    of that time be restored, it gets the same one again.
+    """
+    library = database.fact(LIBRARY)
+    if library is None:
+        first = database.first_run()
+        library = uuid.uuid4().hex
+        if first is not None:
+            library = hashlib.sha256(first.encode()).hexdigest()[:32]
+        origin = SANDBOX if sandbox else PROVIDER
+        database.write([Fact(ORIGIN, origin), Fact(LIBRARY, library)])
+        database.checkpoint()  # also a copy of the database without its log has the id
+    return library
 
 
 def _check_origin(database: Database, root: Path, *, sandbox: bool) -> None:

@@ -229,6 +229,13 @@ class Database:
         with map_errors(self.path):
             return dict(self._db.execute("SELECT fingerprint, videos FROM forced"))
 
+    def first_run(self) -> str | None:
+        """Return the id of the earliest run."""
+        with map_errors(self.path):
+            query = "SELECT run_id FROM runs ORDER BY started_at, run_id LIMIT 1"
+            row = self._db.execute(query).fetchone()
+        return None if row is None else str(row[0])
+
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
         with map_errors(self.path):
@@ -267,6 +274,11 @@ class Database:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    def checkpoint(self) -> None:
+        """Bring what is committed from the log into the file itself."""
+        with map_errors(self.path):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _apply(self, change: Change) -> None:
         execute = self._db.execute

@@ -44,6 +44,10 @@ ASKED_AGAIN = Failure(
 )
 
 
+NewId = Callable[[str, str, int], str]
+"""The external id of an attempt, from its job's id, its fingerprint and its number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What the jobs of a run share: the stages that each of them passes."""
@@ -59,7 +63,7 @@ class Run:
     landing: Landing
     rescuer: Rescuer
     hints: Hints
-    new_id: Callable[[], str]
+    new_id: NewId
 
 
 class JobRun:
@@ -150,7 +154,7 @@ class JobRun:
                 break
             self._failures += 1
             await self._run.state.commit(Put(attempt))
-            attempt = self._new_attempt(job, attempt.number + 1, attempt.cost_usd)
+            attempt = await self._new_attempt(job, attempt.number + 1, attempt.cost_usd)
             is_new = True
         if self._is_to_be_parked(attempt):
             await self._run.state.commit(Put(attempt))
@@ -167,11 +171,14 @@ class JobRun:
         is_reserved = self._ticket is not None
         if not is_reserved and not self._run.budget.reserve(decision.cost_usd):
             return None
-        return self._new_attempt(job, decision.number, decision.cost_usd)
+        return await self._new_attempt(job, decision.number, decision.cost_usd)
 
-    def _new_attempt(self, job: Job, number: int, cost_usd: float | None) -> Attempt:
+    async def _new_attempt(self, job: Job, number: int, cost_usd: float | None) -> Attempt:
         """Return an attempt that is planned; its estimate has been set aside."""
-        external_task_id = self._run.new_id()
+        external_task_id = self._run.new_id(job.id, job.fingerprint, number)
+        while await self._is_taken(external_task_id):  # by a job that had this id before
+            number += 1
+            external_task_id = self._run.new_id(job.id, job.fingerprint, number)
         self._run.budget.cover(external_task_id)
         return Attempt(
             external_task_id=external_task_id,
@@ -183,6 +190,13 @@ class JobRun:
             cost_usd=cost_usd,
             account=self._run.context.account,
         )
+
+    async def _is_taken(self, external_task_id: str) -> bool:
+        try:
+            await self._run.state.attempt(external_task_id)
+        except KeyError:
+            return False
+        return True
 
     def _is_worth_another(self, attempt: Attempt) -> bool:
         """Return whether the provider has failed the task, and a new attempt may heal that."""
@@ -294,9 +308,10 @@ class JobRun:
                 return attempt
 
     async def _submit(self, attempt: Attempt, ticket: Ticket, hint: Hint) -> Attempt | None:
-        """Submit, and give the estimate back if nothing was created."""
+        """Submit, and give the estimate back if this run created nothing."""
         reached = await self._run.submitter.submit(attempt, ticket, hint)
-        if reached is None or reached.phase is Phase.FAILED:
+        is_older = attempt.external_task_id in self._run.lookup.taken_over
+        if reached is None or reached.phase is Phase.FAILED or is_older:
             self._run.budget.refund(attempt.cost_usd)
         else:
             self._sent |= {attempt.external_task_id}

@@ -63,6 +63,7 @@ class LookUp:
         self._tries_left = PROOF_TRIES
         self._older = older
         self._rescue = rescue or Rescue()
+        self.taken_over: set[str] = set()  # external ids whose tasks an earlier run has paid for
         self.address = Address(is_known=is_known)
 
     @property
@@ -218,6 +219,8 @@ class LookUp:
             # It was found, and names its external id itself. What a callback has named may have been
             # found by its task id, which proves nothing about look-up by ours.
             await self._record_proof()
+        if not is_new:
+            self.taken_over.add(attempt.external_task_id)
         adopted = events.Adopted(attempt.job_id, task.task_id, attempt.external_task_id, is_new)
         self._context.notify(adopted)
         return attempt

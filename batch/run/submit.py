@@ -158,9 +158,11 @@ class Submitter:
         self, attempt: Attempt, answer: Exists | Ambiguous | Stale, hint: Hint
     ) -> Attempt:
         exists = isinstance(answer, Exists)
+        # A first request that is called a duplicate: the state has forgotten the one before.
+        is_forgotten = exists and attempt.doubt is None
         was_page = isinstance(answer, Ambiguous) and answer.is_page and attempt.doubt is None
         attempt = await self._lookup.lose(attempt, answer.failure, exists=exists)
-        return await self._lookup.find(attempt, hint, is_new=True, was_page=was_page)
+        return await self._lookup.find(attempt, hint, is_new=not is_forgotten, was_page=was_page)
 
     async def _open(self, attempt: Attempt, task: Task, ticket: Ticket) -> Attempt:
         now = self._context.clock.now()

@@ -6,9 +6,10 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 
-from batch.attempt import EXTERNAL_ID_PREFIX, Account
+from batch.attempt import Account, external_id
 from batch.callbacks.hints import Hints, hash_token, new_token
 from batch.clock import Clock
 from batch.events import Event, Warned
@@ -25,7 +26,7 @@ from batch.run.budget import Budget
 from batch.run.context import RunContext
 from batch.run.fetch import Fetcher
 from batch.run.gate import Gate, Guard, window_guard
-from batch.run.job_run import Run
+from batch.run.job_run import NewId, Run
 from batch.run.landing import Landing
 from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp
@@ -54,7 +55,7 @@ class World:
     guard: Guard
     hints: Hints
     callback_url: CallbackUrl
-    new_id: Callable[[], str]
+    new_id: NewId
     rescue: Rescue = field(default_factory=Rescue)
 
 
@@ -148,15 +149,10 @@ async def open_run(
             guard=window_guard(limits.submit_rate),
             hints=hints,
             callback_url=await _callbacks(settings, hints, exits),
-            new_id=new_external_id,
+            new_id=partial(external_id, planned.folder.library),
             rescue=Rescue.of(planned.folder.layout, planned.manifest.path),
         )
         yield await assemble(planned.run_id, context, world)
-
-
-def new_external_id() -> str:
-    """Return an external id that was never used before."""
-    return f"{EXTERNAL_ID_PREFIX}{random.SystemRandom().randbytes(16).hex()}"
 
 
 def _state(planned: PlannedRun, notify: Callable[[Event], None]) -> SqliteState:

@@ -19,6 +19,7 @@ import random
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ async def night(
             guard=VirtualWindow(clock, rate.count, rate.per_second),
             hints=Hints(),
             callback_url=lambda _external_task_id: None,
-            new_id=lambda: f"kb-{rng.randbytes(16).hex()}",
+            new_id=partial(attempt.external_id, planned.folder.library),
         )
         context = RunContext(
             account=attempt.Account(BASE_URL, "a"),

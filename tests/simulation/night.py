@@ -45,7 +45,7 @@ from fake_provider import (
 from mortal import Died, InlineState, Life, MortalDisk, mortal_path
 from virtual_time import DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
-from batch.attempt import Account, Attempt, Landed
+from batch.attempt import Account, Attempt, Landed, external_id
 from batch.callbacks.hints import Hints
 from batch.errors import ExitCode, StateError
 from batch.events import Adopted, Event, Submitted
@@ -468,7 +468,6 @@ class Night:
         rates = Rates() if run.is_calm else self.rates
         counts, main = Counts(), asyncio.current_task()
         assert main is not None
-        ids = random.Random(rng.random())
 
         def notify(event: Event) -> None:
             counts.notify(event)
@@ -513,7 +512,7 @@ class Night:
                     if self.ways.calls_back is None
                     else (f"https://cb/{external_task_id}", "00")
                 ),
-                new_id=lambda: f"kb-{ids.randbytes(6).hex()}",
+                new_id=partial(external_id, f"library {self.report.seed}"),
             )
             context = RunContext(
                 account=Account(run.base_url, run.account),

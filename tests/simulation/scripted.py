@@ -223,7 +223,7 @@ class Stages:
             guard=nullcontext(),
             hints=self.hints,
             callback_url=lambda _external_task_id: None,
-            new_id=lambda: f"kb-{next(numbers)}",
+            new_id=lambda *_attempt: f"kb-{next(numbers)}",
             rescue=self.rescue,
         )
         run = await assemble("r", self.context, world)

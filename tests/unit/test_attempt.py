@@ -23,6 +23,7 @@ from batch.attempt import (
     Phase,
     TimedOut,
     Unconfirmed,
+    external_id,
 )
 from batch.errors import TransitionError
 from batch.job import Failure, FailureKind, Video
@@ -126,6 +127,14 @@ def test_another_lost_answer_keeps_the_doubt(doubt: Doubt) -> None:
 def test_an_existing_task_outlives_a_lost_answer() -> None:
     lost = attempt(Intended(1.0)).doubted(2.0, FAILURE, exists=True)
     assert lost.intended(3.0).doubted(4.0, FAILURE).doubt == Doubt(FAILURE, exists=True)
+
+
+def test_external_id_is_the_same_every_time() -> None:
+    """Another one would let a restored backup pay again: it must outlive every release."""
+    of = ("library", "fox/1", "v1:0a", 1)
+    assert external_id(*of) == "kb-655f8e950897a4e7d38eb85e368de85a"
+    others = {external_id(*of[:at], value, *of[at + 1 :]) for at, value in enumerate("abc")}
+    assert len(others | {external_id(*of), external_id(*of[:3], 2)}) == 5
 
 
 def drawn() -> str:

@@ -316,3 +316,25 @@ def test_a_bug_while_collecting_keeps_no_slot(tmp_path: Path) -> None:
     bugs, in_use = play(tmp_path, story, proved_at=EPOCH)
     assert bugs
     assert in_use == 0
+
+
+def test_id_of_a_renamed_jobs_attempt_is_not_used_again(tmp_path: Path) -> None:
+    """The attempt was the first of a job of this name, and has gone along with that job's new one."""
+
+    async def story(stages: Stages) -> dict[str, Attempt]:
+        new_id = stages.run.new_id
+        taken = new_id("a", job().fingerprint, 1)
+        put_video(tmp_path, "videos/renamed.mp4")
+        made = landed("7", "videos/renamed.mp4", len(VIDEO))
+        await stages.state.commit(Put(tried(made, job("renamed"), taken)))
+        stages.run = replace(stages.run, new_id=lambda *of: taken if of[2] == 1 else new_id(*of))
+        stages.api.submits, stages.api.queries = [Created(DONE.task)], [DONE]
+        stages.api.fetches = [Body([VIDEO], total=len(VIDEO))]
+        await feed(stages, job("renamed"), job("a"))
+        return stages.state.attempts
+
+    attempts = play(tmp_path, story)
+    assert sorted((a.job_id, a.number, a.task_id) for a in attempts.values()) == [
+        ("a", 2, "8"),
+        ("renamed", 1, "7"),
+    ]
