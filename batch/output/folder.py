@@ -12,7 +12,7 @@ from pathlib import Path
 from batch.errors import StateLostError, UsageError
 from batch.output import lock
 from batch.output.layout import Layout
-from batch.output.results import ResultsFile
+from batch.output.results import FORGOT_AT, ResultsFile
 from batch.output.sqlite import Database
 from batch.output.state import Fact
 
@@ -23,17 +23,25 @@ LIBRARY = "library"  # the fact that tells this library from others: its attempt
 
 @dataclass(frozen=True, slots=True)
 class OutputFolder:
-    """An output folder that no other run can change. *library* is its own id, which copies share."""
+    """An output folder that no other run can change.
+
+    *library* is its own id, which copies share. *forgot_at* is when its state was found to be older
+    than its results; *forgotten* counts the rows that were found missing just now.
+    """
 
     layout: Layout
     database: Database
     results: ResultsFile
     library: str
+    forgot_at: float | None = None
+    forgotten: int = 0
 
 
 @contextmanager
-def open_folder(root: Path, *, sandbox: bool) -> Iterator[OutputFolder]:
+def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFolder]:
     """Lock the folder, create or migrate its database, repair its results file.
+
+    A database that is older than the results (a restored backup) takes in what these know more.
 
     Raises:
         LockedError: another run holds the folder.
@@ -48,8 +56,19 @@ def open_folder(root: Path, *, sandbox: bool) -> Iterator[OutputFolder]:
         _check_origin(database, root, sandbox=sandbox)
         library = _name(database, sandbox=sandbox)
         results = ResultsFile(layout.results)
+        forgotten = results.unknown(database)
+        if forgotten:
+            results.recall(forgotten, database, now)
         results.repair(database)
-        yield OutputFolder(layout, database, results, library)
+        forgot_at = database.fact(FORGOT_AT)
+        yield OutputFolder(
+            layout,
+            database,
+            results,
+            library,
+            forgot_at=None if forgot_at is None else float(forgot_at),
+            forgotten=len(forgotten),
+        )
 
 
 @contextmanager
@@ -68,8 +87,14 @@ def peek(root: Path, *, sandbox: bool) -> Iterator[Database | None]:
     with Database.open_to_read(layout.database) as database:
         _check_history(database, layout)
         _check_origin(database, root, sandbox=sandbox)
-        ResultsFile(layout.results).check(database)
-        yield database
+        results = ResultsFile(layout.results)
+        forgotten = results.unknown(database)
+        if not forgotten:
+            yield database
+            return
+        with database.in_memory() as copy:
+            results.recall(forgotten, copy, 0.0)
+            yield copy
 
 
 def _check_history(database: Database | None, layout: Layout) -> None:

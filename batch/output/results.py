@@ -6,11 +6,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from batch.errors import StateError
+from batch.attempt import Attempt
+from batch.errors import RefusedError, StateError
+from batch.output.recall import read_row, recall
 from batch.output.sqlite import Database
+from batch.output.state import AddRow, Fact, Put
 from batch.redact import clean
+
+FORGOT_AT = "forgot_at"  # the fact that says when a state was found to be older than its results
+
+
+class Row(NamedTuple):
+    """A line of the file, and the attempt that it reports; whether the database knows that."""
+
+    line: bytes
+    attempt: Attempt
+    is_known: bool
 
 
 class ResultsFile:
@@ -21,47 +36,79 @@ class ResultsFile:
         self._is_torn = False
         self._has_grown = False
 
+    def unknown(self, database: Database) -> list[Row]:
+        """Return the rows of attempts that the database lacks.
+
+        If there are any, it is older than the file: a restored backup, a lost log.
+
+        Raises:
+            StateError: the file cannot be read, or a row names a task that the database does not
+                know, and does not say enough to collect it.
+        """
+        try:
+            if self._size() == database.result_bytes():
+                return []
+            present = {_digest(line) for line in database.result_lines()}
+            said = [
+                (line, read_row(line)) for line in self._lines() if _digest(line) not in present
+            ]
+        except OSError as error:
+            raise self._cannot_be_used(error) from error
+        known = _ids_of(database) if any(row for _, row in said) else set()
+        rows = []
+        for line, row in said:
+            attempt = recall(row)
+            if attempt is not None:
+                rows.append(Row(line, attempt, is_known=attempt.external_task_id in known))
+            elif _names_task(row) and known.isdisjoint({row["external_task_id"], row["task_id"]}):
+                raise self._does_not_say_enough(row["task_id"], database)
+        return rows
+
+    def recall(self, rows: list[Row], database: Database, now: float) -> None:
+        """Record what *rows* report, and that the database had forgotten it.
+
+        Raises:
+            StateError: that would give a task two owners, or a job two unfinished attempts.
+        """
+        numbers = {job_id: items[-1].number for job_id, items in database.known().items()}
+        recalled: dict[str, Attempt] = {}
+        for row in rows:
+            attempt = row.attempt
+            if row.is_known:
+                continue
+            if attempt.external_task_id not in recalled:
+                numbers[attempt.job_id] = numbers.get(attempt.job_id, 0) + 1
+            recalled[attempt.external_task_id] = replace(attempt, number=numbers[attempt.job_id])
+        lines = [AddRow(row.line.decode()) for row in rows]
+        forgotten = Fact(FORGOT_AT, repr(now))
+        try:
+            database.write([*(Put(attempt) for attempt in recalled.values()), *lines, forgotten])
+        except RefusedError as error:
+            task_id = rows[-1].attempt.task_id
+            raise self._does_not_say_enough(str(task_id), database) from error
+
+    def _does_not_say_enough(self, task_id: str, database: Database) -> StateError:
+        return StateError(
+            f"{self._path} names the paid task {clean(task_id)}, which the state in"
+            f" {database.path.parent} does not know: that state is older than the results, and its"
+            " row does not say enough to collect it; nothing was sent. Restore a newer state; or, to"
+            " continue with this one and pay again for the tasks that it lacks, move results.jsonl"
+            " away"
+        )
+
     def repair(self, database: Database) -> int:
         """Cut off torn lines and append missing ones; return the number of those.
 
         Raises:
-            StateError: the file cannot be read or written, or names tasks that the database does
-                not know. Nothing was changed.
+            StateError: the file cannot be read or written.
         """
         try:
             return self._repair(database)
         except OSError as error:
             raise self._cannot_be_used(error) from error
 
-    def check(self, database: Database) -> None:
-        """Compare the file with the database, without changing anything.
-
-        Raises:
-            StateError: it names a task that the database does not know. The database is older than
-                the file (a restored backup, a lost log), and a run would pay for that task again.
-        """
-        try:
-            if self._size() != database.result_bytes():
-                self._check(database)
-        except OSError as error:
-            raise self._cannot_be_used(error) from error
-
     def _size(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
-
-    def _check(self, database: Database) -> None:
-        known = {_digest(line) for line in database.result_lines()}
-        for line in self._lines():
-            if _digest(line) in known:
-                continue
-            task_id, external_task_id = _task_of(line)
-            if task_id and external_task_id and not database.has_attempt(external_task_id):
-                raise StateError(
-                    f"{self._path} names the paid task {clean(task_id)}, which the state in"
-                    f" {database.path.parent} does not know: that state is older than the results;"
-                    " nothing was sent. Restore a newer one; or, to continue with this one and pay"
-                    " again for the tasks that it lacks, move results.jsonl away"
-                )
 
     def _repair(self, database: Database) -> int:
         size = self._size()
@@ -71,7 +118,6 @@ class ResultsFile:
         # be zeros.
         if size == database.result_bytes() and has_ended:
             return 0
-        self._check(database)
         present = self._cut_torn_line() if size else set()
         missing: list[str] = []
         newest: dict[object, str] = {}  # of each job, from the first missing line on
@@ -154,16 +200,14 @@ class ResultsFile:
         return present
 
 
-def _task_of(line: bytes) -> tuple[str | None, str | None]:
-    """Return task id and external id of a line; None where it has none, or is torn."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None, None
-    row = row if isinstance(row, dict) else {}
-    ids = (row.get("task_id"), row.get("external_task_id"))
-    task_id, external_task_id = (found if isinstance(found, str) else None for found in ids)
-    return task_id, external_task_id
+def _names_task(row: dict[str, Any]) -> bool:
+    return all(isinstance(row.get(name), str) for name in ("external_task_id", "task_id"))
+
+
+def _ids_of(database: Database) -> set[str | None]:
+    """Return the external ids and task ids of all attempts."""
+    known = [item for items in database.known().values() for item in items]
+    return {item.external_task_id for item in known} | {item.task_id for item in known}
 
 
 def _job_of(line: str) -> object:

@@ -99,18 +99,22 @@ class Database:
             connection = sqlite3.connect(
                 uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True
             )
+            is_current = False
             try:
-                version = check_version(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-            if version < len(MIGRATIONS):
-                connection = _migrated_copy(connection, path)
-        return cls(connection, path)
+                is_current = check_version(connection, path) == len(MIGRATIONS)
+                return cls(connection if is_current else _copy(connection, path), path)
+            finally:
+                if not is_current:
+                    connection.close()
 
     def wait_for_locks(self, seconds: float) -> None:
         """From now on wait so long for a lock that another program holds."""
         self._db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+    def in_memory(self) -> Self:
+        """Return a copy in memory, up to date, whose changes are not kept."""
+        with map_errors(self.path):
+            return type(self)(_copy(self._db, self.path), self.path)
 
     def close(self) -> None:
         """Close the database."""
@@ -156,12 +160,6 @@ class Database:
     def attempts(self) -> Iterator[Attempt]:
         """Iterate over all attempts, by job and number."""
         return self._attempts("1")
-
-    def has_attempt(self, external_task_id: str) -> bool:
-        """Return whether an attempt of that id is recorded."""
-        with map_errors(self.path):
-            query = "SELECT 1 FROM attempts WHERE external_task_id = ?"
-            return self._db.execute(query, (external_task_id,)).fetchone() is not None
 
     def owner_of(self, task_id: str) -> str | None:
         """Return the external id of the attempt that a task is recorded for."""
@@ -230,11 +228,10 @@ class Database:
             return dict(self._db.execute("SELECT fingerprint, videos FROM forced"))
 
     def first_run(self) -> str | None:
-        """Return the id of the earliest run."""
+        """Return the id of the earliest run; ids begin with the time."""
         with map_errors(self.path):
-            query = "SELECT run_id FROM runs ORDER BY started_at, run_id LIMIT 1"
-            row = self._db.execute(query).fetchone()
-        return None if row is None else str(row[0])
+            (run_id,) = self._db.execute("SELECT min(run_id) FROM runs").fetchone()
+        return None if run_id is None else str(run_id)
 
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
@@ -327,8 +324,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _migrated_copy(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
-    """Return an older release's database brought up to date in memory; the file stays as it is."""
+def _copy(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Return a database brought up to date in memory; the file stays as it is."""
     copy = sqlite3.connect(":memory:", isolation_level=None)
     try:
         connection.backup(copy)
@@ -336,6 +333,4 @@ def _migrated_copy(connection: sqlite3.Connection, path: Path) -> sqlite3.Connec
     except BaseException:
         copy.close()
         raise
-    finally:
-        connection.close()
     return copy

@@ -59,6 +59,8 @@ async def execute(
             run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
             notify(_started(planned))
             _check_plan_cost(planned, stop)
+            if planned.folder.forgotten:
+                notify(events.Warned(_forgotten(planned.folder.forgotten)))
             try:
                 await Feeder(run).feed(planned.plan.decisions)
             finally:
@@ -94,6 +96,14 @@ def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
             f" (${limit_usd:.2f}): nothing is submitted. Look at it with `kling-batch plan`; if it is"
             " right, raise max_plan_cost",
         )
+
+
+def _forgotten(count: int) -> str:
+    rows = "1 row that it lacked was" if count == 1 else f"{count} rows that it lacked were"
+    return (
+        f"the state is older than results.jsonl (a restored backup?): {rows} taken over from there;"
+        " what else it may have forgotten is looked up before it is submitted"
+    )
 
 
 def _stop_on_signals(stop: Stop, insisted: list[signal.Signals]) -> AbstractContextManager[None]:

@@ -7,13 +7,11 @@ accepted pays for that proof with one GET; it is recorded, and renewed when it i
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from batch import events
 from batch.attempt import Attempt, Doubt, Intended, Open, PaidTask, Unconfirmed
 from batch.callbacks.hints import Hint
-from batch.errors import RefusedError, StateError
 from batch.job import Failure, FailureKind
 from batch.output.rescue import Rescue
 from batch.output.state import Proof, Put, State
@@ -21,6 +19,7 @@ from batch.provider.answers import AccountRefused, Found, NotFound, QueryAnswer,
 from batch.provider.protocol import VideoApi
 from batch.provider.wire import RETENTION_S
 from batch.run.address import Address
+from batch.run.claims import Claims
 from batch.run.context import RunContext
 from batch.waker import sleep
 
@@ -28,6 +27,7 @@ PROOF_LASTS_S = 7 * 24 * 3600.0
 PROOF_TRIES = 3  # per run; a fresh task may be invisible for some seconds
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
+REMEMBER_WAITS_S = (1.0, 5.0)  # between queries for an attempt that may be forgotten
 RARE_WAIT_S = 60.0  # between queries that only a callback can make succeed
 GONE_AFTER = 3  # "not found" in a row: one may be a lag, and clocks may jump
 SENT_BEFORE = Failure(
@@ -35,11 +35,24 @@ SENT_BEFORE = Failure(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier runs leave to look-up.
+
+    *proved_at* is when it was last seen to work for this run's account, *older* an attempt whose task
+    may still prove that. *is_known*: a task was seen at this base URL, with any key. *forgot_at* is
+    when the state was found to have forgotten tasks.
+    """
+
+    proved_at: float | None = None
+    older: Attempt | None = None
+    is_known: bool = False
+    forgot_at: float | None = None
+
+
 class LookUp:
     """Finds tasks by external id, and knows what "not found" is worth.
 
-    *proved_at* is when look-up was last seen to work for this run's account, *older* an attempt of
-    it whose task may still prove that. *is_known*: a task was seen at this base URL, with any key.
     *rescue* keeps the tasks that the state does not take.
     """
 
@@ -49,22 +62,20 @@ class LookUp:
         *,
         api: VideoApi,
         state: State,
-        proved_at: float | None,
-        older: Attempt | None = None,
-        is_known: bool = False,
+        past: Past,
         rescue: Rescue | None = None,
     ) -> None:
         self._context = context
         self._api = api
         self._state = state
-        self._claimed: dict[str, str] = {}  # tasks about to be committed, and for which attempt
-        age_s = None if proved_at is None else context.clock.now() - proved_at
+        self.claims = Claims(context, state, rescue or Rescue())
+        age_s = None if past.proved_at is None else context.clock.now() - past.proved_at
         self._is_proved = age_s is not None and 0 <= age_s < PROOF_LASTS_S  # clocks may be set back
         self._tries_left = PROOF_TRIES
-        self._older = older
-        self._rescue = rescue or Rescue()
+        self._older = past.older
+        self._forgot_at = past.forgot_at
         self.taken_over: set[str] = set()  # external ids whose tasks an earlier run has paid for
-        self.address = Address(is_known=is_known)
+        self.address = Address(is_known=past.is_known)
 
     @property
     def is_proved(self) -> bool:
@@ -109,6 +120,41 @@ class LookUp:
             self._is_proved = True
             await self._state.commit(Proof(self._context.account, self._context.clock.now()))
 
+    # -- an attempt that the state may have forgotten
+
+    @property
+    def state_forgets(self) -> bool:
+        """Whether a new attempt may have been made before, and the state no longer knows it.
+
+        A state that was once older than its results is suspected for as long as the provider keeps
+        tasks: what it has forgotten can be found so long, and costs one query for each new attempt.
+        """
+        if self._forgot_at is None:
+            return False
+        return self._context.clock.now() - self._forgot_at < RETENTION_S
+
+    async def remember(self, attempt: Attempt) -> Attempt | None:
+        """Return a new attempt *Open* (committed) if its task exists already.
+
+        One query is enough once the settle time is over: nothing that was forgotten is fresh. If it
+        is not answered, the request goes out all the same: its id is that of the forgotten one, so
+        that the provider refuses it as a duplicate. Holding it back would only leave it to a person
+        who can know no more.
+        """
+        if not self.state_forgets or attempt.doubt is not None:
+            return None
+        settled_at = (self._forgot_at or 0.0) + self._context.limits.settle_time_s
+        wait_s = min(settled_at - self._context.clock.now(), self._context.limits.settle_time_s)
+        for pause_s in (wait_s, *REMEMBER_WAITS_S):
+            if await sleep(pause_s, self._context.stop.feeding):
+                return None
+            answer = await self._get(attempt.external_task_id)
+            if isinstance(answer, Found) and await self.claims.take(answer.task, attempt):
+                return await self._adopt(attempt, answer.task, is_new=False, was_named=False)
+            if self._is_an_answer(answer):
+                return None
+        return None
+
     # -- a lost attempt
 
     async def lose(self, attempt: Attempt, failure: Failure, *, exists: bool = False) -> Attempt:
@@ -148,7 +194,7 @@ class LookUp:
         wait_s = min(FIRST_WAIT_S, limits.settle_time_s / 8)
         while True:
             answer = await self._query(attempt, hint)
-            if isinstance(answer, Found) and await self.claim(answer.task, attempt):
+            if isinstance(answer, Found) and await self.claims.take(answer.task, attempt):
                 named = hint.task_id is not None
                 return await self._adopt(attempt, answer.task, is_new=is_new, was_named=named)
             elapsed_s = clock.monotonic() - begun
@@ -180,7 +226,7 @@ class LookUp:
             if isinstance(answer, Found):
                 says = answer.task.external_task_id
                 is_named = says == attempt.external_task_id or (says is None and names_us)
-                if is_named and await self._is_free(answer.task, attempt):
+                if is_named and await self.claims.is_free(answer.task, attempt):
                     return answer
                 if hint.task_id == named:
                     hint.task_id = None  # another attempt's; one that is not found yet is kept
@@ -214,7 +260,7 @@ class LookUp:
     ) -> Attempt:
         submitted_at = task.created_at or self._context.clock.now()
         attempt = attempt.to(Open(PaidTask(task.task_id, submitted_at, task.request_id)))
-        await self.record(attempt)
+        await self.claims.record(attempt)
         if task.external_task_id == attempt.external_task_id and not was_named:
             # It was found, and names its external id itself. What a callback has named may have been
             # found by its task id, which proves nothing about look-up by ours.
@@ -253,62 +299,7 @@ class LookUp:
             " external id has not been seen to work at this address"
         )
 
-    # -- whose a task is
-
-    async def claim(self, task: Task, attempt: Attempt, *, is_answer: bool = False) -> bool:
-        """Take a task for an attempt, if it is the attempt's as far as can be told.
-
-        A relay that ignores what it was asked and answers with any task must not be believed: the
-        task names our external id, or none. Only the answer to the POST itself (*is_answer*) may
-        name one that the relay made, as long as it is no other attempt's. Nor may two attempts take
-        one task in the moment before the first of them is on disk: a caller that has claimed calls
-        `record` next.
-        """
-        is_other = task.external_task_id not in {None, attempt.external_task_id}
-        if is_other and (not is_answer or attempt.is_anothers(task.external_task_id)):
-            return False
-        holder = self._claimed.setdefault(task.task_id, attempt.external_task_id)
-        if await self._is_free(task, attempt):
-            return True
-        if holder == attempt.external_task_id:
-            self.unclaim(task.task_id)
-        return False
-
-    def unclaim(self, task_id: str) -> None:
-        """From now on the state says whose the task is."""
-        self._claimed.pop(task_id, None)
-
-    async def record(self, attempt: Attempt) -> None:
-        """Commit an *Open* attempt whose task was claimed.
-
-        Raises:
-            StateError: it cannot be written. The task is told, and kept in a rescue file.
-        """
-        task_id = attempt.paid_task.task_id
-        try:
-            await self._state.commit(Put(attempt))
-        except RefusedError:
-            raise
-        except StateError:
-            file = self._rescue.keep(attempt)
-            self._context.notify(
-                events.TaskRescued(attempt.job_id, task_id, attempt.external_task_id, file)
-            )
-            raise
-        except asyncio.CancelledError:  # the commit goes on, and nobody learns how it ends
-            self._rescue.keep(attempt)
-            raise
-        self.unclaim(task_id)
-
-    async def _is_free(self, task: Task, attempt: Attempt) -> bool:
-        """Return whether no other attempt has claimed or recorded a task."""
-        if self._claimed.get(task.task_id) not in {None, attempt.external_task_id}:
-            return False
-        try:
-            owner = await self._state.owner_of(task.task_id)
-        except StateError:
-            return True  # nothing is lost by it: the state refuses a second owner
-        return owner in {None, attempt.external_task_id}
+    # -- what an answer is worth
 
     def _can_be_absent(self, attempt: Attempt) -> bool:
         """Return whether "not found" proves that there is no task."""

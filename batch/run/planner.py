@@ -146,7 +146,7 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
             " working directory, --output-dir, the manifest's name, and whether its disk is mounted."
             " Nothing was sent"
         )
-    with open_folder(settings.output_dir, sandbox=settings.sandbox) as folder:
+    with open_folder(settings.output_dir, sandbox=settings.sandbox, now=clock.now()) as folder:
         run_id, started_at = _new_run_id(clock), clock.now()
         plan, presence = _plan(manifest, settings, folder.database)
         found = tuple(presence.changes(run_id, started_at))

@@ -69,15 +69,19 @@ class Submitter:
         self._walls = 0
         self._dead_since: float | None = None  # (monotonic) since when nothing has answered
 
-    async def submit(  # noqa: C901 - what each answer leads to, in one place
-        self, attempt: Attempt, ticket: Ticket, hint: Hint
-    ) -> Attempt | None:
+    async def submit(self, attempt: Attempt, ticket: Ticket, hint: Hint) -> Attempt | None:
         """Send an attempt's request. The caller holds the ticket, and still does afterwards.
 
         Returns the attempt *Open* (committed), *Failed* or *Unconfirmed* (to be committed with its
         row), *Lost* when the run is left in between, or None: nothing was created, and the job is as
         if it had never been begun.
         """
+        known = await self._lookup.remember(attempt)
+        return known or await self._submit(attempt, ticket, hint)
+
+    async def _submit(  # noqa: C901 - what each answer leads to, in one place
+        self, attempt: Attempt, ticket: Ticket, hint: Hint
+    ) -> Attempt | None:
         clock = self._context.clock
         give_up_at = clock.monotonic() + self._context.limits.task_timeout_s
         while True:
@@ -143,12 +147,12 @@ class Submitter:
         self, attempt: Attempt, body: dict[str, Any], ticket: Ticket
     ) -> SubmitAnswer | Unsent | Stale:
         """Send the request; a task that is another attempt's says nothing about this one."""
-        resent = attempt.doubt is not None
+        resent = attempt.doubt is not None or self._lookup.state_forgets
         answer = await self._api.submit(body, not_after=ticket.not_after, resent=resent)
         if not isinstance(answer, Unsent | Stale):
             self._dead_since = None
             self._lookup.address.note(answer)
-        if isinstance(answer, Created) and not await self._lookup.claim(
+        if isinstance(answer, Created) and not await self._lookup.claims.take(
             answer.task, attempt, is_answer=True
         ):
             return Ambiguous(ANOTHERS)
@@ -167,7 +171,7 @@ class Submitter:
     async def _open(self, attempt: Attempt, task: Task, ticket: Ticket) -> Attempt:
         now = self._context.clock.now()
         attempt = attempt.to(Open(PaidTask(task.task_id, now, task.request_id)))
-        await self._lookup.record(attempt)
+        await self._lookup.claims.record(attempt)
         self._walls = 0
         ticket.accepted()
         self._context.notify(

@@ -29,7 +29,7 @@ from batch.run.gate import Gate, Guard, window_guard
 from batch.run.job_run import NewId, Run
 from batch.run.landing import Landing
 from batch.run.lessons import Lessons
-from batch.run.lookup import LookUp
+from batch.run.lookup import LookUp, Past
 from batch.run.planner import PlannedRun
 from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
@@ -47,7 +47,10 @@ SANDBOX_KEY = "sk-sandbox"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run meets outside of it: network, disk, and the ids that it makes."""
+    """What a run meets outside of it: network, disk, and the ids that it makes.
+
+    *forgot_at* is when the state was found to have forgotten tasks.
+    """
 
     api: VideoApi
     state: State
@@ -57,6 +60,7 @@ class World:
     callback_url: CallbackUrl
     new_id: NewId
     rescue: Rescue = field(default_factory=Rescue)
+    forgot_at: float | None = None
 
 
 async def assemble(run_id: str, context: RunContext, world: World) -> Run:
@@ -67,9 +71,12 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         context,
         api=api,
         state=world.state,
-        proved_at=await world.state.proved_at(context.account),
-        older=await world.state.newest_task_of(context.account),
-        is_known=await world.state.has_task_at(context.account.base_url),
+        past=Past(
+            proved_at=await world.state.proved_at(context.account),
+            older=await world.state.newest_task_of(context.account),
+            is_known=await world.state.has_task_at(context.account.base_url),
+            forgot_at=world.forgot_at,
+        ),
         rescue=world.rescue,
     )
     lessons = Lessons(
@@ -151,6 +158,7 @@ async def open_run(
             callback_url=await _callbacks(settings, hints, exits),
             new_id=partial(external_id, planned.folder.library),
             rescue=Rescue.of(planned.folder.layout, planned.manifest.path),
+            forgot_at=planned.folder.forgot_at,
         )
         yield await assemble(planned.run_id, context, world)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,13 @@ class Library:
         return {path.stem for path in ((root or self.root) / "videos").glob("*.mp4")}
 
 
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not is_so():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
 def names(count: int) -> set[str]:
     return {f"job-{number}" for number in range(count)}
 
@@ -92,6 +100,55 @@ def test_restored_backup_without_look_up_is_unconfirmed(library: Callable[..., L
     assert "exists" in mine.rows()["job-8"]["error"]["message"]
     assert mine.run(AFTER).code == 1
     assert mine.paid == AFTER
+
+
+@pytest.mark.parametrize("lookup", [True, False])
+def test_restored_state_takes_over_what_rows_name(
+    library: Callable[..., Library], lookup: bool
+) -> None:
+    """The rows are kept, and their tasks need no look-up; what is restored says so."""
+    mine = library(lookup=lookup, unique_external_ids=False)
+    mine.grow()
+    before = (mine.root / "results.jsonl").read_bytes()
+    mine.restore("state")
+    assert mine.shell("plan", "night.yaml", "--json").json["counts"]["unchanged"] == AFTER
+    said = mine.run(AFTER + 1)
+    assert "3 rows that it lacked were taken over" in said.err
+    assert (said.code, mine.paid) == (0, AFTER + 1)
+    assert mine.videos() == names(AFTER + 1)
+    assert (mine.root / "results.jsonl").read_bytes().startswith(before)
+    assert mine.run(AFTER + 1).json["planned"] == {"unchanged": AFTER + 1}
+
+
+@pytest.mark.parametrize("unique_external_ids", [True, False])
+def test_what_neither_state_nor_rows_know_is_looked_up_first(
+    library: Callable[..., Library], unique_external_ids: bool
+) -> None:
+    """No request goes out for it, also where the provider would take an id twice."""
+    mine = library(unique_external_ids=unique_external_ids)
+    mine.grow()
+    mine.restore("state")
+    results = mine.root / "results.jsonl"
+    results.write_bytes(b"".join(results.read_bytes().splitlines(keepends=True)[:-1]))
+    posts = mine.provider.stats.posts
+    said = mine.run(AFTER)
+    assert (said.code, mine.paid, mine.provider.stats.posts) == (0, AFTER, posts)
+    assert mine.videos() == names(AFTER)
+
+
+def test_state_without_its_log_pays_nothing_again(library: Callable[..., Library]) -> None:
+    """A copy of the database made during the very first run, which lost all that it had logged."""
+    mine = library(median_s=1.0)
+    manifest = mine.shell.manifest(BEFORE, base_url=mine.provider.base_url)
+    with mine.shell.running("run", manifest) as process:
+        until(lambda: mine.paid >= 3)
+        process.kill()
+    shutil.copy(mine.root / STATE, mine.backup)
+    shutil.rmtree(mine.root)
+    (mine.root / STATE).parent.mkdir(parents=True)
+    shutil.copy(mine.backup, mine.root / STATE)
+    assert mine.run(BEFORE).code == 0
+    assert mine.paid == BEFORE
 
 
 def test_copied_libraries_share_equal_jobs(library: Callable[..., Library]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batch.errors import ExitCode, LockedError, StateError, UsageError
-from batch.events import VideoReady
+from batch.events import VideoReady, Warned
 from batch.output import lock
 
 
@@ -261,23 +261,21 @@ async def test_state_is_readable_during_a_run(desk: Any) -> None:
     assert max(seen) == 5
 
 
-async def test_state_older_than_results_stops_the_run(desk: Any) -> None:
-    """With a restored backup, a run would pay again for later videos."""
+async def test_older_state_takes_over_what_its_results_name(desk: Any) -> None:
+    """With a restored backup nothing is paid again; the plan says the same, and changes nothing."""
     state = desk.root / ".kling-batch/state.db"
     async with desk.sandbox() as box:
         await desk.run(box, 2)
         backup = state.read_bytes()
         await desk.run(box, 5)
-        newest = state.read_bytes()
         state.write_bytes(backup)
-        with pytest.raises(StateError, match="older than the results"):
-            await desk.run(box, 5)
-        with pytest.raises(StateError, match="older than the results"):
-            desk.plan(box, 5)
-        assert box.stats.created == 5
-        state.write_bytes(newest)
-        assert (await desk.run(box, 5)).exit_code is ExitCode.OK
-        assert box.stats.created == 5
+        assert desk.plan(box, 6) == {"unchanged": 5, "new": 1}
+        assert state.read_bytes() == backup
+        witness = desk.witness()
+        assert (await desk.run(box, 6, observers=[witness])).exit_code is ExitCode.OK
+        assert ["3 rows" in event.message for event in witness.of(Warned)] == [True]
+        assert box.stats.created == 6
+        assert desk.plan(box, 6) == {"unchanged": 6}
 
 
 async def test_moved_folder_is_not_written_to(desk: Any) -> None:

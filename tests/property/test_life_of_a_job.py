@@ -43,7 +43,7 @@ from batch.output.state import AddRow, Change, Proof, Put, Withdraw
 from batch.plan import PAYING, Decision, Policy, make_plan
 from batch.provider.answers import Found, NotFound, QueryAnswer, Task, TaskStatus
 from batch.run.context import RunContext
-from batch.run.lookup import LookUp
+from batch.run.lookup import LookUp, Past
 from batch.run.stop import Stop
 
 ACCOUNT = Account("https://model.example", "0a1b2c3d")
@@ -288,7 +288,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             context,
             api=_Index(self.tasks, works=self.index_works),  # type: ignore[arg-type]
             state=_State(self),  # type: ignore[arg-type]
-            proved_at=self.store.proved_at(ACCOUNT),
+            past=Past(proved_at=self.store.proved_at(ACCOUNT)),
         )
         try:
             return loop.run_until_complete(lookup.find(attempt, Hint()))

@@ -210,6 +210,7 @@ class Stages:
         )
         self.rescue = Rescue()
         self.first_id = 100
+        self.forgot_at: float | None = None
         self.run: Run
 
     async def wire(self) -> None:
@@ -225,6 +226,7 @@ class Stages:
             callback_url=lambda _external_task_id: None,
             new_id=lambda *_attempt: f"kb-{next(numbers)}",
             rescue=self.rescue,
+            forgot_at=self.forgot_at,
         )
         run = await assemble("r", self.context, world)
         lessons: Any = SteadyLessons(self.context.limits.poll_interval_s)
@@ -271,6 +273,7 @@ def play(
     story: Callable[[Stages], Coroutine[Any, Any, T]],
     *,
     proved_at: float | None = None,
+    forgot_at: float | None = None,
     policy: Policy | None = None,
     **limits: Any,
 ) -> T:
@@ -279,6 +282,7 @@ def play(
 
     async def main(loop: VirtualLoop) -> T:
         stages = Stages(root, loop, Limits(**{**usual, **limits}), policy or Policy())
+        stages.forgot_at = forgot_at
         if proved_at is not None:
             stages.state.proofs[ACCOUNT] = proved_at
         await stages.wire()

@@ -12,7 +12,7 @@ from batch.output.state import BeginRun, Fact
 
 
 def library(root: Path) -> str:
-    with open_folder(root, sandbox=False) as folder:
+    with open_folder(root, sandbox=False, now=5.0) as folder:
         return folder.library
 
 
@@ -24,7 +24,7 @@ def test_library_id_is_made_once(tmp_path: Path) -> None:
 
 
 def test_copy_of_state_without_its_log_has_the_id(tmp_path: Path) -> None:
-    with open_folder(tmp_path / "a", sandbox=False) as folder:
+    with open_folder(tmp_path / "a", sandbox=False, now=5.0) as folder:
         folder.database.write([BeginRun("r", 1.0)])
         copy = Layout(tmp_path / "b")
         copy.state.mkdir(parents=True)

@@ -31,9 +31,9 @@ def test_one_task_is_claimed_by_one_attempt(tmp_path: Path) -> None:
 
         stages.state.owner_of = slow  # type: ignore[method-assign]
         claimants = (first, second, third, first)
-        claims = await asyncio.gather(*(lookup.claim(task, one) for one in claimants))
-        lookup.unclaim(task.task_id)
-        return [*claims, await lookup.claim(task, second)]
+        claims = await asyncio.gather(*(lookup.claims.take(task, one) for one in claimants))
+        lookup.claims.release(task.task_id)
+        return [*claims, await lookup.claims.take(task, second)]
 
     assert play(tmp_path, story) == [True, False, False, True, True]
 
@@ -45,7 +45,7 @@ def test_a_recorded_task_is_its_owners(tmp_path: Path) -> None:
         owner, other = attempt(opened("8")), attempt(name="kb-2", job_id="b")
         await stages.state.commit(Put(owner))
         task = Task("8", TaskStatus.SUBMITTED)
-        return [await stages.run.lookup.claim(task, one) for one in (other, owner)]
+        return [await stages.run.lookup.claims.take(task, one) for one in (other, owner)]
 
     assert play(tmp_path, story) == [False, True]
 

@@ -7,10 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted import attempt, opened
+from scripted import SAID, attempt, landed, opened
 
+from batch.attempt import (
+    AttemptState,
+    Doubt,
+    Failed,
+    Generated,
+    PaidTask,
+    Phase,
+    TimedOut,
+    Unconfirmed,
+)
 from batch.errors import StateError
-from batch.output.results import ResultsFile
+from batch.job import Failure, FailureKind
+from batch.output.results import FORGOT_AT, ResultsFile
+from batch.output.row import make_row, to_line
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, BeginRun, Put
 
@@ -95,22 +107,80 @@ def paid(number: int) -> str:
     return json.dumps({"job_id": f"j{number}", **ids})
 
 
-def test_results_newer_than_state_stop_run(tmp_path: Path, database: Database) -> None:
-    """After the restore of an older state, a run would pay again for tasks that it lacks."""
+def told(state: AttemptState, name: str, job_id: str = "a") -> str:
+    """Return the row of an attempt that has ended so."""
+    ended = attempt(state, name=name, job_id=job_id)
+    return to_line(make_row(ended, run_id="r", tasks=1, now=9.0))
+
+
+ENDS = {
+    "landed": landed("8", "videos/a.mp4", 9),
+    "failed": Failed(SAID, 3.0, PaidTask("8", 1.0)),
+    "refused": Failed(SAID, 3.0),
+    "timed out": TimedOut(PaidTask("8", 1.0), 3.0),
+    "unconfirmed": Unconfirmed(3.0, Doubt(SAID)),
+    "not downloaded": Generated(
+        PaidTask("8", 1.0), 2.0, Failure(FailureKind.DOWNLOAD, "the body ended early")
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_older_state_recalls_what_rows_report(tmp_path: Path, database: Database, end: str) -> None:
+    """A restored backup knows what the rows behind it know, and the file stays as it is."""
     results, path = ResultsFile(tmp_path / "results.jsonl"), tmp_path / "results.jsonl"
-    for number in range(2):
-        database.write(
-            [
-                Put(attempt(opened(f"80{number}"), name=f"kb-{number}", job_id=f"j{number}")),
-                AddRow(paid(number)),
-            ]
-        )
-    path.write_text("".join(f"{paid(number)}\n" for number in range(3)))
-    before = path.read_bytes()
-    for work in (results.check, results.repair):
-        with pytest.raises(StateError, match="paid task 802"):
-            work(database)
-    assert path.read_bytes() == before
+    database.write([Put(attempt(opened("7"), name="kb-7")), AddRow(paid(0))])
+    before = f"{paid(0)}\n{told(ENDS[end], 'kb-8', 'b')}\n"
+    path.write_text(before)
+    results.recall(results.unknown(database), database, 5.0)
+    assert results.repair(database) == 0
+    assert path.read_text() == before
+    assert database.fact(FORGOT_AT) == "5.0"
+    recalled = database.attempt("kb-8")
+    assert (recalled.phase, recalled.task) == (attempt(ENDS[end]).phase, attempt(ENDS[end]).task)
+    assert (recalled.request, recalled.fingerprint) == (attempt().request, attempt().fingerprint)
+    assert told(recalled.state, "kb-8", "b") == before.splitlines()[1]
+    assert results.unknown(database) == []
+
+
+def test_recalled_attempts_follow_those_of_the_state(tmp_path: Path, database: Database) -> None:
+    results, path = ResultsFile(tmp_path / "results.jsonl"), tmp_path / "results.jsonl"
+    database.write([Put(attempt(ENDS["refused"], name="kb-1"))])
+    rows = [told(ENDS["timed out"], "kb-2"), told(ENDS["landed"], "kb-2")]
+    rows.append(told(landed("9", "videos/a.mp4", 9), "kb-3"))
+    path.write_text("".join(f"{line}\n" for line in rows))
+    results.recall(results.unknown(database), database, 5.0)
+    known = database.known()["a"]
+    assert [(item.number, item.phase) for item in known] == [
+        (1, Phase.FAILED),
+        (2, Phase.LANDED),
+        (3, Phase.LANDED),
+    ]
+
+
+def test_older_state_of_a_known_attempt_is_told(tmp_path: Path, database: Database) -> None:
+    """The attempt is polled again; that the state is old shows in the row that it lacks."""
+    results, path = ResultsFile(tmp_path / "results.jsonl"), tmp_path / "results.jsonl"
+    database.write([Put(attempt(opened("8")))])
+    path.write_text(told(ENDS["landed"], "kb-1") + "\n")
+    results.recall(results.unknown(database), database, 5.0)
+    assert database.attempt("kb-1").phase is Phase.OPEN
+    assert database.fact(FORGOT_AT) == "5.0"
+    assert results.unknown(database) == []
+
+
+@pytest.mark.parametrize("line", [paid(2), told(ENDS["timed out"], "kb-3")])
+def test_rows_that_cannot_be_recalled_stop_run(
+    tmp_path: Path, database: Database, line: str
+) -> None:
+    """The job has an unfinished attempt, or the row leaves out too much; nothing is changed."""
+    results, path = ResultsFile(tmp_path / "results.jsonl"), tmp_path / "results.jsonl"
+    database.write([Put(attempt(opened("7")))])
+    path.write_text(f"{line}\n")
+    with pytest.raises(StateError, match="paid task 80?2?, which .* older than the results"):
+        results.recall(results.unknown(database), database, 5.0)
+    assert path.read_text() == f"{line}\n"
+    assert [item.external_task_id for item in database.attempts()] == ["kb-1"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +199,7 @@ def test_strange_line_without_forgotten_task_stays(
     database.write([Put(attempt(opened("800"), name="kb-0")), AddRow(paid(0))])
     path = tmp_path / "results.jsonl"
     path.write_text(f"{paid(0)}\n{line}\n")
-    ResultsFile(path).check(database)
+    assert ResultsFile(path).unknown(database) == []
     assert ResultsFile(path).repair(database) == 0
     assert path.read_text() == f"{paid(0)}\n{line}\n"
 

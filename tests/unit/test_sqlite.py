@@ -150,12 +150,6 @@ def test_known_holds_what_a_plan_needs(database: Database) -> None:
     }
 
 
-def test_attempt_is_recorded_or_not(database: Database) -> None:
-    database.write([Put(attempt())])
-    assert database.has_attempt("kb-1")
-    assert not database.has_attempt("kb-2")
-
-
 def test_attempts_come_by_job_and_number(database: Database) -> None:
     made = [
         replace(

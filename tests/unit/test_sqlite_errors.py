@@ -80,7 +80,6 @@ DOES: dict[str, Callable[[Database], Any]] = {
     "known": Database.known,
     "attempt": lambda database: database.attempt("kb-1"),
     "attempts": lambda database: list(database.attempts()),
-    "has_attempt": lambda database: database.has_attempt("kb-1"),
     "owner_of": lambda database: database.owner_of("8"),
     "holders_of": lambda database: database.holders_of("videos/a.mp4"),
     "result_lines": lambda database: list(database.result_lines()),
@@ -88,6 +87,7 @@ DOES: dict[str, Callable[[Database], Any]] = {
     "proved_at": lambda database: database.proved_at(ACCOUNT),
     "generation_times": Database.generation_times,
     "last_run": Database.last_run,
+    "first_run": Database.first_run,
     "fact": lambda database: database.fact("origin"),
     "write": lambda database: database.write([Fact("origin", "sandbox")]),
 }
