@@ -59,6 +59,7 @@ _OUTPUT_DIR = "Folder of videos, results and state. Default: outputs/<name of th
 _BASE_URL = f"Address of the API. Default: {DEFAULT_BASE_URL}."
 _PROXY = "Reach the API through this proxy; env for HTTPS_PROXY, which is not used otherwise."
 _SANDBOX = "Run against an embedded local server: no key, no network, same HTTP."
+_NO_SHARE = "Share rate and slots with no other run of this account on this machine."
 _NEW = "Pay for a library that does not exist yet: an output folder without a state."
 _FORCE = "Regenerate jobs that are up to date, each once; cut short, it goes on. Costs money."
 _NO_MOVE = "Pay for jobs that are known under another id instead of taking their videos over."
@@ -82,6 +83,7 @@ class Options(TypedDict, total=False):
     sandbox: Annotated[bool, Option("--sandbox", _SANDBOX)]
     submit_rate: Annotated[Rate | None, _limit("submit_rate", "RATE")]
     max_in_flight: Annotated[int | None, _limit("max_in_flight", "N")]
+    no_share_account: Annotated[bool, Option("--no-share-account", _NO_SHARE)]
     deadline_s: Annotated[float | None, _limit("deadline", "DURATION", " Exit code 3.")]
     budget_usd: Annotated[float | None, _limit("budget", "USD", " Exit code 3.")]
     max_plan_cost_usd: Annotated[float | None, _limit("max_plan_cost", "USD", " Exit code 3.")]
@@ -161,6 +163,8 @@ def resolve(
     given = _checked(options, named)
     fields = {limit.field for limit in LIMIT_KEYS.values()} & given.keys()
     limits = manifest.limits.with_given(**{name: given[name] for name in fields})
+    if given.get("no_share_account"):
+        limits = limits.with_given(share_account=False)
     default_dir = Path("outputs") / manifest.name
     if manifest.output_dir is not None:
         default_dir = manifest.path.parent / manifest.output_dir

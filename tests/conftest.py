@@ -14,7 +14,7 @@ import pytest
 # closes; said to be none, none is made.
 asyncio.set_event_loop(None)
 
-FOREIGN = ("COMETAPI_", "KLING_BATCH_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+FOREIGN = ("COMETAPI_", "XDG_STATE_HOME", "KLING_BATCH_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 @pytest.fixture(autouse=True)

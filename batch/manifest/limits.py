@@ -41,6 +41,8 @@ class Rate:
 
 _PERIODS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _UNITS = {"ms": 0.001, "sec": 1.0, "m": 60.0, **_PERIODS}
+_SWITCH = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
+_SWITCH_PATTERN = "^([Tt]rue|[Ff]alse|on|off|yes|no)$"
 _NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
 _STEP = rf"({_NUMBER}) ?(ms|sec|s|min|m|h|d)"
 DURATION_PATTERN = (
@@ -100,6 +102,12 @@ def _whole(most: int) -> Callable[[str], int]:
     return parse
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in _SWITCH:
+        raise ValueError(f"{text[:40]!r} must be true or false")
+    return _SWITCH[text.lower()]
+
+
 # -- limits ----------------------------------------------------------------------------------
 
 
@@ -121,6 +129,7 @@ class Limits:
     max_plan_cost_usd: float | None = None
     max_prompt_chars: int = 500
     max_negative_prompt_chars: int = 200
+    share_account: bool = True
 
     def with_given(self, **values: Any) -> Limits:
         """Return these limits with *values* laid over them."""
@@ -186,6 +195,12 @@ LIMIT_KEYS: dict[str, LimitKey] = {
         "max_plan_cost_usd", parse_money, MONEY_SHAPE, "A dearer plan submits nothing."
     ),
     "max_prompt_chars": _count("max_prompt_chars", 100_000, "Longest prompt; newer Kling: 2500."),
+    "share_account": LimitKey(
+        "share_account",
+        _switch,
+        {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": _SWITCH_PATTERN}]},
+        "Whether runs at once on this machine, with one key, share rate and slots.",
+    ),
     "max_negative_prompt_chars": _count(
         "max_negative_prompt_chars", 100_000, "Longest negative prompt; newer Kling: 2500."
     ),

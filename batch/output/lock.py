@@ -49,7 +49,7 @@ def hold(path: Path) -> Iterator[None]:
         raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error
     with os.fdopen(descriptor, "r+b", buffering=0) as file, _open_folder(path.parent) as folder:
         try:
-            is_ours = _try_long(_try_folder, folder) and _try_long(_try_lock, file.fileno())
+            is_ours = _try_long(_try_folder, folder) and _try_long(try_lock, file.fileno())
         except OSError as error:
             raise StateError(
                 f"{path} cannot be locked ({error.strerror or error}): its file system has no locks,"
@@ -79,7 +79,7 @@ def holder(path: Path) -> str | None:
         return None
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
         try:
-            return None if _try_lock(file.fileno()) else _holder(path)
+            return None if try_lock(file.fileno()) else _holder(path)
         except OSError:
             return None  # it cannot be locked, so it is not held
 
@@ -119,7 +119,12 @@ def _try_folder(descriptor: int) -> bool:
     return True
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file at once; False if another holder has it.
+
+    Raises:
+        OSError: its file system cannot lock.
+    """
     try:
         if sys.platform == "win32":  # pragma: no cover (Windows)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -130,6 +135,15 @@ def _try_lock(descriptor: int) -> bool:
             raise
         return False
     return True
+
+
+def unlock(descriptor: int) -> None:
+    """Give back what `try_lock` has taken; closing the file does the same."""
+    if sys.platform == "win32":  # pragma: no cover (Windows)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _me() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,18 +23,21 @@ from batch.output.videos import Videos
 from batch.output.writer import SqliteState
 from batch.provider.client import Client
 from batch.provider.protocol import VideoApi
+from batch.run.book import AccountBook, state_folder
 from batch.run.budget import Budget
 from batch.run.context import RunContext
 from batch.run.fetch import Fetcher
-from batch.run.gate import Gate, Guard, window_guard
+from batch.run.gate import Gate
 from batch.run.job_run import NewId, Run
 from batch.run.landing import Landing
 from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp, Past
+from batch.run.pacer import Guard, window_guard
 from batch.run.planner import PlannedRun
 from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
 from batch.run.resources import fit, start_name_lookups, start_pool
+from batch.run.share import Alone, Share
 from batch.run.silence import Listening
 from batch.run.stop import Stop
 from batch.run.submit import CallbackUrl, Submitter
@@ -49,7 +53,8 @@ SANDBOX_KEY = "sk-sandbox"
 class World:
     """What a run meets outside of it: network, disk, and the ids that it makes.
 
-    *forgot_at* is when the state was found to have forgotten tasks.
+    *forgot_at* is when the state was found to have forgotten tasks; *share* is what the account's
+    other runs on this machine leave.
     """
 
     api: VideoApi
@@ -61,12 +66,13 @@ class World:
     new_id: NewId
     rescue: Rescue = field(default_factory=Rescue)
     forgot_at: float | None = None
+    share: Share | None = None
 
 
 async def assemble(run_id: str, context: RunContext, world: World) -> Run:
     """Put a run together."""
     limits, api = context.limits, Listening(world.api, context)
-    gate = Gate(context, world.state, world.guard)
+    gate = Gate(context, world.state, world.guard, world.share)
     lookup = LookUp(
         context,
         api=api,
@@ -159,6 +165,7 @@ async def open_run(
             new_id=partial(external_id, planned.folder.library),
             rescue=Rescue.of(planned.folder.layout, planned.manifest.path),
             forgot_at=planned.folder.forgot_at,
+            share=_share(settings, context, exits),
         )
         yield await assemble(planned.run_id, context, world)
 
@@ -196,6 +203,20 @@ async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str
         sandbox.serve(sandbox.SandboxConfig(speed=SANDBOX_SPEED, journal=journal))
     )
     return server.base_url, SANDBOX_NAME, SANDBOX_KEY
+
+
+def _share(settings: Settings, context: RunContext, exits: AsyncExitStack) -> Share:
+    """Return what the account's other runs on this machine leave; a sandbox belongs to one run."""
+    if settings.sandbox or not context.limits.share_account:
+        return Alone(context.clock)
+    book = AccountBook(
+        state_folder(os.environ),
+        context.account,
+        context.limits,
+        clock=context.clock,
+        warn=lambda warning: context.notify(Warned(warning)),
+    )
+    return exits.enter_context(book)
 
 
 async def _callbacks(settings: Settings, hints: Hints, exits: AsyncExitStack) -> CallbackUrl:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class Shell:
         # Only where the package is not installed does Python have to be told where it is.
         self.umask = -1
         self.base_env = {} if INSTALLED.exists() else {"PYTHONPATH": str(REPOSITORY)}
+        # Without a home, too, the person's own state folder is found, and must not be written to.
+        self.base_env["XDG_STATE_HOME"] = str(folder.parent / "state")
 
     def manifest(self, jobs: Any = 2, name: str = "night.yaml", **keys: Any) -> Path:
         """Write a manifest; *jobs* may be a number of them."""
@@ -117,6 +120,14 @@ class Shell:
         finally:
             process.kill()
             process.communicate()
+
+    @staticmethod
+    def until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Wait for something to become true."""
+        give_up_at = time.monotonic() + timeout_s
+        while not is_so():
+            assert time.monotonic() < give_up_at, "waited in vain"
+            time.sleep(0.01)
 
     def files(self) -> dict[str, bytes]:
         """Read every file there is."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,13 +55,6 @@ class Library:
     def videos(self, root: Path | None = None) -> set[str]:
         """Return the names of the videos."""
         return {path.stem for path in ((root or self.root) / "videos").glob("*.mp4")}
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10.0
-    while not is_so():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 def names(count: int) -> set[str]:
@@ -141,7 +133,7 @@ def test_state_without_its_log_pays_nothing_again(library: Callable[..., Library
     mine = library(median_s=1.0)
     manifest = mine.shell.manifest(BEFORE, base_url=mine.provider.base_url)
     with mine.shell.running("run", manifest) as process:
-        until(lambda: mine.paid >= 3)
+        mine.shell.until(lambda: mine.paid >= 3)
         process.kill()
     shutil.copy(mine.root / STATE, mine.backup)
     shutil.rmtree(mine.root)

@@ -15,8 +15,8 @@ import selectors
 import sys
 from typing import Any
 
-from batch.run.gate import Slots
 from batch.run.schedule import POLL_COST, URGENT_POLL_COST, History, next_poll
+from batch.run.slots import Slots
 
 MEDIAN_S = 60.0
 SPREAD = 0.25

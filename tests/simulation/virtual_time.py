@@ -115,7 +115,7 @@ class VirtualClock:
 
 
 class VirtualWindow:
-    """What `batch.run.gate.window_guard` returns, in virtual time: a sliding window."""
+    """What `batch.run.pacer.window_guard` returns, in virtual time: a sliding window."""
 
     def __init__(self, clock: VirtualClock, count: float, per_second: float) -> None:
         scale = max(1.0, 1.0 / count)

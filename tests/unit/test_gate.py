@@ -14,8 +14,10 @@ from virtual_time import EPOCH, VirtualClock, VirtualLoop, VirtualWindow, run
 
 from batch.attempt import Doubt, Intended
 from batch.manifest.limits import Rate
-from batch.run.gate import SEND_WITHIN_S, Pacer, Slots, window_guard
+from batch.run.gate import SEND_WITHIN_S
+from batch.run.pacer import Pacer, window_guard
 from batch.run.schedule import POLL_COST, URGENT_POLL_COST, History, next_poll
+from batch.run.slots import Slots
 from batch.run.stop import StopReason
 from batch.waker import Waker
 
@@ -33,39 +35,6 @@ async def take_turns(loop: VirtualLoop, pacer: Pacer, count: int, times: list[fl
         times.append(loop.time())
 
 
-@pytest.mark.parametrize("rate", [Rate(60, 60.0), Rate(2, 1.0), Rate(50, 1.0), Rate(0.5, 1.0)])
-def test_the_rate_is_used_to_the_full(rate: Rate) -> None:
-    """Over a long while not a percent of what is allowed stays unused."""
-
-    async def main(loop: VirtualLoop) -> float:
-        times: list[float] = []
-        await take_turns(loop, pacer_of(loop, rate), 400, times)
-        return (len(times) - 1) / (times[-1] - times[0])
-
-    assert run(main) == pytest.approx(rate.per_second, rel=0.01)
-
-
-@pytest.mark.parametrize("rate", [Rate(60, 60.0), Rate(5, 1.0), Rate(1, 1.0)])
-def test_no_window_sees_more_than_the_rate(rate: Rate) -> None:
-    """Silences, crowds and pauses in any order never add up to a burst."""
-
-    async def main(loop: VirtualLoop) -> list[float]:
-        pacer, times, dice = pacer_of(loop, rate), [], random.Random(7)
-        for _ in range(60):
-            await asyncio.sleep(dice.choice((0.0, 0.3, 5.0, 100.0)))
-            if dice.random() < 0.2:
-                pacer.pause(dice.random() * 10)
-            async with asyncio.TaskGroup() as group:
-                for _ in range(dice.randint(1, 9)):
-                    group.create_task(take_turns(loop, pacer, 1, times))
-        return times
-
-    times = run(main)
-    count = int(rate.count)
-    pairs = zip(times, times[count:], strict=False)
-    assert all(last - first >= rate.period_s - 1e-6 for first, last in pairs)
-
-
 def test_turns_are_spread_evenly_over_the_window() -> None:
     async def main(loop: VirtualLoop) -> list[float]:
         times: list[float] = []
@@ -73,33 +42,6 @@ def test_turns_are_spread_evenly_over_the_window() -> None:
         return [after - before for before, after in itertools.pairwise(times)]
 
     assert min(run(main)[1:]) >= 0.99
-
-
-def test_a_silence_saves_up_no_turn() -> None:
-    """After a while without a request the second one is as far from the first as ever."""
-
-    async def main(loop: VirtualLoop) -> list[float]:
-        pacer, times = pacer_of(loop, Rate(2, 1.0)), []
-        await take_turns(loop, pacer, 1, times)
-        await asyncio.sleep(60.0)
-        await take_turns(loop, pacer, 6, times)
-        return [after - before for before, after in itertools.pairwise(times[1:])]
-
-    assert min(run(main)) >= 0.45
-
-
-def test_a_pause_holds_every_request() -> None:
-    """A shorter one that follows does not end it."""
-
-    async def main(loop: VirtualLoop) -> float:
-        pacer = pacer_of(loop, Rate(10, 1.0))
-        pacer.pause(42.0)
-        pacer.pause(1.0)
-        assert pacer.is_paused
-        await pacer.turn(Waker())
-        return loop.time()
-
-    assert run(main) >= 42.0
 
 
 def test_a_stop_ends_every_wait_for_a_turn() -> None:
@@ -163,19 +105,6 @@ def test_a_cancelled_waiter_takes_no_slot_with_it() -> None:
         return slots.in_use
 
     assert run(main) == 0
-
-
-def test_open_tasks_count_whatever_the_limit() -> None:
-    async def main(loop: VirtualLoop) -> tuple[int, bool]:
-        slots = Slots(2, clock=VirtualClock(loop))
-        for _ in range(3):
-            slots.occupy()
-        waiter = asyncio.create_task(slots.acquire(0))
-        slots.release()
-        await asyncio.sleep(1.0)
-        return slots.in_use, waiter.cancel()
-
-    assert run(main) == (2, True)
 
 
 def test_a_refusal_teaches_the_limit() -> None:

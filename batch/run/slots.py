@@ -1,0 +1,138 @@
+"""The slots of a run: how many tasks may be open at the provider."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+
+from batch.clock import Clock
+from batch.run.share import Alone, Share
+
+ASK_AGAIN_S = 0.1
+
+
+class Slots:
+    """How many tasks may be open at the provider: a ceiling of ours, and a limit that it teaches.
+
+    A refusal (1303) says what the provider takes: the limit falls to what was open at that moment.
+    After a quiet while it rises by one, and only if it was really used; if that is refused again,
+    the while doubles. Waiters get slots in the order of their job in the manifest.
+
+    *share* is what the account's other runs on this machine leave. A slot that they hold is asked
+    for again every `ASK_AGAIN_S`.
+    """
+
+    QUIET_S = 60.0
+    QUIET_MAX_S = 960.0
+
+    def __init__(self, ceiling: int, *, clock: Clock, share: Share | None = None) -> None:
+        self._ceiling = ceiling
+        self._clock = clock
+        self._share = share or Alone(clock)
+        self._asks_again: asyncio.TimerHandle | None = None
+        self._limit = ceiling
+        self._quiet_s = self.QUIET_S
+        self._raise_at = 0.0
+        self._probing = False
+        self._in_use = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._count = itertools.count()
+
+    @property
+    def in_use(self) -> int:
+        """How many slots are taken."""
+        return self._in_use
+
+    @property
+    def limit(self) -> int:
+        """How many may be taken now."""
+        return self._limit
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a job waits for a slot."""
+        return bool(self._waiting)
+
+    def occupy(self) -> None:
+        """Take a slot for a task that is open already, whatever the limit says."""
+        self._in_use += 1
+        self._share.hold(self._in_use)
+
+    async def acquire(self, order: int) -> None:
+        """Wait for a slot; the lowest *order* comes first."""
+        if not self._waiting and self._take():
+            return
+        granted = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (order, next(self._count), granted))
+        self._grant()
+        self._watch()
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a slot back; the next waiter has it at once."""
+        self._in_use -= 1
+        if not self._grant():
+            self._share.hold(self._in_use)
+
+    def saturated(self) -> None:
+        """The provider has refused a task because too many are open. The caller holds a slot."""
+        accepted = max(1, self._in_use - 1)
+        if self._probing and accepted >= self._limit - 1:
+            self._quiet_s = min(self._quiet_s * 2, self.QUIET_MAX_S)
+        self._probing = False
+        self._limit = max(1, min(self._limit, accepted))
+        self._raise_at = self._clock.monotonic() + self._quiet_s
+        self._watch()
+
+    def _take(self) -> bool:
+        if self._in_use >= self._limit:
+            return False
+        if self._share.take(self._in_use):
+            self._in_use += 1
+            return True
+        if self._asks_again is None:
+            self._asks_again = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._ask_again)
+        return False
+
+    def _ask_again(self) -> None:
+        self._asks_again = None
+        self._grant()
+
+    def _grant(self) -> bool:
+        """Give slots to those who wait; return whether the share was asked, and knows them all."""
+        is_told = False
+        while self._waiting and self._in_use < self._limit:
+            granted = self._waiting[0][2]
+            if not granted.done():
+                is_told = True
+                if not self._take():
+                    break
+                granted.set_result(None)
+            heapq.heappop(self._waiting)
+        return is_told
+
+    def _watch(self) -> None:
+        """Have the limit rise when it is time, while a job waits for it."""
+        if self._limit >= self._ceiling or not self._waiting:
+            return
+        delay = max(0.0, self._raise_at - self._clock.monotonic())
+        asyncio.get_running_loop().call_later(delay, self._rise)
+
+    def _rise(self) -> None:
+        due = self._clock.monotonic() >= self._raise_at
+        used = self._in_use >= self._limit and bool(self._waiting)
+        if not due or not used or self._limit >= self._ceiling:
+            return
+        if self._probing:  # the last rise was used for a whole quiet while, and not refused
+            self._quiet_s = self.QUIET_S
+        self._limit += 1
+        self._probing = True
+        self._raise_at = self._clock.monotonic() + self._quiet_s
+        self._grant()
+        self._watch()
