@@ -19,6 +19,10 @@
             failed?    another attempt, where one can heal it
         conclude       the outcome and its row in one commit
 
+The gate asks two parts for that: `pacer` for the turn, `slots` for the slot. Both keep to what the
+account's other runs on this machine leave: `share` says what that is, `book` is the file through which
+they meet, and `Alone` stands for a run without others.
+
 A failure of one job is a value (`Failure`) and ends up in its row; only a state that cannot be written
 ends the run. What stops a run early is asked of `stop`: it is the one switch that every stage observes.
 Stages share one `RunContext` (time, chance, limits, policy) and one `Run` (the stages themselves); the

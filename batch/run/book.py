@@ -33,7 +33,7 @@ WAITS_S = 0.5  # a run that has not asked again for so long does not wait any mo
 SPREAD = 1.01  # shared turns are so much farther apart: what reaches the server is not that even
 PATIENCE_S = 0.25  # for the lock, which is held for some microseconds
 RETRY_S = 0.0002
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 15  # some 300 runs; a larger buffer takes longer to get than the rest of a call
 
 
 @dataclass(slots=True)
@@ -98,7 +98,8 @@ class AccountBook:
         account: whose limits are shared.
         limits: those of this run.
         clock: gives the time, the same in all processes of the machine.
-        warn: told once if the book cannot be used any more; from then on the run shares nothing.
+        warn: told once that the run waits for others, and once that the book cannot be used any
+            more; from then on the run shares nothing.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class AccountBook:
         self._entry = Entry(limits.max_in_flight, 1.0 / limits.submit_rate.per_second)
         self._clock = clock
         self._warn = warn
+        self._has_told = False
         self._name = os.urandom(8).hex()
         self._alone = Alone(clock)
         self._file = self._lock = -1
@@ -149,7 +151,14 @@ class AccountBook:
             self._entry.held = held
             return page.take(self._entry, self._clock.monotonic())
 
-        return self._edit(change, alone=True)
+        is_taken = self._edit(change, alone=True)
+        if not (is_taken or held or self._has_told):
+            self._has_told = True
+            self._warn(
+                "this run waits: other runs of this account on this machine hold all the slots that"
+                " they share (--no-share-account: keep to this run's own limits)"
+            )
+        return is_taken
 
     def hold(self, held: int) -> None:
         self._entry.held, self._entry.waits_since = held, None

@@ -56,7 +56,8 @@ class Gate:
         self.context = context
         self.state = state
         self.pacer = Pacer(limits.submit_rate, clock=clock, guard=guard, share=share)
-        self.slots = Slots(limits.max_in_flight, clock=clock, share=share)
+        stop = context.stop.feeding
+        self.slots = Slots(limits.max_in_flight, clock=clock, share=share, stop=stop)
         self.refusals = 0  # in a row, of the whole run: they say how the account is
 
     @property

@@ -148,12 +148,21 @@ class LookUp:
         for pause_s in (wait_s, *REMEMBER_WAITS_S):
             if await sleep(pause_s, self._context.stop.feeding):
                 return None
-            answer = await self._get(attempt.external_task_id)
-            if isinstance(answer, Found) and await self.claims.take(answer.task, attempt):
-                return await self._adopt(attempt, answer.task, is_new=False, was_named=False)
-            if self._is_an_answer(answer):
-                return None
+            answer, existing = await self._existing(attempt)
+            if existing is not None or self._is_an_answer(answer):
+                return existing
         return None
+
+    async def recognise(self, attempt: Attempt) -> Attempt | None:
+        """Return an attempt *Open* (committed) if its task exists; asked once."""
+        _, existing = await self._existing(attempt)
+        return existing
+
+    async def _existing(self, attempt: Attempt) -> tuple[QueryAnswer, Attempt | None]:
+        answer = await self._get(attempt.external_task_id)
+        if isinstance(answer, Found) and await self.claims.take(answer.task, attempt):
+            return answer, await self._adopt(attempt, answer.task, is_new=False, was_named=False)
+        return answer, None
 
     # -- a lost attempt
 

@@ -8,6 +8,7 @@ import itertools
 
 from batch.clock import Clock
 from batch.run.share import Alone, Share
+from batch.waker import Waker
 
 ASK_AGAIN_S = 0.1
 
@@ -20,16 +21,25 @@ class Slots:
     the while doubles. Waiters get slots in the order of their job in the manifest.
 
     *share* is what the account's other runs on this machine leave. A slot that they hold is asked
-    for again every `ASK_AGAIN_S`.
+    for again every `ASK_AGAIN_S`, and no longer once the run has set *stop*: then nothing is
+    submitted in it.
     """
 
     QUIET_S = 60.0
     QUIET_MAX_S = 960.0
 
-    def __init__(self, ceiling: int, *, clock: Clock, share: Share | None = None) -> None:
+    def __init__(
+        self,
+        ceiling: int,
+        *,
+        clock: Clock,
+        share: Share | None = None,
+        stop: Waker | None = None,
+    ) -> None:
         self._ceiling = ceiling
         self._clock = clock
         self._share = share or Alone(clock)
+        self._stop = stop or Waker()
         self._asks_again: asyncio.TimerHandle | None = None
         self._limit = ceiling
         self._quiet_s = self.QUIET_S
@@ -93,7 +103,7 @@ class Slots:
     def _take(self) -> bool:
         if self._in_use >= self._limit:
             return False
-        if self._share.take(self._in_use):
+        if self._stop.is_set() or self._share.take(self._in_use):
             self._in_use += 1
             return True
         if self._asks_again is None:

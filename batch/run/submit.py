@@ -43,6 +43,7 @@ from batch.run.lookup import LookUp
 from batch.run.stop import StopReason
 
 WALLS = 3
+BAD_OR_TAKEN = "1201"  # a bad value, or an external id that exists: told apart by words
 ANOTHERS = Failure(FailureKind.PROVIDER, "the answer to its submission was about another task")
 
 CallbackUrl = Callable[[str], tuple[str, str] | None]
@@ -210,6 +211,11 @@ class Submitter:
         accepted under the rules of that time.
         """
         doubt = attempt.doubt
+        if doubt is None and failure.code == BAD_OR_TAKEN:
+            # The words named no duplicate; asked once, since a forgotten task would be lost for good.
+            existing = await self._lookup.recognise(attempt)
+            if existing is not None:
+                return existing
         if doubt is None or not doubt.on_request:
             return attempt.failed(self._context.clock.now(), failure)
         message = f"sent again, it was refused ({failure.message}); {doubt.failure.message}"

@@ -88,6 +88,21 @@ def test_run_goes_on_with_the_slots_of_a_killed_one(nights: Nights) -> None:
     assert nights.provider.stats.created == 2 * JOBS
 
 
+def test_stopped_run_waits_for_no_other(nights: Nights) -> None:
+    with ExitStack() as exits:
+        nights.provider.configure(median_s=60.0)
+        nights.begin(exits, "one", max_in_flight=1)
+        nights.shell.until(lambda: nights.provider.stats.created == 1)
+        second = nights.begin(exits, "two", max_in_flight=1)
+        (book,) = (nights.shell.folder.parent / "state/kling-batch").glob(
+            "account-????????????????"
+        )
+        nights.shell.until(lambda: book.read_text().count(": [1,") == 2)
+        second.terminate()
+        assert second.wait(timeout=5) == 143
+    assert nights.provider.stats.posts == 1
+
+
 def test_unwritable_book_is_told_and_stops_nothing(shell: Any, sandbox: Callable[..., Any]) -> None:
     (shell.folder.parent / "state").write_text("a file, not a folder")
     said = shell("run", shell.manifest(base_url=sandbox().base_url))

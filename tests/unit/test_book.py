@@ -302,3 +302,26 @@ def test_run_without_a_book_keeps_to_its_own_limits(
 )
 def test_state_folder_is_the_platforms(given: dict[str, str], folder: str) -> None:
     assert state_folder(given) == Path(folder).expanduser()
+
+
+def test_run_that_waits_for_others_says_so_once(runs: Runs) -> None:
+    clock = SystemClock()
+    first, second = (runs.book(clock, max_in_flight=1) for _ in range(2))
+    first.take(0)
+    assert [second.take(0), second.take(0)] == [False, False]
+    (warning,) = runs.warnings
+    assert "other runs of this account on this machine hold all the slots" in warning
+
+
+def test_stop_ends_the_wait_for_others(runs: Runs) -> None:
+    """A run that submits nothing more needs no slot of the account's."""
+
+    async def main(loop: VirtualLoop) -> float:
+        clock, stop = VirtualClock(loop), Waker()
+        runs.slots(clock, 1).occupy()
+        slots = Slots(1, clock=clock, share=runs.book(clock, max_in_flight=1), stop=stop)
+        loop.call_later(30.0, stop.set)
+        await slots.acquire(0)
+        return loop.time()
+
+    assert run(main) == pytest.approx(30.0, abs=ASK_AGAIN_S + 0.01)

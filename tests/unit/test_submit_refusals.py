@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, play
+from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, play
 
-from batch.attempt import Attempt, Failed, Intended
+from batch.attempt import Attempt, Failed, Intended, Phase
 from batch.events import Delayed, Stopping
 from batch.job import Failure, FailureKind
 from batch.provider.answers import (
     AccountRefused,
     Created,
+    Refused,
     Saturated,
     Task,
     TaskStatus,
@@ -281,3 +282,18 @@ def test_a_refused_request_is_withdrawn_before_the_wait(tmp_path: Path) -> None:
         return seen
 
     assert play(tmp_path, story) == [None, "Open"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_bad_value_may_be_a_forgotten_task(tmp_path: Path, exists: bool) -> None:
+    """1201 stands for both, and a gateway may put it in words that are not known."""
+    unclear = Failure(FailureKind.INVALID_REQUEST, "no", "1201", 400)
+
+    async def story(stages: Stages) -> tuple[Any, int]:
+        stages.api.submits = [Refused(unclear)]
+        stages.api.queries = [found() if exists else NOT_FOUND]
+        return await stages.submit(attempt()), stages.api.count("query")
+
+    reached, queries = play(tmp_path, story)
+    assert queries == 1
+    assert reached.phase is (Phase.OPEN if exists else Phase.FAILED)
