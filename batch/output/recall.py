@@ -21,7 +21,7 @@ from batch.attempt import (
     TimedOut,
     Unconfirmed,
 )
-from batch.job import Failure, FailureKind, Video, canonical_request
+from batch.job import Failure, FailureKind, Video, canonical_request, upgraded_fingerprint
 
 # The task is generated, and only its download failed.
 NOT_THE_TASK = frozenset({FailureKind.DOWNLOAD, FailureKind.MEDIA, FailureKind.DISK})
@@ -39,12 +39,14 @@ def read_row(line: bytes) -> dict[str, Any]:
 def recall(row: dict[str, Any]) -> Attempt | None:
     """Return the attempt that *row* reports, as its job's first; None if it does not say enough."""
     try:
+        prompt = {} if row["prompt"] is None else {"prompt": row["prompt"]}
+        request = canonical_request({**prompt, **row["options"]})
         return Attempt(
             external_task_id=_text(row["external_task_id"]),
             job_id=_text(row["job_id"]),
-            fingerprint=_text(row["fingerprint"]),
+            fingerprint=upgraded_fingerprint(_text(row["fingerprint"]), request),
             number=1,
-            request=canonical_request({"prompt": row["prompt"], **row["options"]}),
+            request=request,
             state=_state(row),
             polls=int(row["polls"]),
             cost_usd=row["cost_usd"],

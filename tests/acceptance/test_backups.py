@@ -80,6 +80,7 @@ def test_restored_backup_pays_nothing_again(
     assert {row["status"] for row in mine.rows().values()} == {"succeeded"}
     assert (said.json["tasks_created"], said.json["cost_usd"]) == (0, 0.0)
     assert said.json["adopted"] == AFTER - BEFORE
+    assert not mine.rows()["job-8"]["paid"]
 
 
 def test_restored_backup_without_look_up_is_unconfirmed(library: Callable[..., Library]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,18 @@ def test_recalled_attempts_follow_those_of_the_state(tmp_path: Path, database: D
         (2, Phase.LANDED),
         (3, Phase.LANDED),
     ]
+
+
+def test_row_of_an_older_release_is_recalled_under_its_job(
+    tmp_path: Path, database: Database
+) -> None:
+    """Its fingerprint is of version 1; unknown to the plan, the job would be paid for again."""
+    results, path = ResultsFile(tmp_path / "results.jsonl"), tmp_path / "results.jsonl"
+    line = json.loads(told(ENDS["landed"], "kb-1"))
+    digest = hashlib.sha256(f"\n{attempt().request}".encode()).hexdigest()[:32]
+    path.write_text(json.dumps({**line, "fingerprint": f"v1:{digest}"}) + "\n")
+    results.recall(results.unknown(database), database, 5.0)
+    assert database.attempt("kb-1").fingerprint == attempt().fingerprint
 
 
 def test_older_state_of_a_known_attempt_is_told(tmp_path: Path, database: Database) -> None:
