@@ -113,6 +113,10 @@ class Videos:
         """Return the videos in *folder* that hold the same as *video*, sorted."""
         return await self.run(_twins, self.layout.root, video, folder)
 
+    async def of_size(self, folder: str, sizes: set[int]) -> list[str]:
+        """Return the videos in *folder* that have one of *sizes*, sorted."""
+        return await self.run(_of_size, self.layout.root, folder, sizes)
+
     async def is_same(self, part: Part, file: str) -> bool:
         """Return whether *file* holds the same as a finished part."""
         return await self.run(_is_same, part.path, self.layout.root / file)
@@ -140,9 +144,17 @@ def _keep(final: Path, name: Path) -> None:
 
 
 def _twins(root: Path, video: Path, folder: str) -> list[str]:
+    return [f"{folder}/{path.name}" for path in _listed(root / folder) if _is_same(video, path)]
+
+
+def _of_size(root: Path, folder: str, sizes: set[int]) -> list[str]:
+    paths = _listed(root / folder)
+    return [f"{folder}/{path.name}" for path in paths if path.stat().st_size in sizes]
+
+
+def _listed(folder: Path) -> list[Path]:
     # A hidden one is a copy that was never completed.
-    names = [path for path in (root / folder).glob("*.mp4") if not path.name.startswith(".")]
-    return sorted(f"{folder}/{path.name}" for path in names if _is_same(video, path))
+    return sorted(path for path in folder.glob("*.mp4") if not path.name.startswith("."))
 
 
 def _is_same(one: Path, other: Path) -> bool:

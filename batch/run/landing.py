@@ -85,15 +85,17 @@ class Landing:
             )
 
     async def restore(self, attempt: Attempt, *, file: str) -> Attempt | None:
-        """Bring a former version that is still here, and whole, back to *file*; None if it is not."""
+        """Bring a version that is still here, and whole, back to *file*; None if there is none.
+
+        It is known by its hash, also if a person has given it another name under versions/.
+        """
         state = attempt.state
-        if not isinstance(state, Landed) or state.file == file:
+        if not isinstance(state, Landed):
             return None
         async with self._downloads:
             try:
                 async with self._videos.part(attempt.external_task_id) as part:
-                    await self._videos.run(part.copy_from, self._videos.layout.root / state.file)
-                    if part.sha256 not in state.contents:
+                    if not await self._copy(attempt, state, part, file):
                         return None
                     await self._videos.finish(part, inspect)
                     await self._take_place(attempt, part, file)
@@ -105,6 +107,19 @@ class Landing:
             checked = Checked(part.size, modified_at, part.sha256)
         now = self._context.clock.now()
         return attempt.to(replace(state, file=file, landed_at=now, trouble=None, checked=checked))
+
+    async def _copy(self, attempt: Attempt, state: Landed, part: Part, file: str) -> bool:
+        """Fill *part* with a version that is not at *file*; return whether there is one."""
+        sizes = {state.bytes, state.bytes if state.checked is None else state.checked.bytes}
+        found = await self._videos.of_size(version_folder(attempt.job_id), sizes)
+        for source in dict.fromkeys((state.file, *found)):
+            if source == file or self._videos.modified_at(source) is None:
+                continue
+            await self._videos.run(part.copy_from, self._videos.layout.root / source)
+            if part.sha256 in state.contents:
+                return True
+            await part.restart()
+        return False
 
     # -- places
 

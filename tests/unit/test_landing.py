@@ -405,6 +405,22 @@ def test_former_version_is_restored_without_requests(tmp_path: Path) -> None:
     assert reached.state == replace(former(), file=FILE, landed_at=now)
 
 
+@pytest.mark.parametrize("recorded", [FORMER, FILE], ids=["a former one", "the current one"])
+def test_version_under_another_name_is_restored(tmp_path: Path, recorded: str) -> None:
+    """A person, or a disk that came back, has put it there: its hash tells what it is."""
+    put(tmp_path, "versions/a/mine.mp4", VIDEO)
+    put(tmp_path, "versions/a/other.mp4", bytes(SIZE))
+
+    async def story(stages: Stages) -> Any:
+        state = replace(former(), file=recorded)
+        return await stages.run.landing.restore(attempt(state), file=FILE)
+
+    reached = play(tmp_path, story)
+    assert reached.state.file == FILE
+    assert (tmp_path / FILE).read_bytes() == VIDEO
+    assert names(tmp_path) == ["versions/a/mine.mp4", "versions/a/other.mp4", FILE]
+
+
 def test_restored_version_keeps_an_unrecorded_video(tmp_path: Path) -> None:
     put(tmp_path, FILE, b"a stranger")
     restored(tmp_path, former(), lambda place: place.write_bytes(VIDEO))
