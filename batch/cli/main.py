@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "Bring the output folder up to date with the manifest.",
     "plan": "Report what `run` would do and cost; send nothing.",
     "status": "Report the state of every job, also during a run.",
+    "ledger": "List every task ever paid for, and what became of it.",
     "sandbox": "Serve the local imitation of the API.",
     "schema": "Print the manifest's JSON Schema.",
 }

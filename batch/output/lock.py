@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from batch.errors import LockedError, StateError
 from batch.output import disk
@@ -32,6 +33,19 @@ PATIENCE_S = 0.05
 PATIENCE_TRIES = 10
 # The errors of a lock that another process holds; with any other, the system cannot lock here.
 HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
+
+
+class Holder(NamedTuple):
+    """The process that holds a lock; None where it has not said so."""
+
+    pid: int | None = None
+    host: str | None = None
+    since: str | None = None
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "a process that has not said who it is"
+        return f"process {self.pid} on {self.host}, since {self.since}"
 
 
 @contextlib.contextmanager
@@ -68,7 +82,7 @@ def hold(path: Path) -> Iterator[None]:
             file.truncate(0)
 
 
-def holder(path: Path) -> str | None:
+def holder(path: Path) -> Holder | None:
     """Return the holder of the lock at *path*, or None if it is free."""
     try:
         with _open_folder(path.parent) as folder:
@@ -155,11 +169,11 @@ def _me() -> bytes:
     return json.dumps(who).encode()
 
 
-def _holder(path: Path) -> str:
+def _holder(path: Path) -> Holder:
     try:
         with path.open("rb") as file:
             who = json.loads(file.read(HOLDER_MAX_BYTES))
         host, since = clean(str(who["host"]), limit=80), clean(str(who["since"]), limit=40)
-        return f"process {int(who['pid'])} on {host}, since {since}"
+        return Holder(int(who["pid"]), host, since)
     except (OSError, ValueError, KeyError, TypeError):
-        return "a process that has not said who it is"
+        return Holder()

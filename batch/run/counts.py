@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from batch import events
 from batch.attempt import Outcome
 from batch.errors import ExitCode
 from batch.events import Event
+from batch.output.row import is_superseded
 from batch.plan import Plan
 from batch.run.stop import EXIT_CODES, LIMITS, Stop
 
 
 class Counts:
-    """An observer that counts what a run does. Nothing else writes into it."""
+    """An observer that counts what became of the jobs. Nothing else writes into it.
 
-    def __init__(self) -> None:
+    Tasks and their cost are not counted here: `batch.library.accounts` reads them from the state.
+    *doubts* are the attempts that may have created a task before this run; *sent* those of them that
+    it has sent again.
+    """
+
+    def __init__(self, doubts: Collection[str] = ()) -> None:
         self.outcomes: Counter[str] = Counter()
-        self.tasks_created = 0
-        self.adopted = 0
+        self.sent: set[str] = set()
+        self._doubts = doubts
         self.superseded = 0
         self.left: set[str] = set()
         self.troubles: list[dict[str, Any]] = []
@@ -28,11 +35,12 @@ class Counts:
     def notify(self, event: Event) -> None:
         """Count *event*."""
         match event:
-            case events.Submitted():
-                self.tasks_created += 1
-            case events.Adopted(is_new=is_new):
-                self.tasks_created += is_new
-                self.adopted += not is_new
+            case (
+                events.Submitted(external_task_id=sent)
+                | events.Adopted(external_task_id=sent, is_new=True)
+            ):
+                if sent in self._doubts:
+                    self.sent.add(sent)
             case events.JobEnded(superseded=True):
                 self.superseded += 1
             case events.JobEnded(row=row):
@@ -46,6 +54,21 @@ class Counts:
                 self.bugs.append(report)
             case _:
                 pass
+
+    def recount(self, rows: Iterable[dict[str, Any]], jobs: Iterable[str]) -> None:
+        """Count the outcomes anew, after a run that was left at once: its last events are missing.
+
+        Args:
+            rows: what the state holds of this run.
+            jobs: those that the run was to bring to an outcome.
+        """
+        self.outcomes.clear()
+        self.troubles.clear()
+        self.left = set(jobs)
+        for row in rows:
+            if not is_superseded(row):
+                self.left.discard(row["job_id"])
+                self.notify(events.JobEnded(row["job_id"], row))
 
     def exit_code(self, plan: Plan, stop: Stop) -> ExitCode:
         """Return how the run ended."""
@@ -62,8 +85,6 @@ class Counts:
         """Return the fields of the summary that were counted."""
         return {
             "outcomes": dict(self.outcomes),
-            "tasks_created": self.tasks_created,
-            "adopted": self.adopted,
             "superseded": self.superseded,
             "left": len(self.left),
             "troubles": tuple(self.troubles),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from batch import events
@@ -15,6 +15,7 @@ from batch.output.probe import try_places
 from batch.run.budget import DUST_USD
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
+from batch.run.job_run import NOTHING_TO_MAKE
 from batch.run.landing import files_of
 from batch.run.planner import PlannedRun
 from batch.run.signals import on_stop
@@ -43,8 +44,8 @@ async def execute(
     try_places(planned.settings.output_dir, files_of(planned.plan.decisions))
     planned.begin()
     stop = stop or Stop()
-    begun, counts = clock.monotonic(), Counts()
-    exit_code, cost_usd = EXIT_CODES[StopReason.INTERRUPTED], 0.0
+    begun, counts = clock.monotonic(), Counts(planned.books.doubts)
+    exit_code = EXIT_CODES[StopReason.INTERRUPTED]
     insisted: list[signal.Signals] = []
 
     def notify(event: Event) -> None:
@@ -61,19 +62,16 @@ async def execute(
             _check_plan_cost(planned, stop)
             if planned.folder.forgotten:
                 notify(events.Warned(_forgotten(planned.folder.forgotten)))
-            try:
-                await Feeder(run).feed(planned.plan.decisions)
-            finally:
-                cost_usd = run.budget.spent_usd
+            await Feeder(run).feed(planned.plan.decisions)
             exit_code = counts.exit_code(planned.plan, stop)
     except asyncio.CancelledError:
         if not insisted:
             raise
         exit_code = ExitCode.TERMINATED if insisted[0] is signal.SIGTERM else ExitCode.INTERRUPTED
+        counts.recount(planned.rows(), _to_make(planned))
     summary = planned.summary(
         exit_code,
-        **counts.found(),
-        cost_usd=round(cost_usd, 4),
+        counts,
         seconds=round(clock.monotonic() - begun, 3),
         stopped=stop.sentence or None,
     )
@@ -104,6 +102,13 @@ def _forgotten(count: int) -> str:
         f"the state is older than results.jsonl (a restored backup?): {rows} taken over from there;"
         " what else it may have forgotten is looked up before it is submitted"
     )
+
+
+def _to_make(planned: PlannedRun) -> Iterator[str]:
+    """Iterate over the jobs that the run was to bring to an outcome."""
+    for decision in planned.plan.decisions:
+        if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
+            yield decision.job_id
 
 
 def _stop_on_signals(stop: Stop, insisted: list[signal.Signals]) -> AbstractContextManager[None]:

@@ -16,20 +16,22 @@ from typing import Any
 from batch.clock import Clock
 from batch.errors import ExitCode, UsageError
 from batch.job import Job
+from batch.library.accounts import Books, figures, flat
+from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
 from batch.output.layout import Layout
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
-from batch.plan import COSTING, Plan, make_plan
+from batch.plan import COSTING, PAYING, Known, Plan, make_plan
 from batch.plan.changes import Changed, compare
 from batch.prices import estimate
+from batch.run.counts import Counts
 from batch.run.moves import carry_out
 from batch.run.presence import Presence
+from batch.run.stop import Stop
 from batch.run.summary import Summary
 from batch.settings import Settings
-
-LISTED = "listed"  # the fact that holds the manifest's jobs: [[id, [tag, …]], …] in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class PlannedRun:
     folder: OutputFolder
     plan: Plan
     started_at: float
+    books: Books
     found: tuple[Change, ...] = ()
 
     @property
@@ -52,8 +55,10 @@ class PlannedRun:
         """How many jobs the plan has of each action, by its name."""
         return {action.value: count for action, count in self.plan.counts.items()}
 
-    def summary(self, exit_code: ExitCode, **found: Any) -> Summary:
-        """Return the summary of this run; *found* is what it came to."""
+    def summary(self, exit_code: ExitCode, counts: Counts, **found: Any) -> Summary:
+        """Return the summary of this run: what *counts* and the state say, and *found*."""
+        attempts = list(flat(self.folder.database.known()))
+        spent = self.books.spent(attempts, counts.sent)
         return Summary(
             run_id=self.run_id,
             name=self.manifest.name,
@@ -61,12 +66,24 @@ class PlannedRun:
             exit_code=exit_code,
             planned=self.counts,
             resting=tuple((item.job_id, item.reason) for item in self.plan.resting),
+            tasks_created=spent.tasks,
+            adopted=spent.adopted,
+            cost_usd=spent.cost_usd,
+            library=figures(attempts),
+            **counts.found(),
             **found,
         )
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows of this run that are in the state."""
+        named = f'"run_id":"{self.run_id}"'
+        for line in self.folder.database.result_lines():
+            if named in line and (row := json.loads(line))["run_id"] == self.run_id:
+                yield row
+
     def begin(self) -> None:
         """Record that the run has begun, and do what needs no provider: move jobs, begin a round."""
-        begun: list[Change] = [BeginRun(self.run_id, self.started_at)]
+        begun: list[Change] = [BeginRun(self.run_id, self.started_at), *self._planned()]
         if self.plan.round is not None:
             begun += [
                 Force(fingerprint, self.started_at, videos)
@@ -76,25 +93,30 @@ class PlannedRun:
         self._record_found()
         self._carry_out_moves()
 
+    def _planned(self) -> list[Fact]:
+        to_pay = sum(decision.action in PAYING for decision in self.plan.decisions)
+        return facts_of(self.folder.database, self.manifest.jobs, self.started_at, to_pay)
+
     def end(self, summary: Summary, clock: Clock) -> None:
-        """Record how the run ended, what it came to, and the manifest's jobs in their order.
+        """Record how the run ended, and what it came to.
 
         From then on the size of results.jsonl shows whether it is whole.
         """
         self.folder.results.flush()
-        listed = json.dumps([[job.id, job.tags] for job in self.manifest.jobs], ensure_ascii=False)
         ended = EndRun(self.run_id, clock.now(), int(summary.exit_code), self._record(summary))
-        self.folder.database.write([ended, Fact(LISTED, listed)])
+        self.folder.database.write([ended])
 
     def end_quietly(self, clock: Clock) -> Summary:
         """Record a run in which nothing is to be paid for or fetched."""
         self._record_found()
         self._carry_out_moves()
         self.folder.results.flush()
-        exit_code = ExitCode.JOBS_FAILED if self.plan.resting else ExitCode.OK
-        summary = self.summary(exit_code)
+        counts = Counts()
+        exit_code = counts.exit_code(self.plan, Stop())
+        summary = self.summary(exit_code, counts)
         ended = EndRun(self.run_id, clock.now(), int(exit_code), self._record(summary))
-        self.folder.database.write([BeginRun(self.run_id, self.started_at), ended])
+        begun = BeginRun(self.run_id, self.started_at)
+        self.folder.database.write([begun, *self._planned(), ended])
         return summary
 
     def _record_found(self) -> None:
@@ -148,9 +170,10 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
         )
     with open_folder(settings.output_dir, sandbox=settings.sandbox, now=clock.now()) as folder:
         run_id, started_at = _new_run_id(clock), clock.now()
-        plan, presence = _plan(manifest, settings, folder.database)
-        found = tuple(presence.changes(run_id, started_at))
-        yield PlannedRun(manifest, settings, run_id, folder, plan, started_at, found)
+        known = folder.database.known()
+        plan, presence = _plan(manifest, settings, known, folder.database)
+        found, books = tuple(presence.changes(run_id, started_at)), Books.open(flat(known))
+        yield PlannedRun(manifest, settings, run_id, folder, plan, started_at, books, found)
 
 
 def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:
@@ -180,7 +203,8 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
     """
     check_selection(manifest, settings)
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
-        plan, _ = _plan(manifest, settings, database)
+        known = {} if database is None else database.known()
+        plan, _ = _plan(manifest, settings, known, database)
         for item in plan.decisions:
             if database is not None and item.before is not None and item.job is not None:
                 before = database.attempt(item.before)
@@ -214,9 +238,11 @@ def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
 
 
 def _plan(
-    manifest: Manifest, settings: Settings, database: Database | None
+    manifest: Manifest,
+    settings: Settings,
+    known: dict[str, list[Known]],
+    database: Database | None,
 ) -> tuple[Plan, Presence]:
-    known = {} if database is None else database.known()
     presence = Presence(settings.output_dir, known, database)
     plan = make_plan(
         manifest.jobs,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from batch.errors import ExitCode
+from batch.library.accounts import Figures
 
 SUMMARY_SCHEMA = 1
 TROUBLES_SHOWN = 1000
@@ -13,7 +14,11 @@ TROUBLES_SHOWN = 1000
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run came to. `to_json` is what `--json` prints."""
+    """What a run came to. `to_json` is what `--json` prints.
+
+    *tasks_created* and *cost_usd* are this run's; *library* is what all runs of the folder came to, as
+    `status` and `ledger` report it.
+    """
 
     run_id: str
     name: str
@@ -31,6 +36,7 @@ class Summary:
     troubles: tuple[dict[str, Any], ...] = ()
     resting: tuple[tuple[str, str], ...] = ()
     bugs: tuple[str, ...] = ()
+    library: Figures = field(default_factory=Figures)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""

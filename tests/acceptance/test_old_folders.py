@@ -121,7 +121,7 @@ def test_reading_an_old_folder_changes_nothing(old: Any, name: str) -> None:
 
 
 def test_status_reads_every_old_state(old: Any) -> None:
-    found = old("state-2").shell("status", "outputs/night", "--json").json
+    (found,) = old("state-2").shell("status", "outputs/night", "--json").json
     assert found["jobs"] == {
         "being submitted": 2,
         "being looked up": 2,
@@ -177,7 +177,7 @@ def test_run_continues_every_old_state(old: Any) -> None:
     }
     after = library.shell.files()
     assert before.items() <= after.items(), "a video that was there has changed"
-    status = library.shell("status", "outputs/night", "--json").json
+    (status,) = library.shell("status", "outputs/night", "--json").json
     assert status["paid_without_file"] == []
     assert status["tasks_paid"] == 16 + 3 + 5
 

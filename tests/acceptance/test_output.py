@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ RUN_OPTIONS = [
     *("--json", "--quiet", "--verbose", "--log-format", "--progress", "--env-file"),
     *("--callback-url", "--callback-listen"),
 ]
-COMMANDS = ["run", "plan", "status", "sandbox", "schema"]
+COMMANDS = ["run", "plan", "status", "ledger", "sandbox", "schema"]
 
 
 def test_quiet_prints_nothing_on_success(shell: Any, sandbox: Any) -> None:
@@ -104,58 +103,12 @@ def test_plan_of_finished_folder_changes_no_byte(shell: Any, sandbox: Any) -> No
     assert box.stats.counts() == requests
 
 
-def test_status_lists_paid_tasks_without_file(shell: Any, sandbox: Any) -> None:
-    """In text and in JSON, with and without a folder."""
-    box = sandbox("download:503:until=1", median_s=0.05)
-    jobs = [{"id": "a", "prompt": "fox"}, {"id": "b", "prompt": "sandbox:moderation"}]
-    jobs.append({"id": "c", "prompt": "sandbox:stuck"})
-    manifest = shell.manifest(jobs, limits={"task_timeout": "300ms", "stall_timeout": "1s"})
-    # The download of the first never succeeds; the deadline ends the run.
-    shell("run", manifest, "--base-url", box.base_url, "--deadline", "1s")
-    said = shell("status", "outputs/night", "--json", key=None)
-    assert said.code == 0
-    found = said.json
-    assert found["tasks_paid"] == 3
-    assert found["running"] is None
-    assert found["last_run"]["exit_code"] in {1, 3}
-    missing = {item["job_id"]: item["task_id"] for item in found["paid_without_file"]}
-    assert set(missing) == {"a", "c"}
-    text = shell("status", "outputs/night", key=None).out
-    assert all(task_id in text for task_id in missing.values())
-    assert shell("status", key=None).out == text
-    assert shell("status", "--json", key=None).json == [found]
-
-
-def test_status_lists_unconfirmed_jobs(shell: Any, sandbox: Any) -> None:
-    """They may have been paid for, so the text names them."""
-    box = sandbox("submit:drop-after:first=1", lookup=False)
-    shell("run", shell.manifest(1), "--base-url", box.base_url)
-    said = shell("status", "outputs/night", key=None)
-    assert "1 unconfirmed, perhaps paid for" in said.out
-    assert "\n    job-0" in said.out
-
-
 def test_json_log_holds_manifest_warnings(shell: Any, sandbox: Any) -> None:
     """Every line of stderr can be parsed."""
     manifest = shell.manifest([{"id": "a", "prompt": "fox", "cfg_scale": 0.5}])
     said = shell("run", manifest, "--base-url", sandbox().base_url, "--log-format", "json")
     lines = [json.loads(line) for line in said.err.splitlines()]
     assert any("cfg_scale" in line["message"] and line["level"] == "warning" for line in lines)
-
-
-def test_status_works_during_run(shell: Any, sandbox: Any) -> None:
-    """It names the process and the tasks in flight."""
-    box = sandbox(median_s=600)
-    with shell.running("run", shell.manifest(), "--base-url", box.base_url) as process:
-        for _ in range(500):
-            if box.stats.created == 2 and box.stats.queries + box.stats.lookups:
-                break
-            time.sleep(0.01)
-        found = shell("status", "outputs/night", "--json").json
-        assert str(process.pid) in found["running"]
-        assert found["jobs"] == {"generating": 2}
-        assert len(found["paid_without_file"]) == 2
-        assert "running" in shell("status", "outputs/night").out
 
 
 class Yaml12(yaml.SafeLoader):

@@ -31,7 +31,7 @@ def test_second_run_names_the_holder(tmp_path: Path) -> None:
     with hold(path):
         with pytest.raises(LockedError, match=f"process {os.getpid()} on "):
             hold(path).__enter__()
-        assert f"process {os.getpid()}" in (holder(path) or "")
+        assert f"process {os.getpid()}" in str(holder(path))
     assert holder(path) is None
 
 

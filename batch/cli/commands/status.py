@@ -3,146 +3,146 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from datetime import UTC, datetime
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from batch.attempt import Phase
+from batch.cli.folders import folders, folders_argument
 from batch.cli.words import counted
-from batch.errors import ExitCode, UsageError
-from batch.output import lock
-from batch.output.layout import STATE_FOLDER, Layout
-from batch.output.sqlite import Database
-from batch.plan import Known
+from batch.clock import SystemClock
+from batch.errors import ExitCode
+from batch.library.entries import read_library
+from batch.library.status import look
+from batch.run.presence import Presence
 
-WORDS = {
-    Phase.LANDED: "succeeded",
-    Phase.OPEN: "generating",
-    Phase.GENERATED: "to download",
-    Phase.TIMED_OUT: "timed out",
-    Phase.FAILED: "failed",
-    Phase.UNCONFIRMED: "unconfirmed",
-    Phase.INTENDED: "being submitted",
-    Phase.LOST: "being looked up",
-}
 SHOWN = 50
+REDRAW_S = 1.0
 HELP = """Report the state of every job, also during a run.
 
-Without OUTPUT_DIR: of every folder under outputs/.
+Without OUTPUT_DIR: of every folder under outputs/. Takes no lock and writes nothing. --json prints a
+list of folders, always with the same keys.
 """
 
 
 @click.command("status", help=HELP)
-@click.argument("output_dir", required=False, type=click.Path(path_type=Path))
+@folders_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(output_dir: Path | None, *, as_json: bool) -> int:
+@click.option("--watch", is_flag=True, help="Go on reporting until Ctrl-C.")
+def command(output_dirs: tuple[Path, ...], *, as_json: bool, watch: bool) -> int:
     """Print what the states hold."""
-    found = [look(folder) for folder in _folders(output_dir)]
-    if as_json:
-        click.echo(json.dumps(found[0] if output_dir is not None else found, ensure_ascii=False))
+    if watch:
+        _watch(output_dirs, as_json=as_json)
     else:
-        click.echo("\n".join(_text(item) for item in found))
+        click.echo(_report(output_dirs, as_json=as_json))
     return ExitCode.OK
 
 
-def look(folder: Path) -> dict[str, Any]:
-    """Return what the state of *folder* holds. Changes nothing.
-
-    Raises:
-        StateError: the state cannot be read.
-    """
-    with Database.open_to_read(Layout(folder).database) as database:
-        known = database.known()
-        last_run = database.last_run()
-    latest = [attempts[-1] for attempts in known.values()]
-    counts = Counter(WORDS[item.phase] for item in latest)
-    all_attempts = [item for attempts in known.values() for item in attempts]
-    return {
-        "schema": 1,
-        "output_dir": str(folder),
-        "running": lock.holder(Layout(folder).lock),
-        "last_run": _run(last_run),
-        "jobs": dict(counts),
-        "tasks_paid": sum(item.task_id is not None for item in all_attempts),
-        "paid_without_file": [
-            _missing(item)
-            for attempts in known.values()
-            for item in attempts
-            if _is_paid_without_file(folder, item, is_latest=item is attempts[-1])
-        ],
-        "unconfirmed": [item.job_id for item in latest if item.phase is Phase.UNCONFIRMED],
-    }
+def _watch(output_dirs: Sequence[Path], *, as_json: bool) -> None:
+    """Redraw the report on a terminal; print it when it has changed elsewhere."""
+    try:
+        if sys.stdout.isatty() and not as_json:
+            _redraw(output_dirs)
+        before = None
+        while True:
+            begun = time.monotonic()
+            now = _report(output_dirs, as_json=as_json)
+            if now != before:
+                click.echo(now)
+                sys.stdout.flush()
+            before = now
+            _pause(begun)
+    except KeyboardInterrupt:
+        return
 
 
-def _folders(output_dir: Path | None) -> list[Path]:
-    if output_dir is not None:
-        if not Layout(output_dir).database.exists():
-            raise UsageError(
-                f"{output_dir} is not an output folder: it has no {STATE_FOLDER}/state.db"
-            )
-        return [output_dir]
-    found = sorted(Path("outputs").glob(f"*/{STATE_FOLDER}/state.db"))
-    if not found:
-        raise UsageError("there is no output folder under outputs/; name one")
-    return [path.parent.parent for path in found]
+def _redraw(output_dirs: Sequence[Path]) -> None:
+    from rich.live import Live  # noqa: PLC0415 - for terminals only
+    from rich.text import Text  # noqa: PLC0415
+
+    with Live(Text(""), auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            begun = time.monotonic()
+            live.update(Text(_report(output_dirs, as_json=False)), refresh=True)
+            _pause(begun)
 
 
-def _is_paid_without_file(folder: Path, item: Known, *, is_latest: bool) -> bool:
-    if item.phase.is_collectable:
-        return True
-    if item.phase is not Phase.LANDED or item.file is None or not is_latest:
-        return False
-    return not (folder / item.file).exists()
+def _pause(begun: float) -> None:
+    """Wait for the next report; a large library does not take more than half a core."""
+    time.sleep(max(REDRAW_S, time.monotonic() - begun))
 
 
-def _missing(item: Known) -> dict[str, Any]:
-    return {"job_id": item.job_id, "task_id": item.task_id, "state": WORDS[item.phase]}
+def _report(output_dirs: Sequence[Path], *, as_json: bool) -> str:
+    now = SystemClock().now()
+    found = [look(read_library(folder, Presence, now)) for folder in folders(output_dirs)]
+    return json.dumps(found, ensure_ascii=False) if as_json else "\n".join(map(to_text, found))
 
 
-def _run(last: tuple[str, float, float | None, int | None] | None) -> dict[str, Any] | None:
-    if last is None:
-        return None
-    run_id, started_at, finished_at, exit_code = last
-    return {
-        "run_id": run_id,
-        "started_at": _time(started_at),
-        "finished_at": _time(finished_at),
-        "exit_code": exit_code,
-    }
-
-
-def _time(seconds: float | None) -> str | None:
-    return (
-        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat("T", "seconds")
-    )
-
-
-def _text(found: dict[str, Any]) -> str:
-    counts = ", ".join(f"{count} {word}" for word, count in sorted(found["jobs"].items()))
-    lines = [f"{found['output_dir']}: {counts or 'nothing submitted yet'}"]
-    if found["running"]:
-        lines.append(f"  running: {found['running']}")
-    elif found["last_run"] is not None:
-        last = found["last_run"]
-        end = (
-            "did not end properly; run again to go on"
-            if last["exit_code"] is None
-            else f"ended with exit code {last['exit_code']}"
-        )
-        lines.append(f"  last run {last['run_id']} {end}")
-    lines.append(f"  {counted(found['tasks_paid'], 'task')} paid for so far")
-    missing = [
-        f"{item['job_id']}  task {item['task_id']}  {item['state']}"
-        for item in found["paid_without_file"]
-    ]
-    lines += _listed("paid for and without a file (the next run downloads them)", missing)
-    lines += _listed(
-        "unconfirmed, perhaps paid for (the next run looks them up)", found["unconfirmed"]
-    )
+def to_text(found: dict[str, Any]) -> str:
+    """Return the report about one folder as text."""
+    counts = [f"{count} {word}" for word, count in sorted(found["jobs"].items())]
+    if found["waiting"]:
+        counts.append(f"{found['waiting']} waiting")
+    lines = [f"{found['output_dir']}: {', '.join(counts) or 'nothing submitted yet'}"]
+    lines += _last_run(found)
+    lines.append(f"  {_money(found)}")
+    lines += _listed("failed or timed out", [_trouble(item) for item in found["failed"]])
+    in_doubt = [_trouble(item) for item in found["unconfirmed"]]
+    lines += _listed("unconfirmed, perhaps paid for", in_doubt)
+    for will_be_fetched, what in (
+        (True, "paid for and without a file (the next run downloads them)"),
+        (False, "paid for and without a file, of jobs that the manifest no longer lists"),
+    ):
+        missing = [
+            _absent(item)
+            for item in found["paid_without_file"]
+            if item["will_be_fetched"] is will_be_fetched
+        ]
+        lines += _listed(what, missing)
     return "\n".join(lines)
+
+
+def _last_run(found: dict[str, Any]) -> list[str]:
+    running, last = found["running"], found["last_run"]
+    if running is not None:
+        who = "a process that has not said who it is"
+        if running["pid"] is not None:
+            who = f"process {running['pid']} on {running['host']}, since {running['since']}"
+        return [f"  running: {who}"]
+    if last is None:
+        return []
+    end = f"ended with exit code {last['exit_code']}"
+    if last["exit_code"] is None:
+        end = "did not end properly; run again to go on"
+    return [f"  last run {last['run_id']} {end}"]
+
+
+def _money(found: dict[str, Any]) -> str:
+    figures = found["figures"]
+    paid = (
+        f"{counted(found['tasks_paid'], 'task')} paid for so far, about ${figures['cost_usd']:.2f}"
+    )
+    if figures["perhaps_paid"]:
+        paid += f"; {figures['perhaps_paid']} perhaps, about ${figures['perhaps_usd']:.2f}"
+    return f"{paid} (made by the sandbox)" if found["sandbox"] else paid
+
+
+def _trouble(item: dict[str, Any]) -> str:
+    what = item["status"].replace("_", " ")
+    kind = "" if item["kind"] in {"unconfirmed", "timeout"} else f" ({item['kind']})"
+    named = f"task {item['task_id']}" if item["task_id"] else item["external_task_id"]
+    return (
+        f"{item['job_id']}: {what}{kind}: {item['message']}\n"
+        f"      {named}, sent {item['submitted_at']}; {item['to_do']}"
+    )
+
+
+def _absent(item: dict[str, Any]) -> str:
+    kept = f"kept for {counted(item['days_left'], 'day')} more" if item["days_left"] else "too old"
+    return f"{item['job_id']}  task {item['task_id']}  {item['state']}, {kept} at the provider"
 
 
 def _listed(what: str, items: list[str]) -> list[str]:

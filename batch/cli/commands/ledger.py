@@ -1,0 +1,123 @@
+"""`kling-batch ledger`: every task ever paid for, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batch.cli.folders import folders, folders_argument
+from batch.cli.words import counted
+from batch.clock import SystemClock
+from batch.errors import ExitCode
+from batch.library import ledger
+from batch.library.entries import DAY_S, Entry, Library, read_library
+from batch.run.presence import Presence
+
+HELP = """List every task ever created, with its cost and what became of it.
+
+Without OUTPUT_DIR: of every folder under outputs/. Costs are estimates; days are those of UTC.
+Unconfirmed jobs, which are perhaps paid for, are listed apart. --json prints one object: schema (1),
+tasks and perhaps_paid (or, with --by, groups), and total.
+
+\b
+Outcomes:
+  current       its video stands at its job's name
+  former        its video was displaced by a newer one
+  discarded     its video was deleted on request
+  failed        at the provider
+  open          the provider works on it
+  to_download   generated, and not here yet
+"""
+
+
+class Moment(click.ParamType[float]):
+    """A day (2026-11-20), or how long ago (30d)."""
+
+    name = "DAY"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds since the epoch."""
+        if ago := re.fullmatch(r"([0-9]{1,5}) ?d", str(value).strip()):
+            return SystemClock().now() - int(ago[1]) * DAY_S
+        try:
+            moment = datetime.fromisoformat(str(value).strip())
+        except ValueError:
+            self.fail(f"{value!r} is not a valid day; for example 2026-11-20 or 30d", param, ctx)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+@click.command("ledger", help=HELP)
+@folders_argument
+@click.option("--since", type=Moment(), help="Only tasks submitted since, for example 2026-11-20.")
+@click.option("--by", type=click.Choice(list(ledger.GROUPS)), help="Add up instead of listing.")
+@click.option(
+    "--missing", is_flag=True, help="Only what is paid for and not here, with the days left."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    output_dirs: tuple[Path, ...],
+    *,
+    since: float | None,
+    by: str | None,
+    missing: bool,
+    as_csv: bool,
+    as_json: bool,
+) -> int:
+    """Print the ledger."""
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other")
+    now = SystemClock().now()
+    libraries = [read_library(folder, Presence, now) for folder in folders(output_dirs)]
+    books = [(item, ledger.chosen(item, since=since, only_missing=missing)) for item in libraries]
+    found = ledger.to_json(books, by)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    elif as_csv and by is not None:
+        click.echo(ledger.to_csv((by, *found["total"]), found["groups"]), nl=False)
+    elif as_csv:
+        lines = [*found["tasks"], *found["perhaps_paid"]]
+        click.echo(ledger.to_csv(ledger.FIELDS, lines), nl=False)
+    else:
+        click.echo("\n".join(_text(books, found, by)))
+    return ExitCode.OK
+
+
+def _text(
+    books: list[tuple[Library, list[Entry]]], found: dict[str, Any], by: str | None
+) -> list[str]:
+    if by is not None:
+        lines = [_sum(str(group[by]), group) for group in found["groups"]]
+        return [*lines, _sum("total", found["total"])]
+    lines = [_line(item) for item in found["tasks"]]
+    if found["perhaps_paid"]:
+        lines += ["perhaps paid:", *(_line(item) for item in found["perhaps_paid"])]
+    if any(library.is_sandbox for library, _entries in books):
+        names = ", ".join(str(library.root) for library, _ in books if library.is_sandbox)
+        lines.append(f"made by the sandbox, and paid for by nobody: {names}")
+    return [*lines, _sum("total", found["total"])]
+
+
+def _line(item: dict[str, Any]) -> str:
+    cost = "      ?" if item["cost_usd"] is None else f"${item['cost_usd']:6.2f}"
+    named = item["task_id"] or item["external_task_id"]
+    left = item["days_left"]
+    about = f"  {item['file']}" if item["file"] else ""
+    if left is not None and not item["here"]:
+        about += f"  not here, {counted(left, 'day')} left" if left else "  not here, and too old"
+    return (
+        f"{item['submitted_at']}  {item['outcome']:<11}  {cost}  {item['job_id']}  {named}{about}"
+    )
+
+
+def _sum(name: str, sums: dict[str, Any]) -> str:
+    perhaps = sums["perhaps_paid"]
+    doubt = f", perhaps {perhaps} more (${sums['perhaps_usd']:.2f})" if perhaps else ""
+    return f"{name}: {counted(sums['tasks'], 'task')}, about ${sums['cost_usd']:.2f}{doubt}"

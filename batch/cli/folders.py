@@ -1,0 +1,41 @@
+"""Output folders as arguments: those named, or all under outputs/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from batch.errors import UsageError
+from batch.output.layout import STATE_FOLDER, Layout
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+HOME = Path("outputs")
+
+
+def folders_argument(command: Command) -> Command:
+    """Give *command* its OUTPUT_DIR arguments."""
+    folder = click.Path(path_type=Path)
+    return click.argument("output_dirs", metavar="[OUTPUT_DIR]...", nargs=-1, type=folder)(command)
+
+
+def folders(output_dirs: Sequence[Path]) -> list[Path]:
+    """Return the folders named, or else all under outputs/.
+
+    Raises:
+        UsageError: one is not an output folder, or there is none.
+    """
+    for folder in output_dirs:
+        check_folder(folder)
+    found = sorted(HOME.glob(f"*/{STATE_FOLDER}/state.db"))
+    if not output_dirs and not found:
+        raise UsageError(f"there is no output folder under {HOME}/; name one")
+    return list(output_dirs) or [path.parent.parent for path in found]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError if *folder* is not an output folder."""
+    if not Layout(folder).database.exists():
+        raise UsageError(f"{folder} is not an output folder: it has no {STATE_FOLDER}/state.db")

@@ -1,0 +1,146 @@
+"""The one source of every number that is printed: what the attempts of a library come to.
+
+A task is paid for once its id is known. An attempt without one that may have created a task is
+*perhaps paid*; it counts apart, with its cost, and in no sum of tasks. What a run has created is the
+difference between two states: nothing else is counted, so nothing can be counted otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from batch.attempt import Phase
+
+T = TypeVar("T")
+IN_DOUBT = frozenset({Phase.INTENDED, Phase.LOST, Phase.UNCONFIRMED})
+_CENT_PARTS = 6  # digits behind the point that an estimate has
+
+
+class Booked(Protocol):
+    """What is counted of an attempt."""
+
+    @property
+    def external_task_id(self) -> str: ...
+    @property
+    def phase(self) -> Phase: ...
+    @property
+    def task_id(self) -> str | None: ...
+    @property
+    def cost_usd(self) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What attempts come to; costs are estimates in USD.
+
+    `tasks` is the sum of the next five: each task has succeeded (its video has landed here), failed
+    at the provider, timed out, is open, or has a video that is still to be downloaded. *refused*
+    requests created nothing.
+    """
+
+    tasks: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    open: int = 0
+    to_download: int = 0
+    cost_usd: float = 0.0
+    refused: int = 0
+    perhaps_paid: int = 0
+    perhaps_usd: float = 0.0
+
+    @property
+    def to_collect(self) -> int:
+        """How many tasks are paid for, and neither here nor failed: the next run collects them."""
+        return self.timed_out + self.open + self.to_download
+
+
+def figures(attempts: Iterable[Booked]) -> Figures:
+    """Return what *attempts* come to."""
+    tasks: Counter[Phase] = Counter()
+    cost_usd = perhaps_usd = 0.0
+    refused = perhaps_paid = 0
+    for attempt in attempts:
+        if attempt.task_id is not None:
+            tasks[attempt.phase] += 1
+            cost_usd += attempt.cost_usd or 0.0
+        elif attempt.phase in IN_DOUBT:
+            perhaps_paid += 1
+            perhaps_usd += attempt.cost_usd or 0.0
+        elif attempt.phase is Phase.FAILED:
+            refused += 1
+    return Figures(
+        tasks=tasks.total(),
+        succeeded=tasks[Phase.LANDED],
+        failed=tasks[Phase.FAILED],
+        timed_out=tasks[Phase.TIMED_OUT],
+        open=tasks[Phase.OPEN],
+        to_download=tasks[Phase.GENERATED],
+        cost_usd=_usd(cost_usd),
+        refused=refused,
+        perhaps_paid=perhaps_paid,
+        perhaps_usd=_usd(perhaps_usd),
+    )
+
+
+def flat(known: Mapping[str, Iterable[T]]) -> Iterable[T]:
+    """Iterate over the attempts of all jobs."""
+    return (attempt for attempts in known.values() for attempt in attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one run has created: tasks and their cost, and the tasks of earlier runs that it found."""
+
+    tasks: int
+    cost_usd: float
+    adopted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """A library when a run begins: its figures, and the attempts that may have created a task."""
+
+    figures: Figures
+    doubts: frozenset[str]
+
+    @classmethod
+    def open(cls, attempts: Iterable[Booked]) -> Books:
+        """Return the books of a state."""
+        listed = list(attempts)
+        doubts = (item.external_task_id for item in listed if _is_in_doubt(item))
+        return cls(figures(listed), frozenset(doubts))
+
+    def spent(self, attempts: Iterable[Booked], sent: Collection[str]) -> Spent:
+        """Return what the run has created.
+
+        Args:
+            attempts: those of its end.
+            sent: the external ids that the run has sent again, of those that were in doubt.
+        """
+        listed = list(attempts)
+        after = figures(listed)
+        adopted = [
+            item
+            for item in listed
+            if item.external_task_id in self.doubts
+            and item.external_task_id not in sent
+            and item.task_id is not None
+        ]
+        found_usd = sum(item.cost_usd or 0.0 for item in adopted)
+        return Spent(
+            tasks=after.tasks - self.figures.tasks - len(adopted),
+            cost_usd=_usd(after.cost_usd - self.figures.cost_usd - found_usd),
+            adopted=len(adopted),
+        )
+
+
+def _is_in_doubt(attempt: Booked) -> bool:
+    return attempt.task_id is None and attempt.phase in IN_DOUBT
+
+
+def _usd(amount: float) -> float:
+    return round(amount, _CENT_PARTS)

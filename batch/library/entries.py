@@ -1,0 +1,175 @@
+"""A library's attempts one by one: what each has cost, what became of it, and whether it is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from batch.attempt import Attempt, Failed, Intended, Landed, Lost, Phase, Unconfirmed
+from batch.job import Failure, FailureKind, video_path
+from batch.library.planned import Planned
+from batch.output.folder import ORIGIN, SANDBOX
+from batch.output.layout import Layout
+from batch.output.row import failure_of
+from batch.output.sqlite import Database
+from batch.plan import Known
+from batch.provider.wire import RETENTION_S
+
+DAY_S = 86_400.0
+IsPresent = Callable[[str, int], bool]
+Presence = Callable[[Path, dict[str, list[Known]], Database], IsPresent]
+"""Makes, for a folder and what is known of it, the judge of whether a video is here."""
+
+
+class Fate(StrEnum):
+    """What became of a task."""
+
+    CURRENT = "current"  # its video stands at its job's name
+    FORMER = "former"  # its video was displaced by a newer one
+    DISCARDED = "discarded"  # its video was deleted on request
+    FAILED = "failed"  # at the provider
+    OPEN = "open"
+    TO_DOWNLOAD = "to_download"
+    UNCONFIRMED = "unconfirmed"  # it is not known whether there is a task
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An attempt that is, or may be, paid for.
+
+    *submitted_at* is when it was sent, as far as is known. *is_here* tells whether its video is on
+    disk. *days_left* counts the full days for which the provider keeps its video.
+    """
+
+    attempt: Attempt
+    submitted_at: float
+    fate: Fate
+    is_here: bool
+    days_left: int | None
+    tags: tuple[str, ...]
+    will_be_fetched: bool
+
+    @property
+    def external_task_id(self) -> str:
+        """The id that was sent."""
+        return self.attempt.external_task_id
+
+    @property
+    def phase(self) -> Phase:
+        """The state by name."""
+        return self.attempt.phase
+
+    @property
+    def task_id(self) -> str | None:
+        """The provider's id, if it is known."""
+        return self.attempt.task_id
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The estimate."""
+        return self.attempt.cost_usd
+
+    @property
+    def file(self) -> str | None:
+        """Where its video is, or was, relative to the output folder."""
+        state = self.attempt.state
+        return state.file if isinstance(state, Landed) else None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is paid for, could be had, and its video is not here."""
+        unwanted = {Fate.FAILED, Fate.DISCARDED, Fate.UNCONFIRMED}
+        return self.fate not in unwanted and not self.is_here
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What a folder's state holds: every attempt, the paid ones as entries, and the latest plan."""
+
+    root: Path
+    attempts: list[Attempt]
+    entries: list[Entry]
+    planned: Planned
+    is_sandbox: bool
+    last_run: tuple[str, float, float | None, int | None] | None
+
+
+def read_library(root: Path, presence: Presence, now: float) -> Library:
+    """Return what the state of *root* holds. Takes no lock, changes nothing.
+
+    Raises:
+        StateError: the state cannot be read.
+    """
+    with Database.open_to_read(Layout(root).database) as database:
+        attempts = list(database.attempts())
+        planned = Planned.read(database)
+        is_sandbox = database.fact(ORIGIN) == SANDBOX
+        last_run = database.last_run()
+        is_present = presence(root, database.known(), database)
+        entries = list(_entries(attempts, planned, is_present, now))
+    return Library(root, attempts, entries, planned, is_sandbox, last_run)
+
+
+def _entries(
+    attempts: list[Attempt], planned: Planned, is_present: IsPresent, now: float
+) -> Iterator[Entry]:
+    latest = {attempt.job_id: attempt for attempt in attempts}
+    for attempt in attempts:
+        fate = _fate(attempt)
+        if fate is None:
+            continue
+        state = attempt.state
+        is_here = isinstance(state, Landed) and is_present(state.file, state.bytes)
+        is_wanted = attempt is latest[attempt.job_id] and not planned.is_orphan(attempt.job_id)
+        yield Entry(
+            attempt=attempt,
+            submitted_at=sent_at(attempt),
+            fate=fate,
+            is_here=is_here,
+            days_left=_days_left(attempt, fate, now),
+            tags=planned.tags_of(attempt.job_id),
+            will_be_fetched=attempt.phase.is_collectable
+            or (attempt.phase is Phase.LANDED and is_wanted and not is_here),
+        )
+
+
+def sent_at(attempt: Attempt) -> float:
+    """Return when an attempt was sent, as far as is known."""
+    match attempt.state:
+        case Intended(since=since) | Lost(since=since) | Unconfirmed(since=since):
+            return since
+        case Failed(task=None, failed_at=failed_at):
+            return failed_at
+        case _:
+            return attempt.paid_task.submitted_at
+
+
+def what_failed(attempt: Attempt) -> Failure:
+    """Return why an attempt has no video."""
+    return failure_of(attempt) or Failure(FailureKind.NETWORK, "its run ended before the answer")
+
+
+def _fate(attempt: Attempt) -> Fate | None:
+    """Return what became of an attempt; None if it was refused, and paid for by nobody."""
+    match attempt.phase:
+        case Phase.LANDED:
+            assert isinstance(attempt.state, Landed)
+            is_current = attempt.state.file == video_path(attempt.job_id)
+            return Fate.CURRENT if is_current else Fate.FORMER
+        case Phase.FAILED:
+            return None if attempt.task is None else Fate.FAILED
+        case Phase.OPEN | Phase.TIMED_OUT:
+            return Fate.OPEN
+        case Phase.GENERATED:
+            return Fate.TO_DOWNLOAD
+        case _:
+            return Fate.UNCONFIRMED
+
+
+def _days_left(attempt: Attempt, fate: Fate, now: float) -> int | None:
+    if fate in {Fate.FAILED, Fate.UNCONFIRMED}:
+        return None
+    begins = getattr(attempt.state, "generated_at", attempt.paid_task.submitted_at)
+    return max(0, int((begins + RETENTION_S - now) // DAY_S))

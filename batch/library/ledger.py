@@ -1,0 +1,130 @@
+"""The ledger: one line for each task ever created, in text, CSV or JSON.
+
+Never add up results.jsonl instead: a job that failed three times has one row there, and three tasks.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from batch.library.accounts import figures
+from batch.library.entries import Entry, Fate, Library
+
+SCHEMA = 1
+FIELDS = (
+    *("submitted_at", "output_dir", "job_id", "task_id", "external_task_id", "model", "mode"),
+    *("duration", "tags", "cost_usd", "outcome", "file", "here"),
+    *("days_left", "sandbox"),
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NO_TAG = "(no tag)"
+GROUPS: dict[str, Callable[[Entry], Sequence[str]]] = {
+    "day": lambda entry: (_utc(entry.submitted_at, "%Y-%m-%d"),),
+    "month": lambda entry: (_utc(entry.submitted_at, "%Y-%m"),),
+    "model": lambda entry: (str(entry.attempt.body().get("model_name", "")),),
+    "tag": lambda entry: entry.tags or (_NO_TAG,),
+    "outcome": lambda entry: (entry.fate.value,),
+}
+
+
+def chosen(
+    library: Library, *, since: float | None = None, only_missing: bool = False
+) -> list[Entry]:
+    """Return the entries submitted *since* a moment, oldest first, or only what is missing."""
+    entries = (
+        entry
+        for entry in library.entries
+        if (since is None or entry.submitted_at >= since) and (entry.is_missing or not only_missing)
+    )
+    return sorted(entries, key=lambda entry: entry.submitted_at)
+
+
+def line(root: Path, entry: Entry, *, is_sandbox: bool) -> dict[str, Any]:
+    """Return an entry with the `FIELDS` of the ledger."""
+    body = entry.attempt.body()
+    return {
+        "submitted_at": iso(entry.submitted_at),
+        "output_dir": str(root),
+        "job_id": entry.attempt.job_id,
+        "task_id": entry.task_id,
+        "external_task_id": entry.external_task_id,
+        "model": body.get("model_name"),
+        "mode": body.get("mode"),
+        "duration": body.get("duration"),
+        "tags": list(entry.tags),
+        "cost_usd": entry.cost_usd,
+        "outcome": entry.fate.value,
+        "file": entry.file,
+        "here": entry.is_here,
+        "days_left": entry.days_left,
+        "sandbox": is_sandbox,
+    }
+
+
+def to_json(books: Sequence[tuple[Library, list[Entry]]], by: str | None) -> dict[str, Any]:
+    """Return the ledger as plain JSON values.
+
+    `tasks` are those created, `perhaps_paid` the unconfirmed ones, both lists of the same fields;
+    with *by* there are `groups` instead. `total` is always there.
+    """
+    entries = [entry for _library, listed in books for entry in listed]
+    found: dict[str, Any] = {"schema": SCHEMA}
+    if by is None:
+        lines = [
+            line(library.root, entry, is_sandbox=library.is_sandbox)
+            for library, listed in books
+            for entry in listed
+        ]
+        found["tasks"] = [item for item in lines if item["outcome"] != Fate.UNCONFIRMED]
+        found["perhaps_paid"] = [item for item in lines if item["outcome"] == Fate.UNCONFIRMED]
+    else:
+        found["by"] = by
+        found["groups"] = [{by: key, **total(group)} for key, group in grouped(entries, by)]
+    return {**found, "total": total(entries)}
+
+
+def total(entries: Iterable[Entry]) -> dict[str, Any]:
+    """Return the sums of *entries*."""
+    sums = asdict(figures(entries))
+    return {name: sums[name] for name in ("tasks", "cost_usd", "perhaps_paid", "perhaps_usd")}
+
+
+def grouped(entries: Iterable[Entry], by: str) -> list[tuple[str, list[Entry]]]:
+    """Return *entries* by a key of `GROUPS`, in its order. With several tags, one is in each."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        for key in GROUPS[by](entry):
+            groups.setdefault(key, []).append(entry)
+    return sorted(groups.items())
+
+
+def to_csv(fields: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:
+    """Return *lines* as CSV that a spreadsheet takes for texts, never for formulas."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(fields)
+    for item in lines:
+        table.writerow([_cell(item[name]) for name in fields])
+    return out.getvalue()
+
+
+def iso(seconds: float) -> str:
+    """Return a time in UTC, ISO 8601, whole seconds."""
+    return _utc(seconds, "%Y-%m-%dT%H:%M:%SZ")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        value = " ".join(value)
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA)
+    return f"'{value}" if is_formula else value
+
+
+def _utc(seconds: float, form: str) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime(form)

@@ -1,0 +1,138 @@
+"""What `status` reports: numbers, troubles by name with a way out, and what is paid for and not here."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from typing import Any
+
+JOBS = [{"id": "a", "prompt": "fox"}, {"id": "b", "prompt": "sandbox:moderation"}]
+
+
+def test_status_lists_paid_tasks_without_file(shell: Any, sandbox: Any) -> None:
+    """In text and in JSON, with and without a folder."""
+    box = sandbox("download:503:until=1", median_s=0.05)
+    jobs = [*JOBS, {"id": "c", "prompt": "sandbox:stuck"}]
+    manifest = shell.manifest(jobs, limits={"task_timeout": "300ms", "stall_timeout": "1s"})
+    # The download of the first never succeeds; the deadline ends the run.
+    shell("run", manifest, "--base-url", box.base_url, "--deadline", "1s")
+    said = shell("status", "outputs/night", "--json", key=None)
+    assert said.code == 0
+    (found,) = said.json
+    assert found["tasks_paid"] == 3
+    assert found["running"] is None
+    assert found["last_run"]["exit_code"] in {1, 3}
+    missing = {item["job_id"]: item["task_id"] for item in found["paid_without_file"]}
+    assert {item["days_left"] for item in found["paid_without_file"]} == {29}
+    assert set(missing) == {"a", "c"}
+    text = shell("status", "outputs/night", key=None).out
+    assert all(task_id in text for task_id in missing.values())
+    assert shell("status", key=None).out == text
+    assert shell("status", "--json", key=None).json == [found]
+
+
+def test_status_lists_unconfirmed_jobs(shell: Any, sandbox: Any) -> None:
+    """They may have been paid for, so the text names them."""
+    box = sandbox("submit:drop-after:first=1", lookup=False)
+    shell("run", shell.manifest(1), "--base-url", box.base_url)
+    said = shell("status", "outputs/night", key=None)
+    assert "1 unconfirmed, perhaps paid for" in said.out
+    assert "\n    job-0: unconfirmed: " in said.out
+    assert "kling-batch adopt outputs/night job-0 TASK_ID" in said.out
+    assert "kling-batch forget outputs/night job-0" in said.out
+
+
+def test_status_names_failures_with_a_way_out(shell: Any, sandbox: Any) -> None:
+    """The reason in the provider's words, the external id, when it was sent, and what to do."""
+    shell("run", shell.manifest(JOBS), "--base-url", sandbox().base_url)
+    (found,) = shell("status", "--json", key=None).json
+    (failed,) = found["failed"]
+    assert (failed["job_id"], failed["kind"]) == ("b", "moderation")
+    assert "risk control" in failed["message"]
+    assert failed["external_task_id"].startswith("kb-")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", failed["submitted_at"])
+    assert "change the prompt" in failed["to_do"]
+    text = shell("status", key=None).out
+    assert all(failed[name] in text for name in ("message", "to_do", "submitted_at"))
+
+
+def test_status_reports_several_folders(shell: Any, sandbox: Any) -> None:
+    """JSON is a list of the same fields, one folder or many."""
+    box = sandbox()
+    for name in ("day", "night"):
+        shell("run", shell.manifest(1, name=f"{name}.yaml"), "--base-url", box.base_url)
+    found = shell("status", "outputs/night", "outputs/day", "--json", key=None).json
+    assert [item["output_dir"] for item in found] == ["outputs/night", "outputs/day"]
+    assert found[0].keys() == found[1].keys()
+    assert shell("status", "--json", key=None).json == found[::-1]
+    assert shell("status", "outputs/nihgt", key=None).code == 2
+
+
+def test_status_counts_jobs_that_wait(shell: Any, sandbox: Any) -> None:
+    """What the budget has left: new jobs, and changed ones that have a former video."""
+    box = sandbox()
+    prices = {"kling-v2-6": 1}
+    shell("run", shell.manifest(1, prices=prices), "--base-url", box.base_url)
+    jobs = [{"id": f"job-{n}", "prompt": f"deer number {n}"} for n in range(4)]
+    manifest = shell.manifest(jobs, prices=prices)
+    assert shell("run", manifest, "--base-url", box.base_url, "--budget", "1").code == 3
+    (found,) = shell("status", "--json", key=None).json
+    assert found["waiting"] == 3
+    assert "3 waiting" in shell("status", key=None).out
+
+
+def test_orphan_without_file_is_not_promised(shell: Any, sandbox: Any) -> None:
+    """No run fetches a job that the manifest no longer lists."""
+    box = sandbox()
+    shell("run", shell.manifest(2), "--base-url", box.base_url)
+    shell("run", shell.manifest(1), "--base-url", box.base_url)
+    (shell.folder / "outputs/night/videos/job-1.mp4").unlink()
+    (found,) = shell("status", "--json", key=None).json
+    assert [item["will_be_fetched"] for item in found["paid_without_file"]] == [False]
+    text = shell("status", key=None).out
+    assert "no longer lists" in text
+    assert "next run downloads" not in text
+
+
+def test_status_and_plan_agree_on_truncated_video(shell: Any, sandbox: Any) -> None:
+    """A video that is cut short is missing to both, and fetched by the next run."""
+    box = sandbox()
+    args = (shell.manifest(2), "--base-url", box.base_url)
+    shell("run", *args)
+    video = shell.folder / "outputs/night/videos/job-1.mp4"
+    video.write_bytes(video.read_bytes()[:-100])
+    (found,) = shell("status", "--json", key=None).json
+    assert [item["job_id"] for item in found["paid_without_file"]] == ["job-1"]
+    assert shell("plan", *args, "--json").json["counts"]["fetch"] == 1
+
+
+def test_watch_reports_changes_until_interrupted(shell: Any, sandbox: Any) -> None:
+    """Without a terminal it prints each change; Ctrl-C is its end, not an error."""
+    box = sandbox()
+    manifest = shell.manifest(1)
+    shell("run", manifest, "--base-url", box.base_url)
+    with shell.running("status", "--watch") as process:
+        assert b"1 succeeded" in process.stdout.readline()
+        (shell.folder / "outputs/night/videos/job-0.mp4").unlink()
+        lines = iter(process.stdout.readline, b"")
+        assert any(b"paid for and without a file" in line for line in lines)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=5)
+        assert (process.returncode, err) == (0, b""), out
+
+
+def test_status_works_during_run(shell: Any, sandbox: Any) -> None:
+    """It names the process and the tasks in flight."""
+    box = sandbox(median_s=600)
+    with shell.running("run", shell.manifest(), "--base-url", box.base_url) as process:
+        for _ in range(500):
+            if box.stats.created == 2 and box.stats.queries + box.stats.lookups:
+                break
+            time.sleep(0.01)
+        (found,) = shell("status", "outputs/night", "--json").json
+        assert found["running"]["pid"] == process.pid
+        assert found["running"].keys() == {"pid", "host", "since"}
+        assert found["jobs"] == {"generating": 2}
+        assert len(found["paid_without_file"]) == 2
+        assert "running" in shell("status", "outputs/night").out
