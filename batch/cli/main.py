@@ -20,6 +20,8 @@ COMMANDS = {
     "plan": "Report what `run` would do and cost; send nothing.",
     "status": "Report the state of every job, also during a run.",
     "ledger": "List every task ever paid for, and what became of it.",
+    "adopt": "Settle an unconfirmed job: this task is it.",
+    "forget": "Settle an unconfirmed job: the provider has no task for it.",
     "sandbox": "Serve the local imitation of the API.",
     "schema": "Print the manifest's JSON Schema.",
 }

@@ -36,7 +36,7 @@ from batch.run.pacer import Guard, window_guard
 from batch.run.planner import PlannedRun
 from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
-from batch.run.resources import fit, start_name_lookups, start_pool
+from batch.run.resources import Granted, fit, start_name_lookups, start_pool
 from batch.run.share import Alone, Share
 from batch.run.silence import Listening
 from batch.run.stop import Stop
@@ -133,21 +133,11 @@ async def open_run(
         granted = fit(settings.limits, is_embedded=settings.sandbox)
         limits = granted.limits
         _tell_fitted(settings.limits, limits, notify)
-        base_url, name, key = await _provider(settings, exits)
-        client = Client(
-            base_url=base_url,
-            key=key,
-            request_timeout_s=limits.request_timeout_s,
-            stall_timeout_s=limits.stall_timeout_s,
-            clock=clock,
-            proxy=None if settings.sandbox else settings.proxy.reveal() or None,
-            max_queries=granted.queries,
-        )
-        api = await exits.enter_async_context(client)
+        api, account = await exits.enter_async_context(open_client(settings, granted, clock))
         videos = Videos(planned.folder.layout, pool=start_pool(limits.max_downloads + 2, "files"))
         hints = Hints()
         context = RunContext(
-            account=Account(name, account_of(key)),
+            account=account,
             limits=limits,
             policy=settings.policy,
             clock=clock,
@@ -168,6 +158,25 @@ async def open_run(
             share=_share(settings, context, exits),
         )
         yield await assemble(planned.run_id, context, world)
+
+
+@asynccontextmanager
+async def open_client(
+    settings: Settings, granted: Granted, clock: Clock
+) -> AsyncIterator[tuple[VideoApi, Account]]:
+    """Open the client of the provider, and say whose account it speaks for."""
+    async with AsyncExitStack() as exits:
+        base_url, name, key = await _provider(settings, exits)
+        client = Client(
+            base_url=base_url,
+            key=key,
+            request_timeout_s=granted.limits.request_timeout_s,
+            stall_timeout_s=granted.limits.stall_timeout_s,
+            clock=clock,
+            proxy=None if settings.sandbox else settings.proxy.reveal() or None,
+            max_queries=granted.queries,
+        )
+        yield await exits.enter_async_context(client), Account(name, account_of(key))
 
 
 def _state(planned: PlannedRun, notify: Callable[[Event], None]) -> SqliteState:

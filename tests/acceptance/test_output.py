@@ -20,7 +20,7 @@ RUN_OPTIONS = [
     *("--json", "--quiet", "--verbose", "--log-format", "--progress", "--env-file"),
     *("--callback-url", "--callback-listen"),
 ]
-COMMANDS = ["run", "plan", "status", "ledger", "sandbox", "schema"]
+COMMANDS = ["run", "plan", "status", "ledger", "adopt", "forget", "sandbox", "schema"]
 
 
 def test_quiet_prints_nothing_on_success(shell: Any, sandbox: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -76,9 +76,10 @@ def _type(option: Option) -> Any:
     return Lines(_checked(option)) if option.repeats else _checked(option)
 
 
-def with_options(command: Command) -> Command:
-    """Give *command* the options of the table."""
-    for name, option in reversed(FLAGS.items()):
+def with_options(command: Command, names: Iterable[str] = FLAGS) -> Command:
+    """Give *command* the options of the table, or those of *names*."""
+    for name in reversed(list(names)):
+        option = FLAGS[name]
         command = click.option(
             option.flag,
             name,
