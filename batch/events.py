@@ -130,6 +130,15 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True)
+class PollFailed:
+    """A poll got no usable answer; the task is polled again."""
+
+    job_id: str
+    task_id: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
 class VideoReady:
     """The provider has generated the video."""
 
@@ -140,10 +149,16 @@ class VideoReady:
 
 @dataclass(frozen=True, slots=True)
 class DownloadBroke:
-    """A download broke and is tried again."""
+    """A download broke after *bytes_here*, and is tried again in *wait_s*.
+
+    *tries* counts those in a row without a new byte.
+    """
 
     job_id: str
     failure: Failure
+    bytes_here: int
+    tries: int
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +204,7 @@ Event = (
     | AnsweringAgain
     | Delayed
     | Polled
+    | PollFailed
     | VideoReady
     | DownloadBroke
     | JobEnded

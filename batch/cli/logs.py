@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from batch import events
 from batch.attempt import Phase
+from batch.cli.words import ending
 from batch.events import Event, Observer
 
 logger = logging.getLogger("batch")
@@ -37,18 +38,23 @@ class LogObserver:
 
 
 class Held(logging.Handler):
-    """Holds records back until the exit code tells whether they are wanted (`--quiet`)."""
+    """Holds records back until the exit code tells whether they are wanted (`--quiet`).
+
+    What the summary says as well is left out: cron mails both.
+    """
 
     KEPT = 1000
 
-    def __init__(self, target: logging.Handler) -> None:
+    def __init__(self, target: logging.Handler, *, is_for_people: bool) -> None:
         super().__init__(logging.WARNING)
         self._target = target
+        self._is_for_people = is_for_people
         self._records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep *record*."""
-        if len(self._records) < self.KEPT:
+        is_repeated = self._is_for_people and _is_in_summary(record)
+        if len(self._records) < self.KEPT and not is_repeated:
             self._records.append(record)
 
     def hand_over(self) -> None:
@@ -56,6 +62,13 @@ class Held(logging.Handler):
         for record in self._records:
             self._target.handle(record)
         self._records.clear()
+
+
+def _is_in_summary(record: logging.LogRecord) -> bool:
+    action, fields = getattr(record, "action", ""), getattr(record, "fields", {})
+    if action == events.JobEnded.__name__:
+        return bool(fields["status"] != "succeeded")
+    return action in {events.Stopping.__name__, events.AnswerLost.__name__}
 
 
 class TextFormatter(logging.Formatter):
@@ -106,7 +119,7 @@ def observers(
     level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
     handler = configure(level=level, log_format=flags["log_format"])
     if quiet:
-        held = Held(handler)
+        held = Held(handler, is_for_people=flags["log_format"] == "text")
         logger.handlers[:] = [held]
         return [LogObserver()], held
     is_wanted = flags["progress"] == "always" or (
@@ -162,10 +175,13 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm 
             )
         case events.Polled():
             return logging.DEBUG, f"{event.job_id}: task {event.task_id} is {event.status}"
+        case events.PollFailed():
+            about = f"task {event.task_id} was not answered ({event.failure.message})"
+            return logging.DEBUG, f"{event.job_id}: {about}"
         case events.VideoReady():
             return logging.DEBUG, f"{event.job_id}: generated in {event.seconds:.0f} s"
         case events.DownloadBroke():
-            return logging.INFO, f"{event.job_id}: retrying the download ({event.failure.message})"
+            return logging.INFO, _describe_retry(event)
         case events.JobEnded():
             return _describe_end(event)
         case events.JobLeft():
@@ -190,9 +206,15 @@ def _describe_end(event: events.JobEnded) -> tuple[int, str]:
         notes = "".join(f"; {warning}" for warning in row["warnings"])
         level = logging.WARNING if notes and not event.superseded else logging.INFO
         return level, f"{event.job_id}: made, {row['file']} ({_size(row['bytes'])}){notes}"
-    error = row["error"] or {}
-    what = {"timed_out": "timed out", "unconfirmed": "unconfirmed"}.get(row["status"], "failed")
-    return logging.WARNING, f"{event.job_id}: {what} ({error.get('kind')}): {error.get('message')}"
+    what = ending(row["status"], row["error"])
+    return logging.WARNING, f"{event.job_id}: {what}: {(row['error'] or {}).get('message')}"
+
+
+def _describe_retry(event: events.DownloadBroke) -> str:
+    status = event.failure.http_status
+    about = event.failure.message if status is None else f"HTTP {status}: {event.failure.message}"
+    here = f", {_size(event.bytes_here)} here" if event.bytes_here else ""
+    return f"{event.job_id}: retrying the download in {event.wait_s:.1f} s ({about}{here})"
 
 
 def _size(size: int) -> str:
@@ -204,7 +226,12 @@ def _fields(event: Event) -> dict[str, Any]:
     for name in type(event).__slots__:
         value = getattr(event, name)
         if name == "failure":
-            fields["error"] = {"kind": value.kind.value, "message": value.message}
+            fields["error"] = {
+                "kind": value.kind.value,
+                "code": value.code,
+                "http_status": value.http_status,
+                "message": value.message,
+            }
         elif name == "row":
             fields |= {key: item for key, item in value.items() if key not in {"prompt", "options"}}
         else:

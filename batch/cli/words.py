@@ -1,9 +1,10 @@
-"""Numbers and nouns, and names that were mistyped."""
+"""Numbers and nouns, names that were mistyped, and what became of a job."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 
 def counted(number: int, noun: str) -> str:
@@ -32,3 +33,10 @@ def similar(name: str, names: Iterable[str], most: int = 3) -> list[str]:
 
 def _words(name: str) -> list[str]:
     return re.split(r"[-_]+", name.lower().strip("-_"))
+
+
+def ending(status: str, error: dict[str, Any] | None) -> str:
+    """Return `failed (moderation)`, `timed out`: the kind only where it says more than the status."""
+    kind = (error or {}).get("kind")
+    is_said = kind in {None, status, "timeout"}
+    return status.replace("_", " ") + ("" if is_said else f" ({kind})")

@@ -11,6 +11,8 @@ after the process that sent it.
 from __future__ import annotations
 
 import errno
+import os
+import re
 import socket
 from contextlib import suppress
 from typing import Any
@@ -28,6 +30,7 @@ CONNECT_TIMEOUT_S = 15.0
 MAX_HEAD_LINE_BYTES = 256 * 1024  # servers and CDNs send headers of 10 to 60 kB
 MAX_HEADERS = 1_000
 FROM_ENVIRONMENT = "env"  # in place of a proxy's URL: HTTPS_PROXY and NO_PROXY say it
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
@@ -143,7 +146,13 @@ def _unconnected(error: Exception, url: str) -> str | None:
 
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:
-    return str(error.os_error.strerror or error.os_error)
+    """Return the system's words; asyncio's quote an address in Python's spelling, once for each.
+
+    Where several addresses of a host were tried, the first one's error stands for all.
+    """
+    said = str(error.os_error.strerror or error.os_error)
+    found = _ERRNO.search(str(error.os_error))
+    return os.strerror(int(found[1])).lower() if found and "Connect call failed" in said else said
 
 
 def _interrupted(error: Exception) -> str:

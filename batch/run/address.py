@@ -13,16 +13,16 @@ PAGES = 3  # in a row
 
 
 class Address:
-    """What the answers of one run say about the base URL; *is_known*: a task was seen there before."""
+    """What the answers of one run say about the base URL; *is_known*: a task was ever seen there."""
 
     def __init__(self, *, is_known: bool) -> None:
-        self._is_known = is_known
+        self.is_known = is_known
         self._pages = 0
 
     @property
     def is_wrong(self) -> bool:
         """Whether the answers come from no API."""
-        return not self._is_known and self._pages >= PAGES
+        return not self.is_known and self._pages >= PAGES
 
     def note(self, answer: SubmitAnswer | QueryAnswer) -> None:
         """Take an answer in."""
@@ -30,7 +30,7 @@ class Address:
             case Ambiguous(is_page=True) | Unavailable(is_page=True):
                 self._pages += 1
             case Created() | Found():
-                self._is_known = True
+                self.is_known = True
             case _ if answer.failure.http_status is not None:
                 self._pages = 0
             case _:

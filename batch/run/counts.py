@@ -10,6 +10,7 @@ from batch import events
 from batch.attempt import Outcome
 from batch.errors import ExitCode
 from batch.events import Event
+from batch.job import Failure, FailureKind
 from batch.output.row import is_superseded
 from batch.plan import Plan
 from batch.run.stop import EXIT_CODES, LIMITS, Stop
@@ -31,9 +32,11 @@ class Counts:
         self.left: set[str] = set()
         self.troubles: list[dict[str, Any]] = []
         self.bugs: list[str] = []
+        self.unreachable: Failure | None = None  # why nothing answers, as long as nothing does
 
     def notify(self, event: Event) -> None:
         """Count *event*."""
+        self._note_answer(event)
         match event:
             case (
                 events.Submitted(external_task_id=sent)
@@ -52,6 +55,20 @@ class Counts:
             case events.BugFound(job_id, report):
                 self.left.add(job_id)
                 self.bugs.append(report)
+            case _:
+                pass
+
+    def _note_answer(self, event: Event) -> None:
+        match event:
+            case (
+                events.Delayed(failure=failure)
+                | events.AnswerLost(failure=failure)
+                | events.PollFailed(failure=failure)
+            ):
+                is_silence = failure.kind is FailureKind.NETWORK and failure.http_status is None
+                self.unreachable = failure if is_silence else None
+            case events.Submitted() | events.Adopted() | events.Polled() | events.VideoReady():
+                self.unreachable = None
             case _:
                 pass
 

@@ -73,7 +73,7 @@ async def execute(
         exit_code,
         counts,
         seconds=round(clock.monotonic() - begun, 3),
-        stopped=stop.sentence or None,
+        stopped=_why_stopped(stop, counts, insisted),
     )
     planned.end(summary, clock)
     return summary
@@ -102,6 +102,16 @@ def _forgotten(count: int) -> str:
         f"the state is older than results.jsonl (a restored backup?): {rows} taken over from there;"
         " what else it may have forgotten is looked up before it is submitted"
     )
+
+
+def _why_stopped(stop: Stop, counts: Counts, insisted: Sequence[signal.Signals]) -> str | None:
+    """Return why the run ended early, in a sentence."""
+    if insisted:
+        return f"left at once at the second {insisted[0].name}; run again to go on"
+    if stop.reason is StopReason.DEADLINE and counts.unreachable is not None:
+        message = counts.unreachable.message
+        return f"{stop.sentence}; the provider could not be reached ({message})"
+    return stop.sentence or None
 
 
 def _to_make(planned: PlannedRun) -> Iterator[str]:

@@ -122,13 +122,15 @@ class Fetcher:
             tries = 1 if part.size > had else tries + 1
             if tries >= TRIES:
                 raise FetchFailedError(failure, attempt)
-            self._context.notify(events.DownloadBroke(attempt.job_id, failure))
             if tries == TRIES // 2:
                 link = (
                     None  # another host may serve it; without a network, not even this is answered
                 )
             wait_s = self._backoff(tries)
-            await self._wait(wait_s if link else max(wait_s, self._context.limits.poll_interval_s))
+            wait_s = wait_s if link else max(wait_s, self._context.limits.poll_interval_s)
+            broke = events.DownloadBroke(attempt.job_id, failure, part.size, tries, wait_s)
+            self._context.notify(broke)
+            await self._wait(wait_s)
         raise FetchFailedError(failure, attempt)
 
     async def _copy(self, stream: Stream, part: Part) -> None:

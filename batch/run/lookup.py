@@ -166,12 +166,18 @@ class LookUp:
 
     # -- a lost attempt
 
-    async def lose(self, attempt: Attempt, failure: Failure, *, exists: bool = False) -> Attempt:
-        """Record that it is not known whether an attempt's request created a task."""
+    async def lose(
+        self, attempt: Attempt, failure: Failure, *, exists: bool = False, is_quiet: bool = False
+    ) -> Attempt:
+        """Record that it is not known whether an attempt's request created a task.
+
+        With *is_quiet* the observers are not told.
+        """
         attempt = attempt.doubted(self._context.clock.now(), failure, exists=exists)
         await self._state.commit(Put(attempt))
         lost = events.AnswerLost(attempt.job_id, attempt.external_task_id, failure)
-        self._context.notify(lost)
+        if not is_quiet:
+            self._context.notify(lost)
         return attempt
 
     async def find(

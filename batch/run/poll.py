@@ -24,6 +24,7 @@ from batch.provider.answers import (
 )
 from batch.provider.protocol import VideoApi
 from batch.provider.wire import task_failure
+from batch.run.advice import account_advice
 from batch.run.context import RunContext
 from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp
@@ -94,7 +95,9 @@ class Poller:
                         return attempt.failed(self._context.clock.now(), task_failure(task)), None
                 case NotFound(failure) if self._lookup.is_gone(attempt, watch.not_found):
                     return self._expired(attempt, failure), None
-                case Unavailable(retry_after_s=asked_s):
+                case Unavailable(failure, retry_after_s=asked_s):
+                    failed = events.PollFailed(attempt.job_id, attempt.paid_task.task_id, failure)
+                    self._context.notify(failed)
                     # As long as it wants, but no longer than the task is waited for.
                     wait_s = max(wait_s, min(asked_s or 0.0, max(left_s, interval_s)))
                     most_s = wait_s
@@ -102,7 +105,7 @@ class Poller:
                     self._context.stop.ask(
                         StopReason.ACCOUNT,
                         f"the provider refuses the account: {failure.message};"
-                        " open tasks are left to the next run",
+                        f" open tasks are left to the next run: {account_advice(failure)}",
                     )
                     return None, None
                 case _:

@@ -37,6 +37,7 @@ from batch.provider.answers import (
     Unsent,
 )
 from batch.provider.protocol import VideoApi
+from batch.run.advice import account_advice
 from batch.run.context import RunContext
 from batch.run.gate import Ticket
 from batch.run.lookup import LookUp
@@ -166,7 +167,9 @@ class Submitter:
         # A first request that is called a duplicate: the state has forgotten the one before.
         is_forgotten = exists and attempt.doubt is None
         was_page = isinstance(answer, Ambiguous) and answer.is_page and attempt.doubt is None
-        attempt = await self._lookup.lose(attempt, answer.failure, exists=exists)
+        # Where nothing was ever accepted, a page says more about the address than about this job.
+        is_quiet = was_page and not self._lookup.address.is_known
+        attempt = await self._lookup.lose(attempt, answer.failure, exists=exists, is_quiet=is_quiet)
         return await self._lookup.find(attempt, hint, is_new=not is_forgotten, was_page=was_page)
 
     async def _open(self, attempt: Attempt, task: Task, ticket: Ticket) -> Attempt:
@@ -228,7 +231,8 @@ class Submitter:
             await self._take_back(attempt)
             self._context.stop.ask(
                 StopReason.ACCOUNT,
-                f"the provider refuses the account: {failure.message}; nothing more is submitted",
+                f"the provider refuses the account: {failure.message}; nothing more is submitted:"
+                f" {account_advice(failure)}",
             )
             return None
         return await self._give_up(attempt, replace(failure, kind=FailureKind.PROVIDER))

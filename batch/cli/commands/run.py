@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 from batch.cli.bug_report import print_error, write_bug_report
 from batch.cli.commands.flags import manifest_argument, settle, variable_of, with_options
 from batch.cli.commands.plan import show_plan, show_warnings, warnings
-from batch.cli.words import counted
+from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import ExitCode, UsageError
 from batch.key import require_key
@@ -25,6 +26,7 @@ from batch.run.summary import Summary
 from batch.settings import Settings
 
 TROUBLES_SHOWN = 20
+SHARED = 3  # jobs with the same trouble that are named one by one
 GC_ALLOCATIONS = 20_000
 
 
@@ -64,7 +66,14 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
     if dry_run:
         show_plan(loaded, settings, as_json=as_json, quiet=quiet)
         return ExitCode.OK
-    summary = _run(loaded, settings, flags, quiet=quiet)
+    with ExitStack() as afterwards:  # the first line of a mail is the summary's, then comes the log
+        summary = _run(loaded, settings, flags, afterwards, quiet=quiet)
+        _tell(summary, as_json=as_json, quiet=quiet)
+    return summary.exit_code
+
+
+def _tell(summary: Summary, *, as_json: bool, quiet: bool) -> None:
+    """Print what the run came to."""
     for bug in summary.bugs[:1]:
         path = write_bug_report("\n".join(summary.bugs[:10]))
         what = bug.strip().splitlines()[-1].split(":")[0]
@@ -73,7 +82,6 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
         click.echo(
             json.dumps(summary.to_json(), ensure_ascii=False) if as_json else to_text(summary)
         )
-    return summary.exit_code
 
 
 def _show_warnings(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
@@ -92,7 +100,14 @@ def _show_warnings(manifest: Manifest, settings: Settings, *, in_log: bool, quie
             logs.logger.warning(warning)
 
 
-def _run(manifest: Manifest, settings: Settings, flags: dict[str, Any], *, quiet: bool) -> Summary:
+def _run(
+    manifest: Manifest,
+    settings: Settings,
+    flags: dict[str, Any],
+    afterwards: ExitStack,
+    *,
+    quiet: bool,
+) -> Summary:
     clock = SystemClock()
     if not settings.sandbox:
         require_key(settings.api_key)
@@ -100,7 +115,7 @@ def _run(manifest: Manifest, settings: Settings, flags: dict[str, Any], *, quiet
     with open_planned_run(manifest, settings, clock) as planned:
         if not planned.plan.decisions:
             return planned.end_quietly(clock)
-        return _drive(planned, flags, clock, quiet=quiet)
+        return _drive(planned, flags, clock, afterwards, quiet=quiet)
 
 
 def _ask(manifest: Manifest, settings: Settings) -> Settings:
@@ -116,9 +131,14 @@ def _ask(manifest: Manifest, settings: Settings) -> Settings:
 
 
 def _drive(
-    planned: PlannedRun, flags: dict[str, Any], clock: SystemClock, *, quiet: bool
+    planned: PlannedRun,
+    flags: dict[str, Any],
+    clock: SystemClock,
+    afterwards: ExitStack,
+    *,
+    quiet: bool,
 ) -> Summary:
-    """Carry out the plan; with *quiet*, the log is written only if the exit code is not 0."""
+    """Carry out the plan; with *quiet*, the log is written *afterwards*, if the exit code is not 0."""
     # Imported late: the network's library takes longer to load than a quiet night takes to run.
     import asyncio  # noqa: PLC0415
 
@@ -140,47 +160,76 @@ def _drive(
             exit_code = summary.exit_code
         finally:
             if held is not None and exit_code is not ExitCode.OK:
-                held.hand_over()
+                afterwards.callback(held.hand_over)
     return summary
 
 
 def to_text(summary: Summary) -> str:
-    """Return the summary as text."""
-    made = summary.outcomes.get("succeeded", 0)
-    parts = [f"{made} made"]
-    names = {"failed": "failed", "timed_out": "timed out", "unconfirmed": "unconfirmed"}
-    parts += [
-        f"{summary.outcomes[key]} {word}" for key, word in names.items() if key in summary.outcomes
-    ]
-    idle = {"unchanged": "unchanged", "resting": "failed before", "orphaned": "orphaned"}
-    parts += [
-        f"{summary.planned[key]} {word}" for key, word in idle.items() if key in summary.planned
-    ]
-    if summary.left:
-        parts.append(f"{summary.left} left to the next run")
-    if summary.superseded:
-        parts.append(f"{counted(summary.superseded, 'former version')} collected")
-    lines = [f"{summary.name}: {', '.join(parts)}"]
-    lines.append(
-        f"  {counted(summary.tasks_created, 'task')} created, about ${summary.cost_usd:.2f},"
-        f" in {summary.seconds:.0f} s"
-    )
-    for row in summary.troubles[:TROUBLES_SHOWN]:
-        error = row["error"] or {}
-        task = f" [task {row['task_id']}]" if row["task_id"] else ""
-        lines.append(
-            f"  {row['job_id']}: {row['status']} ({error.get('kind')}){task}: {error.get('message')}"
-        )
-    lines += [f"  {job_id}: {reason}" for job_id, reason in summary.resting[:TROUBLES_SHOWN]]
-    hidden = len(summary.troubles[TROUBLES_SHOWN:]) + len(summary.resting[TROUBLES_SHOWN:])
-    if hidden:
-        lines.append(f"  … and {hidden} more, see results.jsonl")
+    """Return the summary as text; its first line is the news."""
+    counts = ", ".join(_counts(summary)) or "no jobs"
+    lines = [f"{summary.name}: {counts}"]
+    if summary.stopped:
+        lines = [f"{summary.name}: stopped early: {summary.stopped}", f"  {counts}"]
+    lines.append(f"  {_money(summary)}")
+    if summary.library.to_collect:
+        what = counted(summary.library.to_collect, "task")
+        lines.append(f"  {what} paid for and not here yet: the next run collects what is there")
+    lines += _troubles(summary)
     if "unconfirmed" in summary.outcomes:
         lines.append(
-            "  unconfirmed jobs may have been paid for; the next run looks for them again and submits"
-            " them again only with --resubmit-unconfirmed"
+            "  unconfirmed jobs may have been paid for, and the next run looks for them again. Where you"
+            f" see the task at the provider: kling-batch adopt {summary.output_dir} JOB TASK_ID; where"
+            f" you see that there is none: kling-batch forget {summary.output_dir} JOB"
         )
-    if summary.stopped:
-        lines.append(f"  stopped early: {summary.stopped}")
     lines.append(f"  {summary.output_dir}")
     return "\n".join(lines)
+
+
+def _counts(summary: Summary) -> Iterator[str]:
+    """Yield what became of the jobs, news first."""
+    for status in ("failed", "timed_out", "unconfirmed"):
+        if status in summary.outcomes:
+            yield f"{summary.outcomes[status]} {ending(status, None)}"
+    if summary.planned.get("resting"):
+        yield f"{summary.planned['resting']} failed before"
+    if summary.left:
+        yield f"{summary.left} left to the next run"
+    if summary.outcomes or summary.tasks_created or summary.left:
+        yield f"{summary.outcomes.get('succeeded', 0)} made"
+    if summary.superseded:
+        yield f"{counted(summary.superseded, 'former version')} collected"
+    for action in ("unchanged", "orphaned"):
+        if summary.planned.get(action):
+            yield f"{summary.planned[action]} {action}"
+
+
+def _money(summary: Summary) -> str:
+    created = f"{counted(summary.tasks_created, 'task')} created, about ${summary.cost_usd:.2f}"
+    library = summary.library
+    if library.perhaps_paid:
+        doubt = f"{library.perhaps_paid} perhaps, about ${library.perhaps_usd:.2f}"
+        created = f"{created} ({doubt})"
+    return f"{created}, in {summary.seconds:.0f} s"
+
+
+def _troubles(summary: Summary) -> list[str]:
+    """Return a line for each trouble; many jobs with the same one share a line."""
+    jobs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in summary.troubles:
+        message = str((row["error"] or {}).get("message"))
+        jobs.setdefault((ending(row["status"], row["error"]), message), []).append(row)
+    lines = []
+    for (what, message), rows in jobs.items():
+        if len(rows) > SHARED:
+            named = ", ".join(row["job_id"] for row in rows[:SHARED])
+            lines.append(f"  {named} and {len(rows) - SHARED} more: {what}: {message}")
+            continue
+        for row in rows:
+            task = f" [task {row['task_id']}]" if row["task_id"] else ""
+            lines.append(f"  {row['job_id']}: {what}{task}: {message}")
+    lines += [f"  {job_id}: {reason}" for job_id, reason in summary.resting]
+    if len(lines) > TROUBLES_SHOWN:
+        hidden = len(lines) - TROUBLES_SHOWN
+        more = f"  … and {hidden} more, see kling-batch status {summary.output_dir}"
+        lines = [*lines[:TROUBLES_SHOWN], more]
+    return lines

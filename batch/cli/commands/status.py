@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from batch.cli.folders import folders, folders_argument
-from batch.cli.words import counted
+from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.library.entries import read_library
@@ -131,11 +131,10 @@ def _money(found: dict[str, Any]) -> str:
 
 
 def _trouble(item: dict[str, Any]) -> str:
-    what = item["status"].replace("_", " ")
-    kind = "" if item["kind"] in {"unconfirmed", "timeout"} else f" ({item['kind']})"
+    what = ending(item["status"], item)
     named = f"task {item['task_id']}" if item["task_id"] else item["external_task_id"]
     return (
-        f"{item['job_id']}: {what}{kind}: {item['message']}\n"
+        f"{item['job_id']}: {what}: {item['message']}\n"
         f"      {named}, sent {item['submitted_at']}; {item['to_do']}"
     )
 
