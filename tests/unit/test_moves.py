@@ -177,7 +177,7 @@ def make(tmp_path: Path) -> Callable[[str], Path]:
 
     def library(name: str) -> Path:
         root = tmp_path / name
-        with open_folder(root, sandbox=True) as folder:
+        with open_folder(root, sandbox=True, now=1.0) as folder:
             (root / "videos").mkdir()
             for prompt in "abc":
                 (root / f"videos/{prompt}.mp4").write_text(f"video {prompt}")
@@ -195,11 +195,11 @@ def test_death_at_any_step_of_a_move_loses_no_video(
     jobs = [job(new, old) for new, old in story.items()]
     for at in itertools.count():
         root = make(f"library-{at}")
-        with monkeypatch.context() as patch, open_folder(root, sandbox=True) as folder:
+        with monkeypatch.context() as patch, open_folder(root, sandbox=True, now=1.0) as folder:
             mortal = Mortal(patch, at)
             with suppress(DiedError):
                 move_all(folder, jobs)
-        with open_folder(root, sandbox=True) as folder:
+        with open_folder(root, sandbox=True, now=1.0) as folder:
             move_all(folder, jobs)
             for attempt in folder.database.attempts():
                 assert isinstance(attempt.state, Landed)
