@@ -292,7 +292,7 @@ def _files(night: Night, attempts: dict[str, Attempt]) -> list[str]:
             is_known = name in owners and owners[name].external_task_id in night.tampered_ids
             if name not in night.tampered and not is_known:  # it may have been moved since
                 broken.append(f"{name} is no whole video")
-        elif name in owners and owners[name].body()["prompt"] != task.prompt:
+        elif _is_swapped(night, owners.get(name), task):
             broken.append(f"{name} is the video of {task.prompt!r}")
         else:
             night.tampered.discard(name)
@@ -303,6 +303,16 @@ def _files(night: Night, attempts: dict[str, Attempt]) -> list[str]:
         if _size(night.root / attempt.state.file) != attempt.state.bytes:
             broken.append(f"{attempt.external_task_id} has landed, {attempt.state.file} has not")
     return broken
+
+
+def _is_swapped(night: Night, owner: Attempt | None, task: ProviderTask) -> bool:
+    """Return whether a file holds the video of another request than the state says.
+
+    A disk that was away brings its files back as they were.
+    """
+    if owner is None or owner.external_task_id in night.tampered_ids:
+        return False
+    return bool(owner.body()["prompt"] != task.prompt)
 
 
 def _rows(night: Night, lines: list[str]) -> list[str]:
