@@ -118,7 +118,7 @@ def test_closed_or_full_streams_keep_the_exit_code(
     manifest = shell.manifest(jobs)
     json_only = extra[:1]
     wanted = [
-        (1, ("run", manifest, "--base-url", sandbox().base_url, *extra)),
+        (1, ("run", manifest, "--base-url", sandbox().base_url, "--new", *extra)),
         (0, ("plan", manifest, *json_only)),
         (0, ("status", "outputs/night", *json_only)),
         (2, ("plan", "missing.yaml", *json_only)),
@@ -256,7 +256,7 @@ def test_no_thread_or_descriptor_ends_with_a_sentence(
     """The lock is free afterwards, and the next night pays once for each job."""
     shell = open_shell
     box = sandbox()
-    args = ("run", shell.manifest(3), "--base-url", box.base_url)
+    args = ("run", shell.manifest(3), "--base-url", box.base_url, "--new")
     done = limited(shell, limit, *args)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.search(named, done.stderr)
@@ -273,7 +273,7 @@ def test_few_threads_or_descriptors_are_enough(open_shell: Any, sandbox: Any, li
     shell = open_shell
     box = sandbox()
     manifest = shell.manifest(12, limits={"max_in_flight": 12, "max_downloads": 12})
-    done = limited(shell, limit, "run", manifest, "--base-url", box.base_url)
+    done = limited(shell, limit, "run", manifest, "--base-url", box.base_url, "--new")
     assert (done.returncode, box.stats.created) == (0, 12), done.stderr
     assert ("few descriptors are left" in done.stderr) == ("nofile" in limit)
 
@@ -282,7 +282,8 @@ def test_few_threads_or_descriptors_are_enough(open_shell: Any, sandbox: Any, li
 @pytest.mark.parametrize(("term", "has_bar"), [("xterm", True), ("dumb", False)])
 def test_dumb_terminal_gets_lines(shell: Any, sandbox: Any, term: str, has_bar: bool) -> None:
     """A terminal that cannot move its cursor would show nothing of a bar."""
-    args = ("run", shell.manifest(1), "--base-url", sandbox().base_url, "--progress", "always")
+    args = ("run", shell.manifest(1), "--base-url", sandbox().base_url, "--new")
+    args += ("--progress", "always")
     terminal, end = os.openpty()
     with os.fdopen(terminal, "rb", buffering=0) as screen:
         process = subprocess.Popen(
