@@ -23,13 +23,19 @@ from batch.job import Failure, Video
 EXTERNAL_ID_PREFIX = "kb-"
 
 
-def external_id(library: str, job_id: str, fingerprint: str, number: int) -> str:
-    """Return the external id of a job's attempt.
+def external_id(library: str, fingerprint: str, place: int, number: int) -> str:
+    """Return the external id of an attempt.
 
-    Nothing of it is chance: a state that has forgotten the attempt (a restored backup) makes the same
-    id again, and the provider reports that it exists.
+    Nothing of it is chance, nor does the name of the job matter: a state that has forgotten the
+    attempt (a restored backup) makes the same id again, and the provider reports that it exists.
+
+    Args:
+        library: the library's own id.
+        fingerprint: what is asked for.
+        place: tells jobs with the same request apart; 0 for the first one listed.
+        number: counts the attempts for this request.
     """
-    name = json.dumps([library, job_id, fingerprint, number]).encode()
+    name = json.dumps([library, fingerprint, place, number]).encode()
     return f"{EXTERNAL_ID_PREFIX}{hashlib.sha256(name).hexdigest()[:32]}"
 
 

@@ -44,8 +44,8 @@ ASKED_AGAIN = Failure(
 )
 
 
-NewId = Callable[[str, str, int], str]
-"""The external id of an attempt, from its job's id, its fingerprint and its number."""
+NewId = Callable[[str, int, int], str]
+"""The external id of an attempt, from its fingerprint, its place and its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ class JobRun:
         self._order = order
         self._ticket = ticket  # of the first new attempt
         self._held: dict[str, Ticket] = {}  # of the open attempts, by external id
+        self._tries = decision.tries
         self._tasks = decision.paid
         self._failures = decision.failed_paid
         self._sent = sent
@@ -116,7 +117,7 @@ class JobRun:
             await self.conclude(parked)
             return
         again = replace(self.decision, attempt=parked.external_task_id, former=())
-        again = replace(again, paid=self._tasks, failed_paid=self._failures)
+        again = replace(again, tries=self._tries, paid=self._tasks, failed_paid=self._failures)
         await JobRun(self._run, self._order, again, sent=self._sent).live()
 
     async def _take_slots(self) -> None:
@@ -175,10 +176,7 @@ class JobRun:
 
     async def _new_attempt(self, job: Job, number: int, cost_usd: float | None) -> Attempt:
         """Return an attempt that is planned; its estimate has been set aside."""
-        external_task_id = self._run.new_id(job.id, job.fingerprint, number)
-        while await self._is_taken(external_task_id):  # by a job that had this id before
-            number += 1
-            external_task_id = self._run.new_id(job.id, job.fingerprint, number)
+        external_task_id = await self._new_id(job)
         self._run.budget.cover(external_task_id)
         return Attempt(
             external_task_id=external_task_id,
@@ -190,6 +188,14 @@ class JobRun:
             cost_usd=cost_usd,
             account=self._run.context.account,
         )
+
+    async def _new_id(self, job: Job) -> str:
+        """Return the next external id for the job's request that no attempt has."""
+        while True:
+            self._tries += 1
+            name = self._run.new_id(job.fingerprint, self.decision.place, self._tries)
+            if not await self._is_taken(name):
+                return name
 
     async def _is_taken(self, external_task_id: str) -> bool:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -239,6 +240,23 @@ def test_terminal_is_asked(
     os.close(master)
     assert (done.returncode, len(provider.tasks)) == (code, paid)
     assert f"{shell.folder}/outputs/night is a new library" in said.replace("\r\n", "")
+
+
+# -- a backup
+
+
+def test_restored_backup_of_renamed_jobs_pays_nothing(library: Library) -> None:
+    """A week of renames and swaps is forgotten, and so are the videos made in it."""
+    library.night({"a": FOX})
+    shutil.copytree(library.root, library.shell.folder / "backup")
+    library.night({"a": FOX, "b": DEER, "c": OWL})
+    library.night({"x": FOX, "c": DEER, "b": OWL})
+    before = library.videos()
+    shutil.rmtree(library.root)
+    shutil.copytree(library.shell.folder / "backup", library.root)
+    library.night({"x": FOX, "c": DEER, "b": OWL})
+    assert library.paid == 3
+    assert library.videos() == before
 
 
 # -- force

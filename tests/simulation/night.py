@@ -186,6 +186,8 @@ class Night:
             disk=rng.choice((0.0, 0.0, 0.02)),
             store=rng.choice((0.0, 0.0, 0.002)),
         )
+        # Without these two a provider cannot tell what a restored backup has forgotten.
+        self.has_backups = is_year and sandbox.unique_external_ids and self.ways.look_up == WORKS
         self.is_mortal = rng.random() < 0.75
         self.fickle = rng.choice((0.05, 0.05, 0.05, 0.4))  # how much of the manifest is edited
         self.provider = Provider(self.ways, sandbox, random.Random(rng.random()))
@@ -202,6 +204,7 @@ class Night:
         self.resubmitted: Counter[str] = Counter()
         self.tampered: set[str] = set()  # files (relative) that were tampered with
         self.tampered_ids: set[str] = set()  # and the external ids of their tasks
+        self.forgotten: set[str] = set()  # external ids that a restored backup does not know
         self.opened: dict[tuple[int, str], float] = {}  # by run and task id: known since
         self._graves: list[tuple[VirtualLoop, InlineState | None]] = []
 
@@ -296,8 +299,30 @@ class Night:
                 else:
                     file.write_bytes(file.read_bytes() + rules.TITLE)
         self._rename()
+        if self.has_backups and rng.random() < 0.1:
+            self._back_up_or_restore()
         if rng.random() < 0.05:
             self._unmount()
+
+    def _back_up_or_restore(self) -> None:
+        """Copy the whole folder, or bring the copy back."""
+        backup = self.root.with_name(f"{self.root.name}-backup")
+        if not backup.exists():
+            if self.root.exists():
+                shutil.copytree(self.root, backup, symlinks=True)
+            return
+        self.forgotten |= set(self.provider.by_external) - self._known_ids(backup)
+        shutil.rmtree(self.root)
+        backup.rename(self.root)
+        self._note_all()
+
+    @staticmethod
+    def _known_ids(root: Path) -> set[str]:
+        state = root / ".kling-batch/state.db"
+        if not state.exists():
+            return set()
+        with Database.open_to_read(state) as database:
+            return {attempt.external_task_id for attempt in database.attempts()}
 
     def _rename(self) -> None:
         """Rename, swap and sort jobs, or spell out a default."""

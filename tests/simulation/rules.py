@@ -75,6 +75,9 @@ def at_the_end(night: Night) -> list[str]:
     homes = {a.task_id: a for a in attempts if isinstance(a.state, Landed)}
     for task in night.provider.tasks.values():
         is_home = task.fails is not None or task.task_id in homes
+        is_home |= (
+            task.external_task_id in night.forgotten
+        )  # and found again only where it is wanted
         if not is_home and not night.resubmitted[task.prompt]:
             broken.append(f"task {task.task_id} ({task.prompt}) was paid for and never landed")
     for attempt in homes.values():
@@ -197,7 +200,8 @@ def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:
     for external_task_id, task in night.provider.by_external.items():
         attempt = attempts.get(external_task_id)
         if attempt is None:
-            broken.append(f"{external_task_id} ({task.prompt}) is forgotten, and was paid for")
+            if external_task_id not in night.forgotten:
+                broken.append(f"{external_task_id} ({task.prompt}) is forgotten, and was paid for")
         elif attempt.task_id not in {task.task_id, None}:
             if external_task_id not in night.provider.duplicates_paid:
                 broken.append(f"{external_task_id} holds {attempt.task_id}, not {task.task_id}")

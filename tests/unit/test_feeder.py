@@ -323,7 +323,7 @@ def test_id_of_a_renamed_jobs_attempt_is_not_used_again(tmp_path: Path) -> None:
 
     async def story(stages: Stages) -> dict[str, Attempt]:
         new_id = stages.run.new_id
-        taken = new_id("a", job().fingerprint, 1)
+        taken = new_id(job().fingerprint, 0, 1)
         put_video(tmp_path, "videos/renamed.mp4")
         made = landed("7", "videos/renamed.mp4", len(VIDEO))
         await stages.state.commit(Put(tried(made, job("renamed"), taken)))
