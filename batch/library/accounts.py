@@ -114,21 +114,24 @@ class Books:
         doubts = (item.external_task_id for item in listed if _is_in_doubt(item))
         return cls(figures(listed), frozenset(doubts))
 
-    def spent(self, attempts: Iterable[Booked], sent: Collection[str]) -> Spent:
+    def spent(
+        self, attempts: Iterable[Booked], sent: Collection[str], taken_over: Collection[str] = ()
+    ) -> Spent:
         """Return what the run has created.
 
         Args:
             attempts: those of its end.
             sent: the external ids that the run has sent again, of those that were in doubt.
+            taken_over: those whose task an earlier run has created, also one that the state forgot.
         """
         listed = list(attempts)
         after = figures(listed)
         adopted = [
             item
             for item in listed
-            if item.external_task_id in self.doubts
+            if item.task_id is not None
             and item.external_task_id not in sent
-            and item.task_id is not None
+            and (item.external_task_id in self.doubts or item.external_task_id in taken_over)
         ]
         found_usd = sum(item.cost_usd or 0.0 for item in adopted)
         return Spent(

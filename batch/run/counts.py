@@ -21,12 +21,13 @@ class Counts:
 
     Tasks and their cost are not counted here: `batch.library.accounts` reads them from the state.
     *doubts* are the attempts that may have created a task before this run; *sent* those of them that
-    it has sent again.
+    it has sent again; *taken_over* all whose task an earlier run has created.
     """
 
     def __init__(self, doubts: Collection[str] = ()) -> None:
         self.outcomes: Counter[str] = Counter()
         self.sent: set[str] = set()
+        self.taken_over: set[str] = set()
         self._doubts = doubts
         self.superseded = 0
         self.left: set[str] = set()
@@ -44,6 +45,8 @@ class Counts:
             ):
                 if sent in self._doubts:
                     self.sent.add(sent)
+            case events.Adopted(external_task_id=found):
+                self.taken_over.add(found)
             case events.JobEnded(superseded=True):
                 self.superseded += 1
             case events.JobEnded(row=row):

@@ -7,6 +7,7 @@ accepted pays for that proof with one GET; it is recorded, and renewed when it i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from batch import events
@@ -148,21 +149,19 @@ class LookUp:
         for pause_s in (wait_s, *REMEMBER_WAITS_S):
             if await sleep(pause_s, self._context.stop.feeding):
                 return None
-            answer, existing = await self._existing(attempt)
+            answer, existing = await self.existing(attempt, None)
             if existing is not None or self._is_an_answer(answer):
                 return existing
         return None
 
-    async def recognise(self, attempt: Attempt) -> Attempt | None:
-        """Return an attempt *Open* (committed) if its task exists; asked once."""
-        _, existing = await self._existing(attempt)
-        return existing
-
-    async def _existing(self, attempt: Attempt) -> tuple[QueryAnswer, Attempt | None]:
-        answer = await self._get(attempt.external_task_id)
+    async def existing(
+        self, attempt: Attempt, sent_at: float | None
+    ) -> tuple[QueryAnswer, Attempt | None]:
+        """Query once; return the answer, and the attempt *Open* (committed) if its task exists."""
+        answer, adopted = await self._get(attempt.external_task_id), None
         if isinstance(answer, Found) and await self.claims.take(answer.task, attempt):
-            return answer, await self._adopt(attempt, answer.task, is_new=False, was_named=False)
-        return answer, None
+            adopted = await self._adopt(attempt, answer.task, sent_at=sent_at, was_named=False)
+        return answer, adopted
 
     # -- a lost attempt
 
@@ -185,18 +184,18 @@ class LookUp:
         attempt: Attempt,
         hint: Hint,
         *,
-        is_new: bool = False,
         was_page: bool = False,
         at_least_s: float = 0.0,
+        sent_at: float | None = None,
     ) -> Attempt:
         """Look for the task of a *Lost* attempt, several times over the settle time.
 
         Args:
             attempt: the attempt, committed as lost.
             hint: may name its task.
-            is_new: whether this run has sent the request.
             was_page: whether a page answered it, and it was the only request under this id.
             at_least_s: for so long "not found" is not believed, however short the settle time is.
+            sent_at: from when on a task may be this run's, which has sent the request; None: it has not.
 
         Returns:
             The attempt *Open* (found, committed), *Intended* (absent: the same request may go out
@@ -211,7 +210,7 @@ class LookUp:
             answer = await self._query(attempt, hint)
             if isinstance(answer, Found) and await self.claims.take(answer.task, attempt):
                 named = hint.task_id is not None
-                return await self._adopt(attempt, answer.task, is_new=is_new, was_named=named)
+                return await self._adopt(attempt, answer.task, sent_at=sent_at, was_named=named)
             elapsed_s = clock.monotonic() - begun
             if self.address.is_wrong and was_page and elapsed_s >= settle_s:
                 return attempt.to(Intended(clock.now()))
@@ -271,7 +270,7 @@ class LookUp:
         return attempt.token_hash is not None and not self._can_be_absent(attempt)
 
     async def _adopt(
-        self, attempt: Attempt, task: Task, *, is_new: bool, was_named: bool
+        self, attempt: Attempt, task: Task, *, sent_at: float | None, was_named: bool
     ) -> Attempt:
         submitted_at = task.created_at or self._context.clock.now()
         attempt = attempt.to(Open(PaidTask(task.task_id, submitted_at, task.request_id)))
@@ -280,6 +279,8 @@ class LookUp:
             # It was found, and names its external id itself. What a callback has named may have been
             # found by its task id, which proves nothing about look-up by ours.
             await self._record_proof()
+        created_at = math.inf if task.created_at is None else task.created_at
+        is_new = sent_at is not None and created_at >= sent_at
         if not is_new:
             self.taken_over.add(attempt.external_task_id)
         adopted = events.Adopted(attempt.job_id, task.task_id, attempt.external_task_id, is_new)

@@ -58,7 +58,7 @@ class PlannedRun:
     def summary(self, exit_code: ExitCode, counts: Counts, **found: Any) -> Summary:
         """Return the summary of this run: what *counts* and the state say, and *found*."""
         attempts = list(flat(self.folder.database.known()))
-        spent = self.books.spent(attempts, counts.sent)
+        spent = self.books.spent(attempts, counts.sent, counts.taken_over)
         return Summary(
             run_id=self.run_id,
             name=self.manifest.name,

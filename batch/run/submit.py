@@ -164,13 +164,14 @@ class Submitter:
         self, attempt: Attempt, answer: Exists | Ambiguous | Stale, hint: Hint
     ) -> Attempt:
         exists = isinstance(answer, Exists)
-        # A first request that is called a duplicate: the state has forgotten the one before.
-        is_forgotten = exists and attempt.doubt is None
+        # A first request that is called a duplicate: the state has forgotten the one before, or a
+        # gateway has repeated this one. Which of the two it is, the time of the task tells.
+        sent_at = _sent_at(attempt) if exists and attempt.doubt is None else 0.0
         was_page = isinstance(answer, Ambiguous) and answer.is_page and attempt.doubt is None
         # Where nothing was ever accepted, a page says more about the address than about this job.
         is_quiet = was_page and not self._lookup.address.is_known
         attempt = await self._lookup.lose(attempt, answer.failure, exists=exists, is_quiet=is_quiet)
-        return await self._lookup.find(attempt, hint, is_new=not is_forgotten, was_page=was_page)
+        return await self._lookup.find(attempt, hint, was_page=was_page, sent_at=sent_at)
 
     async def _open(self, attempt: Attempt, task: Task, ticket: Ticket) -> Attempt:
         now = self._context.clock.now()
@@ -216,7 +217,7 @@ class Submitter:
         doubt = attempt.doubt
         if doubt is None and failure.code == BAD_OR_TAKEN:
             # The words named no duplicate; asked once, since a forgotten task would be lost for good.
-            existing = await self._lookup.recognise(attempt)
+            _, existing = await self._lookup.existing(attempt, _sent_at(attempt))
             if existing is not None:
                 return existing
         if doubt is None or not doubt.on_request:
@@ -252,3 +253,8 @@ class Submitter:
             return False
         self._walls += 1
         return self._walls < WALLS
+
+
+def _sent_at(attempt: Attempt) -> float:
+    assert isinstance(attempt.state, Intended)
+    return attempt.state.since

@@ -173,11 +173,18 @@ async def test_refused_request_rests_alone(desk: Any, fault: str, kind: str) -> 
 
 
 async def test_unexplained_1201_creates_no_second_task(desk: Any) -> None:
-    """A proxy may repeat a POST and answer with the second one's 1201."""
+    """A proxy may repeat a POST and answer with the second one's 1201; the task is this run's."""
     async with desk.sandbox("submit:1201-after") as box:
         summary = await desk.run(box, 3)
-        # The sandbox's canned 1201 gives no reason, so it counts as a refused value.
-        assert summary.exit_code is ExitCode.JOBS_FAILED
+        assert summary.exit_code is ExitCode.OK
+        assert box.stats.created == box.stats.posts == summary.tasks_created == 3
+        assert all(row["paid"] for row in desk.rows)
+
+
+async def test_unexplained_1201_without_look_up_counts_as_refused(desk: Any) -> None:
+    """The sandbox's canned 1201 gives no reason."""
+    async with desk.sandbox("submit:1201-after", lookup=False) as box:
+        assert (await desk.run(box, 3)).exit_code is ExitCode.JOBS_FAILED
         assert box.stats.created == box.stats.posts == 3
 
 

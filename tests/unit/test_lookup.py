@@ -253,14 +253,24 @@ def test_a_task_of_another_attempt_is_not_adopted(tmp_path: Path, names: str | N
     assert isinstance(reached.state, Unconfirmed)
 
 
-@pytest.mark.parametrize("is_new", [True, False])
-def test_a_lost_attempt_and_its_adoption_are_committed(tmp_path: Path, is_new: bool) -> None:
-    """Each is on disk before it is reported."""
+@pytest.mark.parametrize(
+    ("sent_at", "created_at", "is_new"),
+    [
+        (None, None, False),
+        (0.0, None, True),
+        (EPOCH, EPOCH + 0.3, True),
+        (EPOCH, EPOCH - 60.0, False),
+    ],
+)
+def test_a_lost_attempt_and_its_adoption_are_committed(
+    tmp_path: Path, sent_at: float | None, created_at: float | None, is_new: bool
+) -> None:
+    """Each is on disk before it is reported; a task from before the request is an earlier run's."""
 
     async def story(stages: Stages) -> tuple[list[Any], list[Any]]:
-        stages.api.queries = [found()]
+        stages.api.queries = [Found(replace(found().task, created_at=created_at))]
         lost = await stages.run.lookup.lose(attempt(), SAID)
-        await stages.run.lookup.find(lost, Hint(), is_new=is_new)
+        await stages.run.lookup.find(lost, Hint(), sent_at=sent_at)
         return stages.events, [put.attempt.phase for (put,) in stages.state.commits]  # type: ignore[union-attr]
 
     told, committed = play(tmp_path, story)

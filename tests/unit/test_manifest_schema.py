@@ -130,7 +130,9 @@ def test_every_key_has_a_description() -> None:
 
     assert all(shape["description"] for section in sections for shape in section.values())
     assert all(
-        shape["default"] for name, shape in limits.items() if name not in ("deadline", "budget")
+        shape["default"]
+        for name, shape in limits.items()
+        if name not in ("deadline", "budget", "max_plan_cost")
     )
 
 
