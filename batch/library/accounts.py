@@ -95,9 +95,9 @@ def flat(known: Mapping[str, Iterable[T]]) -> Iterable[T]:
 class Spent:
     """What one run has created: tasks and their cost, and the tasks of earlier runs that it found."""
 
-    tasks: int
-    cost_usd: float
-    adopted: int
+    tasks: int = 0
+    cost_usd: float = 0.0
+    adopted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 from batch.clock import Clock
 from batch.errors import ExitCode, UsageError
 from batch.job import Job
-from batch.library.accounts import Books, figures, flat
+from batch.library.accounts import Books, Spent, figures, flat
 from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
@@ -57,8 +57,11 @@ class PlannedRun:
 
     def summary(self, exit_code: ExitCode, counts: Counts, **found: Any) -> Summary:
         """Return the summary of this run: what *counts* and the state say, and *found*."""
-        attempts = list(flat(self.folder.database.known()))
-        spent = self.books.spent(attempts, counts.sent, counts.taken_over)
+        spent, library = Spent(), self.books.figures
+        if self.plan.decisions:  # or else nothing was created, and the state need not be read again
+            attempts = list(flat(self.folder.database.known()))
+            spent = self.books.spent(attempts, counts.sent, counts.taken_over)
+            library = figures(attempts)
         return Summary(
             run_id=self.run_id,
             name=self.manifest.name,
@@ -69,7 +72,7 @@ class PlannedRun:
             tasks_created=spent.tasks,
             adopted=spent.adopted,
             cost_usd=spent.cost_usd,
-            library=figures(attempts),
+            library=library,
             **counts.found(),
             **found,
         )
