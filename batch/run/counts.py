@@ -90,11 +90,11 @@ class Counts:
                 self.left.discard(row["job_id"])
                 self.notify(events.JobEnded(row["job_id"], row))
 
-    def exit_code(self, plan: Plan, stop: Stop) -> ExitCode:
-        """Return how the run ended."""
+    def exit_code(self, plan: Plan, stop: Stop | None = None) -> ExitCode:
+        """Return how the run ended; without *stop* there was nothing to stop."""
         if self.bugs:
             return ExitCode.BUG
-        reason = stop.reason
+        reason = None if stop is None else stop.reason
         if reason is not None and (self.left or reason not in LIMITS):
             return EXIT_CODES[reason]
         if plan.resting or any(status != Outcome.SUCCEEDED for status in self.outcomes):

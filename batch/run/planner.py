@@ -29,7 +29,6 @@ from batch.prices import estimate
 from batch.run.counts import Counts
 from batch.run.moves import carry_out
 from batch.run.presence import Presence
-from batch.run.stop import Stop
 from batch.run.summary import Summary
 from batch.settings import Settings
 
@@ -115,7 +114,7 @@ class PlannedRun:
         self._carry_out_moves()
         self.folder.results.flush()
         counts = Counts()
-        exit_code = counts.exit_code(self.plan, Stop())
+        exit_code = counts.exit_code(self.plan)
         summary = self.summary(exit_code, counts)
         ended = EndRun(self.run_id, clock.now(), int(exit_code), self._record(summary))
         begun = BeginRun(self.run_id, self.started_at)

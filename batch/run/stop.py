@@ -8,7 +8,6 @@ from enum import StrEnum
 from batch import events
 from batch.errors import ExitCode
 from batch.events import Event
-from batch.waker import Waker
 
 
 class StopReason(StrEnum):
@@ -51,6 +50,8 @@ class Stop:
     """
 
     def __init__(self, notify: Callable[[Event], None] = lambda _event: None) -> None:
+        from batch.waker import Waker  # noqa: PLC0415 - a quiet night loads no asyncio
+
         self.notify = notify
         self.feeding = Waker()
         self.leaving = Waker()
