@@ -33,7 +33,7 @@ COLUMNS = (
     " file, bytes, polls, cost_usd, base_url, token_hash, account"
 )
 # An upsert: a REPLACE would delete the other owner of a task instead of being refused. It leaves out
-# the columns that never change.
+# the fingerprint, which is part of the external id.
 PUT = (
     f"INSERT INTO attempts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
     " ON CONFLICT (external_task_id) DO UPDATE SET state = excluded.state, detail = excluded.detail,"
@@ -43,7 +43,8 @@ PUT = (
     " THEN NULL ELSE excluded.task_id END,"
     " failure_kind = excluded.failure_kind, file = excluded.file,"
     " bytes = excluded.bytes, polls = excluded.polls, token_hash = excluded.token_hash,"
-    " job_id = excluded.job_id, number = excluded.number, cost_usd = excluded.cost_usd"
+    " job_id = excluded.job_id, number = excluded.number, cost_usd = excluded.cost_usd,"
+    " request = excluded.request, base_url = excluded.base_url, account = excluded.account"
 )
 _DETAIL = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 

@@ -73,7 +73,7 @@ class Decision:
 
     *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
-    *tries* counts the attempts for this fingerprint, *paid* the tasks made for it, *failed_paid* those of them that
+    *tries* counts the attempts for this fingerprint that may have created a task, *paid* the tasks, *failed_paid* those of them that
     failed since the last success; *cost_usd* is the estimate for what is to be paid now. *moved_from*
     is the id under which its attempts stand until the run begins; *before* the external id of the
     attempt that a changed job is compared with. *place* tells jobs with the same request apart, in the

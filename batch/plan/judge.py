@@ -70,7 +70,7 @@ def decide(
         attempt=latest.external_task_id if latest is not None and goes_on else None,
         former=former,
         number=attempts[-1].number + 1 if attempts else 1,
-        tries=len(same),
+        tries=sum(item.phase is not Phase.FAILED or item.task_id is not None for item in same),
         paid=sum(attempt.task_id is not None for attempt in same),
         failed_paid=_failed_paid(same),
         moved_from=None if move is None else move.old_id,

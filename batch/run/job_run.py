@@ -190,19 +190,20 @@ class JobRun:
         )
 
     async def _new_id(self, job: Job) -> str:
-        """Return the next external id for the job's request that no attempt has."""
+        """Return the external id of the next attempt for the job's request.
+
+        An id whose request surely created nothing is used again: it may be that of a task that a
+        restored state has forgotten, and a second id would pay for that again.
+        """
         while True:
             self._tries += 1
             name = self._run.new_id(job.fingerprint, self.decision.place, self._tries)
-            if not await self._is_taken(name):
+            try:
+                taken = await self._run.state.attempt(name)
+            except KeyError:
                 return name
-
-    async def _is_taken(self, external_task_id: str) -> bool:
-        try:
-            await self._run.state.attempt(external_task_id)
-        except KeyError:
-            return False
-        return True
+            if taken.phase is Phase.FAILED and taken.task is None:
+                return name
 
     def _is_worth_another(self, attempt: Attempt) -> bool:
         """Return whether the provider has failed the task, and a new attempt may heal that."""

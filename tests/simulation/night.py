@@ -265,7 +265,7 @@ class Night:
             run.naps = [(self.now + rng.expovariate(1 / 60), 3600.0)]
         if rng.random() < 0.15:
             run.clock_jump = (rng.expovariate(1 / 60), rng.choice((-3600.0, 3600.0)))
-        if rng.random() < 0.15:
+        if rng.random() < 0.15 and not self.has_backups:  # a duplicate is one for the same key
             run.account = "somebody else"
         if rng.random() < 0.1:
             run.page = rng.choice(PAGES)
@@ -315,6 +315,8 @@ class Night:
         shutil.rmtree(self.root)
         backup.rename(self.root)
         self._note_all()
+        # What a person had done to a file by then, they did not undo in the backup.
+        self.tampered |= {str(p.relative_to(self.root)) for p in self.root.glob("videos/**/*")}
 
     @staticmethod
     def _known_ids(root: Path) -> set[str]:

@@ -104,8 +104,7 @@ def _outcome(
     match latest.state:
         case Landed(file=file, task=PaidTask(task_id)):
             there = _bytes(night.root / f"videos/{job_id}.mp4") or b""
-            if latest.external_task_id in night.tampered_ids:  # what a person has added stays
-                there = there.split(TITLE)[0]
+            there = there.split(TITLE)[0]  # what a person has added stays
             if there != night.provider.tasks[task_id].content:
                 return [f"{job_id}: videos/{job_id}.mp4 is not the video of {task_id}"]
             if night.provider.tasks[task_id].prompt != prompt:
@@ -199,9 +198,10 @@ def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:
     broken = []
     for external_task_id, task in night.provider.by_external.items():
         attempt = attempts.get(external_task_id)
+        if external_task_id in night.forgotten and (attempt is None or attempt.task_id is None):
+            continue
         if attempt is None:
-            if external_task_id not in night.forgotten:
-                broken.append(f"{external_task_id} ({task.prompt}) is forgotten, and was paid for")
+            broken.append(f"{external_task_id} ({task.prompt}) is forgotten, and was paid for")
         elif attempt.task_id not in {task.task_id, None}:
             if external_task_id not in night.provider.duplicates_paid:
                 broken.append(f"{external_task_id} holds {attempt.task_id}, not {task.task_id}")
@@ -291,7 +291,7 @@ def _files(night: Night, attempts: dict[str, Attempt]) -> list[str]:
     owners = {a.state.file: a for a in attempts.values() if isinstance(a.state, Landed)}
     for file in sorted(night.root.glob("videos/**/*")):
         name = str(file.relative_to(night.root))
-        task = contents.get(file.read_bytes())
+        task = contents.get(file.read_bytes().split(TITLE)[0])
         if task is None:
             is_known = name in owners and owners[name].external_task_id in night.tampered_ids
             if name not in night.tampered and not is_known:  # it may have been moved since
