@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import os
 import random
 import shutil
 import tempfile
@@ -43,9 +44,9 @@ from fake_provider import (
     Ways,
 )
 from mortal import Died, InlineState, Life, MortalDisk, mortal_path
-from virtual_time import DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
+from virtual_time import EPOCH, DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
-from batch.attempt import Account, Attempt, Landed, external_id
+from batch.attempt import Account, Attempt, Landed, Phase, external_id
 from batch.callbacks.hints import Hints
 from batch.errors import ExitCode, StateError
 from batch.events import Adopted, Event, Submitted
@@ -205,6 +206,7 @@ class Night:
         self.tampered: set[str] = set()  # files (relative) that were tampered with
         self.tampered_ids: set[str] = set()  # and the external ids of their tasks
         self.forgotten: set[str] = set()  # external ids that a restored backup does not know
+        self.ages: set[int] = set()  # times of files, as this clock has them
         self.opened: dict[tuple[int, str], float] = {}  # by run and task id: known since
         self._graves: list[tuple[VirtualLoop, InlineState | None]] = []
 
@@ -280,7 +282,9 @@ class Night:
         rng = self.rng
         if number == 1:
             return
-        self._mount()
+        # What is edited on a disk that has just come back is taken for an edit of the video meant to
+        # be there: nobody could tell.
+        may_tamper = not self._mount()
         for key in self.names:
             luck = rng.random()
             if luck < self.fickle:
@@ -289,7 +293,7 @@ class Night:
                 self.versions.pop(key, None)
             job_id = self.names[key]
             file = self.root / f"videos/{job_id}.mp4"
-            if rng.random() < 0.05 and file.exists():
+            if rng.random() < 0.05 and file.exists() and may_tamper:
                 self._note_tampering(job_id, f"videos/{job_id}.mp4")
                 how = rng.random()
                 if how < 0.4:
@@ -298,6 +302,7 @@ class Night:
                     file.write_bytes(file.read_bytes()[:100])
                 else:
                     file.write_bytes(file.read_bytes() + rules.TITLE)
+        self._age()
         self._rename()
         if self.has_backups and rng.random() < 0.1:
             self._back_up_or_restore()
@@ -324,7 +329,11 @@ class Night:
         if not state.exists():
             return set()
         with Database.open_to_read(state) as database:
-            return {attempt.external_task_id for attempt in database.attempts()}
+            return {
+                attempt.external_task_id
+                for attempt in database.attempts()
+                if attempt.phase is not Phase.FAILED or attempt.task is not None
+            }
 
     def _rename(self) -> None:
         """Rename, swap and sort jobs, or spell out a default."""
@@ -354,13 +363,15 @@ class Night:
         videos.rename(self.root / "away")
         videos.mkdir()
 
-    def _mount(self) -> None:
-        """Bring the videos' disk back; it hides what has landed in its mount point."""
+    def _mount(self) -> bool:
+        """Bring the videos' disk back, if it was away; it hides what has landed in its mount point."""
         away = self.root / "away"
-        if away.exists():
-            self._note_all()
-            shutil.rmtree(self.root / "videos")
-            away.rename(self.root / "videos")
+        if not away.exists():
+            return False
+        self._note_all()
+        shutil.rmtree(self.root / "videos")
+        away.rename(self.root / "videos")
+        return True
 
     def _note_all(self) -> None:
         if (self.root / ".kling-batch/state.db").exists():
@@ -448,7 +459,25 @@ class Night:
         self._say(loop, f"end of run {run.number}: {how}, {life.count} steps")
         if not self.report.violations:
             self._violate(rules.after_a_run(self, run, is_whole=exit_code is not None))
+        self._age()
         return exit_code
+
+    def _age(self) -> None:
+        """Give the files that were written since the last time their age on the virtual clock."""
+        landed: dict[str, Landed] = {}
+        if (self.root / ".kling-batch/state.db").exists():
+            with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+                states = [attempt.state for attempt in database.attempts()]
+            landed = {state.file: state for state in states if isinstance(state, Landed)}
+        for path in (*self.root.glob("videos/**/*.mp4"), *self.root.glob("versions/**/*.mp4")):
+            status = path.stat()
+            if status.st_mtime_ns in self.ages:
+                continue
+            state = landed.get(str(path.relative_to(self.root)))
+            is_as_landed = state is not None and state.bytes == status.st_size
+            at = state.landed_at if state and is_as_landed else EPOCH + self.now + self.offset
+            os.utime(path, (at, at))
+            self.ages.add(path.stat().st_mtime_ns)
 
     def _guarded(
         self,
