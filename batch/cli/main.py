@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "Bring the output folder up to date with the manifest.",
     "plan": "Report what `run` would do and cost; send nothing.",
     "status": "Report the state of every job, also during a run.",
+    "report": "Write the HTML page: what needs you, what it cost, the videos.",
     "ledger": "List every task ever paid for, and what became of it.",
     "adopt": "Settle an unconfirmed job: this task is it.",
     "forget": "Settle an unconfirmed job: the provider has no task for it.",

@@ -36,6 +36,7 @@ _PHASES = {phase.value: phase for phase in Phase}
 _END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 GENERATION_TIMES_KEPT = 400  # per kind of task; more would teach nothing new
 BUSY_TIMEOUT_S = 10.0
+RunRecord = tuple[str, float, float | None, int | None, str | None]
 
 
 class Database:
@@ -215,12 +216,7 @@ class Database:
 
     def last_run(self) -> tuple[str, float, float | None, int | None] | None:
         """Return id, start, end and exit code of the latest run."""
-        with map_errors(self.path):
-            row = self._db.execute(
-                "SELECT run_id, started_at, finished_at, exit_code FROM runs"
-                " ORDER BY seq DESC LIMIT 1"
-            ).fetchone()
-        return None if row is None else (row[0], row[1], row[2], row[3])
+        return next((run[:4] for run in self.runs(last=1)), None)
 
     def forced(self) -> dict[str, int]:
         """Return the requests in rounds of `--force`, with the number of their videos before it."""
@@ -232,6 +228,12 @@ class Database:
         with map_errors(self.path):
             (run_id,) = self._db.execute("SELECT min(run_id) FROM runs").fetchone()
         return None if run_id is None else str(run_id)
+
+    def runs(self, last: int = -1) -> list[RunRecord]:
+        """Return id, start, end, exit code and summary of the *last* runs (-1: all), newest first."""
+        query = "SELECT run_id, started_at, finished_at, exit_code, summary FROM runs"
+        with map_errors(self.path):
+            return self._db.execute(f"{query} ORDER BY seq DESC LIMIT ?", (last,)).fetchall()
 
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""

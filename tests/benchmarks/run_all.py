@@ -25,6 +25,7 @@ import million
 import peers
 import push
 import quiet_night
+import report_page
 import slots
 from figures import Figure, Report
 
@@ -82,6 +83,7 @@ def polling(*, quick: bool = False) -> Report:
 BENCHMARKS: dict[str, Callable[..., Report]] = {
     "makespan": makespan.measure,
     "quiet_night": quiet_night.measure,
+    "report_page": report_page.measure,
     "growth": growth.measure,
     "downloads": downloads.measure,
     "slots": slots.measure,

@@ -12,6 +12,7 @@ from packaging.version import Version  # comes with pytest
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = {"asyncio_throttle": "asyncio-throttle", "yaml": "pyyaml"}  # where names differ
 
 
@@ -19,8 +20,8 @@ def test_lowest_versions_are_the_declared_bounds() -> None:
     pins = dict(
         line.split("==") for line in (REPOSITORY / ".ci/lowest.txt").read_text("utf-8").split()
     )
-    for requirement in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]:
-        name, bound = re.match(r"([a-z-]+)>=([0-9.]+)", requirement).groups()
+    for requirement in PROJECT["dependencies"] + EXTRAS["report"] + EXTRAS["test"]:
+        name, bound = re.match(r"([a-z0-9-]+)>=([0-9.]+)", requirement).groups()
         assert Version(pins[name]) == Version(bound)
 
 
@@ -32,7 +33,8 @@ def test_imported_packages_are_declared() -> None:
         for module in _modules(node)
     }
     foreign = imported - sys.stdlib_module_names - {"batch"}
-    declared = {re.match(r"[a-z-]+", requirement)[0] for requirement in PROJECT["dependencies"]}
+    requirements = PROJECT["dependencies"] + EXTRAS["report"]
+    declared = {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in requirements}
     assert {DISTRIBUTIONS.get(name, name) for name in foreign} == declared
 
 

@@ -18,7 +18,7 @@ from batch.cli.commands.flags import manifest_argument, settle, variable_of, wit
 from batch.cli.commands.plan import show_plan, show_warnings, warnings
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
-from batch.errors import ExitCode, UsageError
+from batch.errors import BatchError, ExitCode, UsageError
 from batch.key import require_key
 from batch.manifest.model import Manifest
 from batch.run.planner import PlannedRun, open_planned_run, unexpected_library
@@ -69,6 +69,8 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
     with ExitStack() as afterwards:  # the first line of a mail is the summary's, then comes the log
         summary = _run(loaded, settings, flags, afterwards, quiet=quiet)
         _tell(summary, as_json=as_json, quiet=quiet)
+    if summary.outcomes or summary.superseded:
+        _draw(settings.output_dir, summary.exit_code, in_log=in_log, quiet=quiet)
     return summary.exit_code
 
 
@@ -84,12 +86,38 @@ def _tell(summary: Summary, *, as_json: bool, quiet: bool) -> None:
         )
 
 
+def _draw(output_dir: Path, exit_code: ExitCode, *, in_log: bool, quiet: bool) -> None:
+    """Write the page after a run that has committed a row. A failure is a warning."""
+    from batch.report.posters import BUDGET_S  # noqa: PLC0415 - a quiet night draws nothing
+    from batch.report.write import LARGE_LIBRARY, write_report  # noqa: PLC0415
+    from batch.run.presence import Presence  # noqa: PLC0415
+
+    # Somebody who interrupts a run wants it to end: the pictures can wait for the next one.
+    is_interrupted = exit_code in {ExitCode.INTERRUPTED, ExitCode.TERMINATED}
+    budget_s = 0.0 if is_interrupted else BUDGET_S
+    try:
+        write_report(output_dir, Presence, budget_s=budget_s, up_to=LARGE_LIBRARY)
+    except KeyboardInterrupt:
+        return  # the run is over, and its exit code stands
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run went well
+        if quiet:
+            return
+        reason = error if isinstance(error, BatchError) else f"{type(error).__name__}: {error}"
+        if in_log:
+            _log([f"no report was written: {reason}"])
+        else:
+            click.echo(f"warning: no report was written: {reason}", err=True)
+
+
 def _show_warnings(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
     """Print the warnings to stderr: as lines or, with a JSON log, as its records."""
     if not in_log:
         show_warnings(manifest, settings, quiet=quiet)
-        return
-    found = [] if quiet else list(warnings(manifest, settings))
+    elif not quiet:
+        _log(list(warnings(manifest, settings)))
+
+
+def _log(found: list[str]) -> None:
     if found:
         import logging  # noqa: PLC0415 - only a JSON log needs it
 

@@ -1,0 +1,148 @@
+"""What a report is made of, as it is in the state at one moment."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batch.attempt import Attempt, Landed
+from batch.output import lock
+from batch.output.folder import ORIGIN, SANDBOX
+from batch.output.layout import Layout
+from batch.output.sqlite import Database, RunRecord
+from batch.plan import Known
+
+Presence = Callable[[Path, dict[str, list[Known]], Database], Callable[[str, int], bool]]
+LISTED = "listed"  # the fact that holds the manifest's jobs: [[job id, tags], …] in its order
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run. *until* is its end, or the latest moment that may belong to it.
+
+    *summary* is what the run has recorded of its limits and its end; older releases recorded
+    nothing.
+    """
+
+    run_id: str
+    started_at: float
+    until: float
+    finished_at: float | None = None
+    exit_code: int | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def covers(self, moment: float | None) -> bool:
+        """Return whether *moment* lies within the run."""
+        return moment is not None and self.started_at <= moment <= self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Everything that was read. *attempts* are by job, each job's in the order of their numbers.
+
+    *listed* are the manifest's jobs with their tags, in its order; empty where no run has recorded
+    them. *present* are the files of the attempts that are on disk.
+    """
+
+    name: str
+    now: float
+    attempts: dict[str, list[Attempt]]
+    runs: tuple[Run, ...] = ()
+    listed: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    present: frozenset[str] = frozenset()
+    is_running: bool = False
+    is_sandbox: bool = False
+    has_index: bool = False
+
+
+def read(root: Path, presence: Presence) -> Records:
+    """Read the state of the output folder at *root*. Changes nothing.
+
+    Args:
+        root: the output folder.
+        presence: makes the judge of whether a video is here, the same as that of a plan.
+
+    Raises:
+        StateError: there is none, or it cannot be read.
+    """
+    layout, now = Layout(root), time.time()
+    is_running = lock.holder(layout.lock) is not None
+    with Database.open_to_read(layout.database) as database:
+        attempts: dict[str, list[Attempt]] = {}
+        for attempt in database.attempts():
+            attempts.setdefault(attempt.job_id, []).append(attempt)
+        runs = arranged(database.runs()[::-1], now)
+        listed = _listed(database.fact(LISTED))
+        is_sandbox = database.fact(ORIGIN) == SANDBOX
+        is_present = presence(root, database.known(), database)
+        present = frozenset(
+            attempt.state.file
+            for attempt in itertools.chain.from_iterable(attempts.values())
+            if isinstance(attempt.state, Landed)
+            and is_present(attempt.state.file, attempt.state.bytes)
+        )
+    return Records(
+        name=root.resolve().name,
+        now=now,
+        attempts=attempts,
+        runs=runs,
+        listed=listed,
+        present=present,
+        is_running=is_running,
+        is_sandbox=is_sandbox,
+        has_index=(root / "index.json").is_file(),
+    )
+
+
+def file_of(attempt: Attempt) -> str | None:
+    """Return where the video of an attempt is recorded to be, relative to the output folder."""
+    file: str | None = getattr(attempt.state, "file", None)
+    return file
+
+
+def arranged(records: Sequence[RunRecord], now: float) -> tuple[Run, ...]:
+    """Return the runs in their order.
+
+    A run that did not end properly lasts until the next one begins.
+
+    Args:
+        records: what the state has of them, oldest first.
+        now: until when the latest run may last.
+    """
+    begins = [*(started_at for _, started_at, *_ in records[1:]), now]
+    return tuple(
+        Run(
+            run_id=run_id,
+            started_at=started_at,
+            until=finished_at or max(following, started_at),
+            finished_at=finished_at,
+            exit_code=exit_code,
+            summary=_object(summary),
+        )
+        for (run_id, started_at, finished_at, exit_code, summary), following in zip(
+            records, begins, strict=False
+        )
+    )
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """Return a JSON object; empty where there is none."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(text: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    try:
+        return tuple(
+            (str(job_id), tuple(map(str, tags))) for job_id, tags in json.loads(text or "[]")
+        )
+    except (ValueError, TypeError):
+        return ()
