@@ -101,8 +101,9 @@ def template() -> bytes:
 
 
 def video(task_id: str, size: int) -> bytes:
-    """Return a whole video of *size* bytes that differs from every other task's."""
-    filler = random.Random(task_id).randbytes(max(size - len(template()) - 8, 32))
+    """Return a whole video of some *size* bytes that differs from every other task's, in size too."""
+    rng = random.Random(task_id)
+    filler = rng.randbytes(max(size - len(template()) - 8, 32) + rng.randrange(64))
     return template() + free_header(len(filler)) + filler
 
 
