@@ -21,6 +21,9 @@ from batch.plan import Known
 # From the last byte of a video to its record. What was written earlier than that is no proof of being
 # left alone: the clock may have been ahead when it landed.
 LANDS_WITHIN_S = 3600.0
+# What was written earlier than that is older than the video. An editor may keep a file's time, which
+# is from just before it landed.
+KEEPS_TIME_S = 60.0
 EDITED = "the file was edited after it had landed"
 
 
@@ -129,6 +132,8 @@ def check(path: Path, attempt: Attempt) -> Checked | None:
         status = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 != attempt.state.sha256:
+        if status.st_mtime < attempt.state.landed_at - KEEPS_TIME_S:
+            return None  # nobody has edited it since: an older disk or backup has brought it
         try:
             video = inspect(path)
         except MediaError:
