@@ -16,7 +16,7 @@ from typing import Any
 from batch.sandbox.canned import CANNED
 from batch.sandbox.dice import Subject
 from batch.sandbox.engine import Task
-from batch.sandbox.faults import FaultPlan, FaultPlanError, FaultRule
+from batch.sandbox.faults import FaultRule
 from batch.sandbox.links import task_object
 from batch.sandbox.shapes import (
     OWN_ORIGIN,
@@ -28,7 +28,6 @@ from batch.sandbox.shapes import (
     relay_error,
     success,
 )
-from batch.sandbox.stats import report
 from batch.sandbox.validation import Order, RefusalError, read_order
 from batch.sandbox.world import World
 
@@ -64,10 +63,7 @@ class Api:
         return answer, fault
 
     def _answer(self, request: Request) -> tuple[Answer, FaultRule | None]:
-        path = request.path
-        if path.startswith("/sandbox/"):
-            return self._own_page(request), None
-        fault = self._world.faults.pick("any", Subject(path))
+        fault = self._world.faults.pick("any", Subject(request.path))
         if fault is None:
             return self._kling(request)
         answer = self._instead(fault)
@@ -223,22 +219,6 @@ class Api:
         ]
         envelope = {"code": 0, "message": "SUCCEED", "request_id": world.request_id()}
         return as_json({**envelope, "data": tasks}), fault
-
-    # -- the sandbox's own pages -------------------------------------------------------------
-
-    def _own_page(self, request: Request) -> Answer:
-        world = self._world
-        if request.path == "/sandbox/stats" and request.method == "GET":
-            fired = dict(world.faults.fired)
-            return as_json(report(world.stats, world.engine, fired, world.now()))
-        if request.path == "/sandbox/faults" and request.method == "POST":
-            try:
-                plan = FaultPlan.from_mapping(json.loads(request.body))
-            except (FaultPlanError, ValueError, TypeError) as exc:
-                return as_json({"error": str(exc)}, 400)
-            world.faults.replace(plan)
-            return as_json({"rules": len(plan.rules)})
-        return as_json({"error": "there are GET /sandbox/stats and POST /sandbox/faults"}, 404)
 
 
 @lru_cache(maxsize=256)

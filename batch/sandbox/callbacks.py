@@ -22,24 +22,38 @@ class Callbacks:
     def __init__(self, world: World) -> None:
         self._world = world
         self._session: aiohttp.ClientSession | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[str, asyncio.Task[None]] = {}  # by task id
 
     def follow(self, task: Task, since: float | None = None) -> None:
-        """Send the changes of a task from the moment *since* on, if it has a `callback_url`."""
+        """Send the changes of a task from the moment *since* on, if it has a `callback_url`.
+
+        What was still to be sent of that task is not sent any more.
+        """
         url = task.body.get("callback_url")
         if not isinstance(url, str) or not url:
             return
         runner = asyncio.get_running_loop().create_task(
             self._send_all(task, url, since or task.created_at)
         )
-        self._running.add(runner)
-        runner.add_done_callback(self._running.discard)
+        former = self._running.get(task.task_id)
+        if former is not None:
+            former.cancel()
+        self._running[task.task_id] = runner
+        runner.add_done_callback(lambda _done: self._let_go(task.task_id, runner))
+
+    def _let_go(self, task_id: str, runner: asyncio.Task[None]) -> None:
+        if self._running.get(task_id) is runner:
+            del self._running[task_id]
+
+    def forget(self) -> None:
+        """Cancel the callbacks to come."""
+        for runner in self._running.values():
+            runner.cancel()
 
     async def close(self) -> None:
-        """Cancel the callbacks to come."""
-        for runner in self._running:
-            runner.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        """Cancel the callbacks to come, and hang up."""
+        self.forget()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
 from batch.sandbox.api import Api, Request
 from batch.sandbox.cdn import Cdn, hang_up
+from batch.sandbox.control import PREFIX, Control
 from batch.sandbox.dice import Subject
 from batch.sandbox.faults import FaultRule
 from batch.sandbox.links import is_video_path
-from batch.sandbox.shapes import Answer, refusal
+from batch.sandbox.shapes import Answer, as_json, refusal
 from batch.sandbox.validation import RefusalError
 from batch.sandbox.world import World
 
 _LONG_S = 3600.0  # a hang without a length of its own
+_FORBIDDEN = as_json({"error": f"{PREFIX} is served to this machine only"}, 403)
 
 
 class Edge:
     """Serves the API, and the videos whose links lead to the API's own origin."""
 
-    def __init__(self, api: Api, cdn: Cdn, world: World) -> None:
-        self._api, self._cdn, self._world = api, cdn, world
+    def __init__(self, api: Api, control: Control, cdn: Cdn, world: World) -> None:
+        self._api, self._control, self._cdn, self._world = api, control, cdn, world
         self._answered: WeakKeyDictionary[asyncio.BaseTransport, float] = WeakKeyDictionary()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -40,11 +43,12 @@ class Edge:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if is_video_path(request.path):
             return await self._video(request)
-        body = await request.read() if request.can_read_body else b""
-        answer, fault = self._api.answer(
-            Request(request.method, request.path, request.headers, body, request.rel_url.query)
-        )
-        if self._world.config.latency_s and not request.path.startswith("/sandbox/"):
+        body = await request.read() if request.body_exists else b""
+        asked = Request(request.method, request.path, request.headers, body, request.rel_url.query)
+        if request.path.startswith(PREFIX):
+            return _response(self._control.answer(asked) if _is_local(request) else _FORBIDDEN)
+        answer, fault = self._api.answer(asked)
+        if self._world.config.latency_s:
             await asyncio.sleep(self._world.config.latency_s)
         if fault is None:
             return _response(answer)
@@ -67,6 +71,15 @@ class Edge:
         idle_s = asyncio.get_running_loop().time() - answered_at
         is_idle = any(idle_s >= rule.lasts(5.0) for rule in rules)
         return is_idle and self._world.faults.pick("connection", Subject("")) is not None
+
+
+def _is_local(request: web.BaseRequest) -> bool:
+    """Return whether this machine asks, and not a web page in its browser."""
+    try:
+        is_loopback = ip_address((request.remote or "").partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+    return is_loopback and "Origin" not in request.headers
 
 
 def _response(answer: Answer) -> web.Response:

@@ -12,8 +12,8 @@ import random
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -93,8 +93,8 @@ class Engine:
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config  # may be replaced at any time
         self._by_id: dict[str, Task] = {}
-        self._by_external_id: defaultdict[str, list[Task]] = defaultdict(list)
-        self._by_account: defaultdict[str, list[Task]] = defaultdict(list)
+        self._by_external_id: defaultdict[str, list[str]] = defaultdict(list)  # task ids
+        self._by_account: defaultdict[str, list[str]] = defaultdict(list)
         self._in_flight: defaultdict[str, list[float]] = defaultdict(list)
         self._last_id = _SMALLEST_ID
         self._seed = random.randrange(1 << 32) if config.seed is None else config.seed  # noqa: S311
@@ -106,7 +106,8 @@ class Engine:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        for task in _read_journal(path):
+        # Of a task that was ended on request, the last line counts.
+        for task in {task.task_id: task for task in _read_journal(path)}.values():
             self._keep(task)
         self._journal = path.open("a", encoding="utf-8")
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
@@ -130,14 +131,15 @@ class Engine:
 
     def by_external_id(self, account: str, external_task_id: str) -> Task | None:
         """Return the first task of that external id that the account can find, or None."""
-        found = self._by_external_id.get(external_task_id, ())
+        found = map(self._by_id.__getitem__, self._by_external_id.get(external_task_id, ()))
         sees_all = self.config.other_keys == "everything"
         return next((task for task in found if sees_all or task.account == account), None)
 
     def page(self, account: str, number: int, size: int) -> list[Task]:
         """Return a page of an account's tasks, the newest first; pages count from 1."""
         newest_first = self._by_account[account][::-1]
-        return newest_first[(number - 1) * size : number * size]
+        wanted = newest_first[(number - 1) * size : number * size]
+        return [self._by_id[task_id] for task_id in wanted]
 
     def is_visible(self, task: Task, moment: float) -> bool:
         """Return whether queries find it: not right after creation, and not after 30 days."""
@@ -203,11 +205,41 @@ class Engine:
             fault=fault,
             message=FAILURES.get(fault or "", "") if message is None else message,
         )
+        self._note(task)
+        self._keep(task)
+        return task
+
+    def finish(self, tasks: Iterable[Task], moment: float) -> list[Task]:
+        """End those of *tasks* that are open, journal and return them. One that is stuck succeeds."""
+        ended = [
+            replace(
+                task,
+                started_at=min(task.started_at, moment),
+                finished_at=moment,
+                fault=None if task.fault == "stuck" else task.fault,
+            )
+            for task in tasks
+            if task.finished_at is None or task.finished_at > moment
+        ]
+        for task in ended:
+            self._note(task)
+            self._by_id[task.task_id] = task
+        for account in {task.account for task in ended}:
+            ends = (_end(self._by_id[task_id]) for task_id in self._by_account[account])
+            self._in_flight[account] = sorted(end for end in ends if end > moment)
+        return ended
+
+    def clear(self) -> None:
+        """Forget all tasks, those in the journal, too. No id is given out again."""
+        for index in (self._by_id, self._by_external_id, self._by_account, self._in_flight):
+            index.clear()
+        if self._journal is not None:
+            self._journal.truncate(0)
+
+    def _note(self, task: Task) -> None:
         if self._journal is not None:
             self._journal.write(json.dumps(asdict(task)) + "\n")
             self._journal.flush()
-        self._keep(task)
-        return task
 
     def _word_fault(self, prompt: str) -> str | None:
         word = _FAILING_WORD.search(prompt) if "sandbox:" in prompt else None
@@ -219,15 +251,19 @@ class Engine:
     def _keep(self, task: Task) -> None:
         self._by_id[task.task_id] = task
         if task.external_task_id is not None:
-            self._by_external_id[task.external_task_id].append(task)
-        self._by_account[task.account].append(task)
-        end = float("inf") if task.finished_at is None else task.finished_at
-        heapq.heappush(self._in_flight[task.account], end)
+            self._by_external_id[task.external_task_id].append(task.task_id)
+        self._by_account[task.account].append(task.task_id)
+        heapq.heappush(self._in_flight[task.account], _end(task))
         self._last_id = max(self._last_id, int(task.task_id))
 
     def _new_id(self, moment: float) -> str:
         from_clock = (int(moment * 1000) - _ID_EPOCH_MS) << 22
         return str(max(from_clock, self._last_id + 1) + zlib.crc32(b"%d" % self._last_id) % 4096)
+
+
+def _end(task: Task) -> float:
+    """Return when a task gives its slot back."""
+    return float("inf") if task.finished_at is None else task.finished_at
 
 
 def _generation_s(order: Order, config: SandboxConfig, dice: random.Random) -> float:

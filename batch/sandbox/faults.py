@@ -120,6 +120,11 @@ class FaultRule:
             values[name.strip()] = value.strip()
         return cls.from_mapping(values)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the fields that are set, as `from_mapping` reads them."""
+        given = ((entry, getattr(self, entry.name)) for entry in fields(self))
+        return {entry.name: value for entry, value in given if value != entry.default}
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FaultRule:
         """Read a mapping whose keys are the fields; values may be text.

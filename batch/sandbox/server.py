@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -13,14 +13,15 @@ from batch.sandbox.api import Api
 from batch.sandbox.callbacks import Callbacks
 from batch.sandbox.cdn import Cdn
 from batch.sandbox.config import SandboxConfig
+from batch.sandbox.control import Control
 from batch.sandbox.edge import Edge
 from batch.sandbox.engine import Task
 from batch.sandbox.faults import FaultPlan
+from batch.sandbox.log import Handler, Logged, logged
 from batch.sandbox.stats import Stats
 from batch.sandbox.video.clips import Clip
 from batch.sandbox.world import World
 
-_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _KEEP_ALIVE_S = 86_400.0  # the client hangs up first: a reset on reuse would look like a fault
 _SHUTDOWN_S = 0.1  # requests that hang on purpose are not waited for
 
@@ -75,11 +76,14 @@ class Sandbox:
 
 @asynccontextmanager
 async def serve(
-    config: SandboxConfig | None = None, *, now: Callable[[], float] = time.time
+    config: SandboxConfig | None = None,
+    *,
+    now: Callable[[], float] = time.time,
+    log: Callable[[Logged], None] | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Run a sandbox in the current event loop until the block ends.
 
-    *now* gives wall-clock seconds; a test may pass its own.
+    *now* gives wall-clock seconds; a test may pass its own. *log* is told of every request.
 
     Raises:
         OSError: a port is taken, or the journal cannot be opened.
@@ -92,9 +96,20 @@ async def serve(
         stack.push_async_callback(callbacks.close)
         host = world.config.host
         cdn = Cdn(world)
-        cdn_url = await _listen(stack, cdn.handle, host, world.config.cdn_port)
-        edge = Edge(Api(world, callbacks.follow), cdn, world)
-        base_url = await _listen(stack, edge.handle, host, world.config.port)
+        control = Control(
+            world,
+            on_finished=lambda task: callbacks.follow(task, since=task.finished_at),
+            on_reset=callbacks.forget,
+        )
+        edge = Edge(Api(world, callbacks.follow), control, cdn, world)
+        to_videos: Handler = cdn.handle
+        to_api: Handler = edge.handle
+        if log is not None:
+            to_videos, to_api = (
+                logged(handler, world.engine, now, log) for handler in (to_videos, to_api)
+            )
+        cdn_url = await _listen(stack, to_videos, host, world.config.cdn_port)
+        base_url = await _listen(stack, to_api, host, world.config.port)
         world.links.origin, world.links.api_origin = cdn_url, base_url
         started_at = now()
         for task in world.engine:
@@ -102,7 +117,7 @@ async def serve(
         yield Sandbox(world, base_url, cdn_url)
 
 
-async def _listen(stack: AsyncExitStack, handler: _Handler, host: str, port: int) -> str:
+async def _listen(stack: AsyncExitStack, handler: Handler, host: str, port: int) -> str:
     server = web.Server(
         handler, access_log=None, keepalive_timeout=_KEEP_ALIVE_S, handler_cancellation=True
     )

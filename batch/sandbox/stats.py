@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from batch.sandbox.engine import Engine, Task
@@ -49,6 +49,12 @@ class Stats:
     most_in_flight: int = 0
     post_times: list[float] = field(default_factory=list)
     query_times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def reset(self) -> None:
+        """Count from zero."""
+        fresh = Stats()
+        for entry in fields(fresh):
+            setattr(self, entry.name, getattr(fresh, entry.name))
 
     def note_query(self, reference: str, moment: float, *, is_lookup: bool) -> None:
         """Count a GET for one task."""

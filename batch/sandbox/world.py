@@ -49,6 +49,13 @@ class World:
         """Change fields of the configuration: a top-up, say, or another cap."""
         self.engine.config = replace(self.engine.config, **changes)
 
+    def reset(self) -> None:
+        """Forget tasks and counts, and return to the faults of the configuration."""
+        self.engine.clear()
+        self.stats.reset()
+        self.faults.fired.clear()
+        self.faults.replace(self.config.faults)
+
     def request_id(self) -> str:
         """Return a fresh request id that looks like the real ones."""
         return str(uuid.UUID(int=self.dice.getrandbits(128), version=4))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,29 @@ def test_sandbox_serves_until_interrupted(shell: Any) -> None:
         _out, err = process.communicate(timeout=5)
     assert process.returncode in {0, 130}
     assert b"Traceback" not in err
+
+
+def test_sandbox_is_steered_and_logs(shell: Any) -> None:
+    """For a client in any language: end every task now, and read what came; never the key."""
+    with shell.running("sandbox", "--port", "0", "--log", "--median", "3600") as process:
+        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline().decode())[0]
+        with shell.running("run", shell.manifest(1), "--base-url", url) as run:
+            shell.until(lambda: get(f"{url}/sandbox/stats")["created"] == 1)
+            request = urllib.request.Request(f"{url}/sandbox/finish", method="POST")
+            assert len(get(request)["finished"]) == 1
+            assert run.wait(timeout=20) == 0
+        process.send_signal(2)
+        _out, err = process.communicate(timeout=5)
+    log = err.decode()
+    assert re.search(r"T[\d:.+]+ POST /kling/v1/videos/text2video 200 kb-\S+\n", log)
+    assert re.search(r" GET /bs2/\S+\.mp4 200 kb-\S+\n", log)
+    assert not re.search("verysecret|ksSecret|fox", log)
+
+
+def get(what: str | urllib.request.Request) -> Any:
+    """Ask a page of the sandbox."""
+    with urllib.request.urlopen(what, timeout=5) as answer:
+        return json.load(answer)
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")

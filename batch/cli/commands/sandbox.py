@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from batch.errors import ExitCode, UsageError
-from batch.sandbox import KINDS, FaultPlan, FaultPlanError, SandboxConfig, serve, suffixes
+from batch.sandbox import (
+    KINDS,
+    PAGES,
+    FaultPlan,
+    FaultPlanError,
+    Logged,
+    SandboxConfig,
+    serve,
+    suffixes,
+)
 
 PORT = click.IntRange(0, 65_535)
 _EXAMPLES = {
@@ -34,6 +43,10 @@ def _table(title: str, rows: Mapping[str, str]) -> str:
         )
     ]
     return "\n".join(["\b", title, *lines])
+
+
+def _pages_help() -> str:
+    return _table("Pages, for example curl -X POST http://127.0.0.1:8080/sandbox/finish", PAGES)
 
 
 def _faults_help() -> str:
@@ -67,10 +80,11 @@ def _is_told_once(stage: str, kind: str) -> bool:
     "sandbox",
     help="""Serve the local imitation of the API until interrupted.
 
-Point any client at the printed address, with any key. GET /sandbox/stats reports the tasks that
-were created, POST /sandbox/faults replaces the faults while it runs.
+Point any client at the printed address, with any key. The pages under /sandbox/, for this machine
+only, report what happened and steer what comes; so a test of another client takes no time and is
+the same each time.
 """,
-    epilog=_faults_help(),
+    epilog=f"{_pages_help()}\n\n{_faults_help()}",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -107,7 +121,14 @@ were created, POST /sandbox/faults replaces the faults while it runs.
     type=click.Path(path_type=Path, dir_okay=False),
     help="Keep created tasks here, across restarts.",
 )
-def command(faults: tuple[str, ...], *, no_lookup: bool, **options: Any) -> int:
+@click.option(
+    "--log",
+    "is_logged",
+    is_flag=True,
+    help="Log every request on stderr: time, method, path, status and external id; --- as status"
+    " where the connection was closed. Never the key.",
+)
+def command(faults: tuple[str, ...], *, no_lookup: bool, is_logged: bool, **options: Any) -> int:
     """Serve."""
     try:
         config = SandboxConfig(
@@ -118,13 +139,17 @@ def command(faults: tuple[str, ...], *, no_lookup: bool, **options: Any) -> int:
     except (FaultPlanError, ValueError) as error:
         raise UsageError(str(error)) from None
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, _tell if is_logged else None))
     return ExitCode.OK
 
 
-async def _serve(config: SandboxConfig) -> None:
+def _tell(request: Logged) -> None:
+    click.echo(request, err=True)
+
+
+async def _serve(config: SandboxConfig, log: Callable[[Logged], None] | None) -> None:
     try:
-        async with serve(config) as server:
+        async with serve(config, log=log) as server:
             click.echo(f"API:    {server.base_url}")
             click.echo(f"videos: {server.cdn_url}")
             await asyncio.Event().wait()
