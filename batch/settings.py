@@ -28,6 +28,8 @@ from batch.paths import expand_path
 from batch.plan import Policy
 from batch.plan.select import Selection, read_pattern
 
+SANDBOX_SUFFIX = ".sandbox"  # of the folder whose videos cost nothing
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -55,7 +57,10 @@ def _costly(flag: str, about: str) -> Option:
     return Option(flag, about, has_variable=False)
 
 
-_OUTPUT_DIR = "Folder of videos, results and state. Default: outputs/<name of the manifest>."
+_OUTPUT_DIR = (
+    "Folder of videos, results and state. Default: outputs/<name of the manifest>, and with"
+    f" --sandbox the same with {SANDBOX_SUFFIX} behind it."
+)
 _BASE_URL = f"Address of the API. Default: {DEFAULT_BASE_URL}."
 _PROXY = "Reach the API through this proxy; env for HTTPS_PROXY, which is not used otherwise."
 _SANDBOX = "Run against an embedded local server: no key, no network, same HTTP."
@@ -165,9 +170,6 @@ def resolve(
     limits = manifest.limits.with_given(**{name: given[name] for name in fields})
     if given.get("no_share_account"):
         limits = limits.with_given(share_account=False)
-    default_dir = Path("outputs") / manifest.name
-    if manifest.output_dir is not None:
-        default_dir = manifest.path.parent / manifest.output_dir
     sandbox = given.get("sandbox", False)
     if sandbox and "base_url" in given:
         raise UsageError(
@@ -175,7 +177,7 @@ def resolve(
             " its own; leave out one of the two"
         )
     return Settings(
-        output_dir=given.get("output_dir", default_dir),
+        output_dir=given.get("output_dir") or _default_dir(manifest, sandbox=sandbox),
         base_url=given.get("base_url") or check_base_url(manifest.base_url or DEFAULT_BASE_URL),
         sandbox=sandbox,
         limits=limits,
@@ -240,6 +242,17 @@ def _text(value: Any, option: Option) -> str:
         case int() if option.parse is not expand_path and not isinstance(value, bool):
             return str(value)
     raise TypeError(f"a value of type {type(value).__name__} is not valid")  # its repr may be a key
+
+
+def _default_dir(manifest: Manifest, *, sandbox: bool) -> Path:
+    """Return the output folder that nobody has named. The sandbox's lies beside the real one."""
+    folder = Path("outputs") / manifest.name
+    if manifest.output_dir is not None:
+        folder = manifest.path.parent / manifest.output_dir
+    if not sandbox:
+        return folder
+    has_name = folder.name not in {"", ".."}
+    return folder.with_name(folder.name + SANDBOX_SUFFIX) if has_name else folder / "sandbox"
 
 
 def _proxy(proxy: str | None) -> Secret:

@@ -123,7 +123,7 @@ def _open_folder(folder: Path) -> Iterator[int]:
 
 def _try_folder(descriptor: int) -> bool:
     """Lock a folder; where that fails (network drives), the file's lock is enough."""
-    if sys.platform != "win32":
+    if sys.platform != "win32" and descriptor >= 0:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -65,6 +65,7 @@ class PlannedRun:
             run_id=self.run_id,
             name=self.manifest.name,
             output_dir=str(self.settings.output_dir),
+            sandbox=self.settings.sandbox,
             exit_code=exit_code,
             planned=self.counts,
             resting=tuple((item.job_id, item.reason) for item in self.plan.resting),

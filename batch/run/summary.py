@@ -17,7 +17,7 @@ class Summary:
     """What a run came to. `to_json` is what `--json` prints.
 
     *tasks_created* and *cost_usd* are this run's; *library* is what all runs of the folder came to, as
-    `status` and `ledger` report it.
+    `status` and `ledger` report it. With *sandbox* nothing was paid: costs are the provider's prices.
     """
 
     run_id: str
@@ -37,6 +37,7 @@ class Summary:
     resting: tuple[tuple[str, str], ...] = ()
     bugs: tuple[str, ...] = ()
     library: Figures = field(default_factory=Figures)
+    sandbox: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""

@@ -187,7 +187,7 @@ def test_75_when_another_run_holds_folder(shell: Any, sandbox: Any) -> None:
 
 def test_75_when_another_program_holds_lock(shell: Any) -> None:
     """The lock is the operating system's."""
-    with lock.hold(shell.folder / "outputs/night/.kling-batch/lock"):
+    with lock.hold(shell.folder / "outputs/night.sandbox/.kling-batch/lock"):
         assert shell("run", shell.manifest(), "--sandbox").code == 75
 
 

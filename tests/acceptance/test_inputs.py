@@ -69,7 +69,7 @@ def test_output_folder_in_the_home_is_found(shell: Any) -> None:
 
     said = shell("run", manifest, "--sandbox", HOME=str(home), KIND="night", key=None)
     assert said.code == 0
-    assert (home / "loops/night/videos/job-0.mp4").exists()
+    assert (home / "loops/night.sandbox/videos/job-0.mp4").exists()
     assert not [path for path in shell.folder.rglob("*") if path.name in {"~", "${KIND}"}]
 
     said = shell("run", manifest, "--sandbox", HOME=str(home), key=None)

@@ -337,10 +337,47 @@ def test_embedded_sandbox_needs_no_key_or_network(shell: Any) -> None:
     manifest = shell.manifest([{"id": "a", "prompt": "a fox", "model": "kling-v2-5-turbo"}])
     said = shell("run", manifest, "--sandbox", key=None)
     assert said.code == 0
-    assert (shell.folder / "outputs/night/videos/a.mp4").stat().st_size > 1000
-    said = shell("run", manifest, key="sk-real")
-    assert said.code == 2
-    assert "sandbox" in said.err, "its videos must not pass for real ones"
+    assert (shell.folder / "outputs/night.sandbox/videos/a.mp4").stat().st_size > 1000
+    assert "1 task created in the sandbox, nothing was paid" in said.out
+    assert "nothing was paid" in shell("status", key=None).out
+
+
+def test_sandbox_and_real_library_lie_apart(shell: Any, sandbox: Any) -> None:
+    """Each is planned and made beside the other; only the real one is paid for."""
+    box = sandbox()
+    manifest = shell.manifest(1, base_url=box.base_url)
+    planned = [shell("plan", manifest, *more, "--json").json for more in ((), ("--sandbox",))]
+    assert [plan["output_dir"] for plan in planned] == ["outputs/night", "outputs/night.sandbox"]
+
+    assert [shell("run", manifest, *more).code for more in (("--sandbox",), ())] == [0, 0]
+    assert box.stats.created == 1
+    for more in ((), ("--sandbox",)):
+        assert shell("plan", manifest, *more, "--json").json["counts"]["unchanged"] == 1
+        assert shell("run", manifest, *more).code == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "folder"),
+    [
+        ("loops/a", "loops/a.sandbox"),
+        ("loops/a/", "loops/a.sandbox"),
+        (".", "sandbox"),
+        ("..", "../sandbox"),
+    ],
+)
+def test_sandbox_lies_beside_output_dir_of_manifest(shell: Any, written: str, folder: str) -> None:
+    shell.manifest(1, output_dir=written)
+    said = shell("plan", "night.yaml", "--sandbox", "--json")
+    root = shell.folder / said.json["output_dir"]
+    assert root.resolve() == (shell.folder / folder).resolve()
+
+
+def test_real_run_refuses_folder_of_sandbox(shell: Any) -> None:
+    """Its videos must not pass for real ones, wherever they lie."""
+    manifest, here = shell.manifest(1), ("--output-dir", "loops")
+    assert shell("run", manifest, "--sandbox", *here, key=None).code == 0
+    said = shell("run", manifest, *here)
+    assert (said.code, "holds videos of the sandbox" in said.err) == (2, True)
 
 
 def test_closed_stdout_is_no_crash(shell: Any) -> None:

@@ -65,4 +65,6 @@ def test_quiet_night_refuses_wrong_surroundings(night: Any) -> None:
     assert night(key=None).code == 2
     said = night("--callback-url", "https://studio.example")
     assert (said.code, "--callback-listen" in said.err) == (2, True)
-    assert night("--sandbox", key=None).code == 2  # the folder holds videos of the "real" API
+    here = ("--output-dir", "outputs/night")
+    said = night.shell("run", night.manifest, "--sandbox", *here, key=None)
+    assert said.code == 2  # the folder holds videos of the "real" API

@@ -114,6 +114,10 @@ def test_file_system_without_locks_is_reported(
     assert holder(tmp_path / "lock") is None
 
 
+def test_lock_in_missing_folder_is_free(tmp_path: Path) -> None:
+    assert holder(tmp_path / "nowhere/lock") is None
+
+
 def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StateError, match="cannot be written"):

@@ -232,8 +232,13 @@ def _counts(summary: Summary) -> Iterator[str]:
 
 
 def _money(summary: Summary) -> str:
-    created = f"{counted(summary.tasks_created, 'task')} created, about ${summary.cost_usd:.2f}"
-    library = summary.library
+    tasks, library = counted(summary.tasks_created, "task"), summary.library
+    if summary.sandbox:
+        worth = f"; real ones would cost about ${summary.cost_usd:.2f}" if summary.cost_usd else ""
+        return (
+            f"{tasks} created in the sandbox, nothing was paid{worth}; in {summary.seconds:.0f} s"
+        )
+    created = f"{tasks} created, about ${summary.cost_usd:.2f}"
     if library.perhaps_paid:
         doubt = f"{library.perhaps_paid} perhaps, about ${library.perhaps_usd:.2f}"
         created = f"{created} ({doubt})"

@@ -122,12 +122,14 @@ def _last_run(found: dict[str, Any]) -> list[str]:
 
 def _money(found: dict[str, Any]) -> str:
     figures = found["figures"]
+    if found["sandbox"]:
+        return f"{counted(found['tasks_paid'], 'task')} in the sandbox so far, nothing was paid"
     paid = (
         f"{counted(found['tasks_paid'], 'task')} paid for so far, about ${figures['cost_usd']:.2f}"
     )
     if figures["perhaps_paid"]:
         paid += f"; {figures['perhaps_paid']} perhaps, about ${figures['perhaps_usd']:.2f}"
-    return f"{paid} (made by the sandbox)" if found["sandbox"] else paid
+    return paid
 
 
 def _trouble(item: dict[str, Any]) -> str:
