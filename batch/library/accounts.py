@@ -86,6 +86,12 @@ def figures(attempts: Iterable[Booked]) -> Figures:
     )
 
 
+def charged_usd(attempts: Iterable[Booked]) -> float:
+    """Return what *attempts* cost, those that are perhaps paid for included: budgets count them."""
+    found = figures(attempts)
+    return found.cost_usd + found.perhaps_usd
+
+
 def flat(known: Mapping[str, Iterable[T]]) -> Iterable[T]:
     """Iterate over the attempts of all jobs."""
     return (attempt for attempts in known.values() for attempt in attempts)

@@ -5,6 +5,7 @@ Each reader records faults at their places and returns what is valid.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,19 @@ def read_limits(node: Node | Items, findings: Findings) -> Limits:
             if name.endswith("_chars") and (parsed or 0) > KLING_PROMPT_CHARS:
                 message = f"{name} is {parsed}; newer Kling takes {KLING_PROMPT_CHARS}"
                 findings.warn(value, message)
+    if section is not None:
+        _check_budgets(section, values, findings)
     return DEFAULT_LIMITS.with_given(**values)
+
+
+def _check_budgets(section: Mapping, values: dict[str, Any], findings: Findings) -> None:
+    """Warn of a budget that never counts, since that of a longer time is lower."""
+    budgets = ("budget", "budget_per_day", "budget_per_month")
+    given = [(name, usd) for name in budgets if (usd := values.get(f"{name}_usd")) is not None]
+    for (name, usd), (longer, most) in itertools.pairwise(given):
+        if usd > most:
+            message = f"{name} (${usd:.2f}) is above {longer} (${most:.2f}), which ends a run first"
+            findings.warn(section.entries[name][1], message)
 
 
 def read_callback(node: Node | None, findings: Findings) -> Callback | None:

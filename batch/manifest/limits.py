@@ -9,8 +9,11 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import time
+from enum import StrEnum
 from typing import Any
 
+from batch.days import MIDNIGHT, TIME_PATTERN, next_time, parse_time
 from batch.prices import MONEY_PATTERN, parse_money
 
 JsonSchema = dict[str, Any]
@@ -93,6 +96,16 @@ def _positive_duration(text: str) -> float:
     return seconds
 
 
+def _deadline(text: str) -> float | time:
+    """Return a deadline: how long after the start of a run, or at which time of day."""
+    if ":" in text:
+        return parse_time(text)
+    try:
+        return _positive_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or a time of day, for example 06:00") from None
+
+
 def _whole(most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= most:
@@ -100,6 +113,12 @@ def _whole(most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _order(text: str) -> Order:
+    if text not in set(Order):
+        raise ValueError(f"{text[:40]!r} is not a valid order; it is one of {', '.join(Order)}")
+    return Order(text)
 
 
 def _switch(text: str) -> bool:
@@ -111,9 +130,21 @@ def _switch(text: str) -> bool:
 # -- limits ----------------------------------------------------------------------------------
 
 
+class Order(StrEnum):
+    """Which jobs are paid for first. What has failed before comes last in each."""
+
+    MANIFEST = "manifest"
+    NEW_FIRST = "new_first"
+    CHANGED_FIRST = "changed_first"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How fast, how much, how long."""
+    """How fast, how much, how long.
+
+    Days and months begin at *day_starts*, local time. Of *deadline_s* and *deadline_at* one is set at
+    most. *max_attempts_per_run* is as many as *max_attempts* where it is not set.
+    """
 
     submit_rate: Rate = Rate(60, 60.0)
     max_in_flight: int = 5
@@ -124,16 +155,34 @@ class Limits:
     task_timeout_s: float = 1800.0
     max_attempts: int = 3
     settle_time_s: float = 30.0
+    max_attempts_per_run: int | None = None
+    give_up_after: int | None = None
+    order: Order = Order.MANIFEST
     deadline_s: float | None = None
+    deadline_at: time | None = None
     budget_usd: float | None = None
+    budget_per_day_usd: float | None = None
+    budget_per_month_usd: float | None = None
+    day_starts: time = MIDNIGHT
     max_plan_cost_usd: float | None = None
     max_prompt_chars: int = 500
     max_negative_prompt_chars: int = 200
     share_account: bool = True
 
     def with_given(self, **values: Any) -> Limits:
-        """Return these limits with *values* laid over them."""
+        """Return these limits with *values* laid over them; `deadline_s` may be a time of day."""
+        if "deadline_s" in values:
+            deadline = values["deadline_s"]
+            is_at = isinstance(deadline, time)
+            values["deadline_at"] = deadline if is_at else None
+            values["deadline_s"] = None if is_at else deadline
         return replace(self, **values)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return how long a run that begins *now* may take; None without a deadline."""
+        if self.deadline_at is not None:
+            return next_time(now, self.deadline_at) - now
+        return self.deadline_s
 
 
 DEFAULT_LIMITS = Limits()
@@ -152,9 +201,14 @@ class LimitKey:
 _DURATION: JsonSchema = {
     "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]
 }
+_TIME_OF_DAY: JsonSchema = {"type": "string", "pattern": TIME_PATTERN}
 MONEY_SHAPE: JsonSchema = {
     "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": MONEY_PATTERN}]
 }
+
+
+def _money(field: str, about: str) -> LimitKey:
+    return LimitKey(field, parse_money, MONEY_SHAPE, about)
 
 
 def _count(field: str, most: int, about: str) -> LimitKey:
@@ -183,17 +237,41 @@ LIMIT_KEYS: dict[str, LimitKey] = {
         "task_timeout_s", "A run polls a task for this long; the next resumes it."
     ),
     "max_attempts": _count("max_attempts", 100, "The most attempts (paid tasks) for one job."),
+    "max_attempts_per_run": _count(
+        "max_attempts_per_run", 100, "The most attempts for one job in one run."
+    ),
+    "give_up_after": _count(
+        "give_up_after", 1_000, "A job that failed on so many days rests until it is changed."
+    ),
+    "order": LimitKey(
+        "order",
+        _order,
+        {"enum": list(map(str, Order))},
+        "Which jobs are paid for first; those that failed before always come last.",
+    ),
     "settle_time": LimitKey(
         "settle_time_s",
         parse_duration,
         _DURATION,
         'How long after a lost answer "not found" may still be wrong.',
     ),
-    "deadline": _time("deadline_s", "After this a run submits nothing more."),
-    "budget": LimitKey("budget_usd", parse_money, MONEY_SHAPE, "The most USD for one run."),
-    "max_plan_cost": LimitKey(
-        "max_plan_cost_usd", parse_money, MONEY_SHAPE, "A dearer plan submits nothing."
+    "deadline": LimitKey(
+        "deadline_s",
+        _deadline,
+        {"anyOf": [*_DURATION["anyOf"], _TIME_OF_DAY]},
+        "When a run ends: after 5h, or at the next 06:00, local time. What could not be collected by"
+        " then is not submitted.",
     ),
+    "budget": _money("budget_usd", "The most USD for one run."),
+    "budget_per_day": _money("budget_per_day_usd", "The most USD for one day."),
+    "budget_per_month": _money("budget_per_month_usd", "The most USD for one month."),
+    "day_starts": LimitKey(
+        "day_starts",
+        parse_time,
+        _TIME_OF_DAY,
+        "When a day begins, local time; 12:00 cuts no night in two.",
+    ),
+    "max_plan_cost": _money("max_plan_cost_usd", "A dearer plan submits nothing."),
     "max_prompt_chars": _count("max_prompt_chars", 100_000, "Longest prompt; newer Kling: 2500."),
     "share_account": LimitKey(
         "share_account",

@@ -7,6 +7,7 @@ An editor applies the schema after YAML has decided on types, and editors differ
 
 from __future__ import annotations
 
+from datetime import time
 from typing import Any
 
 from batch.manifest.limits import DEFAULT_LIMITS, LIMIT_KEYS, MONEY_SHAPE
@@ -110,6 +111,8 @@ def _limit_shape(name: str) -> JsonSchema:
 
 
 def _written(default: Any) -> str:
+    if isinstance(default, time):
+        return f"{default:%H:%M}"
     return f"{default:g}s" if isinstance(default, float) else str(default)
 
 

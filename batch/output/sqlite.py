@@ -26,6 +26,7 @@ from batch.output.state import (
     Fact,
     Force,
     GenerationTime,
+    Payment,
     Proof,
     Put,
     Withdraw,
@@ -213,6 +214,17 @@ class Database:
             for kind, seconds in self._db.execute(query):
                 times.setdefault(kind, []).append(seconds)
         return times
+
+    def payments(self, since: float) -> list[Payment]:
+        """Return the attempts that are, or may be, paid for and were sent *since* a moment."""
+        query = (
+            "SELECT external_task_id, state, task_id, cost_usd,"
+            " coalesce(json_extract(detail, '$.submitted_at'), json_extract(detail, '$.since')) AS at"
+            " FROM attempts WHERE at >= ?"
+        )
+        with map_errors(self.path):
+            found = self._db.execute(query, (since,))
+            return [Payment(name, _PHASES[state], *rest) for name, state, *rest in found]
 
     def last_run(self) -> tuple[str, float, float | None, int | None] | None:
         """Return id, start, end and exit code of the latest run."""

@@ -6,9 +6,9 @@ Every implementation (SQLite here, in memory for tests) keeps the promises in `t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from batch.attempt import Account, Attempt
+from batch.attempt import Account, Attempt, Phase
 from batch.plan import Known
 
 
@@ -87,6 +87,16 @@ class Fact:
 Change = Put | Withdraw | AddRow | Proof | GenerationTime | BeginRun | EndRun | Force | Fact
 
 
+class Payment(NamedTuple):
+    """An attempt that is, or may be, paid for, and when it was sent (seconds since the epoch)."""
+
+    external_task_id: str
+    phase: Phase
+    task_id: str | None
+    cost_usd: float | None
+    at: float
+
+
 class State(Protocol):
     """What is on disk.
 
@@ -138,4 +148,8 @@ class State(Protocol):
 
     async def known(self) -> dict[str, list[Known]]:
         """Return what a plan needs, by job, each job's attempts in their order."""
+        ...
+
+    async def payments(self, since: float) -> list[Payment]:
+        """Return the attempts that are, or may be, paid for and were sent *since* a moment."""
         ...

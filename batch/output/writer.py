@@ -13,7 +13,7 @@ from batch.attempt import Account, Attempt
 from batch.errors import RefusedError, StateError
 from batch.output.results import ResultsFile
 from batch.output.sqlite import BUSY_TIMEOUT_S, Database
-from batch.output.state import AddRow, Change
+from batch.output.state import AddRow, Change, Payment
 from batch.plan import Known
 
 GROUPING_S = 0.05
@@ -87,6 +87,9 @@ class SqliteState:
 
     async def known(self) -> dict[str, list[Known]]:
         return self._reader.known()
+
+    async def payments(self, since: float) -> list[Payment]:
+        return self._reader.payments(since)
 
     # -- writing
 

@@ -177,7 +177,7 @@ class JobRun:
     async def _new_attempt(self, job: Job, number: int, cost_usd: float | None) -> Attempt:
         """Return an attempt that is planned; its estimate has been set aside."""
         external_task_id = await self._new_id(job)
-        self._run.budget.cover(external_task_id)
+        self._run.budget.cover(external_task_id, cost_usd)
         return Attempt(
             external_task_id=external_task_id,
             job_id=job.id,
@@ -282,6 +282,10 @@ class JobRun:
         run = self._run
         run.context.notify(events.Resumed(attempt.job_id, attempt.phase, attempt.task_id))
         attempt = await self._find(attempt, hint)
+        if isinstance(attempt.state, Intended):
+            run.budget.drop(attempt.external_task_id)
+        else:
+            run.budget.book(attempt)
         is_wanted = run.context.policy.resubmit_unconfirmed and not is_superseded
         match attempt.state:
             case Intended() if is_superseded:  # absent, and no longer wanted
@@ -319,9 +323,11 @@ class JobRun:
         reached = await self._run.submitter.submit(attempt, ticket, hint)
         is_older = attempt.external_task_id in self._run.lookup.taken_over
         if reached is None or reached.phase is Phase.FAILED or is_older:
-            self._run.budget.refund(attempt.cost_usd)
+            self._run.budget.refund(attempt.cost_usd, attempt.external_task_id)
         else:
             self._sent |= {attempt.external_task_id}
+        if reached is not None:
+            self._run.budget.book(reached)
         return reached
 
     # -- what it comes to

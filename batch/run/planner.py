@@ -17,6 +17,7 @@ from batch.clock import Clock
 from batch.errors import ExitCode, UsageError
 from batch.job import Job
 from batch.library.accounts import Books, Spent, figures, flat
+from batch.library.allowances import Standing, allowances, standings
 from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
@@ -214,6 +215,19 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
                 options = compare(before.request, item.job.request)
                 plan.changed[item.job_id] = Changed(options, before.cost_usd)
         return plan
+
+
+def budgets_now(settings: Settings, now: float) -> list[Standing]:
+    """Return how the budgets per day and month stand; the state is read only where there are some.
+
+    Raises:
+        StateError: there is a state, and it cannot be read.
+    """
+    found = allowances(settings.limits)
+    if not found:
+        return []
+    with peek(settings.output_dir, sandbox=settings.sandbox) as database:
+        return standings(found, (lambda _at: []) if database is None else database.payments, now)
 
 
 def check_selection(manifest: Manifest, settings: Settings) -> None:

@@ -15,6 +15,7 @@ from batch.callbacks.hints import Hints, hash_token, new_token
 from batch.clock import Clock
 from batch.events import Event, Warned
 from batch.key import account_of, require_key
+from batch.library.allowances import Spending, allowances
 from batch.manifest.limits import Limits
 from batch.output.layout import Layout
 from batch.output.rescue import Rescue
@@ -97,7 +98,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         context=context,
         state=world.state,
         gate=gate,
-        budget=Budget(limits.budget_usd, context.stop),
+        budget=await _budget(context, world.state),
         lookup=lookup,
         submitter=Submitter(
             context,
@@ -118,6 +119,21 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         rescuer=Rescuer(context, api=api, state=world.state, rescue=world.rescue),
         hints=world.hints,
         new_id=world.new_id,
+    )
+
+
+async def _budget(context: RunContext, state: State) -> Budget:
+    """Return the budgets; what was spent before is read only where a day or month has one."""
+    limits, now = context.limits, context.clock.now()
+    found = allowances(limits)
+    begins = [allowance.span_of(now).begins for allowance in found]
+    spending = Spending(await state.payments(min(begins)) if begins else ())
+    return Budget(
+        limits.budget_usd,
+        context.stop,
+        now=context.clock.now,
+        allowances=found,
+        spending=spending,
     )
 
 

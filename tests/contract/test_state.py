@@ -30,7 +30,7 @@ from batch.attempt import (
 from batch.errors import RefusedError
 from batch.output.results import ResultsFile
 from batch.output.sqlite import Database
-from batch.output.state import AddRow, Change, GenerationTime, Proof, Put, State, Withdraw
+from batch.output.state import AddRow, Change, GenerationTime, Payment, Proof, Put, State, Withdraw
 from batch.output.writer import SqliteState
 from batch.plan import Known
 
@@ -158,6 +158,22 @@ async def test_known_is_by_job_in_order(state: State) -> None:
     ]
     expected = (mine.fingerprint, Phase.LANDED, "8", None, "videos/a.mp4", 9, 0.21, 3.0)
     assert known["a"][0] == Known("kb-1", "a", 1, *expected)
+
+
+async def test_payments_are_those_sent_since_a_moment(state: State) -> None:
+    """Tasks by when they were submitted, attempts in doubt by when they were sent; no refusals."""
+    for number, item in enumerate(EVERY_STATE):
+        task = getattr(item, "task", None)
+        mine = item if task is None else replace(item, task=replace(task, task_id=f"8{number}"))
+        name = f"kb-{number}"
+        await state.commit(Put(replace(attempt(mine, name=name, job_id=name), cost_usd=0.21)))
+    found = {item.external_task_id: item for item in await state.payments(1.0)}
+    refused = {f"kb-{n}" for n, item in enumerate(EVERY_STATE) if item == Failed(SAID, 2.0)}
+    assert {f"kb-{number}" for number in range(len(EVERY_STATE))} - found.keys() == refused
+    assert found["kb-0"] == Payment("kb-0", Phase.INTENDED, None, 0.21, 1.5)
+    assert found["kb-5"] == Payment("kb-5", Phase.TIMED_OUT, "85", 0.21, 1.0)
+    later = {item.external_task_id for item in await state.payments(1.25)}
+    assert later == {"kb-0", "kb-1", "kb-2", "kb-3", "kb-4", "kb-7"}
 
 
 # -- all or nothing

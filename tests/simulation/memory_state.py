@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from batch.attempt import Account, Attempt, Landed
 from batch.errors import RefusedError, StateError
 from batch.output.codec import failure_of
-from batch.output.state import AddRow, Change, Fact, GenerationTime, Proof, Put, Withdraw
+from batch.output.state import (
+    AddRow,
+    Change,
+    Fact,
+    GenerationTime,
+    Payment,
+    Proof,
+    Put,
+    Withdraw,
+)
 from batch.plan import Known
 
 
@@ -90,6 +99,16 @@ class MemoryState:
 
     async def generation_times(self) -> dict[str, list[float]]:
         return {kind: list(seconds) for kind, seconds in self.times.items()}
+
+    async def payments(self, since: float) -> list[Payment]:
+        found = []
+        for attempt in self.attempts.values():
+            at = getattr(attempt.state, "since", None)
+            at = attempt.task.submitted_at if attempt.task is not None else at
+            if at is not None and at >= since:
+                name, phase = attempt.external_task_id, attempt.phase
+                found.append(Payment(name, phase, attempt.task_id, attempt.cost_usd, at))
+        return found
 
     async def known(self) -> dict[str, list[Known]]:
         known: dict[str, list[Known]] = {}

@@ -129,11 +129,8 @@ def test_every_key_has_a_description() -> None:
     ]
 
     assert all(shape["description"] for section in sections for shape in section.values())
-    assert all(
-        shape["default"]
-        for name, shape in limits.items()
-        if name not in ("deadline", "budget", "max_plan_cost")
-    )
+    for name, key in LIMIT_KEYS.items():
+        assert ("default" in limits[name]) is (getattr(DEFAULT_LIMITS, key.field) is not None)
 
 
 def test_written_defaults_read_as_the_defaults() -> None:

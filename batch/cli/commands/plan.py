@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,19 @@ from batch.cli.commands.flags import (
     with_options,
 )
 from batch.cli.words import counted
+from batch.clock import SystemClock
 from batch.errors import ExitCode
+from batch.library.allowances import Standing
+from batch.library.ledger import iso
 from batch.manifest.model import Manifest
 from batch.output.layout import Layout
 from batch.plan import Action, Decision, Plan
-from batch.run.planner import plan_only, price_of
+from batch.run.budget import DUST_USD
+from batch.run.planner import budgets_now, plan_only, price_of
 from batch.settings import Settings
 
 SHOWN = 50  # of each kind, in text; --json lists all
+_NOW = {"day": "today", "month": "this month"}
 SHARED = 5  # so many jobs with the same changes get a line each
 
 
@@ -65,13 +70,16 @@ def show_plan(manifest: Manifest, settings: Settings, *, as_json: bool, quiet: b
     plan = plan_only(manifest, settings)
     if quiet and not plan.decisions and not plan.resting and not plan.moved:
         return
+    budgets = budgets_now(settings, SystemClock().now())
     if as_json:
-        click.echo(json.dumps(to_json(manifest, settings, plan), ensure_ascii=False))
+        click.echo(json.dumps(to_json(manifest, settings, plan, budgets), ensure_ascii=False))
     else:
-        click.echo(to_text(manifest, settings, plan))
+        click.echo(to_text(manifest, settings, plan, budgets))
 
 
-def to_json(manifest: Manifest, settings: Settings, plan: Plan) -> dict[str, Any]:
+def to_json(
+    manifest: Manifest, settings: Settings, plan: Plan, budgets: Sequence[Standing] = ()
+) -> dict[str, Any]:
     """Return the plan as plain JSON values."""
     _, cost_all_usd = _everything(manifest)
     return {
@@ -86,13 +94,27 @@ def to_json(manifest: Manifest, settings: Settings, plan: Plan) -> dict[str, Any
         "budget": {
             "run_usd": settings.limits.budget_usd,
             "max_plan_cost_usd": settings.limits.max_plan_cost_usd,
+            "day": None,
+            "month": None,
+            **{standing.allowance.name: _budget_json(standing) for standing in budgets},
         },
         "unfinished_round": plan.unfinished,
         "jobs": [_decision_json(item, plan) for item in _listed(plan)],
     }
 
 
-def to_text(manifest: Manifest, settings: Settings, plan: Plan) -> str:
+def _budget_json(standing: Standing) -> dict[str, Any]:
+    return {
+        "limit_usd": standing.allowance.limit_usd,
+        "spent_usd": round(standing.spent_usd, 4),
+        "begins_at": iso(standing.span.begins),
+        "ends_at": iso(standing.span.ends),
+    }
+
+
+def to_text(
+    manifest: Manifest, settings: Settings, plan: Plan, budgets: Sequence[Standing] = ()
+) -> str:
     """Return the plan as text."""
     counts = [f"{plan.counts[action]} {action.value}" for action in Action if plan.counts[action]]
     lines = [f"{manifest.name} → {settings.output_dir}: {', '.join(counts) or 'no jobs'}"]
@@ -105,7 +127,7 @@ def to_text(manifest: Manifest, settings: Settings, plan: Plan) -> str:
         lines += shown[:SHOWN]
         if len(shown) > SHOWN:
             lines.append(f"  {action.value:<10} … and more; --json lists all {len(items)}")
-    return "\n".join([*lines, *_money(manifest, settings, plan)])
+    return "\n".join([*lines, *_money(manifest, settings, plan, budgets)])
 
 
 def _line(item: Decision) -> str:
@@ -135,7 +157,9 @@ def _cost(items: list[Decision], plan: Plan) -> str:
     return f"    ${before:.2f} → ${after:.2f}"
 
 
-def _money(manifest: Manifest, settings: Settings, plan: Plan) -> Iterator[str]:
+def _money(
+    manifest: Manifest, settings: Settings, plan: Plan, budgets: Sequence[Standing]
+) -> Iterator[str]:
     """Yield the lines about money, and about a round of --force."""
     pays = sum(item.cost_usd is not None for item in plan.decisions)
     number, cost_usd = _everything(manifest)
@@ -148,11 +172,7 @@ def _money(manifest: Manifest, settings: Settings, plan: Plan) -> Iterator[str]:
         f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}{guess}; everything once:"
         f" {counted(number, 'task')}, about ${cost_usd:.2f}"
     )
-    limits = settings.limits
-    if limits.max_plan_cost_usd is not None and plan.cost_usd > limits.max_plan_cost_usd:
-        yield f"dearer than max_plan_cost (${limits.max_plan_cost_usd:.2f}): a run submits nothing"
-    elif limits.budget_usd is not None and plan.cost_usd > limits.budget_usd:
-        yield f"the budget of ${limits.budget_usd:.2f} will stop the run early"
+    yield from _budget_lines(settings, plan, budgets)
     if plan.round is not None and not plan.round.is_new:
         yield "--force goes on with the round that an earlier run has begun"
     if plan.unfinished:
@@ -160,6 +180,24 @@ def _money(manifest: Manifest, settings: Settings, plan: Plan) -> Iterator[str]:
             f"a round of --force is unfinished: {counted(plan.unfinished, 'job')} left; a run without"
             " --force leaves them as they are"
         )
+
+
+def _budget_lines(settings: Settings, plan: Plan, budgets: Sequence[Standing]) -> Iterator[str]:
+    limits = settings.limits
+    if budgets:
+        told = (
+            f"{_NOW[item.allowance.name]} ${item.spent_usd:.2f} of ${item.allowance.limit_usd:.2f}"
+            for item in budgets
+        )
+        yield f"{', '.join(told)} (estimates)"
+    if limits.max_plan_cost_usd is not None and plan.cost_usd > limits.max_plan_cost_usd:
+        yield f"dearer than max_plan_cost (${limits.max_plan_cost_usd:.2f}): a run submits nothing"
+        return
+    left = [] if limits.budget_usd is None else [(limits.budget_usd, "")]
+    left += [(item.left_usd, f" left {_NOW[item.allowance.name]}") for item in budgets]
+    for usd, when in sorted(left)[:1]:
+        if plan.cost_usd > usd + DUST_USD:
+            yield f"the budget of ${usd:.2f}{when} will stop the run early"
 
 
 def _everything(manifest: Manifest) -> tuple[int, float]:
