@@ -89,7 +89,7 @@ class Options(TypedDict, total=False):
     submit_rate: Annotated[Rate | None, _limit("submit_rate", "RATE")]
     max_in_flight: Annotated[int | None, _limit("max_in_flight", "N")]
     no_share_account: Annotated[bool, Option("--no-share-account", _NO_SHARE)]
-    deadline_s: Annotated[float | None, _limit("deadline", "DURATION", " Exit code 3.")]
+    deadline_s: Annotated[float | str | None, _limit("deadline", "DURATION|HH:MM", " Exit code 3.")]
     budget_usd: Annotated[float | None, _limit("budget", "USD", " Exit code 3.")]
     max_plan_cost_usd: Annotated[float | None, _limit("max_plan_cost", "USD", " Exit code 3.")]
     select: Annotated[
@@ -188,6 +188,8 @@ def resolve(
             retry_failed=given.get("retry_failed", False),
             resubmit_unconfirmed=given.get("resubmit_unconfirmed", False),
             max_attempts=limits.max_attempts,
+            give_up_after=limits.give_up_after,
+            day_starts=limits.day_starts,
             selection=Selection(given.get("select", ()), given.get("exclude", ())),
         ),
         callback=_receiver(given, manifest.callback or Callback(), named),

@@ -140,7 +140,8 @@ class Database:
             " file, bytes, cost_usd, json_extract(detail, '$.landed_at'),"
             " CASE WHEN failure_kind IS NOT NULL THEN coalesce("
             "json_extract(detail, '$.failure.message'), json_extract(detail, '$.trouble.message')) END,"
-            " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0)"
+            " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0),"
+            " CASE state WHEN 'Failed' THEN json_extract(detail, '$.failed_at') END"
             " FROM attempts ORDER BY job_id, number"
         )
         with map_errors(self.path):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import time
 from enum import StrEnum
 from typing import NamedTuple
 
 from batch.attempt import Phase
+from batch.days import MIDNIGHT
 from batch.job import Job
 from batch.plan.changes import Changed
 from batch.plan.select import Selection
@@ -49,6 +51,7 @@ class Known(NamedTuple):
     landed_at: float | None
     failure_message: str | None = None
     is_unexplained: bool = False
+    failed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +102,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the person asked for on the command line."""
+    """What the person asked for: on the command line, and of the limits what says when a job rests."""
 
     force: bool = False
     no_move: bool = False
     retry_failed: bool = False
     resubmit_unconfirmed: bool = False
     max_attempts: int = 3
+    give_up_after: int | None = None
+    day_starts: time = MIDNIGHT
     selection: Selection = field(default_factory=Selection)
 
 

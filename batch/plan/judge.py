@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 
 from batch.attempt import Phase
+from batch.days import day_of, local_date
 from batch.job import Failure, FailureKind, Job, video_path
 from batch.plan.decision import Action, Decision, Known, Move, Policy
 
@@ -138,14 +140,22 @@ def _judge_failed(
     kind = FailureKind(latest.failure_kind or FailureKind.PROVIDER)
     told = f"{kind}: {latest.failure_message}" if latest.failure_message else f"{kind}"
     if failed_paid >= policy.max_attempts:
-        reason = f"failed {failed_paid} times, the most that max_attempts allows ({told})"
+        reason = (
+            f"failed {failed_paid} times, the most that max_attempts allows ({told}); change the job,"
+            " or raise limits.max_attempts"
+        )
         return Action.RESTING, reason, False
     # One more try in a later run, and then it rests: the words may be moderation in another wording.
     may_pass = not (latest.is_unexplained and _unexplained(same) > 1)
-    if kind in HEALS_BY_ITSELF and may_pass:
+    is_healing = kind in HEALS_BY_ITSELF and may_pass
+    rests_since = _rests_since(same, policy)
+    if is_healing and rests_since is None:
         return Action.RETRY, f"failed before ({told})", False
     if policy.retry_failed:
         return Action.RETRY, f"failed before ({told}), retried on request", False
+    if is_healing:
+        reason = f"rests since {rests_since} ({told}); change it, or --retry-failed"
+        return Action.RESTING, reason, False
     return Action.RESTING, f"failed ({told}); change the job, or use --retry-failed", False
 
 
@@ -158,10 +168,26 @@ def _unexplained(same: Sequence[Known]) -> int:
     return sum(attempt.is_unexplained for attempt in told)
 
 
-def _failed_paid(same: Sequence[Known]) -> int:
-    count = 0
+def _rests_since(same: Sequence[Known], policy: Policy) -> date | None:
+    """Return the date of the latest failure, if those before it fill as many days as are allowed.
+
+    A day with a failure is one in which a task failed at the provider, by when the run noticed.
+    """
+    if policy.give_up_after is None:
+        return None
+    failed_at = [item.failed_at for item in _failures(same) if item.failed_at is not None]
+    days = {day_of(at, policy.day_starts).first for at in failed_at}
+    return local_date(max(failed_at)) if len(days) >= policy.give_up_after else None
+
+
+def _failures(same: Sequence[Known]) -> Iterator[Known]:
+    """Iterate over the tasks that have failed since the last video, latest first."""
     for attempt in reversed(same):
         if attempt.phase is Phase.LANDED:
             break
-        count += attempt.phase is Phase.FAILED and attempt.task_id is not None
-    return count
+        if attempt.phase is Phase.FAILED and attempt.task_id is not None:
+            yield attempt
+
+
+def _failed_paid(same: Sequence[Known]) -> int:
+    return sum(1 for _ in _failures(same))

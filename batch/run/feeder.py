@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Iterator
 
 from batch import events
 from batch.errors import StateError
-from batch.plan import PAYING, Decision
+from batch.manifest.limits import Order
+from batch.plan import PAYING, Action, Decision
 from batch.run.gate import Ticket
 from batch.run.job_run import JobRun, Run
 from batch.run.stop import StopReason
@@ -38,10 +40,7 @@ class Feeder:
                 in flight is picked up by the next run.
         """
         await self._run.rescuer.take_in()
-        timer = None
-        deadline_s = self._run.context.limits.deadline_s
-        if deadline_s is not None:
-            timer = asyncio.get_running_loop().call_later(deadline_s, self._time_is_up)
+        timer = self._set_timer()
         try:
             async with asyncio.TaskGroup() as group:
                 await self._start_all(decisions, group)
@@ -54,6 +53,8 @@ class Feeder:
         finally:
             if timer is not None:
                 timer.cancel()
+        if self._run.last_call.has_refused:
+            self._run.context.stop.ask(StopReason.LAST_CALL, self._run.last_call.sentence)
         if self._unwritable is not None:
             raise self._unwritable
 
@@ -67,7 +68,7 @@ class Feeder:
                 await self._alive.acquire()
                 self._start(group, JobRun(self._run, order, decision))
         await asyncio.sleep(0)  # what is open already takes its slots before anything new does
-        for order, decision in fresh:
+        for order, decision in in_order(fresh, self._run.context.limits.order):
             ticket = await self._admit(order, decision)
             if ticket is None:
                 self._run.context.notify(events.JobLeft(decision.job_id))
@@ -77,7 +78,9 @@ class Feeder:
     async def _admit(self, order: int, decision: Decision) -> Ticket | None:
         """Set the estimate aside and wait for a slot. None: the job is left to the next run."""
         stop = self._run.context.stop
-        if stop.feeding.is_set() or not self._run.budget.reserve(decision.cost_usd):
+        if stop.feeding.is_set() or self._is_too_late(decision):
+            return None
+        if not self._run.budget.reserve(decision.cost_usd):
             return None
         await self._alive.acquire()
         ticket = await self._run.gate.enter(order)
@@ -109,9 +112,35 @@ class Feeder:
         finally:
             self._alive.release()
 
+    def _is_too_late(self, decision: Decision) -> bool:
+        return decision.job is not None and self._run.last_call.refuses(decision.job.request)
+
+    def _set_timer(self) -> asyncio.TimerHandle | None:
+        deadline = self._run.last_call.deadline
+        if deadline is None:
+            return None
+        left_s = deadline - self._run.context.clock.monotonic()
+        return asyncio.get_running_loop().call_later(left_s, self._time_is_up)
+
     def _time_is_up(self) -> None:
         sentence = "the deadline is reached; open tasks are left to the next run"
         self._run.context.stop.ask(StopReason.DEADLINE, sentence)
+
+
+def in_order(fresh: list[tuple[int, Decision]], order: Order) -> Iterator[tuple[int, Decision]]:
+    """Yield what is to be paid for, each with its place, in the order in which it is fed.
+
+    What failed before comes last: one sick job on top would eat every budget.
+    """
+    first = {Order.NEW_FIRST: Action.NEW, Order.CHANGED_FIRST: Action.CHANGED}.get(order)
+
+    def rank(item: tuple[int, Decision]) -> tuple[bool, bool]:
+        action = item[1].action
+        return action is Action.RETRY, first is not None and action is not first
+
+    places = sorted(place for place, _ in fresh)
+    ranked = sorted(fresh, key=rank)
+    return zip(places, (decision for _, decision in ranked), strict=True)
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

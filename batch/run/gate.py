@@ -11,6 +11,8 @@ Rate and slots have a file each (`pacer`, `slots`); both ask the account's `shar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from batch import events
 from batch.attempt import Attempt
 from batch.output.state import Put, State
@@ -42,6 +44,7 @@ class Gate:
     """Lets attempts in: slots in the order of the manifest, requests at the rate.
 
     *share* is what the account's other runs on this machine leave; without it there are none.
+    *is_too_late* tells of a request whether the last call for it has passed.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class Gate:
         state: State,
         guard: Guard | None = None,
         share: Share | None = None,
+        is_too_late: Callable[[str], bool] = lambda _request: False,
     ) -> None:
         clock, limits = context.clock, context.limits
         share = share or Alone(clock)
         self.context = context
         self.state = state
+        self.is_too_late = is_too_late
         self.pacer = Pacer(limits.submit_rate, clock=clock, guard=guard, share=share)
         stop = context.stop.feeding
         self.slots = Slots(limits.max_in_flight, clock=clock, share=share, stop=stop)
@@ -91,11 +96,13 @@ class Ticket:
     async def intend(self, attempt: Attempt) -> Attempt | None:
         """Wait for the turn of one request, and put its intent on disk.
 
-        None, and nothing on disk, when the run stops submitting before. An intent that has waited
+        None, and nothing on disk, when the run stops submitting before, or it is too late. An intent that has waited
         too long for the disk (another program held the lock) is renewed: nothing was sent by it.
         """
         context, intended = self._gate.context, None
         while await self._gate.pacer.turn(context.stop.feeding):
+            if intended is None and self._gate.is_too_late(attempt.request):
+                return None
             self.not_after = context.clock.monotonic() + SEND_WITHIN_S
             intended = (intended or attempt).intended(context.clock.now())
             await self._gate.state.commit(Put(intended))

@@ -32,6 +32,7 @@ from batch.run.budget import Budget
 from batch.run.context import RunContext
 from batch.run.gate import Gate, Ticket, still_on_its_way
 from batch.run.landing import Landing
+from batch.run.last_call import LastCall
 from batch.run.lookup import LookUp
 from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
@@ -57,6 +58,7 @@ class Run:
     state: State
     gate: Gate
     budget: Budget
+    last_call: LastCall
     lookup: LookUp
     submitter: Submitter
     poller: Poller
@@ -207,12 +209,15 @@ class JobRun:
 
     def _is_worth_another(self, attempt: Attempt) -> bool:
         """Return whether the provider has failed the task, and a new attempt may heal that."""
+        run, limits = self._run, self._run.context.limits
         match attempt.state:
             case Failed(failure=failure, task=PaidTask()) if passes(failure):
                 return (
-                    self._failures + 1 < self._run.context.limits.max_attempts
-                    and not self._run.context.stop.feeding.is_set()
-                    and self._run.budget.reserve(attempt.cost_usd)
+                    self._failures + 1 < limits.max_attempts
+                    and len(self._sent) < (limits.max_attempts_per_run or limits.max_attempts)
+                    and not run.context.stop.feeding.is_set()
+                    and not run.last_call.has_passed(attempt.request)
+                    and run.budget.reserve(attempt.cost_usd)
                 )
             case _:
                 return False

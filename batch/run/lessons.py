@@ -42,6 +42,11 @@ class Lessons:
             poll_cost=schedule.URGENT_POLL_COST if self._is_urgent() else schedule.POLL_COST,
         )
 
+    def usual_s(self, request: str, share: float) -> float | None:
+        """Return how long this share of the tasks of a request's kind took; None if none is known."""
+        history = self._histories.get(_kind(request))
+        return history.quantile(share) if history else None
+
     def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:
         """Take in how long a task took; used at once, and returned to be kept for later nights."""
         kind = _kind(attempt.request)

@@ -100,6 +100,11 @@ class History:
             self._samples.append(float(generation_time_s))
             self._fresh += 1
 
+    def quantile(self, share: float) -> float:
+        """Return the time that this share of the samples took at most; there must be some."""
+        ordered = sorted(self._samples)
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
     def merged(self, newer: History) -> History:
         """Return a history of both, *newer* last; the oldest fall out."""
         return History([*self._samples, *newer._samples])

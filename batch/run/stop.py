@@ -14,6 +14,7 @@ class StopReason(StrEnum):
     """What ended a run before everything was done."""
 
     DEADLINE = "deadline"
+    LAST_CALL = "last_call"
     BUDGET = "budget"
     PLAN_COST = "plan_cost"
     ACCOUNT = "account"
@@ -26,6 +27,7 @@ class StopReason(StrEnum):
 
 EXIT_CODES = {
     StopReason.DEADLINE: ExitCode.LIMIT,
+    StopReason.LAST_CALL: ExitCode.LIMIT,
     StopReason.BUDGET: ExitCode.LIMIT,
     StopReason.PLAN_COST: ExitCode.LIMIT,
     StopReason.ACCOUNT: ExitCode.ACCOUNT,

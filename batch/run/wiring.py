@@ -31,6 +31,7 @@ from batch.run.fetch import Fetcher
 from batch.run.gate import Gate
 from batch.run.job_run import NewId, Run
 from batch.run.landing import Landing
+from batch.run.last_call import LastCall
 from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp, Past
 from batch.run.pacer import Guard, window_guard
@@ -73,7 +74,6 @@ class World:
 async def assemble(run_id: str, context: RunContext, world: World) -> Run:
     """Put a run together."""
     limits, api = context.limits, Listening(world.api, context)
-    gate = Gate(context, world.state, world.guard, world.share)
     lookup = LookUp(
         context,
         api=api,
@@ -92,12 +92,15 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         context.dice,
         is_urgent=lambda: gate.is_waited_for,
     )
+    last_call = LastCall(limits.seconds_left(context.clock.now()), lessons, context.clock)
+    gate = Gate(context, world.state, world.guard, world.share, last_call.refuses)
     fetcher = Fetcher(context, api=api, lookup=lookup)
     return Run(
         run_id=run_id,
         context=context,
         state=world.state,
         gate=gate,
+        last_call=last_call,
         budget=await _budget(context, world.state),
         lookup=lookup,
         submitter=Submitter(

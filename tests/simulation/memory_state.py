@@ -144,4 +144,5 @@ def _known(attempt: Attempt) -> Known:
         landed_at=getattr(state, "landed_at", None),
         failure_message=None if failure is None else failure.message,
         is_unexplained=failure is not None and failure.is_unexplained,
+        failed_at=getattr(state, "failed_at", None),
     )

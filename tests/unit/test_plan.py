@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batch.attempt import Phase
+from batch.days import local_date
 from batch.job import Failure, FailureKind, Job, canonical_request, fingerprint
 from batch.plan import (
     PAYING,
@@ -173,6 +174,60 @@ def test_max_attempts_is_the_end(retry_failed: bool) -> None:
     attempts = [failed(FailureKind.GENERATION, number=number) for number in (1, 2, 3)]
     assert action(*attempts, max_attempts=3, retry_failed=retry_failed) is Action.RESTING
     assert action(*attempts, max_attempts=4) is Action.RETRY
+
+
+def test_reached_max_attempts_names_the_way_out() -> None:
+    failures = [failed(FailureKind.GENERATION, number=number) for number in (1, 2, 3)]
+    (resting,) = planned(*failures, max_attempts=3, retry_failed=True).resting
+    assert "change the job, or raise limits.max_attempts" in resting.reason
+
+
+NOON = 1_795_864_800.0  # 2026-11-28 12:00 in UTC
+DAY_S = 86_400.0
+
+
+def failing(*failed_at: float) -> list[Known]:
+    return [
+        failed(FailureKind.GENERATION, number=number, failed_at=at)
+        for number, at in enumerate(failed_at, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failed_at", "expected"),
+    [
+        ((NOON, NOON + 1, NOON + 2), Action.RETRY),
+        ((NOON, NOON + DAY_S), Action.RETRY),
+        ((NOON, NOON + DAY_S, NOON + 2 * DAY_S), Action.RESTING),
+        ((NOON, NOON + DAY_S, NOON + 9 * DAY_S, NOON + 9 * DAY_S), Action.RESTING),
+    ],
+)
+def test_job_rests_after_so_many_nights(failed_at: tuple[float, ...], expected: Action) -> None:
+    """Several failures of one night count once."""
+    attempts = failing(*failed_at)
+    policy = {"give_up_after": 3, "max_attempts": 9}
+    assert action(*attempts, **policy) is expected
+    assert action(*attempts, **policy, retry_failed=True) is Action.RETRY
+    assert action(*attempts, max_attempts=9) is Action.RETRY
+
+
+def test_resting_job_says_since_when() -> None:
+    attempts = failing(NOON, NOON + DAY_S, NOON + 2 * DAY_S)
+    (resting,) = planned(*attempts, give_up_after=3, max_attempts=9).resting
+    assert resting.reason == (
+        f"rests since {local_date(NOON + 2 * DAY_S)} (generation); change it, or --retry-failed"
+    )
+
+
+def test_nights_before_a_video_or_without_a_task_do_not_count() -> None:
+    """What never reached the provider says nothing about the job."""
+    first, second, third = failing(NOON, NOON + DAY_S, NOON + 2 * DAY_S)
+    policy = {"give_up_after": 2, "max_attempts": 9}
+    made = landed(number=2)
+    assert action(first, made, third, **policy) is Action.RETRY
+    unsent = failed(FailureKind.NETWORK, paid=False, number=2, failed_at=NOON + DAY_S)
+    assert action(first, unsent, **policy) is Action.RETRY
+    assert action(first, unsent, third, **policy) is Action.RESTING
 
 
 @pytest.mark.parametrize(

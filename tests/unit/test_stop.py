@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from batch.errors import ExitCode
 from batch.events import Event, Stopping
-from batch.run.stop import LEAVES, Stop, StopReason
+from batch.run.stop import EXIT_CODES, LEAVES, Stop, StopReason
 
 WORSE = [reason for reason in StopReason if reason is not StopReason.BUDGET]
 
@@ -49,3 +50,10 @@ def test_leaving_is_reported_after_the_account_stopped() -> None:
     assert told == [Stopping("refused"), Stopping("SIGTERM")]
     assert stop.reason is StopReason.ACCOUNT
     assert stop.leaving.is_set()
+
+
+def test_last_call_lets_open_tasks_come_home() -> None:
+    stop, _ = stopped((StopReason.LAST_CALL, "too late"))
+    assert stop.feeding.is_set()
+    assert not stop.leaving.is_set()
+    assert EXIT_CODES[StopReason.LAST_CALL] is ExitCode.LIMIT
