@@ -75,6 +75,7 @@ _RETRY_FAILED = "Also retry failures that rest: moderation, invalid input. Costs
 _RESUBMIT = "Submit unconfirmed jobs again. May pay for them a second time."
 _CALLBACK_URL = "Where the provider reaches this machine, for example https://studio.example/kling."
 _CALLBACK_LISTEN = "Where to listen for callbacks. They only hasten the next poll."
+_PLAN = "Pay only for what this file of `plan --out` names, and at most its price. Exit code 3."
 _ENV_FILE = f"A file with {KEY_VARIABLE}=…; the key in the environment goes first."
 AnyPath = str | os.PathLike[str]
 
@@ -104,6 +105,9 @@ class Options(TypedDict, total=False):
     force: Annotated[bool, _costly("--force", _FORCE)]
     retry_failed: Annotated[bool, _costly("--retry-failed", _RETRY_FAILED)]
     resubmit_unconfirmed: Annotated[bool, _costly("--resubmit-unconfirmed", _RESUBMIT)]
+    plan: Annotated[
+        AnyPath | None, Option("--plan", _PLAN, "FILE", expand_path, has_variable=False)
+    ]
     no_move: Annotated[bool, _costly("--no-move", _NO_MOVE)]
     callback_url: Annotated[
         str | None, Option("--callback-url", _CALLBACK_URL, "URL", check_callback_url)
@@ -139,6 +143,7 @@ class Settings:
     sandbox: bool
     limits: Limits
     new: bool = False
+    plan: Path | None = None
     policy: Policy = field(default_factory=Policy)
     callback: Receiver | None = None
     api_key: Secret = field(default_factory=lambda: Secret(""))
@@ -170,6 +175,8 @@ def resolve(
     limits = manifest.limits.with_given(**{name: given[name] for name in fields})
     if given.get("no_share_account"):
         limits = limits.with_given(share_account=False)
+    if "plan" in given:  # each job at its price, which is that of one attempt
+        limits = limits.with_given(max_attempts_per_run=1)
     sandbox = given.get("sandbox", False)
     if sandbox and "base_url" in given:
         raise UsageError(
@@ -182,6 +189,7 @@ def resolve(
         sandbox=sandbox,
         limits=limits,
         new=given.get("new", False),
+        plan=given.get("plan"),
         policy=Policy(
             force=given.get("force", False),
             no_move=given.get("no_move", False),

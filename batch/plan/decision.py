@@ -80,7 +80,8 @@ class Decision:
     failed since the last success; *cost_usd* is the estimate for what is to be paid now. *moved_from*
     is the id under which its attempts stand until the run begins; *before* the external id of the
     attempt that a changed job is compared with. *place* tells jobs with the same request apart, in the
-    manifest's order.
+    manifest's order. *held* says why a run by a saved
+    plan may not pay for it.
     """
 
     action: Action
@@ -91,6 +92,7 @@ class Decision:
     former: tuple[str, ...] = ()
     number: int = 1
     place: int = 0
+    held: str | None = None
     tries: int = 0
     paid: int = 0
     failed_paid: int = 0

@@ -12,6 +12,8 @@ from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
 from batch.output.probe import try_places
+from batch.plan import COSTING
+from batch.plan.saved import told_held
 from batch.run.budget import DUST_USD
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
@@ -60,6 +62,7 @@ async def execute(
             run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
             notify(_started(planned))
             _check_plan_cost(planned, stop)
+            _check_saved_plan(planned, stop)
             if planned.folder.forgotten:
                 notify(events.Warned(_forgotten(planned.folder.forgotten)))
             await Feeder(run).feed(planned.plan.decisions)
@@ -94,6 +97,13 @@ def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
             f" (${limit_usd:.2f}): nothing is submitted. Look at it with `kling-batch plan`; if it is"
             " right, raise max_plan_cost",
         )
+
+
+def _check_saved_plan(planned: PlannedRun, stop: Stop) -> None:
+    """Say which jobs the saved plan does not cover; they are left."""
+    left = told_held(item for item in planned.plan.decisions if item.action in COSTING)
+    if left:
+        stop.ask(StopReason.SAVED_PLAN, left)
 
 
 def _forgotten(count: int) -> str:

@@ -78,7 +78,7 @@ class Feeder:
     async def _admit(self, order: int, decision: Decision) -> Ticket | None:
         """Set the estimate aside and wait for a slot. None: the job is left to the next run."""
         stop = self._run.context.stop
-        if stop.feeding.is_set() or self._is_too_late(decision):
+        if decision.held is not None or stop.feeding.is_set() or self._is_too_late(decision):
             return None
         if not self._run.budget.reserve(decision.cost_usd):
             return None

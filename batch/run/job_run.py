@@ -28,6 +28,7 @@ from batch.job import Failure, FailureKind, Job
 from batch.output.row import SUPERSEDED, make_row, to_line
 from batch.output.state import AddRow, Put, State, Withdraw
 from batch.plan import Action, Decision, passes
+from batch.plan.saved import told_held
 from batch.run.budget import Budget
 from batch.run.context import RunContext
 from batch.run.gate import Gate, Ticket, still_on_its_way
@@ -36,6 +37,7 @@ from batch.run.last_call import LastCall
 from batch.run.lookup import LookUp
 from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
+from batch.run.stop import StopReason
 from batch.run.submit import Submitter
 
 NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
@@ -171,6 +173,8 @@ class JobRun:
         if decision.attempt is not None:
             self._tasks += decision.attempt in self._run.rescuer.taken
             return await self._run.state.attempt(decision.attempt)
+        if decision.held is not None:
+            return None
         is_reserved = self._ticket is not None
         if not is_reserved and not self._run.budget.reserve(decision.cost_usd):
             return None
@@ -213,7 +217,8 @@ class JobRun:
         match attempt.state:
             case Failed(failure=failure, task=PaidTask()) if passes(failure):
                 return (
-                    self._failures + 1 < limits.max_attempts
+                    self.decision.held is None
+                    and self._failures + 1 < limits.max_attempts
                     and len(self._sent) < (limits.max_attempts_per_run or limits.max_attempts)
                     and not run.context.stop.feeding.is_set()
                     and not run.last_call.has_passed(attempt.request)
@@ -303,6 +308,9 @@ class JobRun:
                 pass
             case _:
                 return attempt
+        if self.decision.held is not None:
+            run.context.stop.ask(StopReason.SAVED_PLAN, told_held([self.decision]))
+            return None
         if not run.budget.covers(attempt.external_task_id, attempt.cost_usd):
             return None
         # Until now the slot was taken whatever the limit says, for a task that may have been open.

@@ -26,7 +26,9 @@ from batch.output.sqlite import Database
 from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
 from batch.plan import COSTING, PAYING, Known, Plan, make_plan
 from batch.plan.changes import Changed, compare
+from batch.plan.saved import SavedPlan, hold
 from batch.prices import estimate
+from batch.run.approved import saved_plan
 from batch.run.counts import Counts
 from batch.run.moves import carry_out
 from batch.run.presence import Presence
@@ -162,9 +164,10 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
         LockedError: another run holds the folder.
         StateError: the folder or the state cannot be used.
         UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse; a
-            pattern matches no job; or a real run would pay for a new library without being told so.
+            pattern matches no job; the saved plan cannot be used; or a real run would pay for a new library without being told so.
     """
     check_selection(manifest, settings)
+    saved = saved_plan(settings)
     unexpected = unexpected_library(manifest, settings)
     if unexpected is not None:
         raise UsageError(
@@ -175,7 +178,7 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
     with open_folder(settings.output_dir, sandbox=settings.sandbox, now=clock.now()) as folder:
         run_id, started_at = _new_run_id(clock), clock.now()
         known = folder.database.known()
-        plan, presence = _plan(manifest, settings, known, folder.database)
+        plan, presence = _plan(manifest, settings, known, folder.database, saved)
         found, books = tuple(presence.changes(run_id, started_at)), Books.open(flat(known))
         yield PlannedRun(manifest, settings, run_id, folder, plan, started_at, books, found)
 
@@ -206,9 +209,10 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
         UsageError: as for `open_planned_run`.
     """
     check_selection(manifest, settings)
+    saved = saved_plan(settings)
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
         known = {} if database is None else database.known()
-        plan, _ = _plan(manifest, settings, known, database)
+        plan, _ = _plan(manifest, settings, known, database, saved)
         for item in plan.decisions:
             if database is not None and item.before is not None and item.job is not None:
                 before = database.attempt(item.before)
@@ -259,6 +263,7 @@ def _plan(
     settings: Settings,
     known: dict[str, list[Known]],
     database: Database | None,
+    saved: SavedPlan | None,
 ) -> tuple[Plan, Presence]:
     presence = Presence(settings.output_dir, known, database)
     plan = make_plan(
@@ -269,6 +274,8 @@ def _plan(
         price=price_of(manifest),
         forced={} if database is None else database.forced(),
     )
+    if saved is not None:
+        hold(plan, saved)
     return plan, presence
 
 

@@ -17,6 +17,7 @@ class StopReason(StrEnum):
     LAST_CALL = "last_call"
     BUDGET = "budget"
     PLAN_COST = "plan_cost"
+    SAVED_PLAN = "saved_plan"
     ACCOUNT = "account"
     DISK = "disk"
     UNREACHABLE = "unreachable"
@@ -30,6 +31,7 @@ EXIT_CODES = {
     StopReason.LAST_CALL: ExitCode.LIMIT,
     StopReason.BUDGET: ExitCode.LIMIT,
     StopReason.PLAN_COST: ExitCode.LIMIT,
+    StopReason.SAVED_PLAN: ExitCode.LIMIT,
     StopReason.ACCOUNT: ExitCode.ACCOUNT,
     StopReason.DISK: ExitCode.JOBS_FAILED,
     StopReason.UNREACHABLE: ExitCode.JOBS_FAILED,
@@ -38,6 +40,8 @@ EXIT_CODES = {
     StopReason.TERMINATED: ExitCode.TERMINATED,
 }
 LIMITS = frozenset(reason for reason, code in EXIT_CODES.items() if code is ExitCode.LIMIT)
+# What refuses job by job: others may still be submitted.
+MILD = frozenset({StopReason.BUDGET, StopReason.SAVED_PLAN})
 LEAVES = frozenset(
     {StopReason.DEADLINE, StopReason.STATE, StopReason.INTERRUPTED, StopReason.TERMINATED}
 )
@@ -48,7 +52,8 @@ class Stop:
 
     `feeding` set: nothing more is submitted; what is open is collected.
     `leaving` set as well: open tasks are left to the next run; downloads under way finish.
-    A used-up budget sets neither: what is paid for next is refused by the budget, job by job.
+    A used-up budget sets neither: what is paid for next is refused by the budget, job by job. So it is
+    with a saved plan.
     """
 
     def __init__(self, notify: Callable[[Event], None] = lambda _event: None) -> None:
@@ -61,13 +66,13 @@ class Stop:
         self.sentence = ""
 
     def ask(self, reason: StopReason, sentence: str) -> None:
-        """Stop for *reason*. The first reason counts, unless it was only the budget."""
-        is_worse = self.reason is StopReason.BUDGET and reason is not StopReason.BUDGET
+        """Stop for *reason*. The first reason counts, unless it was a mild one."""
+        is_worse = self.reason in MILD and reason not in MILD
         is_first = self.reason is None or is_worse
         is_news = is_first or (reason in LEAVES and not self.leaving.is_set())
         if is_first:
             self.reason, self.sentence = reason, sentence
-        if reason is not StopReason.BUDGET:
+        if reason not in MILD:
             self.feeding.set()
         if reason in LEAVES:
             self.leaving.set()

@@ -6,9 +6,9 @@ import pytest
 
 from batch.errors import ExitCode
 from batch.events import Event, Stopping
-from batch.run.stop import EXIT_CODES, LEAVES, Stop, StopReason
+from batch.run.stop import EXIT_CODES, LEAVES, MILD, Stop, StopReason
 
-WORSE = [reason for reason in StopReason if reason is not StopReason.BUDGET]
+WORSE = [reason for reason in StopReason if reason not in MILD]
 
 
 def stopped(*asked: tuple[StopReason, str]) -> tuple[Stop, list[Event]]:

@@ -25,6 +25,8 @@ from batch.library.ledger import iso
 from batch.manifest.model import Manifest
 from batch.output.layout import Layout
 from batch.plan import Action, Decision, Plan
+from batch.plan.saved import told_held
+from batch.run.approved import save_plan
 from batch.run.budget import DUST_USD
 from batch.run.planner import budgets_now, plan_only, price_of
 from batch.settings import Settings
@@ -34,18 +36,28 @@ _NOW = {"day": "today", "month": "this month"}
 SHARED = 5  # so many jobs with the same changes get a line each
 
 
-@click.command("plan", help="Report what `run` would do and cost. Sends nothing, writes nothing.")
+HELP = """Report what `run` would do and cost. Sends nothing, writes nothing.
+
+With --out, what is to be paid for is saved as JSON, and `run --plan FILE` pays for nothing else: once
+for each of these jobs, at most at this price. A job that has changed since is left, exit code 3.
+"""
+
+
+@click.command("plan", help=HELP)
 @manifest_argument
 @with_options
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the plan (or what is wrong) as one JSON object."
 )
 @click.option("--quiet", is_flag=True, help="Print nothing when there is nothing to do.")
-def command(manifest: Path, *, as_json: bool, quiet: bool, **flags: Any) -> int:
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Save the plan for `run --plan`."
+)
+def command(manifest: Path, *, as_json: bool, quiet: bool, out: Path | None, **flags: Any) -> int:
     """Print the warnings and the plan."""
     loaded, settings = settle(manifest, flags)
     show_warnings(loaded, settings, quiet=quiet)
-    show_plan(loaded, settings, as_json=as_json, quiet=quiet)
+    show_plan(loaded, settings, as_json=as_json, quiet=quiet, out=out)
     return ExitCode.OK
 
 
@@ -65,9 +77,13 @@ def show_warnings(manifest: Manifest, settings: Settings, *, quiet: bool) -> Non
         click.echo(f"warning: {warning}", err=True)
 
 
-def show_plan(manifest: Manifest, settings: Settings, *, as_json: bool, quiet: bool) -> None:
-    """Make the plan and print it to stdout."""
+def show_plan(
+    manifest: Manifest, settings: Settings, *, as_json: bool, quiet: bool, out: Path | None = None
+) -> None:
+    """Make the plan, save it where it is to be, and print it to stdout."""
     plan = plan_only(manifest, settings)
+    if out is not None:
+        save_plan(out, plan, manifest, settings, SystemClock().now())
     if quiet and not plan.decisions and not plan.resting and not plan.moved:
         return
     budgets = budgets_now(settings, SystemClock().now())
@@ -172,6 +188,7 @@ def _money(
         f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}{guess}; everything once:"
         f" {counted(number, 'task')}, about ${cost_usd:.2f}"
     )
+    yield from filter(None, [told_held(plan.decisions)])
     yield from _budget_lines(settings, plan, budgets)
     if plan.round is not None and not plan.round.is_new:
         yield "--force goes on with the round that an earlier run has begun"
@@ -231,6 +248,7 @@ def _decision_json(item: Decision, plan: Plan) -> dict[str, Any]:
         "cost_usd": None if item.cost_usd is None else round(item.cost_usd, 4),
         "cost_before_usd": None if changed is None else changed.cost_before_usd,
         "price_known": item.price_known,
+        "held": item.held,
         "superseded_tasks": len(item.former),
         "moved_from": item.moved_from,
         "changes": [{"option": one.option, "from": one.before, "to": one.after} for one in options],
