@@ -39,6 +39,9 @@ class Secret:
         return bool(self._value)
 
 
+NO_SECRET = Secret("")
+
+
 def find_key(environ: Mapping[str, str], env_file: Path | None, *, is_needed: bool) -> Secret:
     """Return the API key from the environment, or else from *env_file*; empty if there is none.
 

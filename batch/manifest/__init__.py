@@ -14,6 +14,7 @@
         others:  keep the node
     a section that jobs inherit stands below them? once more
     head         limits, callback, base_url, prices from the kept nodes
+    notify_section, output_section: who is told of a run; what is written beside the videos
     -> Manifest, or ManifestError with all `findings`
 
 Every reader records what is wrong in `findings` and goes on, so that one reading reports all

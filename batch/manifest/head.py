@@ -60,7 +60,7 @@ def read_limits(node: Node | Items, findings: Findings) -> Limits:
         if known is None:
             findings.unknown_key(key, LIMIT_KEYS, "limits")
         elif not is_null(value):
-            parsed = _parsed(value, f"limits.{name}", known.parse, findings)
+            parsed = read_value(value, f"limits.{name}", known.parse, findings)
             if parsed is not None:
                 values[known.field] = parsed
             if name.endswith("_chars") and (parsed or 0) > KLING_PROMPT_CHARS:
@@ -92,7 +92,7 @@ def read_callback(node: Node | None, findings: Findings) -> Callback | None:
             findings.unknown_key(key, CALLBACK_KEYS, "callback")
         elif not is_null(value):
             parse = _parse_url if name == "url" else _parse_listen
-            parsed = _parsed(value, f"callback.{name}", parse, findings)
+            parsed = read_value(value, f"callback.{name}", parse, findings)
             if parsed is not None:
                 values[name] = parsed
     return Callback(**values)
@@ -102,7 +102,7 @@ def read_base_url(node: Node | None, findings: Findings) -> str | None:
     """Return the API's address without a final slash; plain HTTP is for this machine only."""
     if node is None:
         return None
-    url: str | None = _parsed(node, "base_url", _parse_url, findings)
+    url: str | None = read_value(node, "base_url", _parse_url, findings)
     if url is None:
         return None
     parts = urlsplit(url)
@@ -116,7 +116,7 @@ def read_base_url(node: Node | None, findings: Findings) -> str | None:
     return url.rstrip("/")
 
 
-def _parsed(node: Node, name: str, parse: Callable[[str], Any], findings: Findings) -> Any:
+def read_value(node: Node, name: str, parse: Callable[[str], Any], findings: Findings) -> Any:
     """Return what *parse* makes of a text; None after a fault."""
     if not isinstance(node, Scalar):
         findings.fault(node, f"{name} must be one value, but this is {kind(node)}")
@@ -161,7 +161,7 @@ def read_prices(node: Node | None, findings: Findings) -> Overrides:
     prices: dict[str, dict[str, Tariff]] = {}
     for model, (_, modes) in node.entries.items():
         if not isinstance(modes, Mapping):
-            tariff = _parsed(modes, f"prices.{model}", parse_tariff, findings)
+            tariff = read_value(modes, f"prices.{model}", parse_tariff, findings)
             prices[model] = {ANY_MODE: tariff} if tariff else {}
             continue
         prices[model] = {}
@@ -175,11 +175,11 @@ def read_prices(node: Node | None, findings: Findings) -> Overrides:
 
 def _tariff(node: Node, name: str, findings: Findings) -> Tariff | None:
     if not isinstance(node, Mapping):
-        tariff: Tariff | None = _parsed(node, name, parse_tariff, findings)
+        tariff: Tariff | None = read_value(node, name, parse_tariff, findings)
         return tariff
     clips = []
     for seconds, (key, value) in node.entries.items():
-        usd = _parsed(value, f"{name}.{seconds}", parse_money, findings)
+        usd = read_value(value, f"{name}.{seconds}", parse_money, findings)
         if not re.fullmatch(r"[1-9][0-9]?", seconds, re.ASCII):
             findings.fault(key, f"{shown(seconds)} is not a duration in whole seconds")
         elif usd is not None:

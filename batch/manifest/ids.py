@@ -21,6 +21,7 @@ _RESERVED = frozenset(
     {"con", "prn", "aux", "nul", "conin$", "conout$"}
     | {f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"}
 )
+FILE_ENDS = (".mp4", ".json", ".mp4.xmp")  # of a video and what may be written beside it
 _MAX_COMPONENT_BYTES = 200
 _MAX_ID_BYTES = 1_000
 _SLUG_CHARACTERS = 40
@@ -124,7 +125,7 @@ class JobIds:
                 self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
             key = folded(id_)
-            if ".mp4/" in key:
+            if any(f"{end}/" in key for end in FILE_ENDS):
                 self._nested.append(key)
         first, at = self._seen.setdefault(key, (id_, place))
         if at is place and first is id_:
@@ -158,15 +159,15 @@ class JobIds:
         return False
 
     def check_folders(self) -> None:
-        """Report ids whose video would have to be a folder for another id."""
+        """Report ids whose video, or a file beside it, would have to be a folder for another id."""
         for key in self._nested:
             id_, place = self._seen[key]
             self._findings.job = id_
             parts = key.split("/")
             for length in range(1, len(parts)):
                 parent = "/".join(parts[:length])
-                other = self._seen.get(parent.removesuffix(".mp4"))
-                if other is not None and parent.endswith(".mp4"):
+                ends = [end for end in FILE_ENDS if parent.endswith(end)]
+                for other in filter(None, (self._seen.get(parent.removesuffix(e)) for e in ends)):
                     message = (
                         f"the id {shown(id_)} needs a folder where {shown(other[0])} has its file"
                     )

@@ -89,7 +89,12 @@ def parse_rate(text: str) -> Rate:
     return Rate(count, period_s)
 
 
-def _positive_duration(text: str) -> float:
+def positive_duration(text: str) -> float:
+    """Return a duration that is longer than 0s, in seconds.
+
+    Raises:
+        ValueError: anything else.
+    """
     seconds = parse_duration(text)
     if seconds <= 0:
         raise ValueError("it must be longer than 0s")
@@ -121,7 +126,12 @@ def _order(text: str) -> Order:
     return Order(text)
 
 
-def _switch(text: str) -> bool:
+def parse_switch(text: str) -> bool:
+    """Return what a switch is set to.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
     if text.lower() not in _SWITCH:
         raise ValueError(f"{text[:40]!r} must be true or false")
     return _SWITCH[text.lower()]
@@ -198,10 +208,13 @@ class LimitKey:
     about: str
 
 
-_DURATION: JsonSchema = {
+DURATION_SHAPE: JsonSchema = {
     "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]
 }
 _TIME_OF_DAY: JsonSchema = {"type": "string", "pattern": TIME_PATTERN}
+SWITCH_SHAPE: JsonSchema = {
+    "anyOf": [{"type": "boolean"}, {"type": "string", "pattern": _SWITCH_PATTERN}]
+}
 MONEY_SHAPE: JsonSchema = {
     "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": MONEY_PATTERN}]
 }
@@ -218,7 +231,7 @@ def _count(field: str, most: int, about: str) -> LimitKey:
 
 
 def _time(field: str, about: str) -> LimitKey:
-    return LimitKey(field, _positive_duration, _DURATION, about)
+    return LimitKey(field, positive_duration, DURATION_SHAPE, about)
 
 
 LIMIT_KEYS: dict[str, LimitKey] = {
@@ -252,13 +265,13 @@ LIMIT_KEYS: dict[str, LimitKey] = {
     "settle_time": LimitKey(
         "settle_time_s",
         parse_duration,
-        _DURATION,
+        DURATION_SHAPE,
         'How long after a lost answer "not found" may still be wrong.',
     ),
     "deadline": LimitKey(
         "deadline_s",
         _deadline,
-        {"anyOf": [*_DURATION["anyOf"], _TIME_OF_DAY]},
+        {"anyOf": [*DURATION_SHAPE["anyOf"], _TIME_OF_DAY]},
         "When a run ends: after 5h, or at the next 06:00, local time. What could not be collected by"
         " then is not submitted.",
     ),
@@ -275,8 +288,8 @@ LIMIT_KEYS: dict[str, LimitKey] = {
     "max_prompt_chars": _count("max_prompt_chars", 100_000, "Longest prompt; newer Kling: 2500."),
     "share_account": LimitKey(
         "share_account",
-        _switch,
-        {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": _SWITCH_PATTERN}]},
+        parse_switch,
+        SWITCH_SHAPE,
         "Whether runs at once on this machine, with one key, share rate and slots.",
     ),
     "max_negative_prompt_chars": _count(

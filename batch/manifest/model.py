@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from batch.errors import Problem
 from batch.job import Job
+from batch.key import NO_SECRET, Secret
 from batch.manifest.limits import DEFAULT_LIMITS, Limits
 from batch.prices import Overrides
 
@@ -17,6 +19,44 @@ class Callback:
 
     url: str | None = None
     listen: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pings:
+    """Whom a monitor's address is for: *url* for all of a run, or one for each way that it goes."""
+
+    url: Secret = NO_SECRET
+    start: Secret = NO_SECRET
+    success: Secret = NO_SECRET
+    failure: Secret = NO_SECRET
+
+    def __iter__(self) -> Iterator[Secret]:
+        return filter(None, (self.url, self.start, self.success, self.failure))
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Who is told of a run, and when: *on* is `news`, `trouble` or `always`; pings are always sent.
+
+    Addresses are as written, `env:NAME` or a URL, and secret: most hooks take what anyone sends.
+    """
+
+    on: str = "news"
+    command: tuple[str, ...] = ()
+    webhook: Secret = NO_SECRET
+    pings: Pings = Pings()
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What is written beside the videos: *sidecars* are `json` and `xmp`; *index* is index.json."""
+
+    sidecars: frozenset[str] = frozenset()
+    index: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.sidecars) or self.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,4 +72,6 @@ class Manifest:
     base_url: str | None = None
     proxy: str | None = None
     prices: Overrides = field(default_factory=dict)
+    notify: Notify = Notify()
+    derived: Derived = Derived()
     warnings: tuple[Problem, ...] = ()

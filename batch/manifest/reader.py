@@ -28,6 +28,8 @@ from batch.manifest.jobs import JobReader
 from batch.manifest.limits import DEFAULT_LIMITS
 from batch.manifest.model import Manifest
 from batch.manifest.nodes import Items, Node, Scalar, Spot, is_null
+from batch.manifest.notify_section import read_notify
+from batch.manifest.output_section import read_output
 from batch.manifest.schema import ROOT_KEYS, VERSION
 from batch.manifest.text_files import file_label, join_surrogates, read_file
 from batch.manifest.yaml_events import FAST_PARSER, YamlReader
@@ -135,6 +137,8 @@ class _Reading:
             base_url=read_base_url(nodes.get("base_url"), findings),
             proxy=read_line(nodes.get("proxy"), "proxy", findings),
             prices=read_prices(nodes.get("prices"), findings),
+            notify=read_notify(nodes.get("notify"), findings),
+            derived=read_output(nodes.get("output"), findings),
             warnings=self._warnings(),
         )
 

@@ -10,7 +10,13 @@ from __future__ import annotations
 from datetime import time
 from typing import Any
 
-from batch.manifest.limits import DEFAULT_LIMITS, LIMIT_KEYS, MONEY_SHAPE
+from batch.manifest.limits import (
+    DEFAULT_LIMITS,
+    DURATION_SHAPE,
+    LIMIT_KEYS,
+    MONEY_SHAPE,
+    SWITCH_SHAPE,
+)
 from batch.manifest.options import OPTIONS, REFUSED_KEYS
 from batch.manifest.values import JsonSchema
 from batch.prices import PRICE_PATTERN, PRICED_MODES
@@ -28,10 +34,30 @@ ROOT_KEYS: dict[str, str] = {
     "proxy": "The URL of a proxy to reach the API through; env for the one of the environment.",
     "callback": "The receiver of the provider's announcements of finished tasks.",
     "prices": "USD prices that override the built-in table.",
+    "notify": "Who is told of a run when it has ended.",
+    "output": "What is written beside the videos.",
 }
 CALLBACK_KEYS: dict[str, str] = {
     "url": "The public address that the provider calls.",
     "listen": "HOST:PORT on which the receiver listens.",
+}
+NOTIFY_KEYS: dict[str, str] = {
+    "on": "When command and webhook are told: of news, of every exit code but 0, or always.",
+    "command": "A program and its arguments, without a shell; the summary is its stdin, as JSON.",
+    "webhook": "The summary is posted there as JSON: env:NAME (a variable with the URL), or a URL.",
+    "ping": "A monitor that is told of start and end: env:NAME, a URL, or one for each of these.",
+    "timeout": "The longest time for all of it.",
+}
+NOTIFY_ON = ("news", "trouble", "always")
+PING_KEYS = ("start", "success", "failure")
+OUTPUT_KEYS: dict[str, str] = {
+    "sidecar": "What is written beside each video: <id>.json, <id>.mp4.xmp, both or nothing.",
+    "index": "Whether index.json lists all videos. Default: as sidecar.",
+}
+SIDECARS: dict[str, frozenset[str]] = {
+    "json": frozenset({"json"}),
+    "xmp": frozenset({"xmp"}),
+    "both": frozenset({"json", "xmp"}),
 }
 JOB_KEYS: dict[str, str] = {
     "id": "Names the job and its file, videos/<id>.mp4. May hold slashes. Default: of the prompt.",
@@ -65,6 +91,8 @@ def manifest_schema() -> JsonSchema:
             {name: {"type": "string", "description": CALLBACK_KEYS[name]} for name in CALLBACK_KEYS}
         ),
         "prices": {"type": "object", "additionalProperties": _PRICES},
+        "notify": _or_null(_object(_described(NOTIFY_KEYS, _NOTIFY))),
+        "output": _or_null(_object(_described(OUTPUT_KEYS, _OUTPUT))),
     }
     properties = {name: {"description": ROOT_KEYS[name], **shapes[name]} for name in ROOT_KEYS}
     return {
@@ -95,6 +123,33 @@ _PRICES: JsonSchema = {
         },
     ]
 }
+
+
+_ADDRESS: JsonSchema = {"type": "string", "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|https?://.+)$"}
+_NOTIFY: dict[str, JsonSchema] = {
+    "on": {"enum": list(NOTIFY_ON), "default": NOTIFY_ON[0]},
+    "command": {"type": "array", "minItems": 1, "items": _TEXT},
+    "webhook": _ADDRESS,
+    "ping": {
+        "anyOf": [
+            _ADDRESS,
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": dict.fromkeys(PING_KEYS, _ADDRESS),
+            },
+        ]
+    },
+    "timeout": {**DURATION_SHAPE, "default": "10s"},
+}
+_OUTPUT: dict[str, JsonSchema] = {
+    "sidecar": {"anyOf": [{"enum": list(SIDECARS)}, SWITCH_SHAPE], "default": False},
+    "index": SWITCH_SHAPE,
+}
+
+
+def _described(keys: dict[str, str], shapes: dict[str, JsonSchema]) -> dict[str, JsonSchema]:
+    return {name: _or_null({"description": about, **shapes[name]}) for name, about in keys.items()}
 
 
 def _object(properties: dict[str, JsonSchema]) -> JsonSchema:

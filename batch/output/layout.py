@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 STATE_FOLDER = ".kling-batch"  # users keep nothing in it
-_LIKE_A_VERSION = re.compile(r"\d{8}T\d{6}Z(-\d+)?\.mp4_*$", re.ASCII | re.IGNORECASE)
+_LIKE_A_VERSION = re.compile(
+    r"\d{8}T\d{6}Z(-\d+)?\.(mp4|json|mp4\.xmp)_*$", re.ASCII | re.IGNORECASE
+)
 _LATEST = 253_402_300_799.0  # the end of the year 9999, the last that a name can tell
 
 
@@ -65,7 +67,7 @@ class Layout:
 
 def version_folder(job_id: str) -> str:
     """Return the folder of a job's former versions."""
-    # A folder must not have the name that a version of another job may have.
+    # A folder must not have the name that another job's version, or a file beside it, may have.
     parts = [f"{part}_" if _LIKE_A_VERSION.match(part) else part for part in job_id.split("/")]
     return "/".join(("versions", *parts))
 
