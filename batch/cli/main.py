@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,8 @@ import click
 
 from batch import __version__
 from batch.cli.bug_report import print_error, write_bug_report
-from batch.cli.problems import print_problems, with_hint
+from batch.cli.notice import Notice, new_notice
+from batch.cli.problems import problems_of, with_hint
 from batch.cli.words import similar
 from batch.errors import BatchError, ExitCode
 
@@ -23,6 +25,7 @@ COMMANDS = {
     "ledger": "List every task ever paid for, and what became of it.",
     "adopt": "Settle an unconfirmed job: this task is it.",
     "forget": "Settle an unconfirmed job: the provider has no task for it.",
+    "notify": "Try out whom a run tells when it has ended.",
     "sandbox": "Serve the local imitation of the API.",
     "schema": "Print the manifest's JSON Schema.",
 }
@@ -84,28 +87,41 @@ def app() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Raises nothing."""
-    args = sys.argv[1:] if argv is None else argv
+    args = list(sys.argv[1:] if argv is None else argv)
+    notice = new_notice(args)
+    code = _main(args, notice)
+    if notice.is_wanted:
+        from batch.cli.reporting import report  # noqa: PLC0415 - `--help` reports nothing
+
+        report(notice, code)
+    return code
+
+
+def _main(args: list[str], notice: Notice) -> int:
     try:
         try:
-            result = app.main(args=args, prog_name="kling-batch", standalone_mode=False)
+            result = app.main(args=args, prog_name="kling-batch", standalone_mode=False, obj=notice)
         except (click.ClickException, BatchError) as error:
-            return _tell(error, args)
+            return _tell(error, args, notice)
     except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a bug: a report instead of a traceback
         if isinstance(error, OSError) and error.errno in EXHAUSTED:
             message = f"the system grants this process no more ({error.strerror}); run again later"
-            return _tell(BatchError(message), args)
+            return _tell(BatchError(message), args, notice)
         import traceback  # noqa: PLC0415 - only a bug needs it
 
         path = write_bug_report("".join(traceback.format_exception(error)))
         message = f"this is a bug of kling-batch ({type(error).__name__}); report it with {path}"
-        return _tell(BatchError(message), args, ExitCode.BUG)
+        return _tell(BatchError(message), args, notice, ExitCode.BUG)
     return int(result) if isinstance(result, int) else ExitCode.OK
 
 
 def _tell(
-    error: click.ClickException | BatchError, args: Sequence[str], code: ExitCode | None = None
+    error: click.ClickException | BatchError,
+    args: Sequence[str],
+    notice: Notice,
+    code: ExitCode | None = None,
 ) -> ExitCode:
     """Say what is wrong, to the person and (with `--json`) to the program; return the exit code."""
     if isinstance(error, click.ClickException):
@@ -115,6 +131,9 @@ def _tell(
     else:
         print_error(str(error))
         code = code or error.exit_code
+    told = problems_of(error, code)
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    notice.result, notice.text = told, text
     if "--json" in args:
-        print_problems(error, code)
+        click.echo(json.dumps(told, ensure_ascii=False))
     return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -11,10 +10,9 @@ from batch.cli.words import similar
 from batch.errors import BatchError, ExitCode, ManifestError, UsageError
 
 
-def print_problems(error: click.ClickException | BatchError, code: ExitCode) -> None:
-    """Print what `--json` promises in place of a result: the exit code and every problem."""
-    told = {"exit_code": int(code), "problems": _problems(error)}
-    click.echo(json.dumps(told, ensure_ascii=False))
+def problems_of(error: click.ClickException | BatchError, code: ExitCode) -> dict[str, Any]:
+    """Return what `--json` promises in place of a result: the exit code and every problem."""
+    return {"exit_code": int(code), "problems": _problems(error)}
 
 
 def with_hint(error: click.ClickException) -> click.ClickException:

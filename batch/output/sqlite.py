@@ -175,10 +175,11 @@ class Database:
         """Return the attempts whose video is recorded to be in *file*, by job and number."""
         return list(self._attempts("file = ?", file))
 
-    def result_lines(self) -> Iterator[str]:
-        """Iterate over all rows, oldest first."""
+    def result_lines(self, after: int = 0) -> Iterator[str]:
+        """Iterate over the rows behind the first *after*, oldest first."""
+        query = "SELECT line FROM results WHERE seq > ? ORDER BY seq"
         with map_errors(self.path):
-            for (line,) in self._db.execute("SELECT line FROM results ORDER BY seq"):
+            for (line,) in self._db.execute(query, (after,)):
                 yield line
 
     def result_bytes(self) -> int:

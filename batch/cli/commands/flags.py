@@ -12,9 +12,11 @@ from click.core import ParameterSource
 from click.types import StringParamType
 
 from batch.cli.bug_report import hide
+from batch.cli.notice import notice
 from batch.cli.words import similar
 from batch.errors import UsageError
 from batch.manifest.model import Manifest
+from batch.notify.channels import VARIABLES as NOTIFY_VARIABLES
 from batch.settings import OPTIONS, Option, Options, Settings, resolve
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -28,9 +30,11 @@ def variable_of(flag: str) -> str:
     return PREFIX + flag.removeprefix("--").replace("-", "_").upper()
 
 
-VARIABLES = {variable_of(option.flag) for option in FLAGS.values() if option.has_variable} | {
+VARIABLES = {
+    *(variable_of(option.flag) for option in FLAGS.values() if option.has_variable),
     variable_of("--log-format"),
     variable_of("--progress"),
+    *NOTIFY_VARIABLES,
 }
 
 
@@ -114,10 +118,14 @@ def settle(manifest: Path, flags: Mapping[str, Any]) -> tuple[Manifest, Settings
     """
     from batch.manifest.reader import load  # noqa: PLC0415 - `--help` needs no YAML
 
+    told = notice()
+    told.path = manifest
     options = _given(flags)
     loaded = load(manifest)
+    told.notify = loaded.notify
     settings = resolve(loaded, options, os.environ, named=lambda name: FLAGS[name].flag)
     hide(settings.api_key.reveal())
+    told.output_dir = settings.output_dir
     return loaded, settings
 
 

@@ -23,6 +23,7 @@ from batch.errors import ExitCode
 from batch.library.allowances import Standing
 from batch.library.ledger import iso
 from batch.manifest.model import Manifest
+from batch.notify.channels import channels_of
 from batch.output.layout import Layout
 from batch.plan import Action, Decision, Plan
 from batch.plan.saved import told_held
@@ -64,6 +65,7 @@ def command(manifest: Path, *, as_json: bool, quiet: bool, out: Path | None, **f
 def warnings(manifest: Manifest, settings: Settings) -> Iterator[str]:
     """Warn of unknown variables, of excluded tags that no job has, and as the manifest does."""
     yield from unknown_variables(os.environ)
+    yield from channels_of(manifest.notify, manifest.path.parent, os.environ).faults
     for tag in settings.policy.selection.idle_tags(manifest.jobs):
         yield f"the pattern {tag!r} excludes no job of the manifest"
     yield from map(str, manifest.warnings[:SHOWN])

@@ -13,9 +13,11 @@ from typing import Any
 
 import click
 
+from batch.cli import reporting
 from batch.cli.bug_report import print_error, write_bug_report
 from batch.cli.commands.flags import manifest_argument, settle, variable_of, with_options
 from batch.cli.commands.plan import show_plan, show_warnings, warnings
+from batch.cli.notice import notice
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
@@ -61,6 +63,8 @@ GC_ALLOCATIONS = 20_000
 def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run the manifest and print the summary."""
     in_log = flags["log_format"] == "json" and not dry_run
+    told = notice()
+    told.quiet, told.in_log = quiet, in_log
     loaded, settings = settle(manifest, flags)
     _show_warnings(loaded, settings, in_log=in_log, quiet=quiet)
     if dry_run:
@@ -68,6 +72,7 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
         return ExitCode.OK
     with ExitStack() as afterwards:  # the first line of a mail is the summary's, then comes the log
         summary = _run(loaded, settings, flags, afterwards, quiet=quiet)
+        told.run_id, told.result, told.text = summary.run_id, summary.to_json(), to_text(summary)
         _tell(summary, as_json=as_json, quiet=quiet)
     if summary.outcomes or summary.superseded:
         _draw(settings.output_dir, summary.exit_code, in_log=in_log, quiet=quiet)
@@ -184,7 +189,10 @@ def _drive(
     with ExitStack() as exits:
         observers, held = logs.observers(exits, flags, quiet=quiet)
         try:
-            summary = asyncio.run(execute(planned, observers, clock, handle_signals=True))
+            carried_out = execute(
+                planned, [*observers, *reporting.observers(notice())], clock, handle_signals=True
+            )
+            summary = asyncio.run(reporting.until_started(notice(), carried_out))
             exit_code = summary.exit_code
         finally:
             if held is not None and exit_code is not ExitCode.OK:

@@ -1,0 +1,112 @@
+"""Report how a run goes to whom the manifest or the environment names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import uuid
+from collections.abc import Awaitable
+from pathlib import Path
+
+import click
+
+from batch.cli.bug_report import hide
+from batch.cli.notice import Notice
+from batch.errors import ExitCode
+from batch.events import Observer
+from batch.manifest.model import Notify
+from batch.notify.channels import Channels, channels_of
+from batch.redact import redact
+from batch.run.summary import Summary
+
+
+def observers(notice: Notice) -> list[Observer]:
+    """Return the observer that tells a monitor of the start, if one is to be told."""
+    channels = _channels(notice)
+    if not (notice.is_wanted and any(channels.notify.pings)):
+        return []
+    from batch.notify.deliver import StartPing  # noqa: PLC0415 - only where somebody is told
+
+    notice.start = StartPing(channels, _own_id(notice))
+    return [notice.start]
+
+
+async def until_started(notice: Notice, run: Awaitable[Summary]) -> Summary:
+    """Return what *run* does, when the monitor has been told of its start."""
+    try:
+        return await run
+    finally:
+        if notice.start is not None:
+            await notice.start.finish()
+
+
+def report(notice: Notice, exit_code: int) -> None:
+    """Tell how the run has ended. A failure is a warning and no more."""
+    channels = _channels(notice)
+    if not channels:
+        return
+    sys.stdout.flush()  # the result goes first
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the run has its exit code already
+        try:
+            failures = _report(notice, channels, exit_code)
+        except Exception as error:  # noqa: BLE001 - the run has ended, and nothing may undo that
+            failures = [redact(str(error))]
+        if failures and not (notice.quiet and exit_code == ExitCode.OK):
+            said = "; ".join(failures)
+            _warn(f"not everybody was told how this run ended: {said}", in_log=notice.in_log)
+
+
+def _channels(notice: Notice) -> Channels:
+    folder = Path() if notice.path is None else notice.path.absolute().parent
+    channels = channels_of(notice.notify or Notify(), folder, os.environ)
+    for address in channels.addresses:
+        hide(address)
+    return channels
+
+
+def _report(notice: Notice, channels: Channels, exit_code: int) -> list[str]:
+    """Tell everybody; return whom that failed with, and why."""
+    import asyncio  # noqa: PLC0415 - a run that nobody is told of may need none
+
+    from batch.notify.deliver import deliver  # noqa: PLC0415
+    from batch.notify.message import Message  # noqa: PLC0415
+    from batch.notify.news import News, read_news, record_told  # noqa: PLC0415
+
+    root, news = notice.output_dir, News()
+    if root is not None and exit_code != ExitCode.LOCKED:
+        news = read_news(root, notice.run_id, exit_code)
+    is_wanted = {"always": True, "news": news.is_any}.get(channels.notify.on, bool(exit_code))
+    rid = _own_id(notice)
+    message = Message(
+        key=notice.run_id or rid,
+        rid=rid,
+        exit_code=exit_code,
+        result={"exit_code": int(exit_code), **notice.result},
+        text=notice.text or f"kling-batch run: exit code {int(exit_code)}",
+        news=news.items,
+    )
+    deliveries = asyncio.run(deliver(channels, message, is_wanted=is_wanted))
+    told = [delivery for delivery in deliveries if not delivery.is_ping]
+    if root is not None and told:
+        record_told(root, news, has_failed=any(delivery.failure for delivery in told))
+    started = [] if notice.start is None else notice.start.failed
+    return [str(delivery) for delivery in (*started, *deliveries) if delivery.failure]
+
+
+def _own_id(notice: Notice) -> str:
+    """Return what tells this run from others, also if it got no further than its options."""
+    notice.rid = notice.rid or str(uuid.uuid4())
+    return notice.rid
+
+
+def _warn(warning: str, *, in_log: bool) -> None:
+    if not in_log:
+        click.echo(f"warning: {warning}", err=True)
+        return
+    import logging  # noqa: PLC0415 - only a JSON log needs it
+
+    from batch.cli import logs  # noqa: PLC0415
+
+    logs.configure(level=logging.WARNING, log_format="json")
+    logs.logger.warning(warning)
