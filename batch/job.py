@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -134,8 +135,22 @@ def folded(job_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """What a video file says of itself."""
+    """What a video file says of itself.
+
+    *credentials* are the marks of its origin that it holds: `c2pa`, `xmp`, `aigc`.
+    """
 
     duration_s: float
     width: int
     height: int
+    credentials: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Video:
+        """Return a video from its values in JSON; marks that there are none of may be left out."""
+        return cls(**{**values, "credentials": tuple(values.get("credentials", ()))})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its values for JSON, without marks where there are none."""
+        plain = {"duration_s": self.duration_s, "width": self.width, "height": self.height}
+        return {**plain, "credentials": list(self.credentials)} if self.credentials else plain

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Status = Literal["succeeded", "failed", "timed_out", "unconfirmed"]
 ErrorKind = Literal[
@@ -25,11 +25,16 @@ ErrorKind = Literal[
 
 
 class RowVideo(TypedDict):
-    """What a video file says of itself."""
+    """What a video file says of itself.
+
+    *credentials* are the marks of its origin that it holds: `c2pa` (Content Credentials), `xmp`,
+    `aigc` (China's label of generated media); without any, the key is left out.
+    """
 
     duration_s: float
     width: int
     height: int
+    credentials: NotRequired[list[str]]
 
 
 class RowError(TypedDict):

@@ -2,11 +2,11 @@
 
 The public face, all of it in `check`:
 
-- `inspect(path)` returns size and duration, or raises `MediaError` with the reason in plain words.
+- `inspect(path)` returns size, duration and marks of origin, or raises `MediaError` with the reason in plain words.
 - `compare(video, aspect_ratio, duration)` returns a warning for each difference.
 
-`check` reads through `index` (tracks, durations) and `pictures` (what the samples hold), and those
-through `boxes` (the bytes).
+`check` reads through `index` (tracks, durations), `pictures` (what the samples hold) and `marks`
+(Content Credentials, XMP, labels), and those through `boxes` (the bytes).
 Every read and every loop is bounded, whatever the file claims about itself.
 """
 

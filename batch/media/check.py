@@ -26,6 +26,7 @@ from batch.media.index import (
     promised_duration,
     read_track,
 )
+from batch.media.marks import find_marks
 from batch.media.pictures import check_pictures, read_coding
 
 __all__ = ["MediaError", "compare", "inspect"]
@@ -42,7 +43,7 @@ _DURATION_TOLERANCE_S = 0.6  # "5" comes back as 5.04 to 5.1
 
 
 def inspect(path: Path) -> Video:
-    """Return size and duration of the video at `path`, after checking that it is whole.
+    """Return what the video at `path` says of itself, after checking that it is whole.
 
     Raises:
         MediaError: it is not an MP4, it is incomplete, or it has no pictures.
@@ -83,7 +84,8 @@ def _walk(file: BinaryIO, size: int) -> Video:
         duration_s = movie_duration(index) or video.duration_s
     if not _MIN_DURATION_S <= duration_s <= _MAX_DURATION_S:
         raise MediaError("the video has no duration")
-    return Video(round(duration_s, 3), video.width, video.height)
+    marks = find_marks(file, boxes, index)
+    return Video(round(duration_s, 3), video.width, video.height, marks)
 
 
 # -- the data --------------------------------------------------------------------------------

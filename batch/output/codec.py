@@ -104,7 +104,7 @@ def failure_of(state: AttemptState) -> Failure | None:
 
 
 def _detail(
-    value: AttemptState | Failure | Video | Checked | PaidTask | Doubt,
+    value: AttemptState | Failure | Checked | PaidTask | Doubt,
 ) -> dict[str, Any]:
     """Return a value's fields, with those of its task and doubt beside them.
 
@@ -115,7 +115,9 @@ def _detail(
         item = getattr(value, name)
         if isinstance(item, PaidTask | Doubt):
             detail |= _detail(item)
-        elif isinstance(item, Failure | Video | Checked):
+        elif isinstance(item, Video):
+            detail[name] = item.to_json()
+        elif isinstance(item, Failure | Checked):
             detail[name] = _detail(item)
         elif item is not None and item is not False:
             detail[name] = item
@@ -147,7 +149,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
                 file=detail["file"],
                 bytes=detail["bytes"],
                 sha256=detail["sha256"],
-                video=Video(**detail["video"]),
+                video=Video.of(detail["video"]),
                 warnings=tuple(detail.get("warnings", ())),
                 trouble=_trouble(detail),
                 checked=Checked(**detail["checked"]) if "checked" in detail else None,

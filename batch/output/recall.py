@@ -79,7 +79,7 @@ def _state(row: dict[str, Any]) -> AttemptState:
                 _text(row["file"]),
                 int(row["bytes"]),
                 _text(row["sha256"]),
-                Video(**row["video"]),
+                Video.of(row["video"]),
                 tuple(row["warnings"]),
             )
 

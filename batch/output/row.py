@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -79,7 +78,7 @@ def make_row(
             "file": state.file,
             "bytes": state.bytes,
             "sha256": state.sha256,
-            "video": asdict(state.video),
+            "video": state.video.to_json(),
             "warnings": [*state.warnings, *warnings],
             "finished_at": _time(state.landed_at),
         }
