@@ -106,7 +106,7 @@ def _deadline(text: str) -> float | time:
     if ":" in text:
         return parse_time(text)
     try:
-        return _positive_duration(text)
+        return positive_duration(text)
     except ValueError as error:
         raise ValueError(f"{error}; or a time of day, for example 06:00") from None
 
