@@ -21,6 +21,7 @@ from batch.errors import TransitionError
 from batch.job import Failure, Video
 
 EXTERNAL_ID_PREFIX = "kb-"
+RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 
 
 def external_id(library: str, fingerprint: str, place: int, number: int) -> str:
@@ -143,12 +144,23 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """A person has brought a version back: it is current while its job asks for *fingerprint*.
+
+    *version_at* is when that version landed first.
+    """
+
+    fingerprint: str
+    version_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Landed:
     """The video is on disk, whole. *file* is relative to the output folder.
 
     *trouble* says why a run could not bring the file back that it missed. The attempt stays landed:
     the disk may be mounted again tomorrow. *checked* is the file as it was found when it had been
-    written to since.
+    written to since. *pin*: it was restored, and stands for its job.
     """
 
     task: PaidTask
@@ -161,6 +173,7 @@ class Landed:
     warnings: tuple[str, ...] = ()
     trouble: Failure | None = None
     checked: Checked | None = None
+    pin: Pin | None = None
 
     @property
     def is_edited(self) -> bool:
@@ -172,6 +185,21 @@ class Landed:
         """The hashes that the file may have: as it landed, and as it was found later."""
         found = () if self.checked is None else (self.checked.sha256,)
         return frozenset({self.sha256, *found})
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """Its video had landed and was deleted on request; what is known of it stays.
+
+    Wanted again, it is fetched, as long as the provider keeps it.
+    """
+
+    task: PaidTask
+    generated_at: float
+    landed_at: float
+    discarded_at: float
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +219,9 @@ class Unconfirmed:
     doubt: Doubt
 
 
-AttemptState = Intended | Lost | Open | TimedOut | Generated | Landed | Failed | Unconfirmed
+AttemptState = (
+    Intended | Lost | Open | TimedOut | Generated | Landed | Discarded | Failed | Unconfirmed
+)
 
 
 class Phase(StrEnum):
@@ -203,18 +233,24 @@ class Phase(StrEnum):
     TIMED_OUT = "TimedOut"
     GENERATED = "Generated"
     LANDED = "Landed"
+    DISCARDED = "Discarded"
     FAILED = "Failed"
     UNCONFIRMED = "Unconfirmed"
 
     @property
     def holds_slot(self) -> bool:
         """Whether a task of it may be in the making at the provider."""
-        return self not in {Phase.GENERATED, Phase.LANDED, Phase.FAILED}
+        return self is not Phase.GENERATED and not self.is_finished
 
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing to collect any more."""
-        return self in {Phase.LANDED, Phase.FAILED}
+        return self.has_landed or self is Phase.FAILED
+
+    @property
+    def has_landed(self) -> bool:
+        """Whether its video was here once."""
+        return self in {Phase.LANDED, Phase.DISCARDED}
 
     @property
     def is_collectable(self) -> bool:
@@ -224,14 +260,16 @@ class Phase(StrEnum):
 
 # What may follow what. Intended follows itself when a request that surely created nothing goes out
 # again under the same id; Generated follows itself with another trouble; Landed follows itself when
-# its file has moved, was fetched again, or is missed. After Failed there is only a new attempt.
+# its file has moved, was fetched again, or is missed. What was discarded is fetched again. After
+# Failed there is only a new attempt.
 TRANSITIONS: dict[type[AttemptState], frozenset[type[AttemptState]]] = {
     Intended: frozenset({Intended, Lost, Open, Failed}),
     Lost: frozenset({Intended, Open, Unconfirmed}),
     Open: frozenset({Generated, Failed, TimedOut}),
     TimedOut: frozenset({Generated, Failed, TimedOut}),
     Generated: frozenset({Generated, Landed, Failed}),
-    Landed: frozenset({Landed}),
+    Landed: frozenset({Landed, Discarded}),
+    Discarded: frozenset({Generated}),
     Failed: frozenset(),
     Unconfirmed: frozenset({Lost, Intended, Open, Unconfirmed}),
 }
@@ -299,6 +337,31 @@ class Attempt:
     def generated(self, now: float) -> Attempt:
         """Return the attempt whose video the provider has."""
         return self.to(Generated(self.paid_task, now))
+
+    def discarded(self, now: float) -> Attempt:
+        """Return the attempt whose video is deleted on request.
+
+        Raises:
+            TransitionError: it has not landed.
+        """
+        known = self.state
+        if not isinstance(known, Landed):
+            message = f"attempt {self.external_task_id} of {self.job_id!r} has not landed"
+            raise TransitionError(message)
+        times = (known.generated_at, known.landed_at, now)
+        return self.to(Discarded(known.task, *times, known.bytes, known.sha256))
+
+    def unpinned(self) -> Attempt:
+        """Return the attempt without its pin."""
+        if isinstance(self.state, Landed):
+            return self.to(replace(self.state, pin=None))
+        return self
+
+    def wanted_again(self) -> Attempt:
+        """Return the attempt as it is to be fetched: one that was discarded is *Generated* again."""
+        if isinstance(self.state, Discarded):
+            return self.generated(self.state.generated_at)
+        return self
 
     # -- what is known
 

@@ -74,7 +74,7 @@ def figures(attempts: Iterable[Booked]) -> Figures:
             refused += 1
     return Figures(
         tasks=tasks.total(),
-        succeeded=tasks[Phase.LANDED],
+        succeeded=tasks[Phase.LANDED] + tasks[Phase.DISCARDED],
         failed=tasks[Phase.FAILED],
         timed_out=tasks[Phase.TIMED_OUT],
         open=tasks[Phase.OPEN],

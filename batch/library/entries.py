@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from batch.attempt import Attempt, Failed, Intended, Landed, Lost, Phase, Unconfirmed
+from batch.attempt import RETENTION_S, Attempt, Failed, Intended, Landed, Lost, Phase, Unconfirmed
 from batch.job import Failure, FailureKind, video_path
 from batch.library.planned import Planned
 from batch.output.folder import ORIGIN, SANDBOX
@@ -15,7 +15,6 @@ from batch.output.layout import Layout
 from batch.output.row import failure_of
 from batch.output.sqlite import Database
 from batch.plan import Known
-from batch.provider.wire import RETENTION_S
 
 DAY_S = 86_400.0
 IsPresent = Callable[[str, int], bool]
@@ -158,6 +157,8 @@ def _fate(attempt: Attempt) -> Fate | None:
             assert isinstance(attempt.state, Landed)
             is_current = attempt.state.file == video_path(attempt.job_id)
             return Fate.CURRENT if is_current else Fate.FORMER
+        case Phase.DISCARDED:
+            return Fate.DISCARDED
         case Phase.FAILED:
             return None if attempt.task is None else Fate.FAILED
         case Phase.OPEN | Phase.TIMED_OUT:

@@ -20,6 +20,7 @@ from batch.plan import HEALS_BY_ITSELF
 SCHEMA = 2
 WORDS = {
     Phase.LANDED: "succeeded",
+    Phase.DISCARDED: "discarded",
     Phase.OPEN: "generating",
     Phase.GENERATED: "to download",
     Phase.TIMED_OUT: "timed out",

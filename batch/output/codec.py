@@ -14,6 +14,7 @@ from batch.attempt import (
     Attempt,
     AttemptState,
     Checked,
+    Discarded,
     Doubt,
     Failed,
     Generated,
@@ -23,6 +24,7 @@ from batch.attempt import (
     Open,
     PaidTask,
     Phase,
+    Pin,
     TimedOut,
     Unconfirmed,
 )
@@ -104,7 +106,7 @@ def failure_of(state: AttemptState) -> Failure | None:
 
 
 def _detail(
-    value: AttemptState | Failure | Checked | PaidTask | Doubt,
+    value: AttemptState | Failure | Checked | Pin | PaidTask | Doubt,
 ) -> dict[str, Any]:
     """Return a value's fields, with those of its task and doubt beside them.
 
@@ -117,7 +119,7 @@ def _detail(
             detail |= _detail(item)
         elif isinstance(item, Video):
             detail[name] = item.to_json()
-        elif isinstance(item, Failure | Checked):
+        elif isinstance(item, Failure | Checked | Pin):
             detail[name] = _detail(item)
         elif item is not None and item is not False:
             detail[name] = item
@@ -153,7 +155,11 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
                 warnings=tuple(detail.get("warnings", ())),
                 trouble=_trouble(detail),
                 checked=Checked(**detail["checked"]) if "checked" in detail else None,
+                pin=Pin(**detail["pin"]) if "pin" in detail else None,
             )
+        case Phase.DISCARDED:
+            times = (detail["generated_at"], detail["landed_at"], detail["discarded_at"])
+            return Discarded(_task(detail), *times, detail["bytes"], detail["sha256"])
 
 
 def _task(detail: dict[str, Any]) -> PaidTask:

@@ -69,8 +69,12 @@ MIGRATIONS: tuple[str, ...] = (
     # Fingerprints of version 2. Where two unfinished attempts of a job are one request by now, the
     # second keeps its old one: it is collected as a former version.
     # Runs are ordered by when they were recorded: a clock may jump.
+    # What was discarded is finished, too.
     # A request is in a round of --force until it has more videos than it had when that began.
     """
+    DROP INDEX unfinished_of_job;
+    CREATE UNIQUE INDEX unfinished_of_job ON attempts (job_id, fingerprint)
+        WHERE state NOT IN ('Landed', 'Discarded', 'Failed');
     UPDATE OR IGNORE attempts SET fingerprint = upgraded_fingerprint(fingerprint, request);
     ALTER TABLE runs RENAME TO runs_by_id;
     CREATE TABLE runs (

@@ -141,7 +141,9 @@ class Database:
             " CASE WHEN failure_kind IS NOT NULL THEN coalesce("
             "json_extract(detail, '$.failure.message'), json_extract(detail, '$.trouble.message')) END,"
             " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0),"
-            " CASE state WHEN 'Failed' THEN json_extract(detail, '$.failed_at') END"
+            " CASE state WHEN 'Failed' THEN json_extract(detail, '$.failed_at') END,"
+            " CASE state WHEN 'Discarded' THEN json_extract(detail, '$.generated_at') END,"
+            " json_extract(detail, '$.pin.fingerprint'), json_extract(detail, '$.pin.version_at')"
             " FROM attempts ORDER BY job_id, number"
         )
         with map_errors(self.path):

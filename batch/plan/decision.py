@@ -36,7 +36,11 @@ COSTING = PAYING | {Action.RESUBMIT}
 
 
 class Known(NamedTuple):
-    """What a plan needs to know of an attempt; a hundred thousand of them fit into memory."""
+    """What a plan needs to know of an attempt; a hundred thousand of them fit into memory.
+
+    *generated_at* is known of one whose video was discarded. *pinned_for* is the fingerprint for which
+    a restored version stands, *version_at* when that landed first.
+    """
 
     external_task_id: str
     job_id: str
@@ -52,6 +56,9 @@ class Known(NamedTuple):
     failure_message: str | None = None
     is_unexplained: bool = False
     failed_at: float | None = None
+    generated_at: float | None = None
+    pinned_for: str | None = None
+    version_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,13 @@ class Move:
     attempts: tuple[Known, ...]
     has_room: bool = True
 
+    def takes_place(self, external_task_id: str, fingerprint: str) -> bool:
+        """Return whether an attempt's video is to stand at the job's name."""
+        pinned = {
+            item.external_task_id for item in self.attempts if item.pinned_for == self.fingerprint
+        }
+        return external_task_id in pinned if pinned else fingerprint == self.fingerprint
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -80,8 +94,9 @@ class Decision:
     failed since the last success; *cost_usd* is the estimate for what is to be paid now. *moved_from*
     is the id under which its attempts stand until the run begins; *before* the external id of the
     attempt that a changed job is compared with. *place* tells jobs with the same request apart, in the
-    manifest's order. *held* says why a run by a saved
-    plan may not pay for it.
+    manifest's order. *held* says why a run by a saved plan may not pay for it. *is_pinned*: the
+    attempt is a version that a person has restored. *unpins* are attempts whose pin ends when its
+    video lands.
     """
 
     action: Action
@@ -100,6 +115,8 @@ class Decision:
     price_known: bool = True
     moved_from: str | None = None
     before: str | None = None
+    is_pinned: bool = False
+    unpins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +155,8 @@ class Plan:
     """The decisions that need something done, in the manifest's order, and counts of all.
 
     *round* is what `--force` begins or goes on with; *unfinished* counts the jobs of a round that a
-    run without `--force` leaves as they are. *changed* says what changed, where a person asked to see
+    run without `--force` leaves as they are. *pinned* are jobs that are up to date with a restored
+    version. *changed* says what changed, where a person asked to see
     the plan.
     """
 
@@ -147,6 +165,7 @@ class Plan:
     resting: list[Decision] = field(default_factory=list)
     orphans: list[Decision] = field(default_factory=list)
     moved: list[Decision] = field(default_factory=list)
+    pinned: list[Decision] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
     round: Round | None = None
     unfinished: int = 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
-from batch.attempt import Phase
+from batch.attempt import RETENTION_S, Phase
 from batch.days import day_of, local_date
 from batch.job import Failure, FailureKind, Job, video_path
 from batch.plan.decision import Action, Decision, Known, Move, Policy
@@ -39,6 +39,7 @@ def decide(
     *,
     force: bool = False,
     move: Move | None = None,
+    now: float = 0.0,
 ) -> Decision:
     """Return what to do with one job.
 
@@ -49,17 +50,26 @@ def decide(
         is_present: tells whether a file (relative to the output folder) is there in that size.
         force: whether a round of `--force` is to regenerate it.
         move: the one by which it gets attempts of another id.
+        now: the time.
     """
     same = [attempt for attempt in attempts if attempt.fingerprint == job.fingerprint]
-    latest = same[-1] if same else None
+    pinned = None if force else _pinned(job, attempts)
+    latest = pinned or _latest(same)
     former = tuple(
         attempt.external_task_id
         for attempt in attempts
         if attempt is not latest and not attempt.phase.is_finished
     )
-    action, reason, goes_on = _judge(job, same, policy, is_present, force=force, move=move)
+    if latest is None:
+        action, reason, goes_on = Action.NEW, "not made yet", False
+    elif latest.phase is Phase.LANDED and not force:
+        action, reason, goes_on = _judge_landed(job, latest, is_present, move)
+    else:
+        action, reason, goes_on = _judge(latest, same, policy, now=now)
     if action is Action.NEW and attempts:
-        action, reason = Action.CHANGED, "the prompt or an option changed"
+        action, reason = Action.CHANGED, reason if same else "the prompt or an option changed"
+    if pinned is not None:
+        reason += f", pinned to the version of {_day(pinned.version_at)}"
     if move is not None:
         if action in FREE_ACTIONS:
             action, reason = Action.MOVED, f"same request; {reason}, nothing is paid"
@@ -77,7 +87,27 @@ def decide(
         failed_paid=_failed_paid(same),
         moved_from=None if move is None else move.old_id,
         before=_before(job, attempts) if action is Action.CHANGED else None,
+        is_pinned=pinned is not None,
+        unpins=tuple(
+            item.external_task_id
+            for item in attempts
+            if item.pinned_for is not None and item is not latest
+        ),
     )
+
+
+def _pinned(job: Job, attempts: Sequence[Known]) -> Known | None:
+    """Return the version that a person has restored, if it stands for what the job asks for."""
+    found = (item for item in reversed(attempts) if item.pinned_for == job.fingerprint)
+    return next(found, None)
+
+
+def _latest(same: Sequence[Known]) -> Known | None:
+    """Return the latest attempt; if its video was discarded, the latest whose video was not."""
+    if same and same[-1].phase is Phase.DISCARDED:
+        kept = (item for item in reversed(same) if item.phase is Phase.LANDED)
+        return next(kept, same[-1])
+    return same[-1] if same else None
 
 
 def _before(job: Job, attempts: Sequence[Known]) -> str:
@@ -95,31 +125,31 @@ def orphan(job_id: str, attempts: Sequence[Known]) -> Decision:
     return Decision(Action.ORPHANED, job_id, reason, former=open_ids)
 
 
-def _judge(  # noqa: C901 - one row for each phase
-    job: Job,
-    same: Sequence[Known],
-    policy: Policy,
-    is_present: Callable[[str, int], bool],
-    *,
-    force: bool,
-    move: Move | None,
+def _judge_landed(
+    job: Job, latest: Known, is_present: Callable[[str, int], bool], move: Move | None
 ) -> tuple[Action, str, bool]:
-    """Return action, reason, and whether the latest attempt goes on."""
-    if not same:
-        return Action.NEW, "not made yet", False
-    latest = same[-1]
+    """Return action, reason, and whether the attempt goes on: its video may be missing."""
+    file = latest.file or ""
+    is_taken_over = move is not None and file == video_path(move.old_id)
+    if (is_taken_over or file == job.video_path) and is_present(file, latest.bytes or 0):
+        if move is None or not is_taken_over:
+            return Action.UNCHANGED, "up to date", False
+        # Where another video stands in the way, the run brings this one to its place.
+        return Action.UNCHANGED, "its video is taken over", not move.has_room
+    return Action.FETCH, "its file is missing or was changed", True
+
+
+def _judge(
+    latest: Known, same: Sequence[Known], policy: Policy, *, now: float
+) -> tuple[Action, str, bool]:
+    """Return action, reason, and whether the latest attempt goes on; one that has landed does not."""
     match latest.phase:
         case Phase.LANDED:
-            if force:
-                return Action.FORCED, "up to date, regenerated on request", False
-            file = latest.file or ""
-            is_taken_over = move is not None and file == video_path(move.old_id)
-            if (is_taken_over or file == job.video_path) and is_present(file, latest.bytes or 0):
-                if move is None or not is_taken_over:
-                    return Action.UNCHANGED, "up to date", False
-                # Where another video stands in the way, the run brings this one to its place.
-                return Action.UNCHANGED, "its video is taken over", not move.has_room
-            return Action.FETCH, "its file is missing or was changed", True
+            return Action.FORCED, "up to date, regenerated on request", False
+        case Phase.DISCARDED if now < (latest.generated_at or 0.0) + RETENTION_S:
+            return Action.FETCH, "its video was discarded, and the provider still keeps it", True
+        case Phase.DISCARDED:
+            return Action.NEW, "its video was discarded, and the provider no longer keeps it", False
         case Phase.GENERATED:
             return Action.FETCH, "made and paid for, not downloaded yet", True
         case Phase.OPEN | Phase.TIMED_OUT:
@@ -183,7 +213,7 @@ def _rests_since(same: Sequence[Known], policy: Policy) -> date | None:
 def _failures(same: Sequence[Known]) -> Iterator[Known]:
     """Iterate over the tasks that have failed since the last video, latest first."""
     for attempt in reversed(same):
-        if attempt.phase is Phase.LANDED:
+        if attempt.phase.has_landed:
             break
         if attempt.phase is Phase.FAILED and attempt.task_id is not None:
             yield attempt
@@ -191,3 +221,7 @@ def _failures(same: Sequence[Known]) -> Iterator[Known]:
 
 def _failed_paid(same: Sequence[Known]) -> int:
     return sum(1 for _ in _failures(same))
+
+
+def _day(seconds: float | None) -> str:
+    return datetime.fromtimestamp(seconds or 0.0, UTC).strftime("%Y-%m-%d")

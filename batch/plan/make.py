@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from batch.attempt import Phase
 from batch.job import Job
 from batch.plan.decision import COSTING, Action, Decision, Known, Plan, Policy
 from batch.plan.judge import decide, orphan
@@ -25,6 +24,7 @@ def make_plan(
     is_present: Callable[[str, int], bool],
     price: Callable[[Job], tuple[float, bool]],
     forced: Mapping[str, int] = NOBODY,
+    now: float = 0.0,
 ) -> Plan:
     """Decide about every job.
 
@@ -35,6 +35,7 @@ def make_plan(
         is_present: tells whether a file (relative to the output folder) is there in that size.
         price: estimates a job in USD, and tells whether the price is known.
         forced: the requests of the rounds of `--force` so far, see `batch.plan.rounds`.
+        now: the time; the provider keeps a discarded video only for so long.
     """
     plan = Plan()
     moves = {} if policy.no_move else {move.new_id: move for move in find_moves(jobs, known)}
@@ -51,7 +52,8 @@ def make_plan(
     for job in selected:
         attempts = known.get(job.id, ())
         move = moves.get(job.id)
-        decision = decide(job, attempts, policy, is_present, force=job.id in due, move=move)
+        force = job.id in due
+        decision = decide(job, attempts, policy, is_present, force=force, move=move, now=now)
         if decision.action in COSTING:
             cost_usd, price_known = price(job)
             decision = replace(decision, cost_usd=cost_usd, price_known=price_known)
@@ -91,7 +93,7 @@ def _landed(jobs: Sequence[Job], known: Mapping[str, Sequence[Known]]) -> list[J
         for item in known.get(job.id, ())
         if item.fingerprint == job.fingerprint
     }
-    return [job for job in jobs if latest.get(job.id) is Phase.LANDED]
+    return [job for job in jobs if job.id in latest and latest[job.id].has_landed]
 
 
 def _is_selected(
@@ -109,6 +111,8 @@ def _add(plan: Plan, decision: Decision) -> None:
             plan.orphans.append(decision)
         case Action.RESTING:
             plan.resting.append(decision)
+        case Action.UNCHANGED if decision.is_pinned and not has_work:
+            plan.pinned.append(decision)
         case Action.UNCHANGED:
             pass
         case Action.MOVED if decision.attempt is None:

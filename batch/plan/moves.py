@@ -119,7 +119,10 @@ def _move(
         item
         for item in theirs
         if item.fingerprint == job.fingerprint
-        or ((is_whole or is_renamed) and (old_id, item.fingerprint) not in taken)
+        or (
+            (is_whole or is_renamed or item.pinned_for == job.fingerprint)
+            and (old_id, item.fingerprint) not in taken
+        )
     ]
     if own:
         numbers = count(own[-1].number + 1)

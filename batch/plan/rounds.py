@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from batch.attempt import Phase
 from batch.job import Job
 from batch.plan.decision import Known, Round
 
@@ -19,7 +18,7 @@ def videos_of(known: Mapping[str, Sequence[Known]]) -> Counter[str]:
         item.fingerprint
         for attempts in known.values()
         for item in attempts
-        if item.phase is Phase.LANDED
+        if item.phase.has_landed
     )
 
 

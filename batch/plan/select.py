@@ -26,6 +26,7 @@ STATES = {
 }
 _WORDS = {
     Phase.LANDED: "succeeded",
+    Phase.DISCARDED: "succeeded",
     Phase.FAILED: "failed",
     Phase.TIMED_OUT: "timed_out",
     Phase.UNCONFIRMED: "unconfirmed",

@@ -67,7 +67,6 @@ from batch.provider.fields import header, parse_retry_after
 from batch.provider.shapes import Body, Reading, read_answer
 from batch.redact import clean
 
-RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 SUBMIT_PATH = "/kling/v1/videos/text2video"
 
 

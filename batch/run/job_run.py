@@ -172,7 +172,7 @@ class JobRun:
         decision = self.decision
         if decision.attempt is not None:
             self._tasks += decision.attempt in self._run.rescuer.taken
-            return await self._run.state.attempt(decision.attempt)
+            return (await self._run.state.attempt(decision.attempt)).wanted_again()
         if decision.held is not None:
             return None
         is_reserved = self._ticket is not None
@@ -352,8 +352,15 @@ class JobRun:
         paid, job = attempt.external_task_id in self._sent, self.decision.job
         tags = () if job is None else job.tags
         row = make_row(attempt, run_id=run.run_id, tasks=self._tasks, now=now, tags=tags, paid=paid)
-        await run.state.commit(Put(attempt), AddRow(to_line(row)))
+        await run.state.commit(Put(attempt), AddRow(to_line(row)), *await self._unpinned(attempt))
         run.context.notify(events.JobEnded(attempt.job_id, row))
+
+    async def _unpinned(self, attempt: Attempt) -> list[Put]:
+        """Return the end of the pins that a video ends by landing: its job asks for another one."""
+        if not isinstance(attempt.state, Landed) or attempt.state.trouble is not None:
+            return []
+        pinned = [await self._run.state.attempt(item) for item in self.decision.unpins]
+        return [Put(item.unpinned()) for item in pinned]
 
     def _leave(self) -> None:
         self._run.context.notify(events.JobLeft(self.decision.job_id))

@@ -81,6 +81,7 @@ class Landing:
                     sha256=part.sha256,
                     video=video,
                     warnings=_warnings(attempt, video),
+                    pin=getattr(attempt.state, "pin", None),
                 )
             )
 

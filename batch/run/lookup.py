@@ -11,14 +11,21 @@ import math
 from dataclasses import dataclass, replace
 
 from batch import events
-from batch.attempt import Attempt, Doubt, Intended, Open, PaidTask, Unconfirmed
+from batch.attempt import (
+    RETENTION_S,
+    Attempt,
+    Doubt,
+    Intended,
+    Open,
+    PaidTask,
+    Unconfirmed,
+)
 from batch.callbacks.hints import Hint
 from batch.job import Failure, FailureKind
 from batch.output.rescue import Rescue
 from batch.output.state import Proof, Put, State
 from batch.provider.answers import AccountRefused, Found, NotFound, QueryAnswer, Task, Unavailable
 from batch.provider.protocol import VideoApi
-from batch.provider.wire import RETENTION_S
 from batch.run.address import Address
 from batch.run.claims import Claims
 from batch.run.context import RunContext

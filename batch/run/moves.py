@@ -60,7 +60,7 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
     for move in moves:
         mine = [_place(folder, attempt, move) for attempt in _moved(folder.database, move)]
         placed += mine
-        wanted = [one.settled for one in mine if one.attempt.fingerprint == move.fingerprint]
+        wanted = [one.settled for one in mine if _takes_place(move, one.attempt)]
         if wanted and has_outcome(wanted[-1]):
             lines.append(_row(wanted[-1], move, run_id=run_id, now=now))
     # Names that go round in a circle, or along a chain, are given by way of a former version's name.
@@ -111,8 +111,12 @@ def _place(folder: OutputFolder, attempt: Attempt, move: Move) -> _Placed:
         return _Placed(attempt)
     if not (folder.layout.root / state.file).is_file():
         return _Placed(attempt)
-    is_current = move.has_room and attempt.fingerprint == move.fingerprint
+    is_current = move.has_room and _takes_place(move, attempt)
     return _Placed(attempt, state.file, video_path(move.new_id) if is_current else None)
+
+
+def _takes_place(move: Move, attempt: Attempt) -> bool:
+    return move.takes_place(attempt.external_task_id, attempt.fingerprint)
 
 
 def _rename(folder: OutputFolder, placed: list[_Placed], more: list[Change]) -> None:

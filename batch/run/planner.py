@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from batch.clock import Clock
+from batch.clock import Clock, SystemClock
 from batch.errors import ExitCode, UsageError
 from batch.job import Job
 from batch.library.accounts import Books, Spent, figures, flat
@@ -178,7 +178,7 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
     with open_folder(settings.output_dir, sandbox=settings.sandbox, now=clock.now()) as folder:
         run_id, started_at = _new_run_id(clock), clock.now()
         known = folder.database.known()
-        plan, presence = _plan(manifest, settings, known, folder.database, saved)
+        plan, presence = _plan(manifest, settings, known, folder.database, saved, clock.now())
         found, books = tuple(presence.changes(run_id, started_at)), Books.open(flat(known))
         yield PlannedRun(manifest, settings, run_id, folder, plan, started_at, books, found)
 
@@ -212,7 +212,7 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
     saved = saved_plan(settings)
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
         known = {} if database is None else database.known()
-        plan, _ = _plan(manifest, settings, known, database, saved)
+        plan, _ = _plan(manifest, settings, known, database, saved, SystemClock().now())
         for item in plan.decisions:
             if database is not None and item.before is not None and item.job is not None:
                 before = database.attempt(item.before)
@@ -264,6 +264,7 @@ def _plan(
     known: dict[str, list[Known]],
     database: Database | None,
     saved: SavedPlan | None,
+    now: float,
 ) -> tuple[Plan, Presence]:
     presence = Presence(settings.output_dir, known, database)
     plan = make_plan(
@@ -273,6 +274,7 @@ def _plan(
         is_present=presence,
         price=price_of(manifest),
         forced={} if database is None else database.forced(),
+        now=now,
     )
     if saved is not None:
         hold(plan, saved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from batch.attempt import Account, Attempt, Landed
+from batch.attempt import Account, Attempt, Discarded, Landed
 from batch.errors import RefusedError, StateError
 from batch.output.codec import failure_of
 from batch.output.state import (
@@ -130,6 +130,7 @@ def _check(attempt: Attempt, attempts: dict[str, Attempt]) -> None:
 
 def _known(attempt: Attempt) -> Known:
     state, failure = attempt.state, failure_of(attempt.state)
+    pin = getattr(state, "pin", None)
     return Known(
         external_task_id=attempt.external_task_id,
         job_id=attempt.job_id,
@@ -145,4 +146,7 @@ def _known(attempt: Attempt) -> Known:
         failure_message=None if failure is None else failure.message,
         is_unexplained=failure is not None and failure.is_unexplained,
         failed_at=getattr(state, "failed_at", None),
+        generated_at=state.generated_at if isinstance(state, Discarded) else None,
+        pinned_for=None if pin is None else pin.fingerprint,
+        version_at=None if pin is None else pin.version_at,
     )

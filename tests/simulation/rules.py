@@ -40,6 +40,7 @@ def plan_of(night: Night, database: Database) -> Plan:
         is_present=Presence(night.root, known, database),
         price=lambda _job: (PRICE_USD, True),
         forced=database.forced(),
+        now=night.now,
     )
 
 

@@ -12,6 +12,7 @@ from batch.attempt import (
     TRANSITIONS,
     Attempt,
     AttemptState,
+    Discarded,
     Doubt,
     Failed,
     Generated,
@@ -38,6 +39,7 @@ EXAMPLES: dict[str, AttemptState] = {
     "timed out": TimedOut(TASK, 2.0),
     "generated": Generated(TASK, 2.0),
     "landed": Landed(TASK, 2.0, 3.0, "videos/a.mp4", 9, "00", Video(5.0, 16, 9)),
+    "discarded": Discarded(TASK, 2.0, 3.0, 4.0, 9, "00"),
     "failed": Failed(FAILURE, 2.0),
     "unconfirmed": Unconfirmed(1.0, Doubt(FAILURE)),
 }
@@ -60,6 +62,8 @@ ALLOWED = {
     ("generated", "landed"),
     ("generated", "failed"),  # the provider keeps it for 30 days
     ("landed", "landed"),  # its file has moved, was fetched again, or is missed
+    ("landed", "discarded"),  # deleted on request
+    ("discarded", "generated"),  # wanted again, while the provider keeps it
     ("unconfirmed", "lost"),  # the next run looks it up again
     ("unconfirmed", "intended"),  # --resubmit-unconfirmed
     ("unconfirmed", "open"),
@@ -73,7 +77,7 @@ def attempt(state: AttemptState) -> Attempt:
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(EXAMPLES, EXAMPLES)))
 def test_an_attempt_goes_only_where_its_table_says(before: str, after: str) -> None:
-    """All 64 pairs: the allowed ones work, every other one is a bug of ours."""
+    """All 81 pairs: the allowed ones work, every other one is a bug of ours."""
     old = attempt(EXAMPLES[before])
     if (before, after) in ALLOWED:
         new = old.to(EXAMPLES[after])
@@ -105,7 +109,7 @@ def test_a_paid_task_is_never_sent_again() -> None:
 def test_every_paid_attempt_has_a_task_id() -> None:
     """A refusal has none; a task that failed keeps its own."""
     paid = {name for name, state in EXAMPLES.items() if attempt(state).task_id is not None}
-    assert paid == {"open", "timed out", "generated", "landed"}
+    assert paid == {"open", "timed out", "generated", "landed", "discarded"}
     assert attempt(Failed(FAILURE, 2.0, TASK)).task_id == "8"
 
 
@@ -145,7 +149,7 @@ def drawn() -> str:
         for after in TRANSITIONS
         if after in TRANSITIONS[before]
     ]
-    ends = [f"    {state.__name__} --> [*]" for state in (Landed, Failed)]
+    ends = [f"    {state.__name__} --> [*]" for state in (Landed, Discarded, Failed)]
     return "\n".join(
         ["```mermaid", "stateDiagram-v2", "    [*] --> Intended", *arrows, *ends, "```"]
     )

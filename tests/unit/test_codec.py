@@ -15,6 +15,7 @@ from batch.attempt import (
     Attempt,
     AttemptState,
     Checked,
+    Discarded,
     Doubt,
     Failed,
     Generated,
@@ -24,6 +25,7 @@ from batch.attempt import (
     Open,
     PaidTask,
     Phase,
+    Pin,
     TimedOut,
     Unconfirmed,
 )
@@ -63,7 +65,9 @@ STATES: dict[type[AttemptState], st.SearchStrategy[AttemptState]] = {
         st.lists(text).map(tuple),
         st.none() | failure,
         st.none() | st.builds(Checked, st.integers(0, 2**63 - 1), time, text),
+        st.none() | st.builds(Pin, text, time),
     ),
+    Discarded: st.builds(Discarded, task, time, time, time, st.integers(0, 2**63 - 1), text),
     Failed: st.builds(Failed, failure, time, st.none() | task),
     Unconfirmed: st.builds(Unconfirmed, time, doubt),
 }

@@ -9,10 +9,9 @@ import pytest
 from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, attempt, found, play
 from virtual_time import EPOCH
 
-from batch.attempt import Doubt, Intended, Open, Unconfirmed
+from batch.attempt import RETENTION_S, Doubt, Intended, Open, Unconfirmed
 from batch.events import Adopted
 from batch.provider.answers import Created, Exists, Unavailable
-from batch.provider.wire import RETENTION_S
 
 SETTLE_S = 30.0
 DOWN = Unavailable(SAID)

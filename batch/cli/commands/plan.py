@@ -157,7 +157,7 @@ def _changes(items: list[Decision], plan: Plan) -> Iterator[str]:
     alike: dict[str, list[Decision]] = {}
     for item in items:
         changed = plan.changed.get(item.job_id)
-        told = "; ".join(map(str, changed.options)) if changed is not None else item.reason
+        told = "; ".join(map(str, changed.options if changed else ())) or item.reason
         alike.setdefault(told, []).append(item)
     for told, group in alike.items():
         if len(group) > SHARED:
@@ -235,6 +235,7 @@ def _listed(plan: Plan) -> list[Decision]:
     return [
         *(item for item in plan.decisions if item.action not in rest),
         *plan.moved,
+        *plan.pinned,
         *plan.resting,
         *plan.orphans,
     ]
