@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from batch.clock import SystemClock
 from batch.errors import UsageError
+from batch.output.folder import ORIGIN, SANDBOX, OutputFolder, open_folder
 from batch.output.layout import STATE_FOLDER, Layout
+from batch.output.sqlite import Database
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 HOME = Path("outputs")
@@ -33,6 +37,22 @@ def folders(output_dirs: Sequence[Path]) -> list[Path]:
     if not output_dirs and not found:
         raise UsageError(f"there is no output folder under {HOME}/; name one")
     return list(output_dirs) or [path.parent.parent for path in found]
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[OutputFolder]:
+    """Hold an output folder that exists, whoever has made its videos.
+
+    Raises:
+        LockedError: a run holds it.
+        UsageError: it is not an output folder.
+        StateError: its state cannot be used.
+    """
+    check_folder(folder)
+    with Database.open_to_read(Layout(folder).database) as database:
+        is_sandbox = database.fact(ORIGIN) == SANDBOX
+    with open_folder(folder, sandbox=is_sandbox, now=SystemClock().now()) as held:
+        yield held
 
 
 def check_folder(folder: Path) -> None:

@@ -15,12 +15,11 @@ from batch.addresses import DEFAULT_BASE_URL
 from batch.attempt import Account, Attempt
 from batch.cli.bug_report import hide
 from batch.cli.commands.flags import with_options
-from batch.cli.folders import check_folder
+from batch.cli.folders import held_folder
 from batch.clock import Clock, SystemClock
 from batch.library.settle import adopt, check_account, forget, unconfirmed
 from batch.manifest.model import Manifest
-from batch.output.folder import ORIGIN, SANDBOX, open_folder
-from batch.output.layout import Layout
+from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.sqlite import Database
 from batch.provider.protocol import VideoApi
 from batch.run.resources import fit
@@ -81,10 +80,8 @@ def settling(
         UsageError: there is no such folder, job or attempt, or an option cannot be used.
         StateError: the state cannot be used.
     """
-    check_folder(output_dir)
-    with Database.open_to_read(Layout(output_dir).database) as database:
-        is_sandbox = database.fact(ORIGIN) == SANDBOX
-    with open_folder(output_dir, sandbox=is_sandbox, now=SystemClock().now()) as folder:
+    with held_folder(output_dir) as folder:
+        is_sandbox = folder.database.fact(ORIGIN) == SANDBOX
         attempt = unconfirmed(folder.database, job)
         settings = _settings(output_dir, attempt, flags, is_sandbox=is_sandbox)
         can_ask = needs_key or is_sandbox or bool(settings.api_key)

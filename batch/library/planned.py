@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batch.job import Job
 from batch.output.sqlite import Database
 from batch.output.state import Fact
 
-LISTED = "listed"  # the manifest's jobs in their order: [[id, [tag, …]], …]
+LISTED = "listed"  # the manifest's jobs in their order: [[id, [tag, …], fingerprint], …]
 PLANNED = "planned"
 
 
@@ -19,20 +19,26 @@ class Planned:
     """The plan of the latest run.
 
     It began *at*, with *to_pay* jobs to submit; *listed* maps the manifest's jobs to their tags, and
-    is None if a release that did not record it ran last.
+    is None if a release that did not record it ran last. *asked* maps them to their fingerprints.
     """
 
     at: float = 0.0
     to_pay: int = 0
     listed: dict[str, tuple[str, ...]] | None = None
+    asked: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, database: Database) -> Planned:
         """Return what the state holds of it."""
         planned, listed = database.fact(PLANNED), database.fact(LISTED)
         begun = {} if planned is None else json.loads(planned)
-        jobs = None if listed is None else {job: tuple(tags) for job, tags in json.loads(listed)}
-        return cls(begun.get("at", 0.0), begun.get("to_pay", 0), jobs)
+        jobs = [] if listed is None else json.loads(listed)
+        return cls(
+            begun.get("at", 0.0),
+            begun.get("to_pay", 0),
+            None if listed is None else {job[0]: tuple(job[1]) for job in jobs},
+            {job[0]: job[2] for job in jobs if len(job) > 2},
+        )
 
     def is_orphan(self, job_id: str) -> bool:
         """Return whether the manifest no longer lists a job, as far as is known."""
@@ -45,6 +51,6 @@ class Planned:
 
 def facts_of(database: Database, jobs: Iterable[Job], at: float, to_pay: int) -> list[Fact]:
     """Return what a run that begins *at* has to record; the list of jobs only if it has changed."""
-    listed = json.dumps([[job.id, job.tags] for job in jobs], ensure_ascii=False)
+    listed = json.dumps([[job.id, job.tags, job.fingerprint] for job in jobs], ensure_ascii=False)
     facts = [Fact(PLANNED, json.dumps({"at": at, "to_pay": to_pay}))]
     return facts if database.fact(LISTED) == listed else [*facts, Fact(LISTED, listed)]

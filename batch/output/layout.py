@@ -65,6 +65,17 @@ class Layout:
         return self.parts / f"{external_task_id}.part"
 
 
+def version_time(file: str) -> float | None:
+    """Return when a former version landed, as its name tells; None if that is not one of ours."""
+    name = file.rpartition("/")[2]
+    if not _LIKE_A_VERSION.match(name):
+        return None
+    try:
+        return datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:  # no such day
+        return None
+
+
 def version_folder(job_id: str) -> str:
     """Return the folder of a job's former versions."""
     # A folder must not have the name that another job's version, or a file beside it, may have.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,6 +84,12 @@ def make_row(
             "finished_at": _time(state.landed_at),
         }
     return row
+
+
+def new_run_id(now: float) -> str:
+    """Return the id of a run that begins now, or of a command that writes a row."""
+    time = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{time}-{os.urandom(3).hex()}"
 
 
 def has_outcome(attempt: Attempt) -> bool:

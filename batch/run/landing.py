@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
-from batch.attempt import Attempt, Checked, Generated, Landed
+from batch.attempt import Attempt, Generated, Landed
 from batch.job import Failure, FailureKind, Video
 from batch.media.check import MediaError, compare, inspect
-from batch.output.layout import version_file, version_folder
-from batch.output.part import Part
-from batch.output.state import Put, State
+from batch.output.layout import version_file
+from batch.output.places import Places
+from batch.output.state import State
 from batch.output.videos import Videos
 from batch.plan import Action, Decision
 from batch.run.context import RunContext
 from batch.run.fetch import FetchAbandonedError, Fetcher, FetchFailedError
-from batch.run.presence import look
 from batch.run.stop import StopReason
 
 NOTHING_LANDS = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
@@ -35,8 +32,8 @@ class Landing:
         self, context: RunContext, *, state: State, videos: Videos, fetcher: Fetcher
     ) -> None:
         self._context = context
-        self._state = state
         self._videos = videos
+        self._places = Places(state=state, videos=videos)
         self._fetcher = fetcher
         self._downloads = asyncio.Semaphore(context.limits.max_downloads)
 
@@ -70,7 +67,7 @@ class Landing:
                 attempt, link, part, lambda: self._videos.finish(part, inspect)
             )
             assert isinstance(attempt.state, Generated | Landed)
-            place = await self._take_place(attempt, part, file)
+            place = await self._places.take(attempt, part, file)
             return attempt.to(
                 Landed(
                     task=attempt.paid_task,
@@ -90,116 +87,13 @@ class Landing:
 
         It is known by its hash, also if a person has given it another name under versions/.
         """
-        state = attempt.state
-        if not isinstance(state, Landed):
+        if not isinstance(attempt.state, Landed):
             return None
         async with self._downloads:
             try:
-                async with self._videos.part(attempt.external_task_id) as part:
-                    if not await self._copy(attempt, state, part, file):
-                        return None
-                    await self._videos.finish(part, inspect)
-                    await self._take_place(attempt, part, file)
+                return await self._places.bring_back(attempt, file, self._context.clock)
             except (OSError, MediaError):
                 return None  # it is fetched then, as if it were not here
-        checked = None
-        if part.sha256 != state.sha256:
-            modified_at = self._videos.modified_at(file) or 0.0
-            checked = Checked(part.size, modified_at, part.sha256)
-        now = self._context.clock.now()
-        return attempt.to(replace(state, file=file, landed_at=now, trouble=None, checked=checked))
-
-    async def _copy(self, attempt: Attempt, state: Landed, part: Part, file: str) -> bool:
-        """Fill *part* with a version that is not at *file*; return whether there is one."""
-        sizes = {state.bytes, state.bytes if state.checked is None else state.checked.bytes}
-        found = await self._videos.of_size(version_folder(attempt.job_id), sizes)
-        for source in dict.fromkeys((state.file, *found)):
-            if source == file or self._videos.modified_at(source) is None:
-                continue
-            await self._videos.run(part.copy_from, self._videos.layout.root / source)
-            if part.sha256 in state.contents:
-                return True
-            await part.restart()
-        return False
-
-    # -- places
-
-    async def _take_place(self, attempt: Attempt, part: Part, file: str | None) -> str:
-        """Move a checked video to *file*, or to a place under versions/; return where it is.
-
-        Raises:
-            OSError: the disk; what was at *file* is still there.
-        """
-        if file is None:
-            assert isinstance(attempt.state, Generated | Landed)
-            at, own = attempt.state.generated_at, (attempt,)
-            file = await self._version_place(part.path, attempt.job_id, at, own)
-        else:
-            await self._make_way(attempt, part, file)
-        await self._videos.place(part, file)
-        return file
-
-    async def _make_way(self, attempt: Attempt, part: Part, file: str) -> None:
-        """Keep the video that *attempt*'s will take the place of under versions/.
-
-        Where the state knows it, its new place is committed before the old one is taken: at no
-        moment does the state call one the other.
-
-        Raises:
-            OSError: the disk does not let it be kept; then nothing may take its place.
-        """
-        there = self._videos.layout.root / file
-        holders = [
-            holder
-            for holder in await self._state.holders_of(file)
-            if holder.external_task_id != attempt.external_task_id
-        ]
-        if not holders:
-            await self._keep_unknown(attempt, part, file)
-            return
-        latest = holders[-1]
-        assert isinstance(latest.state, Landed)
-        name = await self._version_place(there, latest.job_id, latest.state.landed_at, holders)
-        await self._videos.keep(file, name)
-        moved = [await self._videos.run(_moved, holder, there, name) for holder in holders]
-        await self._state.commit(*moved)
-
-    async def _keep_unknown(self, attempt: Attempt, part: Part, file: str) -> None:
-        """Keep a file that the state does not know, unless the same is here under another name."""
-        modified_at = self._videos.modified_at(file)
-        if modified_at is None or await self._videos.is_same(part, file):
-            return
-        # The state may know its content all the same: a run recorded the new place of a former
-        # version and died before this one was taken.
-        there = self._videos.layout.root / file
-        if not await self._videos.twins(there, version_folder(attempt.job_id)):
-            name = await self._version_place(there, attempt.job_id, modified_at, ())
-            await self._videos.keep(file, name)
-
-    async def _version_place(
-        self, video: Path, job_id: str, at: float, own: Sequence[Attempt]
-    ) -> str:
-        """Return where a former version belongs: where it is already, or a name that is not taken.
-
-        Args:
-            video: the file itself, wherever it is now.
-            job_id: whose version it is.
-            at: when it landed.
-            own: the attempts that it belongs to; no other may be recorded to be there.
-        """
-        ids = {attempt.external_task_id for attempt in own}
-
-        async def is_free(name: str) -> bool:
-            return all(h.external_task_id in ids for h in await self._state.holders_of(name))
-
-        for twin in await self._videos.twins(video, version_folder(job_id)):
-            if await is_free(twin):
-                return twin
-        name, number = version_file(job_id, at), 1
-        while self._videos.modified_at(name) is not None or not await is_free(name):
-            number += 1
-            name = version_file(job_id, at, number)
-        return name
 
     def _not_fetched(self, error: FetchFailedError) -> Attempt:
         """Return the attempt whose video could not be fetched.
@@ -261,15 +155,6 @@ def files_of(decisions: Iterable[Decision]) -> set[str]:
 def _troubled(attempt: Attempt, failure: Failure) -> Attempt:
     assert isinstance(attempt.state, Generated | Landed)
     return attempt.to(replace(attempt.state, trouble=failure))
-
-
-def _moved(holder: Attempt, before: Path, name: str) -> Put:
-    """Return the change that records the new place of a former version, and edits found in it."""
-    assert isinstance(holder.state, Landed)
-    checked = holder.state.checked
-    with contextlib.suppress(OSError):  # it is not there any more
-        checked = look(before, holder) or checked
-    return Put(holder.to(replace(holder.state, file=name, checked=checked, trouble=None)))
 
 
 def _warnings(attempt: Attempt, video: Video) -> tuple[str, ...]:

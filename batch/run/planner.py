@@ -6,11 +6,9 @@ Light on purpose: a night on which nothing is to be done needs no more than this
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from batch.clock import Clock, SystemClock
@@ -22,6 +20,7 @@ from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
 from batch.output.layout import Layout
+from batch.output.row import new_run_id
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
 from batch.plan import COSTING, PAYING, Known, Plan, make_plan
@@ -176,7 +175,8 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
             " Nothing was sent"
         )
     with open_folder(settings.output_dir, sandbox=settings.sandbox, now=clock.now()) as folder:
-        run_id, started_at = _new_run_id(clock), clock.now()
+        started_at = clock.now()
+        run_id = new_run_id(started_at)
         known = folder.database.known()
         plan, presence = _plan(manifest, settings, known, folder.database, saved, clock.now())
         found, books = tuple(presence.changes(run_id, started_at)), Books.open(flat(known))
@@ -258,7 +258,7 @@ def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
     return price
 
 
-def _plan(
+def _plan(  # noqa: PLR0917 - all of them are asked for
     manifest: Manifest,
     settings: Settings,
     known: dict[str, list[Known]],
@@ -279,8 +279,3 @@ def _plan(
     if saved is not None:
         hold(plan, saved)
     return plan, presence
-
-
-def _new_run_id(clock: Clock) -> str:
-    time = datetime.fromtimestamp(clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{time}-{os.urandom(3).hex()}"

@@ -1,0 +1,117 @@
+"""`kling-batch restore`: an earlier version of a video takes its place again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batch.cli.folders import check_folder, held_folder
+from batch.clock import SystemClock
+from batch.errors import ExitCode
+from batch.library.ledger import iso
+from batch.library.restore import Version, choose, restore, unpin, versions_of
+from batch.output.layout import Layout
+from batch.output.sqlite import Database
+
+SCHEMA = 1
+HELP = """Bring an earlier version of a video back; nothing is paid.
+
+The newest former version of JOB, or that of --version, takes its place in videos/, and what stands
+there is kept in versions/. It is pinned: runs leave it as long as the job stays as it is in the
+manifest. A changed job, --force or --unpin ends that.
+"""
+
+
+@click.command("restore", help=HELP)
+@click.argument("output_dir", type=click.Path(path_type=Path))
+@click.argument("job")
+@click.option(
+    "--version",
+    "name",
+    metavar="WHEN|SHA",
+    help="The version of a time (2026-11-20, 20261120T023108Z), or the beginning of its sha256.",
+)
+@click.option("--list", "only_list", is_flag=True, help="List the versions, and change nothing.")
+@click.option("--unpin", "ends_pin", is_flag=True, help="Let the next run restore the manifest's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    output_dir: Path,
+    job: str,
+    *,
+    name: str | None,
+    only_list: bool,
+    ends_pin: bool,
+    as_json: bool,
+) -> int:
+    """Restore, list or unpin."""
+    if sum((name is not None, only_list, ends_pin)) > 1:
+        raise click.UsageError("--version, --list and --unpin exclude each other")
+    check_folder(output_dir)
+    if only_list:
+        said, told = _list(output_dir, job)
+    elif ends_pin:
+        said, told = _unpin(output_dir, job)
+    else:
+        said, told = _restore(output_dir, job, name)
+    head = {"schema": SCHEMA, "output_dir": str(output_dir), "job_id": job}
+    click.echo(json.dumps(head | told, ensure_ascii=False) if as_json else said)
+    return ExitCode.OK
+
+
+def _list(output_dir: Path, job: str) -> tuple[str, dict[str, Any]]:
+    with Database.open_to_read(Layout(output_dir).database) as database:
+        found = versions_of(database, job)
+    lines = [_line(output_dir, version) for version in found]
+    said = "\n".join(lines) or f"{job} has no version that landed"
+    return said, {"versions": [_to_json(output_dir, version) for version in found]}
+
+
+def _unpin(output_dir: Path, job: str) -> tuple[str, dict[str, Any]]:
+    with held_folder(output_dir) as folder:
+        unpin(folder, versions_of(folder.database, job), job)
+    return f"{job} is not pinned any more; the next run restores the manifest's version", {
+        "pinned": False
+    }
+
+
+def _restore(output_dir: Path, job: str, name: str | None) -> tuple[str, dict[str, Any]]:
+    with held_folder(output_dir) as folder:
+        version = choose(versions_of(folder.database, job), job, name)
+        if version.is_current:
+            said = f"{job} has the version of {iso(version.at)} already"
+        else:
+            attempt = asyncio.run(restore(folder, version, SystemClock()))
+            version = Version(attempt, version.at, is_current=True)
+            said = f"{job} has the version of {iso(version.at)} again"
+            if version.landed.pin is not None:
+                said += ", pinned until the job is changed, --force or --unpin"
+    return said, {"restored": _to_json(output_dir, version)}
+
+
+def _to_json(root: Path, version: Version) -> dict[str, Any]:
+    state = version.landed
+    return {
+        "version": iso(version.at),
+        "file": state.file,
+        "bytes": state.bytes,
+        "sha256": state.sha256,
+        "task_id": version.attempt.task_id,
+        "prompt": version.attempt.body().get("prompt"),
+        "current": version.is_current,
+        "pinned": state.pin is not None,
+        "here": (root / state.file).exists(),
+    }
+
+
+def _line(root: Path, version: Version) -> str:
+    told = _to_json(root, version)
+    marks = ", ".join(word for word in ("current", "pinned") if told[word])
+    gone = "" if told["here"] else "  not here"
+    return (
+        f"{told['version']}  {marks or 'former':<15}  {told['bytes']:>12,} bytes"
+        f"  {told['sha256'][:12]}  {told['file']}{gone}"
+    )

@@ -1,0 +1,151 @@
+"""Places of videos: at their jobs' names, and under versions/ once another one has displaced them.
+
+Where the state knows a video that has to make way, its new place is committed before the old one is
+taken: at no moment does the state call one the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from batch.attempt import Attempt, Checked, Generated, Landed
+from batch.clock import Clock
+from batch.media.check import inspect
+from batch.output.checked import look
+from batch.output.layout import version_file, version_folder
+from batch.output.part import Part
+from batch.output.state import Put, State
+from batch.output.videos import Videos
+
+
+class Places:
+    """Gives whole videos their places, and keeps what is there."""
+
+    def __init__(self, *, state: State, videos: Videos) -> None:
+        self._state = state
+        self._videos = videos
+
+    async def bring_back(self, attempt: Attempt, file: str, clock: Clock) -> Attempt | None:
+        """Bring a version that is still here, and whole, back to *file*; None if there is none.
+
+        Nothing is touched before its hash was checked. Of the attempt itself nothing is committed.
+
+        Raises:
+            OSError: the disk.
+            MediaError: it is not a whole video, in spite of its hash.
+        """
+        state = attempt.state
+        assert isinstance(state, Landed)
+        async with self._videos.part(attempt.external_task_id) as part:
+            if not await self._copy_version(attempt, state, part, file):
+                return None
+            await self._videos.finish(part, inspect)
+            await self.take(attempt, part, file)
+        checked = None
+        if part.sha256 != state.sha256:
+            modified_at = self._videos.modified_at(file) or 0.0
+            checked = Checked(part.size, modified_at, part.sha256)
+        back = replace(state, file=file, landed_at=clock.now(), trouble=None, checked=checked)
+        return attempt.to(back)
+
+    async def _copy_version(self, attempt: Attempt, state: Landed, part: Part, file: str) -> bool:
+        """Fill *part* with a version that is not at *file*; return whether there is one."""
+        sizes = {state.bytes, state.bytes if state.checked is None else state.checked.bytes}
+        found = await self._videos.of_size(version_folder(attempt.job_id), sizes)
+        for source in dict.fromkeys((state.file, *found)):
+            if source == file or self._videos.modified_at(source) is None:
+                continue
+            await self._videos.run(part.copy_from, self._videos.layout.root / source)
+            if part.sha256 in state.contents:
+                return True
+            await part.restart()
+        return False
+
+    async def take(self, attempt: Attempt, part: Part, file: str | None) -> str:
+        """Move a checked video to *file*, or to a place under versions/; return where it is.
+
+        Raises:
+            OSError: the disk; what was at *file* is still there.
+        """
+        if file is None:
+            assert isinstance(attempt.state, Generated | Landed)
+            at, own = attempt.state.generated_at, (attempt,)
+            file = await self._version_place(part.path, attempt.job_id, at, own)
+        else:
+            await self._make_way(attempt, part, file)
+        await self._videos.place(part, file)
+        return file
+
+    async def _make_way(self, attempt: Attempt, part: Part, file: str) -> None:
+        """Keep the video that *attempt*'s will take the place of under versions/.
+
+        Where the state knows it, its new place is committed before the old one is taken: at no
+        moment does the state call one the other.
+
+        Raises:
+            OSError: the disk does not let it be kept; then nothing may take its place.
+        """
+        there = self._videos.layout.root / file
+        holders = [
+            holder
+            for holder in await self._state.holders_of(file)
+            if holder.external_task_id != attempt.external_task_id
+        ]
+        if not holders:
+            await self._keep_unknown(attempt, part, file)
+            return
+        latest = holders[-1]
+        assert isinstance(latest.state, Landed)
+        name = await self._version_place(there, latest.job_id, latest.state.landed_at, holders)
+        await self._videos.keep(file, name)
+        moved = [await self._videos.run(_moved, holder, there, name) for holder in holders]
+        await self._state.commit(*moved)
+
+    async def _keep_unknown(self, attempt: Attempt, part: Part, file: str) -> None:
+        """Keep a file that the state does not know, unless the same is here under another name."""
+        modified_at = self._videos.modified_at(file)
+        if modified_at is None or await self._videos.is_same(part, file):
+            return
+        # The state may know its content all the same: a run recorded the new place of a former
+        # version and died before this one was taken.
+        there = self._videos.layout.root / file
+        if not await self._videos.twins(there, version_folder(attempt.job_id)):
+            name = await self._version_place(there, attempt.job_id, modified_at, ())
+            await self._videos.keep(file, name)
+
+    async def _version_place(
+        self, video: Path, job_id: str, at: float, own: Sequence[Attempt]
+    ) -> str:
+        """Return where a former version belongs: where it is already, or a name that is not taken.
+
+        Args:
+            video: the file itself, wherever it is now.
+            job_id: whose version it is.
+            at: when it landed.
+            own: the attempts that it belongs to; no other may be recorded to be there.
+        """
+        ids = {attempt.external_task_id for attempt in own}
+
+        async def is_free(name: str) -> bool:
+            return all(h.external_task_id in ids for h in await self._state.holders_of(name))
+
+        for twin in await self._videos.twins(video, version_folder(job_id)):
+            if await is_free(twin):
+                return twin
+        name, number = version_file(job_id, at), 1
+        while self._videos.modified_at(name) is not None or not await is_free(name):
+            number += 1
+            name = version_file(job_id, at, number)
+        return name
+
+
+def _moved(holder: Attempt, before: Path, name: str) -> Put:
+    """Return the change that records the new place of a former version, and edits found in it."""
+    assert isinstance(holder.state, Landed)
+    checked = holder.state.checked
+    with contextlib.suppress(OSError):  # it is not there any more
+        checked = look(before, holder) or checked
+    return Put(holder.to(replace(holder.state, file=name, checked=checked, trouble=None)))

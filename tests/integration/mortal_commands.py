@@ -1,0 +1,80 @@
+"""A command that is killed at its n-th step, on a copy of a library for each n, until it survives.
+
+    python mortal_commands.py MADE FOLDER ARGUMENT...
+
+`{}` in an argument stands for the copy of MADE. A step is before and after each link, rename, flush,
+unlink and commit. Prints a JSON line for each copy: the folder, and the step in which it was left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Import before the forks what a command imports late.
+from batch.cli import main as cli
+from batch.cli.commands import prune as _prune  # noqa: F401
+from batch.cli.commands import restore as _restore  # noqa: F401
+from batch.output import disk
+from batch.output.sqlite import Database
+
+DIED = 99
+
+
+def main() -> None:
+    made, folder, *args = sys.argv[1:]
+    for at in itertools.count():
+        out = Path(folder) / f"out-{at}"
+        shutil.copytree(made, out)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            die_at(at, writer)
+            os._exit(cli.main([arg.format(out) for arg in args]))
+        os.close(writer)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with os.fdopen(reader, encoding="utf-8") as told:
+            step = told.read()
+        if code not in {0, DIED}:
+            sys.exit(f"{args} ended with {code} at step {at}")
+        print(json.dumps({"out": str(out), "step": step}), flush=True)
+        if code == 0:
+            return
+
+
+def die_at(number: int, writer: int) -> None:
+    """Have this process end at its step *number*, and write which one that was."""
+    left = number
+
+    def step(what: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            os.write(writer, what.encode())
+            os._exit(DIED)
+
+    def around(owner: Any, name: str) -> None:
+        work: Callable[..., Any] = getattr(owner, name)
+
+        def wrapped(*args: Any, **options: Any) -> Any:
+            step(f"before {name}")
+            result = work(*args, **options)
+            step(f"after {name}")
+            return result
+
+        setattr(owner, name, wrapped)
+
+    for owner, name in ((disk, "link"), (disk, "move"), (disk, "flush"), (Database, "write")):
+        around(owner, name)
+    around(Path, "unlink")
+
+
+if __name__ == "__main__":
+    main()

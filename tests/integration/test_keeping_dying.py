@@ -1,0 +1,84 @@
+"""A `restore` that dies: at every step the next run is free, and every version is still here."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("mortal_commands.py")
+OLD, NEW = "an old fox", "a new fox"
+
+
+async def killed(desk: Any, *args: Any) -> Iterator[str]:
+    """Kill a command at each of its steps; yield the step, with the desk at the folder it left."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, SCRIPT, desk.root, desk.tmp_path, *map(str, args)),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    left = [json.loads(line) for line in out.splitlines()]
+
+    def folders() -> Iterator[str]:
+        for item in left:
+            desk.root = Path(item["out"])
+            yield item["step"]
+
+    return folders()
+
+
+def ask(prompt: str, job_id: str = "fox") -> list[dict[str, Any]]:
+    return [{"id": job_id, "prompt": prompt}]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def contents(root: Path) -> set[str]:
+    return {sha256(path) for path in root.rglob("*.mp4")}
+
+
+async def restore(root: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "batch", "restore", root, "fox"),
+        stdout=asyncio.subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert await process.wait() == 0
+
+
+async def test_death_at_any_step_of_a_restore_is_free(desk: Any) -> None:
+    """The run after it has the manifest's video or the restored one, and a restore works again."""
+    steps = set()
+    async with desk.sandbox(clip="prompt") as box:
+        for prompt in (OLD, NEW):
+            await desk.run(box, ask(prompt))
+        old, new = (row["sha256"] for row in desk.rows)
+        for step in await killed(desk, "restore", "{}", "fox"):
+            steps.add(step)
+            assert contents(desk.root) == {old, new}, step
+            summary = await desk.run(box, ask(NEW), is_checked=False)
+            assert (summary.tasks_created, summary.exit_code) == (0, 0), step
+            is_done = desk.last["fox"]["sha256"] == old
+            assert sha256(desk.videos["fox.mp4"]) == (old if is_done else new), step
+            if step == "after link":  # the same as any of those that are not done
+                await restore(desk.root)
+                assert sha256(desk.videos["fox.mp4"]) == old
+            assert desk.plan(box, ask(NEW)) == {"unchanged": 1}, step
+            assert contents(desk.root) == {old, new}, step
+            desk.check_secrets()
+        assert box.stats.created == 2
+    assert {"after link", "before write", "after write", "before move", "after move", ""} <= steps
