@@ -15,6 +15,7 @@ from typing import Any
 
 from batch.attempt import (
     Attempt,
+    Discarded,
     Doubt,
     Failed,
     Generated,
@@ -96,6 +97,8 @@ def status_of(latest: Attempt, records: Records) -> str:
     match latest.state:
         case Landed(file=file):
             return "succeeded" if file in records.present else "missing"
+        case Discarded():
+            return "missing"
         case Failed():
             return "failed"
         case TimedOut():
