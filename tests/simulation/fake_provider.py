@@ -103,7 +103,7 @@ def template() -> bytes:
 def video(task_id: str, size: int) -> bytes:
     """Return a whole video of some *size* bytes that differs from every other task's, in size too."""
     rng = random.Random(task_id)
-    filler = rng.randbytes(max(size - len(template()) - 8, 32) + rng.randrange(64))
+    filler = rng.randbytes(max(size - len(template()) - 8, 32) + rng.randrange(3000))
     return template() + free_header(len(filler)) + filler
 
 
