@@ -101,10 +101,14 @@ def template() -> bytes:
 
 
 def video(task_id: str, size: int) -> bytes:
-    """Return a whole video of some *size* bytes that differs from every other task's, in size too."""
-    rng = random.Random(task_id)
-    filler = rng.randbytes(max(size - len(template()) - 8, 32) + rng.randrange(3000))
+    """Return a whole video of *size* bytes that differs from every other task's."""
+    filler = random.Random(task_id).randbytes(max(size - len(template()) - 8, 32))
     return template() + free_header(len(filler)) + filler
+
+
+def size_of(task_id: str, least: int) -> int:
+    """Return the size of a task's video: hardly two have the same."""
+    return max(least, len(template())) + random.Random(task_id).randrange(3000)
 
 
 def weather(ways: Ways, rates: Rates, seed: int) -> FaultPlan:
@@ -203,7 +207,9 @@ class Provider:
             created=self._moment,
             ends=task.finished_at - EPOCH,
             fails=task.fault,
-            content=b"" if task.fault else video(task.task_id, self.ways.clip_bytes),
+            content=b""
+            if task.fault
+            else video(task.task_id, size_of(task.task_id, self.ways.clip_bytes)),
             callback_url=task.body.get("callback_url"),
         )
         self.tasks[task.task_id] = self.by_external[task.external_task_id] = made

@@ -335,6 +335,6 @@ def test_id_of_a_renamed_jobs_attempt_is_not_used_again(tmp_path: Path) -> None:
 
     attempts = play(tmp_path, story)
     assert sorted((a.job_id, a.number, a.task_id) for a in attempts.values()) == [
-        ("a", 2, "8"),
+        ("a", 1, "8"),
         ("renamed", 1, "7"),
     ]
