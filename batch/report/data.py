@@ -90,10 +90,11 @@ def _tiles(
         "changed": flags.count("changed"),
         "night_usd": 0.0 if night is None else night["usd"],
         "month_usd": spent["month"],
-        "month_budget": limits.get("budget_per_month"),
+        "month_budget": limits.get("budget_per_month_usd"),
         "away": sum(
             entry["status"] in {"missing", "to_download", "timed_out", "generating"}
             and "task" in entry["tries"][0]
+            and not (entry["status"] == "missing" and entry.get("orphan"))
             for entry in found
         ),
     }

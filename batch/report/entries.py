@@ -38,6 +38,7 @@ WORDS = {
     "generating": "generating",
     "to_download": "to download",
     "missing": "not here",
+    "discarded": "discarded",
     "not_made": "not made yet",
 }
 SHA_SHOWN = 16  # hexadecimal digits; they also name the poster
@@ -89,6 +90,8 @@ def _entry(records: Records, job_id: str, night: Run | None) -> Entry:
         entry["night"] = True
         if now is not None and night.covers(landed_at(newest[now])):
             entry["flag"] = "changed" if _was_made(newest[now + 1 :]) else "new"
+    if now is not None and getattr(newest[now].state, "pin", None) is not None:
+        entry["flag"] = "pinned"
     return entry
 
 
@@ -98,7 +101,7 @@ def status_of(latest: Attempt, records: Records) -> str:
         case Landed(file=file):
             return "succeeded" if file in records.present else "missing"
         case Discarded():
-            return "missing"
+            return "discarded"
         case Failed():
             return "failed"
         case TimedOut():
@@ -136,7 +139,7 @@ def moments(attempt: Attempt) -> list[float]:
 
 
 def _was_made(former: Sequence[Attempt]) -> bool:
-    return any(isinstance(attempt.state, Landed) for attempt in former)
+    return any(isinstance(attempt.state, Landed | Discarded) for attempt in former)
 
 
 def _try(attempt: Attempt, latest: Attempt, records: Records) -> dict[str, Any]:
@@ -166,6 +169,7 @@ def _try(attempt: Attempt, latest: Attempt, records: Records) -> dict[str, Any]:
             "bytes": state.bytes,
             "sha": state.sha256[:SHA_SHOWN],
             "video": [video.width, video.height, round(video.duration_s, 2)],
+            "marks": ", ".join(video.credentials) or None,
             "warnings": [clean(warning) for warning in state.warnings],
         }
         if state.file in records.present and state.file.startswith(_FOLDERS):

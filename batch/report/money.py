@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from batch.attempt import Attempt, Failed, Generated, Landed
+from batch.attempt import Attempt, Discarded, Failed, Generated, Landed
 from batch.report.entries import sent_at
 
 DAYS = 30
@@ -60,7 +60,7 @@ def _add(models: dict[str, dict[str, Any]], attempt: Attempt, sent: float, usd: 
     found["usd"] += usd
     if isinstance(attempt.state, Failed):
         found["lost"] += usd
-    if isinstance(attempt.state, Generated | Landed):
+    if isinstance(attempt.state, Generated | Landed | Discarded):
         found["times"].append(max(attempt.state.generated_at - sent, 0.0))
 
 

@@ -94,7 +94,9 @@ def needs(found: list[Entry], run: Run | None, now: float) -> list[Need]:
 def kind_of(entry: Entry) -> str | None:
     """Return the kind of trouble of an entry; None where it needs nobody."""
     match entry["status"]:
-        case "missing" | "to_download":
+        case "to_download":
+            return "missing"
+        case "missing" if not entry.get("orphan"):
             return "missing"
         case "timed_out" | "unconfirmed" as status:
             return str(status)

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from batch.attempt import Attempt, Failed, Generated, Landed, Open, TimedOut
+from batch.attempt import Attempt, Discarded, Failed, Generated, Landed, Open, TimedOut
 from batch.errors import ExitCode
 from batch.report.entries import Entry, moments, sent_at
 from batch.report.records import Records, Run
@@ -105,7 +105,8 @@ def _tasks(attempts: Iterable[Attempt], run: Run, numbers: dict[str, int]) -> It
         begun = sent_at(attempt)
         landed: float | None = None
         match attempt.state:
-            case Landed(generated_at=ended, landed_at=landed):
+            case Landed() | Discarded():
+                ended, landed = attempt.state.generated_at, attempt.state.landed_at
                 outcome = GENERATED
             case Generated(generated_at=ended):
                 outcome = GENERATED

@@ -444,7 +444,7 @@
     const [latest] = job.tries;
     const parts = [el("p", { class: "meta" },
       el("span", { class: `status ${job.status}` }, data.words[job.status]),
-      job.flag && el("span", { class: "flag" }, `${job.flag} last night`),
+      job.flag && el("span", { class: "flag" }, job.flag),
       job.orphan && el("span", null, "not in the manifest"),
       (job.tags ?? []).map((tag) => el("span", null, isolated(tag))))];
     if (!now) return parts;
@@ -466,6 +466,7 @@
     if (now.landed) found.push(["Here since", time(now.landed)]);
     if (now.failed) found.push(["Failed", time(now.failed)]);
     if (now.video) found.push(["Video", `${now.video[0]} × ${now.video[1]}, ${now.video[2]} s, ${sized(now.bytes)}`]);
+    if (now.marks) found.push(["Marks of AI", now.marks]);
     if (now.file) found.push(["File", el("a", { href: path(now.file), rel: "noopener", target: "_blank" }, isolated(now.file))]);
     for (const [name, value] of [["Task", now.task], ["External id", now.ext], ["Request", now.request], ["SHA-256", now.sha && `${now.sha}…`]]) {
       if (value) found.push([name, el("button", { class: "copy", title: "Copy", on: { click: copy } }, value)]);

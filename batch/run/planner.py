@@ -147,6 +147,7 @@ class PlannedRun:
                 "stopped": summary.stopped,
                 "limits": {
                     "budget_usd": limits.budget_usd,
+                    "budget_per_month_usd": limits.budget_per_month_usd,
                     "max_in_flight": limits.max_in_flight,
                     "submit_rate": [limits.submit_rate.count, limits.submit_rate.period_s],
                 },

@@ -11,6 +11,7 @@ import pytest
 
 from batch.attempt import (
     Attempt,
+    Discarded,
     Doubt,
     Failed,
     Generated,
@@ -18,6 +19,7 @@ from batch.attempt import (
     Landed,
     Open,
     PaidTask,
+    Pin,
     TimedOut,
     Unconfirmed,
 )
@@ -140,6 +142,36 @@ def test_video_of_an_earlier_night_has_no_flag() -> None:
     found = entry(landed("a", BEFORE))
     assert "flag" not in found
     assert "night" not in found
+
+
+def test_restored_version_is_pinned() -> None:
+    restored = landed("a", BEFORE)
+    restored = replace(restored, state=replace(restored.state, pin=Pin("v2:0", BEFORE)))
+    newer = landed("a", TONIGHT, number=2, file="versions/a/20261128T030000Z.mp4")
+    found = entry(restored, newer)
+    assert (found["status"], found["flag"], found["now"]) == ("succeeded", "pinned", 1)
+
+
+def test_discarded_video_needs_nobody() -> None:
+    state = Discarded(task(TONIGHT), TONIGHT + 60, TONIGHT + 70, NOW, 9, "ab" * 32)
+    read = records(attempt("a", state))
+    (found,) = entries(read, NIGHT)
+    assert found["status"] == "discarded"
+    assert needs([found], NIGHT, NOW) == []
+    assert nights(read, [found])[0]["tasks"] == [[0, 0, 0.0, 60.0, 0, 70.0]]
+
+
+def test_missing_video_of_an_orphan_needs_nobody() -> None:
+    read = records(landed("a", BEFORE), present=frozenset(), listed=(("b", ()),))
+    assert needs(entries(read, NIGHT), NIGHT, NOW) == []
+
+
+def test_marks_of_origin_are_named() -> None:
+    made = landed("a", TONIGHT)
+    video = replace(made.state.video, credentials=("c2pa", "xmp"))
+    assert entry(replace(made, state=replace(made.state, video=video)))["tries"][0]["marks"] == (
+        "c2pa, xmp"
+    )
 
 
 def test_equal_request_is_written_once() -> None:
