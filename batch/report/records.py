@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.attempt import Attempt, Landed
+from batch.library.planned import Planned
 from batch.output import lock
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.layout import Layout
@@ -18,7 +19,6 @@ from batch.output.sqlite import Database, RunRecord
 from batch.plan import Known
 
 Presence = Callable[[Path, dict[str, list[Known]], Database], Callable[[str, int], bool]]
-LISTED = "listed"  # the fact that holds the manifest's jobs: [[job id, tags], …] in its order
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def read(root: Path, presence: Presence) -> Records:
         for attempt in database.attempts():
             attempts.setdefault(attempt.job_id, []).append(attempt)
         runs = arranged(database.runs()[::-1], now)
-        listed = _listed(database.fact(LISTED))
+        listed = Planned.read(database).listed or {}
         is_sandbox = database.fact(ORIGIN) == SANDBOX
         is_present = presence(root, database.known(), database)
         present = frozenset(
@@ -91,7 +91,7 @@ def read(root: Path, presence: Presence) -> Records:
         now=now,
         attempts=attempts,
         runs=runs,
-        listed=listed,
+        listed=tuple(listed.items()),
         present=present,
         is_running=is_running,
         is_sandbox=is_sandbox,
@@ -137,12 +137,3 @@ def _object(text: str | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _listed(text: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    try:
-        return tuple(
-            (str(job_id), tuple(map(str, tags))) for job_id, tags in json.loads(text or "[]")
-        )
-    except (ValueError, TypeError):
-        return ()

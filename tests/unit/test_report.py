@@ -25,13 +25,12 @@ from batch.attempt import (
 )
 from batch.errors import ExitCode
 from batch.job import Failure, FailureKind, Video, canonical_request
-from batch.library.planned import LISTED as WRITTEN
 from batch.report.data import build, script_json
 from batch.report.entries import entries
 from batch.report.money import money
 from batch.report.needs import needs
 from batch.report.night import nights, sentence
-from batch.report.records import LISTED, Records, Run, arranged
+from batch.report.records import Records, Run, arranged
 
 DAY_S = 86_400
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
@@ -363,10 +362,6 @@ def test_tiles_count_what_is_here_and_what_is_not() -> None:
     ).data["tiles"]
     assert (tiles["here"], tiles["all"], tiles["needs"], tiles["away"]) == (2, 4, 2, 1)
     assert (tiles["new"], tiles["changed"], tiles["night_usd"]) == (1, 0, 1.26)
-
-
-def test_manifest_is_read_where_a_run_has_written_it() -> None:
-    assert LISTED == WRITTEN
 
 
 def test_empty_state_makes_a_page() -> None:
