@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "Write the HTML page: what needs you, what it cost, the videos.",
     "ledger": "List every task ever paid for, and what became of it.",
     "restore": "Bring an earlier version of a video back; nothing is paid.",
+    "prune": "Move orphans to versions/; delete old versions and strays on request.",
     "adopt": "Settle an unconfirmed job: this task is it.",
     "forget": "Settle an unconfirmed job: the provider has no task for it.",
     "notify": "Try out whom a run tells when it has ended.",

@@ -82,7 +82,7 @@ def versions_of(database: Database, job_id: str) -> list[Version]:
         raise UsageError(
             f"there is no job {job_id!r} in this folder; {_known_ids(database, job_id)}"
         )
-    found = [_version(item, item.state) for item in attempts if isinstance(item.state, Landed)]
+    found = [version_of(item, item.state) for item in attempts if isinstance(item.state, Landed)]
     return sorted(found, key=lambda version: (version.at, version.attempt.number), reverse=True)
 
 
@@ -162,7 +162,8 @@ def unpin(folder: OutputFolder, versions: Iterable[Version], job_id: str) -> Att
     return pinned[0]
 
 
-def _version(attempt: Attempt, landed: Landed) -> Version:
+def version_of(attempt: Attempt, landed: Landed) -> Version:
+    """Return a video that has landed as a version of its job."""
     at = version_time(landed.file) or landed.landed_at
     if landed.pin is not None:
         at = landed.pin.version_at

@@ -60,6 +60,24 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Which former versions `kling-batch prune --versions` keeps: what either of the two says.
+
+    *versions* of each job, the newest ones, and those displaced *within_s*; None says nothing, and
+    where both are None all are kept.
+    """
+
+    versions: float | None = None
+    within_s: float | None = None
+
+    def keeps(self, number: int, displaced_s: float) -> bool:
+        """Return whether a job's version is kept: *number* 1 is the newest; displaced so long ago."""
+        is_counted = self.versions is not None and number <= self.versions
+        is_young = self.within_s is not None and displaced_s < self.within_s
+        return is_counted or is_young or (self.versions is None and self.within_s is None)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A checked manifest. `output_dir` is as written, relative to the manifest."""
 
@@ -74,4 +92,5 @@ class Manifest:
     prices: Overrides = field(default_factory=dict)
     notify: Notify = Notify()
     derived: Derived = Derived()
+    keep: Keep = Keep()
     warnings: tuple[Problem, ...] = ()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
 from batch.manifest.findings import Findings, shown
 from batch.manifest.head import read_section, read_value
-from batch.manifest.limits import parse_switch
-from batch.manifest.model import Derived
-from batch.manifest.nodes import Node, is_null
+from batch.manifest.limits import parse_switch, positive_duration
+from batch.manifest.model import Derived, Keep
+from batch.manifest.nodes import Mapping, Node, is_null
 from batch.manifest.schema import OUTPUT_KEYS, SIDECARS
 
 
@@ -25,6 +30,34 @@ def read_output(node: Node | None, findings: Findings) -> Derived:
         elif name == "index":
             index = read_value(value, "output.index", parse_switch, findings)
     return Derived(sidecars, bool(sidecars) if index is None else index)
+
+
+def read_keep(node: Node | None, findings: Findings) -> Keep:
+    """Return which former versions `output:` has `prune` keep."""
+    values: dict[str, Any] = {}
+    for name, (parse, field) in _KEEP.items():
+        _, value = (
+            node.entries.get(name, (None, None)) if isinstance(node, Mapping) else (None, None)
+        )
+        if value is not None and not is_null(value):
+            found = read_value(value, f"output.{name}", parse, findings)
+            if found is not None:
+                values[field] = found
+    return Keep(**values)
+
+
+def _parse_versions(text: str) -> float:
+    if text == "all":
+        return math.inf
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text, re.ASCII):
+        raise ValueError(f"{shown(text)} must be all, or a whole number from 1")
+    return int(text)
+
+
+_KEEP: dict[str, tuple[Callable[[str], float], str]] = {
+    "keep_versions": (_parse_versions, "versions"),
+    "keep_within": (positive_duration, "within_s"),
+}
 
 
 def _parse_sidecars(text: str) -> frozenset[str]:

@@ -35,7 +35,7 @@ ROOT_KEYS: dict[str, str] = {
     "callback": "The receiver of the provider's announcements of finished tasks.",
     "prices": "USD prices that override the built-in table.",
     "notify": "Who is told of a run when it has ended.",
-    "output": "What is written beside the videos.",
+    "output": "What is written beside the videos, and which former versions are kept.",
 }
 CALLBACK_KEYS: dict[str, str] = {
     "url": "The public address that the provider calls.",
@@ -53,6 +53,8 @@ PING_KEYS = ("start", "success", "failure")
 OUTPUT_KEYS: dict[str, str] = {
     "sidecar": "What is written beside each video: <id>.json, <id>.mp4.xmp, both or nothing.",
     "index": "Whether index.json lists all videos. Default: as sidecar.",
+    "keep_versions": "How many former versions of a job prune --versions keeps; all by default.",
+    "keep_within": "It also keeps those that were displaced within this time.",
 }
 SIDECARS: dict[str, frozenset[str]] = {
     "json": frozenset({"json"}),
@@ -145,6 +147,13 @@ _NOTIFY: dict[str, JsonSchema] = {
 _OUTPUT: dict[str, JsonSchema] = {
     "sidecar": {"anyOf": [{"enum": list(SIDECARS)}, SWITCH_SHAPE], "default": False},
     "index": SWITCH_SHAPE,
+    "keep_versions": {
+        "anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "string", "pattern": "^(all|[0-9]+)$"},
+        ]
+    },
+    "keep_within": DURATION_SHAPE,
 }
 
 

@@ -43,6 +43,17 @@ def flush(folder: Path) -> None:
             raise
 
 
+def remove(file: Path) -> None:
+    """Remove a file, if it is there, and flush its folder.
+
+    Raises:
+        OSError: it cannot be removed, or the disk fails.
+    """
+    file.unlink(missing_ok=True)
+    if file.parent.is_dir():
+        flush(file.parent)
+
+
 def link(source: Path, target: Path) -> None:
     """Give a file a second name; a copy where the file system has no links.
 

@@ -46,6 +46,11 @@ class Layout:
         return self.root / "videos"
 
     @property
+    def kept(self) -> tuple[Path, ...]:
+        """The folders of videos, current and former; the last is that of an older release."""
+        return self.videos, self.root / "versions", self.state / "former"
+
+    @property
     def results(self) -> Path:
         """One row for each outcome of a job."""
         return self.root / "results.jsonl"

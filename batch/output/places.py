@@ -88,7 +88,6 @@ class Places:
         Raises:
             OSError: the disk does not let it be kept; then nothing may take its place.
         """
-        there = self._videos.layout.root / file
         holders = [
             holder
             for holder in await self._state.holders_of(file)
@@ -97,12 +96,24 @@ class Places:
         if not holders:
             await self._keep_unknown(attempt, part, file)
             return
-        latest = holders[-1]
+        await self.retire(file, holders)
+
+    async def retire(self, file: str, holders: Sequence[Attempt]) -> str:
+        """Link the video of *holders* at *file* into versions/, and commit that it is there.
+
+        Returns:
+            Its new place. The old name is still there: to be replaced, or unlinked.
+
+        Raises:
+            OSError: the disk does not let it be kept; nothing is committed then.
+        """
+        there, latest = self._videos.layout.root / file, holders[-1]
         assert isinstance(latest.state, Landed)
         name = await self._version_place(there, latest.job_id, latest.state.landed_at, holders)
         await self._videos.keep(file, name)
         moved = [await self._videos.run(_moved, holder, there, name) for holder in holders]
         await self._state.commit(*moved)
+        return name
 
     async def _keep_unknown(self, attempt: Attempt, part: Part, file: str) -> None:
         """Keep a file that the state does not know, unless the same is here under another name."""

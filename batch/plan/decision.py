@@ -90,13 +90,13 @@ class Decision:
 
     *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
-    *tries* counts the attempts for this fingerprint that may have created a task, *paid* the tasks, *failed_paid* those of them that
-    failed since the last success; *cost_usd* is the estimate for what is to be paid now. *moved_from*
-    is the id under which its attempts stand until the run begins; *before* the external id of the
-    attempt that a changed job is compared with. *place* tells jobs with the same request apart, in the
-    manifest's order. *held* says why a run by a saved plan may not pay for it. *is_pinned*: the
-    attempt is a version that a person has restored. *unpins* are attempts whose pin ends when its
-    video lands.
+    *tries* counts the attempts for this fingerprint that may have created a task, *paid* the tasks,
+    *failed_paid* those of them that failed since the last success; *cost_usd* is the estimate for
+    what is to be paid now. *moved_from* is the id under which its attempts stand until the run
+    begins; *before* the external id of the attempt that a changed job is compared with. *place* tells
+    jobs with the same request apart, in the manifest's order. *held* says why a run by a saved plan
+    may not pay for it. *is_pinned*: the attempt is a version
+    that a person has restored. *unpins* are attempts whose pin ends when its video lands.
     """
 
     action: Action

@@ -1,4 +1,4 @@
-"""A `restore` that dies: at every step the next run is free, and every version is still here."""
+"""A `restore` or `prune` that dies: at every step nothing is lost that was to stay, and runs are free."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def contents(root: Path) -> set[str]:
     return {sha256(path) for path in root.rglob("*.mp4")}
 
 
-async def restore(root: Path) -> None:
+async def command(*args: Any) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "batch", "restore", root, "fox"),
+        *(sys.executable, "-m", "batch", *map(str, args)),
         stdout=asyncio.subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
@@ -75,10 +75,71 @@ async def test_death_at_any_step_of_a_restore_is_free(desk: Any) -> None:
             is_done = desk.last["fox"]["sha256"] == old
             assert sha256(desk.videos["fox.mp4"]) == (old if is_done else new), step
             if step == "after link":  # the same as any of those that are not done
-                await restore(desk.root)
+                await command("restore", desk.root, "fox")
                 assert sha256(desk.videos["fox.mp4"]) == old
             assert desk.plan(box, ask(NEW)) == {"unchanged": 1}, step
             assert contents(desk.root) == {old, new}, step
             desk.check_secrets()
         assert box.stats.created == 2
     assert {"after link", "before write", "after write", "before move", "after move", ""} <= steps
+
+
+OWL = [*ask(NEW), *ask("an owl", "owl")]
+
+
+async def library(desk: Any, box: Any) -> tuple[str, set[str]]:
+    """Make a library whose owl has left the manifest; return its video and the others."""
+    await desk.run(box, [*ask(OLD), *ask("an owl", "owl")])
+    await desk.run(box, OWL)
+    desk.manifest(ask(NEW))
+    owl = sha256(desk.videos["owl.mp4"])
+    return owl, contents(desk.root) - {owl}
+
+
+async def test_death_at_any_step_of_a_move_keeps_the_orphan(desk: Any) -> None:
+    """The next prune ends it: one name under versions/, which comes back unpaid."""
+    steps = set()
+    prune = ("prune", desk.tmp_path / "night.yaml", "--orphans", "--yes", "--output-dir")
+    async with desk.sandbox(clip="prompt") as box:
+        owl, others = await library(desk, box)
+        for step in await killed(desk, *prune, "{}"):
+            steps.add(step)
+            desk.manifest(ask(NEW))
+            assert contents(desk.root) == {owl, *others}, step
+            await command(*prune, desk.root)
+            assert contents(desk.root) == {owl, *others}, step
+            assert list(desk.videos) == ["fox.mp4"], step
+            assert len(list((desk.root / "versions/owl").iterdir())) == 1, step
+        summary = await desk.run(box, OWL)
+        assert (summary.tasks_created, sha256(desk.videos["owl.mp4"])) == (0, owl)
+    assert {
+        "after link",
+        "after flush",
+        "before write",
+        "after write",
+        "before unlink",
+        "",
+    } <= steps
+
+
+async def test_death_at_any_step_of_a_deletion_loses_no_knowledge(desk: Any) -> None:
+    """A file that is left is a stray; the task is known, and its video is fetched again unpaid."""
+    steps = set()
+    delete = ("--delete", "--yes", "--output-dir")
+    prune = ("prune", desk.tmp_path / "night.yaml", "--orphans", *delete)
+    async with desk.sandbox(clip="prompt") as box:
+        owl, others = await library(desk, box)
+        for step in await killed(desk, *prune, "{}"):
+            steps.add(step)
+            desk.manifest(ask(NEW))
+            assert others <= contents(desk.root), step
+            is_known = desk.states()["Discarded"] == 1
+            assert is_known or owl in contents(desk.root), step
+            await command(*prune[:2], "--orphans", "--strays", *delete, desk.root)
+            assert contents(desk.root) == others, step
+            assert desk.states() == {"Landed": 2, "Discarded": 1}
+            if step == "after write":
+                summary = await desk.run(box, OWL)
+                assert (summary.tasks_created, sha256(desk.videos["owl.mp4"])) == (0, owl)
+        assert box.stats.created == 3
+    assert {"before write", "after write", "before unlink", "after unlink", ""} <= steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from batch.errors import ManifestError
-from batch.manifest.model import Derived, Manifest
+from batch.manifest.model import Derived, Keep, Manifest
 from batch.manifest.reader import load
 from batch.manifest.schema import manifest_schema
 
@@ -163,3 +164,31 @@ def test_id_below_a_file_of_another_is_refused(tmp_path: Path, below: str) -> No
     path.write_text(json.dumps({"version": 1, "jobs": jobs}), "utf-8")
     with pytest.raises(ManifestError, match="needs a folder where 'a' has its file"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "keep"),
+    [
+        ("", Keep()),
+        ("output: {sidecar: both}", Keep()),
+        ("output: {keep_versions: all}", Keep(math.inf)),
+        ("output: {keep_versions: 3, keep_within: 90d}", Keep(3, 90 * 86_400.0)),
+        ("output: {keep_within: 12h}", Keep(None, 43_200.0)),
+    ],
+)
+def test_kept_versions_are_read(read: Read, text: str, keep: Keep) -> None:
+    assert read(text).keep == keep
+
+
+@pytest.mark.parametrize("text", ["keep_versions: -1", "keep_versions: 0", "keep_within: soon"])
+def test_wrong_number_of_versions_is_a_fault(fault: Callable[[str], str], text: str) -> None:
+    assert text.partition(":")[0] in fault(f"output: {{{text}}}")
+
+
+def test_what_either_rule_names_is_kept() -> None:
+    """Without a rule everything is; with one, only what it names."""
+    assert Keep().keeps(99, 1e9)
+    assert Keep(math.inf).keeps(99, 1e9)
+    assert [Keep(2).keeps(number, 0.0) for number in (1, 2, 3)] == [True, True, False]
+    assert [Keep(None, 60.0).keeps(1, age_s) for age_s in (59.0, 61.0)] == [True, False]
+    assert Keep(1, 60.0).keeps(9, 59.0)

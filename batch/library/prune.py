@@ -1,0 +1,299 @@
+"""What may go from a library, and how it goes: nothing that is current, pinned or still wanted.
+
+    an orphan's video    →  link into versions/, commit, unlink the old name
+    what is deleted      →  commit Discarded  →  unlink
+
+A death after a commit leaves a file that the state no longer names, which `--strays` finds; what is
+known of a task that was paid for stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from batch.attempt import Attempt, Landed
+from batch.job import Job, video_path
+from batch.library.restore import Version, version_of
+from batch.library.strays import Known, Stray, job_of
+from batch.manifest.model import Keep
+from batch.output import disk
+from batch.output.folder import OutputFolder
+from batch.output.layout import Layout
+from batch.output.places import Places
+from batch.output.sqlite import Database
+from batch.output.state import Put
+from batch.output.videos import Videos
+from batch.output.writer import SqliteState
+from batch.plan import Plan, Policy, Selection, make_plan
+from batch.plan.select import state_of
+
+DAY_S = 86_400.0
+
+
+class Action(StrEnum):
+    """What is to be done with a file."""
+
+    MOVE = "move"  # to versions/
+    DELETE = "delete"
+    LIST = "list"  # it would be deleted, but that was not asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person asked for; *keep* is what the manifest says of former versions."""
+
+    orphans: bool = False
+    versions: bool = False
+    strays: bool = False
+    delete: bool = False
+    selection: Selection = field(default_factory=Selection)
+    keep: Keep = field(default_factory=Keep)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file that is to go, and why. *attempts* are those whose video it is; none for a stray."""
+
+    file: str
+    job_id: str
+    bytes: int
+    age_s: float
+    reason: str
+    action: Action
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(slots=True)
+class Pruning:
+    """What is to go, and what stays although it was looked at: [(file, why)].
+
+    *orphaned* of the *standing* videos belong to jobs that have left the manifest.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    standing: int = 0
+    orphaned: int = 0
+
+    @property
+    def work(self) -> list[Item]:
+        """The files that are moved or deleted."""
+        return [item for item in self.items if item.action is not Action.LIST]
+
+
+def find(
+    layout: Layout, database: Database, jobs: Sequence[Job], wanted: Wanted, now: float
+) -> Pruning:
+    """Return what is to go. Changes nothing."""
+    return _Search(layout, database, jobs, wanted, now).run()
+
+
+class _Search:
+    """One look at a library."""
+
+    def __init__(
+        self, layout: Layout, database: Database, jobs: Sequence[Job], wanted: Wanted, now: float
+    ) -> None:
+        self._layout, self._wanted, self._now = layout, wanted, now
+        self._attempts = list(database.attempts())
+        self._tags = {job.id: job.tags for job in jobs}
+        plan = make_plan(
+            jobs,
+            database.known(),
+            policy=Policy(),
+            is_present=lambda _file, _size: True,
+            price=lambda _job: (0.0, True),
+            now=now,
+        )
+        self._orphans = {item.job_id for item in plan.orphans}
+        self._needed = _needed(jobs, plan, self._attempts)
+        self._latest = {attempt.job_id: attempt for attempt in self._attempts}
+        self._found = Pruning()
+
+    def run(self) -> Pruning:
+        """Look at every file that the state names, and at those that it does not."""
+        self._count()
+        displaced = _displaced(self._attempts)
+        for file, holders in _by_file(self._attempts).items():
+            if self._is_selected(holders[-1].job_id):
+                self._look(file, holders, displaced)
+        if self._wanted.strays or self._wanted.orphans:
+            for stray in Known(self._layout, self._attempts).strays():
+                if self._is_selected(job_of(stray.file)):
+                    self._look_at_stray(stray)
+        return self._found
+
+    def _count(self) -> None:
+        standing = {a.job_id for a in self._attempts if _stands(a) and not self._moves(a)}
+        self._found.standing = len(standing)
+        self._found.orphaned = len(standing & self._orphans)
+
+    def _moves(self, attempt: Attempt) -> bool:
+        return attempt.job_id not in self._tags and attempt.external_task_id in self._needed
+
+    def _is_selected(self, job_id: str) -> bool:
+        latest = self._latest.get(job_id)
+        kind = None if latest is None else getattr(latest.state, "failure", None)
+        state = state_of(None if latest is None else latest.phase, kind and kind.kind)
+        return self._wanted.selection.takes(job_id, self._tags.get(job_id, ()), state)
+
+    def _look(
+        self, file: str, holders: list[Attempt], displaced: dict[str, tuple[int, float | None]]
+    ) -> None:
+        """Decide about a file that the state names."""
+        job_id, wanted = holders[-1].job_id, self._wanted
+        status = _status(self._layout.root / file)
+        if status is None:
+            return
+        is_orphan, stands = job_id in self._orphans, any(map(_stands, holders))
+        action = Action.DELETE if wanted.delete else Action.LIST
+        if wanted.orphans and is_orphan and (stands or wanted.delete):
+            reason = "no longer in the manifest" if stands else "version of a job that is gone"
+            action = Action.DELETE if wanted.delete else Action.MOVE
+        elif wanted.versions and not stands:
+            if any(self._is_kept(displaced[a.external_task_id], status) for a in holders):
+                return
+            reason = "version beyond output.keep_versions and output.keep_within"
+        else:
+            return
+        left = self._why_left(holders, status.st_size, action)
+        if left is not None:
+            self._found.left.append((file, left))
+            return
+        self._add(file, job_id, status, reason, action, *holders)
+
+    def _is_kept(self, version: tuple[int, float | None], status: os.stat_result) -> bool:
+        """Return whether the manifest has a version kept."""
+        number, displaced_at = version
+        # Nothing has displaced an orphan's: it got its name here when it was moved.
+        since = status.st_ctime if displaced_at is None else displaced_at
+        return self._wanted.keep.keeps(number, self._now - since)
+
+    def _add(
+        self,
+        file: str,
+        job_id: str,
+        status: os.stat_result,
+        reason: str,
+        action: Action,
+        *attempts: Attempt,
+    ) -> None:
+        age_s = max(self._now - status.st_mtime, 0.0)
+        item = Item(file, job_id, status.st_size, age_s, reason, action, attempts)
+        self._found.items.append(item)
+
+    def _why_left(self, holders: list[Attempt], size: int, action: Action) -> str | None:
+        """Return why a file must not go."""
+        for holder in holders:
+            state = holder.state
+            assert isinstance(state, Landed)
+            if state.pin is not None:
+                return "pinned"
+            if holder.external_task_id in self._needed:
+                return "wanted by the manifest"
+            if action is not Action.MOVE and (size != state.bytes or state.is_edited):
+                return "changed by hand"
+        return None
+
+    def _look_at_stray(self, stray: Stray) -> None:
+        """Decide about a file that the state does not name."""
+        job_id, owner = job_of(stray.file), stray.copy_of
+        action, reason = Action.DELETE if self._wanted.delete else Action.LIST, stray.reason
+        is_moved = owner is not None and stray.file == video_path(owner.job_id)
+        if self._wanted.orphans and is_moved and job_id in self._orphans:
+            action = Action.MOVE  # a prune that died had linked it into versions/
+        elif not self._wanted.strays:
+            return
+        status = _status(self._layout.root / stray.file)
+        if stray.left:
+            self._found.left.append((stray.file, stray.reason))
+        elif status is not None:
+            self._add(stray.file, job_id, status, reason, action)
+
+
+async def carry_out(
+    folder: OutputFolder, items: Sequence[Item], now: float
+) -> list[tuple[Item, OSError]]:
+    """Move and delete; return what the disk did not let go, with its error."""
+    failed: list[tuple[Item, OSError]] = []
+    root = folder.layout.root
+    with SqliteState(folder.database, folder.results) as state, Videos(folder.layout) as videos:
+        places = Places(state=state, videos=videos)
+        for item in items:
+            try:
+                if item.attempts and item.action is Action.MOVE:
+                    await places.retire(item.file, item.attempts)
+                elif item.attempts:
+                    await state.commit(*(Put(each.discarded(now)) for each in item.attempts))
+                disk.remove(root / item.file)
+            except OSError as error:
+                failed.append((item, error))
+    return failed
+
+
+def _needed(jobs: Sequence[Job], plan: Plan, attempts: Sequence[Attempt]) -> set[str]:
+    """Return the attempts that the manifest wants: planned, moving, or each job's own latest video."""
+    needed = {item.external_task_id for move in plan.moves for item in move.attempts}
+    needed |= {item.attempt for item in plan.decisions if item.attempt is not None}
+    asked = {job.id: job.fingerprint for job in jobs}
+    own = {
+        attempt.job_id: attempt.external_task_id
+        for attempt in attempts
+        if isinstance(attempt.state, Landed) and asked.get(attempt.job_id) == attempt.fingerprint
+    }
+    standing = {a.external_task_id for a in attempts if a.job_id in asked and _stands(a)}
+    return needed | set(own.values()) | standing
+
+
+def _stands(attempt: Attempt) -> bool:
+    state = attempt.state
+    return isinstance(state, Landed) and state.file == video_path(attempt.job_id)
+
+
+def _by_file(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
+    files: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        if isinstance(attempt.state, Landed):
+            files.setdefault(attempt.state.file, []).append(attempt)
+    return files
+
+
+def _displaced(attempts: Sequence[Attempt]) -> dict[str, tuple[int, float | None]]:
+    """Return, for each former version, its number (1 is a job's newest) and when it was displaced.
+
+    That is when the next one landed; None if there is none.
+    """
+    jobs: dict[str, list[Version]] = {}
+    for attempt in attempts:
+        if isinstance(attempt.state, Landed):
+            jobs.setdefault(attempt.job_id, []).append(version_of(attempt, attempt.state))
+    found: dict[str, tuple[int, float | None]] = {}
+    for versions in jobs.values():
+        versions.sort(key=lambda version: (version.at, version.attempt.number), reverse=True)
+        number, newer_at = 0, None
+        for version in versions:
+            number += not version.is_current
+            found[version.attempt.external_task_id] = number, newer_at
+            newer_at = version.at
+    return found
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def unmatched(selection: Selection, database: Database, jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield the patterns that select neither a job of the manifest nor one that has left it."""
+    known = database.known()
+    for pattern in selection.select:
+        one = Selection((pattern,))
+        listed = any(one.takes(job.id, job.tags, "") for job in jobs)
+        if not (listed or pattern.startswith("state:") or any(one.takes(i, (), "") for i in known)):
+            yield pattern
