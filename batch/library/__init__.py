@@ -5,9 +5,10 @@
     entries    the attempts one by one: cost, what became of each, whether its video is here
     ledger     entries as lines, in text, CSV and JSON
     status     what stands where, what is wrong by name, and what to do about it
+    derived    files beside the videos, and index.json, written from the state
     settle     an unconfirmed job is settled by hand: adopted or forgotten
 
-All but the last only read: without a lock, also while a run is going. Summary, `status` and `ledger`
+All but the last two only read: without a lock, also while a run is going. Summary, `status` and `ledger`
 agree because each of them asks `accounts`; none of them counts for itself.
 
 Public face: `Figures`, `Books` and `figures` in `accounts`, `read_library` in `entries`, `look` in

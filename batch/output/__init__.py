@@ -6,6 +6,7 @@
     sqlite       the database itself, with codec, migrations, sqlite_errors
     results      results.jsonl, appended to with each commit; row: one line of it
     videos       a part file grows (part), is checked, flushed and renamed (disk)
+    sidecar      the files beside a video that say what it is
     probe        a file is written where videos will lie, before anything is paid for
     rescue       task ids that the database did not take, for the next run
     layout       every path of the folder, once

@@ -65,6 +65,11 @@ class Layout:
         """The tasks of the embedded sandbox."""
         return self.state / "sandbox.jsonl"
 
+    @property
+    def derived_part(self) -> Path:
+        """A file beside a video, or index.json, while it is written."""
+        return self.state / "derived.part"
+
     def part(self, external_task_id: str) -> Path:
         """Return the part file of an attempt."""
         return self.parts / f"{external_task_id}.part"

@@ -77,6 +77,7 @@ async def execute(
         counts,
         seconds=round(clock.monotonic() - begun, 3),
         stopped=_why_stopped(stop, counts, insisted),
+        warnings=() if insisted else planned.derive(),
     )
     planned.end(summary, clock)
     return summary

@@ -20,7 +20,7 @@ from pathlib import Path
 from batch.attempt import Attempt, Landed
 from batch.errors import StateError
 from batch.job import folded, video_path
-from batch.output import disk
+from batch.output import disk, sidecar
 from batch.output.folder import OutputFolder
 from batch.output.layout import version_file
 from batch.output.row import has_outcome, make_row, to_line
@@ -193,6 +193,7 @@ def _unlink(folder: OutputFolder) -> None:
     root = folder.layout.root
     for old, new in left:
         if not folder.database.holders_of(old) and _is_one_video(root / old, root / new):
+            sidecar.follow(root, old, new)
             _drop(root / old, root / new)
     folder.database.write([Fact(TO_UNLINK, "[]")])
 

@@ -102,6 +102,15 @@ class PlannedRun:
         to_pay = sum(decision.action in PAYING for decision in self.plan.decisions)
         return facts_of(self.folder.database, self.manifest.jobs, self.started_at, to_pay)
 
+    def derive(self) -> tuple[str, ...]:
+        """Write the files beside the videos, as far as rows have changed; return what failed."""
+        if not self.manifest.derived:
+            return ()
+        from batch.library.derived import Listing, derive  # noqa: PLC0415 - only where asked for
+
+        listing = Listing(self.manifest.name, self.run_id, self.manifest.jobs)
+        return tuple(derive(self.folder, self.manifest.derived, listing))
+
     def end(self, summary: Summary, clock: Clock) -> None:
         """Record how the run ended, and what it came to.
 
@@ -118,7 +127,7 @@ class PlannedRun:
         self.folder.results.flush()
         counts = Counts()
         exit_code = counts.exit_code(self.plan)
-        summary = self.summary(exit_code, counts)
+        summary = self.summary(exit_code, counts, warnings=self.derive())
         ended = EndRun(self.run_id, clock.now(), int(exit_code), self._record(summary))
         begun = BeginRun(self.run_id, self.started_at)
         self.folder.database.write([begun, *self._planned(), ended])

@@ -36,6 +36,7 @@ class Summary:
     troubles: tuple[dict[str, Any], ...] = ()
     resting: tuple[tuple[str, str], ...] = ()
     bugs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     library: Figures = field(default_factory=Figures)
     sandbox: bool = False
 
@@ -51,4 +52,5 @@ class Summary:
             ],
             "resting": [{"job_id": job_id, "reason": reason} for job_id, reason in self.resting],
             "bugs": len(self.bugs),
+            "warnings": list(self.warnings),
         }

@@ -5,7 +5,7 @@
 
 `steps`: night n kills itself (SIGKILL) at its n-th step, for every n until a night survives. A step
 is before and after each commit of the state, each append to results.jsonl (and in the middle of
-it), each POST, and each rename of a video. Then the command runs again until it is done.
+it), each POST, and each rename of a video or of a file beside it. Then the command runs again until it is done.
 
 `random`: a night is killed at random moments, and run again, until it survives.
 
@@ -33,6 +33,7 @@ from batch.run import fetch, gate
 
 AT_ONCE = 4
 RUNS_TO_HEAL = 4
+KEYS = json.loads(os.environ.get("MORTALS_KEYS", "{}"))  # more of the manifest
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     manifest = root / f"{mode}.yaml"
     jobs = [{"id": f"job-{n}", "prompt": f"a fox, number {n}"} for n in range(int(count))]
     manifest.write_text(
-        json.dumps({"version": 1, "limits": json.loads(limits), "jobs": jobs}), "utf-8"
+        json.dumps({"version": 1, **KEYS, "limits": json.loads(limits), "jobs": jobs}), "utf-8"
     )
     if mode == "steps":
         steps(base_url, root, manifest)

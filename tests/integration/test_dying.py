@@ -37,13 +37,15 @@ def environment(**more: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **more}
 
 
-async def mortals(desk: Any, box: Any, mode: str, count: int, limits: Any, *rest: str) -> list[Any]:
-    """Kill runs, and return their reports."""
+async def mortals(
+    desk: Any, box: Any, mode: str, count: int, limits: Any, *rest: str, **keys: Any
+) -> list[Any]:
+    """Kill runs of a manifest with *keys*, and return their reports."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(MORTALS), mode, box.base_url, str(desk.tmp_path), str(count)),
         *(json.dumps({**LIMITS, **limits}), *rest),
         stdout=asyncio.subprocess.PIPE,
-        env=environment(),
+        env=environment(MORTALS_KEYS=json.dumps(keys)),
     )
     out, _ = await process.communicate()
     assert process.returncode == 0
@@ -83,6 +85,32 @@ async def test_run_killed_at_every_step_loses_nothing(desk: Any, faults: tuple[s
         assert sum(night["codes"][0] == -signal.SIGKILL for night in nights) > 25
         for night in nights:
             check_night(box, night, 2)
+
+
+async def test_run_killed_at_every_step_completes_what_is_derived(desk: Any) -> None:
+    """The files beside the videos, and index.json: whole, and those of the last results."""
+    async with desk.sandbox(median_s=0.02, sigma=0.0) as box:
+        keys = {"output": {"sidecar": "both"}}
+        nights = await mortals(desk, box, "steps", 2, {"max_in_flight": 1}, **keys)
+        assert sum(night["codes"][0] == -signal.SIGKILL for night in nights) > 40
+        for night in nights:
+            check_night(box, night, 2)
+            check_derived(Path(night["out"]), night["rows"])
+
+
+def check_derived(root: Path, rows: list[dict[str, Any]]) -> None:
+    """Check the derived files against the last row of each job."""
+    last = {row["job_id"]: row for row in rows}
+    index = json.loads((root / "index.json").read_text("utf-8"))
+    assert (index["missing"], index["orphans"]) == ([], [])
+    for job_id, row in last.items():
+        said = json.loads((root / f"videos/{job_id}.json").read_text("utf-8"))
+        assert row.items() <= said.items()
+        assert row["prompt"] in (root / f"videos/{job_id}.mp4.xmp").read_text("utf-8")
+    assert [(item["job_id"], item["sha256"]) for item in index["videos"]] == [
+        (job_id, last[job_id]["sha256"]) for job_id in sorted(last)
+    ]
+    assert not (root / ".kling-batch/derived.part").exists()
 
 
 @pytest.mark.parametrize("seed", range(4))

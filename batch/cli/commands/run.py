@@ -86,6 +86,8 @@ def _tell(summary: Summary, *, as_json: bool, quiet: bool) -> None:
         what = bug.strip().splitlines()[-1].split(":")[0]
         print_error(f"this is a bug of kling-batch ({what}); report it with {path}")
     if not (quiet and summary.exit_code is ExitCode.OK):
+        for warning in summary.warnings:
+            click.echo(f"warning: {warning}", err=True)
         click.echo(
             json.dumps(summary.to_json(), ensure_ascii=False) if as_json else to_text(summary)
         )

@@ -1,0 +1,266 @@
+"""What is derived from the state: the files beside the videos, and index.json.
+
+    which rows are new since the fact `derived_upto`?  →  the files of their jobs, each whole or not
+    at all  →  index.json  →  the fact
+
+A death in between leaves the fact as it was, and the next session does all of it again: what is right
+already is not written. A night that adds no row writes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from batch.attempt import Attempt, Landed
+from batch.job import Job, video_path
+from batch.library.ledger import iso
+from batch.library.planned import Planned
+from batch.manifest.model import Derived
+from batch.output import disk, sidecar
+from batch.output.folder import OutputFolder
+from batch.output.sqlite import Database
+from batch.output.state import Fact
+
+UPTO = "derived_upto"
+SCHEMA = 1
+JOB = attrgetter("job_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What index.json says beside the videos: the manifest's name and jobs, and the run."""
+
+    name: str
+    run_id: str
+    jobs: tuple[Job, ...]
+
+
+def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]:
+    """Write what the state's new rows change; return sentences about what could not be written."""
+    upto = _Upto.read(folder.database, wanted)
+    rows, touched = _new_rows(folder.database, upto)
+    if not touched:
+        return []
+    writer = _Writer(folder, wanted.sidecars)
+    tags = {job.id: job.tags for job in listing.jobs}
+    jobs = writer.jobs(None if wanted.index else touched)
+    videos = {}
+    for job in jobs:
+        if job.id in touched:
+            writer.write_sidecars(job, tags.get(job.id))
+        if job.current is not None:
+            videos[job.id] = _entry(job, tags.get(job.id, ()))
+    if wanted.index:
+        writer.write("index.json", _index(listing, videos))
+    if writer.end():
+        folder.database.write([Fact(UPTO, _Upto(rows, wanted).to_json())])
+    return writer.complaints
+
+
+def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
+    """Write the files beside the videos of some jobs anew, of the kinds that the last run wrote.
+
+    For commands that change which version stands, without a manifest. index.json follows in the next
+    run.
+    """
+    fact = json.loads(folder.database.fact(UPTO) or "{}")
+    writer = _Writer(folder, frozenset(fact.get("sidecars", ())))
+    planned = Planned.read(folder.database)
+    for job in writer.jobs(set(job_ids)):
+        writer.write_sidecars(job, planned.tags_of(job.id))
+    writer.end()
+    return writer.complaints
+
+
+@dataclass(frozen=True, slots=True)
+class _Upto:
+    """How many rows are derived, and to what."""
+
+    rows: int
+    wanted: Derived
+
+    @classmethod
+    def read(cls, database: Database, wanted: Derived) -> int:
+        """Return how many rows are derived already; none where something else is wanted now."""
+        fact = json.loads(database.fact(UPTO) or "{}")
+        is_same = fact.get("sidecars") == sorted(wanted.sidecars) and fact["index"] == wanted.index
+        return int(fact["rows"]) if is_same else 0
+
+    def to_json(self) -> str:
+        """Return the fact."""
+        wanted = self.wanted
+        fact = {"rows": self.rows, "sidecars": sorted(wanted.sidecars), "index": wanted.index}
+        return json.dumps(fact)
+
+
+@dataclass(slots=True)
+class _Job:
+    """The videos of a job that are here: the one that stands, and former ones, newest first."""
+
+    id: str
+    current: Attempt | None = None
+    former: list[Attempt] = field(default_factory=list)
+
+
+class _Writer:
+    """Writes derived files, and collects what could not be written."""
+
+    def __init__(self, folder: OutputFolder, kinds: frozenset[str]) -> None:
+        self._folder = folder
+        self._kinds = sorted(kinds)
+        self._seqs: dict[str, int] | None = None
+        self._folders: set[Path] = set()
+        self._failed: list[str] = []
+        self._foreign: list[str] = []
+
+    def jobs(self, ids: set[str] | None) -> Iterator[_Job]:
+        """Yield the jobs of *ids* (None for all) with their videos that are here."""
+        root = self._folder.layout.root
+        for job_id, attempts in itertools.groupby(_landed(self._folder.database, ids), JOB):
+            job = _Job(job_id)
+            here = {_state(item).file: item for item in attempts if _is_here(root, item)}
+            job.current = here.pop(video_path(job_id), None)
+            job.former = sorted(here.values(), key=lambda item: -_state(item).landed_at)
+            yield job
+
+    def write_sidecars(self, job: _Job, tags: Iterable[str] | None) -> None:
+        """Write the files beside all videos of a job."""
+        versions = [_version(item) for item in job.former]
+        for attempt in (job.current, *job.former):
+            row = None if attempt is None or not self._kinds else self._row(attempt)
+            if attempt is None or row is None:
+                continue
+            if tags is not None:
+                row["tags"] = list(tags)
+            listed = versions if attempt is job.current else []
+            for kind in self._kinds:
+                data = sidecar.to_json(row, listed) if kind == "json" else sidecar.to_xmp(row)
+                self.write(next(sidecar.beside(_state(attempt).file, [kind])), data)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file."""
+        try:
+            written = sidecar.write(self._folder.layout, name, data)
+        except sidecar.NotOursError:
+            self._foreign.append(name)
+        except OSError as error:
+            self._failed.append(f"{name} ({error.strerror or error})")
+        else:
+            self._folders |= set() if written is None else {written}
+
+    def end(self) -> bool:
+        """Flush what was written; return whether all is as it should be."""
+        for folder in self._folders:
+            disk.flush(folder)
+        return not self._failed
+
+    @property
+    def complaints(self) -> list[str]:
+        """What could not be written, in sentences."""
+        said = []
+        if self._foreign:
+            name, more = self._foreign[0], _more(self._foreign)
+            said.append(f"{name}{more} was not written by kling-batch, and stays as it is")
+        if self._failed:
+            name, more = self._failed[0], _more(self._failed)
+            said.append(f"{name}{more} cannot be written; the next run tries again")
+        return said
+
+    def _row(self, attempt: Attempt) -> dict[str, Any] | None:
+        """Return the last row that reports the video of an attempt, with its place and content now."""
+        database = self._folder.database
+        if self._seqs is None:
+            self._seqs = {
+                row["external_task_id"]: seq
+                for seq, row in enumerate(map(json.loads, database.result_lines()), 1)
+                if row["file"] is not None
+            }
+        seq = self._seqs.get(attempt.external_task_id)
+        if seq is None:
+            return None
+        row: dict[str, Any] = json.loads(next(database.result_lines(after=seq - 1)))
+        return {**row, "job_id": attempt.job_id, **_content(attempt)}
+
+
+def _new_rows(database: Database, upto: int) -> tuple[int, set[str]]:
+    """Return how many rows there are, and the jobs of those behind the first *upto*."""
+    touched, count = set(), upto
+    for line in database.result_lines(after=upto):
+        touched.add(json.loads(line)["job_id"])
+        count += 1
+    return count, touched
+
+
+def _landed(database: Database, ids: set[str] | None) -> Iterator[Attempt]:
+    """Yield the attempts whose video has landed, by job and number."""
+    if ids is None:
+        yield from (item for item in database.attempts() if isinstance(item.state, Landed))
+        return
+    for job_id, items in database.known().items():
+        if job_id in ids:
+            attempts = (database.attempt(item.external_task_id) for item in items)
+            yield from (item for item in attempts if isinstance(item.state, Landed))
+
+
+def _state(attempt: Attempt) -> Landed:
+    assert isinstance(attempt.state, Landed)
+    return attempt.state
+
+
+def _is_here(root: Path, attempt: Attempt) -> bool:
+    return (root / _state(attempt).file).is_file()
+
+
+def _content(attempt: Attempt) -> dict[str, Any]:
+    """Return where a video is, and what it holds: what a person made of it, if that is known."""
+    state = _state(attempt)
+    content = state if state.checked is None else state.checked
+    return {"file": state.file, "bytes": content.bytes, "sha256": content.sha256}
+
+
+def _version(attempt: Attempt) -> dict[str, Any]:
+    landed_at = iso(_state(attempt).landed_at)
+    return {**_content(attempt), "landed_at": landed_at, "task_id": attempt.task_id}
+
+
+def _entry(job: _Job, tags: Iterable[str]) -> dict[str, Any]:
+    """Return what index.json says of a job."""
+    assert job.current is not None
+    state, options = _state(job.current), job.current.body()
+    return {
+        "job_id": job.id,
+        **_content(job.current),
+        "video": state.video.to_json(),
+        "prompt": options.pop("prompt", None),
+        "options": options,
+        "fingerprint": job.current.fingerprint,
+        "tags": list(tags),
+        "task_id": job.current.task_id,
+        "generated_at": iso(state.generated_at),
+        "landed_at": iso(state.landed_at),
+        "versions": [_version(item) for item in job.former],
+    }
+
+
+def _index(listing: Listing, videos: dict[str, dict[str, Any]]) -> bytes:
+    """Return index.json: the manifest's videos in its order, its jobs without one, and orphans."""
+    ids = [job.id for job in listing.jobs]
+    index = {
+        "schema": SCHEMA,
+        "name": listing.name,
+        "run_id": listing.run_id,
+        "videos": [videos[job_id] for job_id in ids if job_id in videos],
+        "missing": [job_id for job_id in ids if job_id not in videos],
+        "orphans": sorted(videos.keys() - set(ids)),
+    }
+    return f"{json.dumps(index, ensure_ascii=False, indent=1)}\n".encode()
+
+
+def _more(names: list[str]) -> str:
+    return "" if len(names) == 1 else f" (and {len(names) - 1} more)"

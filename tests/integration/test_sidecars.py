@@ -1,0 +1,205 @@
+"""The files beside the videos, and index.json: what they say, and that they go with their video."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.library.derived import renew
+from batch.output.folder import open_folder
+
+BOTH = {"output": {"sidecar": "both"}}
+EXT = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+FOX = {"id": "fox", "prompt": "a fox", "tags": ["night"]}
+
+
+def said(desk: Any, name: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((desk.root / name).read_text("utf-8"))
+    return read
+
+
+def properties(path: Path) -> dict[str, str]:
+    """Return the properties of an XMP packet."""
+    tree = ET.fromstring(path.read_bytes())
+    return {e.tag.removeprefix(EXT): e.text or "" for e in tree.iter() if e.tag.startswith(EXT)}
+
+
+def derived(desk: Any) -> dict[str, tuple[bytes, int]]:
+    """Read every derived file, with its inode: a file that is not written keeps it."""
+    names = [p for p in desk.root.rglob("*") if p.name.endswith((".json", ".xmp"))]
+    return {str(p.relative_to(desk.root)): (p.read_bytes(), p.stat().st_ino) for p in names}
+
+
+async def test_sidecars_say_what_the_video_is(desk: Any) -> None:
+    desk.extra = BOTH
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+    json_said = said(desk, "videos/fox.json")
+    (row,) = desk.rows
+    assert row.items() <= json_said.items()
+    assert {name: value for name, value in json_said.items() if name not in row} == {
+        "versions": [],
+        "digital_source_type": SOURCE,
+        "ai_system": "Kling",
+        "ai_system_version": "kling-v2-6",
+        "ai_prompt": "a fox",
+    }
+    assert properties(desk.root / "videos/fox.mp4.xmp") == {
+        "DigitalSourceType": SOURCE,
+        "AISystemUsed": "Kling",
+        "AISystemVersionUsed": "kling-v2-6",
+        "AIPromptInformation": "a fox",
+    }
+
+
+async def test_index_lists_videos_missing_and_orphans(desk: Any) -> None:
+    desk.extra = BOTH
+    bad = {"id": "bad", "prompt": "sandbox:moderation"}
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX, {"id": "old", "prompt": "a deer"}])
+        summary = await desk.run(box, [bad, {"id": "a/new", "prompt": "a hare"}, FOX])
+    index = said(desk, "index.json")
+    assert (index["schema"], index["name"], index["run_id"]) == (1, "night", summary.run_id)
+    assert [item["job_id"] for item in index["videos"]] == ["a/new", "fox"]
+    assert (index["missing"], index["orphans"]) == (["bad"], ["old"])
+    for item in index["videos"]:
+        data = (desk.root / item["file"]).read_bytes()
+        assert (item["bytes"], item["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert index["videos"][1]["tags"] == ["night"]
+
+
+async def test_former_version_keeps_its_own_sidecars(desk: Any) -> None:
+    desk.extra = BOTH
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        before = said(desk, "videos/fox.json")
+        await desk.run(box, [{**FOX, "prompt": "a red fox"}])
+    now = said(desk, "videos/fox.json")
+    (version,) = now["versions"]
+    assert (now["prompt"], version["sha256"]) == ("a red fox", before["sha256"])
+    stem = version["file"].removesuffix(".mp4")
+    former = said(desk, f"{stem}.json")
+    assert former == {**before, "file": version["file"]}
+    assert properties(desk.root / f"{stem}.mp4.xmp")["AIPromptInformation"] == "a fox"
+    assert said(desk, "index.json")["videos"][0]["versions"] == now["versions"]
+
+
+async def test_sidecars_move_with_their_video(desk: Any) -> None:
+    """Also where names go round in a circle."""
+    desk.extra = BOTH
+    hare = {"id": "hare", "prompt": "a hare"}
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX, hare])
+        jobs = [{**FOX, "id": "hare"}, {**hare, "id": "den/fox"}]
+        summary = await desk.run(box, jobs, is_checked=False)
+    assert summary.tasks_created == 0
+    assert sorted(desk.videos) == [
+        *("den/fox.json", "den/fox.mp4", "den/fox.mp4.xmp"),
+        *("hare.json", "hare.mp4", "hare.mp4.xmp"),
+    ]
+    assert said(desk, "videos/hare.json")["prompt"] == "a fox"
+    assert said(desk, "videos/hare.json")["job_id"] == "hare"
+    assert said(desk, "videos/den/fox.json")["prompt"] == "a hare"
+    assert [item["job_id"] for item in said(desk, "index.json")["videos"]] == ["hare", "den/fox"]
+
+
+async def test_night_without_a_row_writes_nothing(desk: Any) -> None:
+    desk.extra = BOTH
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        before = derived(desk)
+        await desk.run(box, [FOX])
+        await desk.run(box, [{**FOX, "tags": ["day"]}])
+        assert derived(desk) == before
+        await desk.run(box, [FOX, {"id": "new", "prompt": "a hare"}])
+        after = derived(desk)
+    assert {name for name in before if before[name] != after[name]} == {"index.json"}
+
+
+async def test_without_asking_nothing_is_written(desk: Any) -> None:
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        assert derived(desk) == {}
+        desk.extra = {"output": {"index": True}}
+        await desk.run(box, [FOX])
+        assert list(derived(desk)) == ["index.json"]
+        desk.extra = {"output": {"sidecar": "xmp", "index": False}}
+        await desk.run(box, [FOX])
+    assert sorted(derived(desk)) == ["index.json", "videos/fox.mp4.xmp"]
+
+
+async def test_file_of_another_origin_stays(desk: Any) -> None:
+    """A person's notes, or an XMP that another program has written meanwhile."""
+    desk.extra = BOTH
+    notes, edited = desk.root / "videos/fox.json", desk.root / "videos/fox.mp4.xmp"
+    async with desk.sandbox() as box:
+        notes.parent.mkdir(parents=True)
+        notes.write_text('{"schema": 1, "mine": true}')
+        summary = await desk.run(box, [FOX])
+        assert notes.read_text() == '{"schema": 1, "mine": true}'
+        assert summary.exit_code == 0
+        assert summary.warnings == (
+            "videos/fox.json was not written by kling-batch, and stays as it is",
+        )
+        edited.write_text(edited.read_text().replace('x:xmptk="kling-batch"', 'x:xmptk="Other"'))
+        await desk.run(box, [{**FOX, "prompt": "a red fox"}])
+    assert properties(edited)["AIPromptInformation"] == "a fox"
+    assert said(desk, "index.json")["videos"][0]["prompt"] == "a red fox"
+
+
+async def test_what_cannot_be_written_is_written_by_the_next_run(desk: Any) -> None:
+    desk.extra = BOTH
+    async with desk.sandbox() as box:
+        (desk.root / "videos/fox.json").mkdir(parents=True)
+        summary = await desk.run(box, [FOX])
+        assert summary.exit_code == 0
+        (warning,) = summary.warnings
+        assert warning.startswith("videos/fox.json (Is a directory) cannot be written")
+        (desk.root / "videos/fox.json").rmdir()
+        assert (await desk.run(box, [FOX])).warnings == ()
+    assert said(desk, "videos/fox.json")["prompt"] == "a fox"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a & b < c > d \"e\" 'f' ]]>",
+        "line\nbreak and\ttab",
+        "狐狸 🦊 é",
+        "<?xpacket end?> {properties} {0} %s",
+    ],
+)
+async def test_every_prompt_is_told_as_it_is(desk: Any, prompt: str) -> None:
+    desk.extra = BOTH
+    async with desk.sandbox() as box:
+        await desk.run(box, [{"id": "x", "prompt": prompt}])
+    assert said(desk, "videos/x.json")["ai_prompt"] == prompt
+    assert properties(desk.root / "videos/x.mp4.xmp")["AIPromptInformation"] == prompt
+
+
+async def test_video_is_the_providers_byte_for_byte(desk: Any) -> None:
+    desk.extra = BOTH
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+    data = (desk.root / "videos/fox.mp4").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == desk.rows[0]["sha256"]
+
+
+async def test_renewed_sidecars_are_of_the_kinds_of_the_last_run(desk: Any) -> None:
+    """As after a restore, which knows no manifest."""
+    desk.extra = {"output": {"sidecar": "xmp"}}
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        before = derived(desk)
+        (desk.root / "videos/fox.mp4.xmp").unlink()
+        with open_folder(desk.root, sandbox=False, now=0.0) as folder:
+            assert renew(folder, ["fox", "unknown"]) == []
+    assert {name: data for name, (data, _) in derived(desk).items()} == {
+        name: data for name, (data, _) in before.items()
+    }
