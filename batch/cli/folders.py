@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from batch.cli.completing import complete_folder
 from batch.clock import SystemClock
 from batch.errors import UsageError
 from batch.output.folder import ORIGIN, SANDBOX, OutputFolder, open_folder
@@ -21,8 +22,13 @@ HOME = Path("outputs")
 
 def folders_argument(command: Command) -> Command:
     """Give *command* its OUTPUT_DIR arguments."""
-    folder = click.Path(path_type=Path)
-    return click.argument("output_dirs", metavar="[OUTPUT_DIR]...", nargs=-1, type=folder)(command)
+    return click.argument(
+        "output_dirs",
+        metavar="[OUTPUT_DIR]...",
+        nargs=-1,
+        type=click.Path(path_type=Path),
+        shell_complete=complete_folder,
+    )(command)
 
 
 def folders(output_dirs: Sequence[Path]) -> list[Path]:
@@ -33,10 +39,15 @@ def folders(output_dirs: Sequence[Path]) -> list[Path]:
     """
     for folder in output_dirs:
         check_folder(folder)
-    found = sorted(HOME.glob(f"*/{STATE_FOLDER}/state.db"))
-    if not output_dirs and not found:
+    found = list(output_dirs) or all_folders()
+    if not found:
         raise UsageError(f"there is no output folder under {HOME}/; name one")
-    return list(output_dirs) or [path.parent.parent for path in found]
+    return found
+
+
+def all_folders() -> list[Path]:
+    """Return the output folders under outputs/."""
+    return sorted(path.parent.parent for path in HOME.glob(f"*/{STATE_FOLDER}/state.db"))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from batch import __version__
 from batch.cli.bug_report import print_error, write_bug_report
@@ -18,6 +19,8 @@ from batch.cli.words import similar
 from batch.errors import BatchError, ExitCode
 
 COMMANDS = {
+    "init": "Write a commented manifest to start from.",
+    "doctor": "Check this machine, the key and the folders; spend nothing.",
     "run": "Bring the output folder up to date with the manifest.",
     "plan": "Report what `run` would do and cost; send nothing.",
     "status": "Report the state of every job, also during a run.",
@@ -30,6 +33,7 @@ COMMANDS = {
     "notify": "Try out whom a run tells when it has ended.",
     "sandbox": "Serve the local imitation of the API.",
     "schema": "Print the manifest's JSON Schema.",
+    "completion": "Print the completion script of bash, zsh or fish.",
 }
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 EXIT_CODES_HELP = """\b
@@ -69,6 +73,12 @@ class LazyGroup(click.Group):
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so, without importing one."""
+        found = [name for name in COMMANDS if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=COMMANDS[name]) for name in found]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without importing one."""

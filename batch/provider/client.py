@@ -24,6 +24,7 @@ from batch.provider.answers import (
     Unavailable,
     Unsent,
 )
+from batch.provider.fields import parse_date
 from batch.provider.files import Files
 from batch.provider.network import api_session, network_failure
 from batch.provider.protocol import Stream
@@ -79,6 +80,7 @@ class Client:
             proxy=proxy,
         )
         self._exits = AsyncExitStack()
+        self.server_time: float | None = None  # by the Date of the last answer that had one
 
     async def __aenter__(self) -> Self:
         trace = aiohttp.TraceConfig()
@@ -166,6 +168,7 @@ class Client:
                 response.close()
                 break
         raw = b"".join(pieces)[:MAX_ANSWER_BYTES]
+        self.server_time = parse_date(response.headers.get("Date")) or self.server_time
         return self._mask.headers(response.headers), self._mask.body(raw)
 
     def _failure(self, error: Exception) -> Failure:

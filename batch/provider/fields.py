@@ -136,8 +136,19 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
             if delay >= _MOMENT_FROM and (moment := epoch(delay)) is not None:
                 delay = moment - now
         else:
-            date = parsedate_to_datetime(text)
-            delay = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-    except (ValueError, TypeError, OverflowError, LookupError):
+            moment = parse_date(text)
+            if moment is None:
+                return None
+            delay = moment - now
+    except (ValueError, OverflowError):
         return None
     return min(max(delay, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(delay) else None
+
+
+def parse_date(value: str | None) -> float | None:
+    """Return the moment that a header names (epoch seconds), or None if it is none."""
+    try:
+        date = parsedate_to_datetime((value or "").strip()[:64])
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, LookupError):
+        return None

@@ -12,11 +12,13 @@ from click.core import ParameterSource
 from click.types import StringParamType
 
 from batch.cli.bug_report import hide
+from batch.cli.completing import complete_manifest, complete_pattern
 from batch.cli.notice import notice
 from batch.cli.words import similar
 from batch.errors import UsageError
 from batch.manifest.model import Manifest
 from batch.notify.channels import VARIABLES as NOTIFY_VARIABLES
+from batch.plan.select import read_pattern
 from batch.settings import OPTIONS, Option, Options, Settings, resolve
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -94,13 +96,15 @@ def with_options(command: Command, names: Iterable[str] = FLAGS) -> Command:
             help=option.help,
             envvar=variable_of(option.flag) if option.has_variable else None,
             show_envvar=option.has_variable,
+            shell_complete=complete_pattern if option.parse is read_pattern else None,
         )(command)
     return command
 
 
 def manifest_argument(command: Command) -> Command:
     """Give *command* its MANIFEST argument."""
-    return click.argument("manifest", type=click.Path(path_type=Path))(command)
+    manifest = click.Path(path_type=Path)
+    return click.argument("manifest", type=manifest, shell_complete=complete_manifest)(command)
 
 
 def settle(manifest: Path, flags: Mapping[str, Any]) -> tuple[Manifest, Settings]:

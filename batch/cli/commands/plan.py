@@ -17,6 +17,7 @@ from batch.cli.commands.flags import (
     unknown_variables,
     with_options,
 )
+from batch.cli.grouped import GroupedCommand, examples
 from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import ExitCode
@@ -37,14 +38,21 @@ _NOW = {"day": "today", "month": "this month"}
 SHARED = 5  # so many jobs with the same changes get a line each
 
 
-HELP = """Report what `run` would do and cost. Sends nothing, writes nothing.
+HELP = f"""Report what `run` would do and cost. Sends nothing, writes nothing.
 
 With --out, what is to be paid for is saved as JSON, and `run --plan FILE` pays for nothing else: once
 for each of these jobs, at most at this price. A job that has changed since is left, exit code 3.
+
+{
+    examples(
+        "kling-batch plan jobs/night.yaml",
+        "kling-batch plan jobs/night.yaml --select state:failed --retry-failed",
+    )
+}
 """
 
 
-@click.command("plan", help=HELP)
+@click.command("plan", help=HELP, cls=GroupedCommand)
 @manifest_argument
 @with_options
 @click.option(

@@ -17,6 +17,7 @@ from batch.cli import reporting
 from batch.cli.bug_report import print_error, write_bug_report
 from batch.cli.commands.flags import manifest_argument, settle, variable_of, with_options
 from batch.cli.commands.plan import show_plan, show_warnings, warnings
+from batch.cli.grouped import GroupedCommand, examples
 from batch.cli.notice import notice
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
@@ -32,7 +33,20 @@ SHARED = 3  # jobs with the same trouble that are named one by one
 GC_ALLOCATIONS = 20_000
 
 
-@click.command("run", help="Bring the output folder up to date with the manifest.")
+HELP = f"""Bring the output folder up to date with the manifest.
+
+{
+    examples(
+        "kling-batch run jobs/night.yaml --sandbox     no key, no network, no cost",
+        "kling-batch run jobs/night.yaml --new         the first real run of a library",
+        "kling-batch run jobs/night.yaml --quiet       from cron: mails only trouble",
+        "kling-batch run jobs/night.yaml --select tag:nature --budget 5",
+    )
+}
+"""
+
+
+@click.command("run", help=HELP, cls=GroupedCommand)
 @manifest_argument
 @with_options
 @click.option("--dry-run", is_flag=True, help="Only plan, as the command `plan` does.")
@@ -211,7 +225,8 @@ def to_text(summary: Summary) -> str:
     lines.append(f"  {_money(summary)}")
     if summary.library.to_collect:
         what = counted(summary.library.to_collect, "task")
-        lines.append(f"  {what} paid for and not here yet: the next run collects what is there")
+        made = "created" if summary.sandbox else "paid for"
+        lines.append(f"  {what} {made} and not here yet: the next run collects what is there")
     lines += _troubles(summary)
     if "unconfirmed" in summary.outcomes:
         lines.append(
