@@ -34,6 +34,7 @@ COMMANDS = {
     "sandbox": "Serve the local imitation of the API.",
     "schema": "Print the manifest's JSON Schema.",
     "completion": "Print the completion script of bash, zsh or fish.",
+    "help": "Show a page of the manual, or the help of a command.",
 }
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 EXIT_CODES_HELP = """\b

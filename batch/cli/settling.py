@@ -22,8 +22,6 @@ from batch.manifest.model import Manifest
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.sqlite import Database
 from batch.provider.protocol import VideoApi
-from batch.run.resources import fit
-from batch.run.wiring import SANDBOX_NAME, open_client
 from batch.settings import Options, Settings, resolve
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -40,6 +38,9 @@ class Case:
     can_ask: bool
 
     def _client(self, clock: Clock) -> AbstractAsyncContextManager[tuple[VideoApi, Account]]:
+        from batch.run.resources import fit  # noqa: PLC0415 - `--help` needs no network
+        from batch.run.wiring import open_client  # noqa: PLC0415
+
         granted = fit(self.settings.limits, is_embedded=self.settings.sandbox)
         return open_client(self.settings, granted, clock)
 
@@ -91,6 +92,8 @@ def settling(
 def _settings(
     output_dir: Path, attempt: Attempt, flags: Mapping[str, Any], *, is_sandbox: bool
 ) -> Settings:
+    from batch.run.wiring import SANDBOX_NAME  # noqa: PLC0415 - as above
+
     base_url = attempt.account.base_url
     given: dict[str, Any] = {name: flags[name] for name in PROVIDER_OPTIONS}
     given["base_url"] = given["base_url"] or (DEFAULT_BASE_URL if is_sandbox else base_url)

@@ -92,7 +92,7 @@ def _failed(library: Library, latest: dict[str, Attempt]) -> Iterator[dict[str, 
 def _remedy(failure: Failure) -> str:
     if failure.kind in HEALS_BY_ITSELF:
         return RETRIED_ONCE if failure.is_unexplained else RETRIED
-    return TO_DO.get(failure.kind, "see README, or --retry-failed")
+    return TO_DO.get(failure.kind, "see kling-batch help results-and-state, or --retry-failed")
 
 
 def _named(attempt: Attempt) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from batch.attempt import (
 from batch.errors import TransitionError
 from batch.job import Failure, FailureKind, Video
 
-README = Path(__file__).parents[2] / "README.md"
+DESIGN = Path(__file__).parents[2] / "batch/cli/pages/design.md"
 FAILURE = Failure(FailureKind.PROVIDER, "no")
 TASK = PaidTask("8", 1.0)
 EXAMPLES: dict[str, AttemptState] = {
@@ -155,6 +155,6 @@ def drawn() -> str:
     )
 
 
-def test_the_readme_draws_the_table_of_transitions() -> None:
-    section = README.read_text(encoding="utf-8").split("## The life of an attempt\n", 1)[1]
+def test_design_page_draws_the_table_of_transitions() -> None:
+    section = DESIGN.read_text(encoding="utf-8").split("## The life of an attempt\n", 1)[1]
     assert re.findall("```mermaid.*?```", section.split("\n## ", 1)[0], re.DOTALL) == [drawn()]

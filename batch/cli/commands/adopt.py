@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ to another job is refused. Nothing is submitted; the next run downloads the vide
 @with_provider
 def command(output_dir: Path, job: str, task_id: str, **flags: Any) -> int:
     """Adopt the task."""
+    import asyncio  # noqa: PLC0415 - `--help` needs none
+
     with settling(output_dir, job, flags) as case:
         opened = asyncio.run(case.adopt(task_id))
     click.echo(

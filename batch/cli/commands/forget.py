@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ provider is asked once more before that.
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(output_dir: Path, job: str, *, yes: bool, **flags: Any) -> int:
     """Forget the attempt."""
+    import asyncio  # noqa: PLC0415 - `--help` needs none
+
     with settling(output_dir, job, flags, needs_key=False) as case:
         if not yes:
             _confirm(case)
