@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -63,12 +63,14 @@ class Doubt:
 
     *exists*: the provider reported that the external id is taken, so a task exists. *on_request*:
     the request was repeated because a person asked for it, so two may be under way, and only a
-    person can ask for a third.
+    person can ask for a third. *sent_at* is when it was sent: it may be looked for in many a later
+    night, and belongs to none of them. It makes no other doubt of it.
     """
 
     failure: Failure
     exists: bool = False
     on_request: bool = False
+    sent_at: float | None = field(default=None, compare=False)
 
 
 class Outcome(StrEnum):
@@ -328,7 +330,8 @@ class Attempt:
         if before is not None:
             exists = exists or before.exists
         on_request = before is not None and before.on_request
-        return self.to(Lost(now, Doubt(failure, exists=exists, on_request=on_request)))
+        doubt = Doubt(failure, exists=exists, on_request=on_request, sent_at=self.sent_at)
+        return self.to(Lost(now, doubt))
 
     def failed(self, now: float, failure: Failure) -> Attempt:
         """Return the attempt failed: its task, or the request if there never was one."""
@@ -387,6 +390,19 @@ class Attempt:
                 return None
             case _:
                 return self.state.task
+
+    @property
+    def sent_at(self) -> float:
+        """When it was sent, as far as is known."""
+        match self.state:
+            case Intended(since=since):
+                return since
+            case Lost(since=since, doubt=doubt) | Unconfirmed(since=since, doubt=doubt):
+                return since if doubt.sent_at is None else doubt.sent_at
+            case Failed(task=None, failed_at=failed_at):
+                return failed_at
+            case _:
+                return self.paid_task.submitted_at
 
     @property
     def paid_task(self) -> PaidTask:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from batch.attempt import RETENTION_S, Attempt, Failed, Intended, Landed, Lost, Phase, Unconfirmed
+from batch.attempt import RETENTION_S, Attempt, Landed, Phase
 from batch.job import Failure, FailureKind, video_path
 from batch.library.planned import Planned
 from batch.output.folder import ORIGIN, SANDBOX
@@ -124,7 +124,7 @@ def _entries(
         is_wanted = attempt is latest[attempt.job_id] and not planned.is_orphan(attempt.job_id)
         yield Entry(
             attempt=attempt,
-            submitted_at=sent_at(attempt),
+            submitted_at=attempt.sent_at,
             fate=fate,
             is_here=is_here,
             days_left=_days_left(attempt, fate, now),
@@ -132,17 +132,6 @@ def _entries(
             will_be_fetched=attempt.phase.is_collectable
             or (attempt.phase is Phase.LANDED and is_wanted and not is_here),
         )
-
-
-def sent_at(attempt: Attempt) -> float:
-    """Return when an attempt was sent, as far as is known."""
-    match attempt.state:
-        case Intended(since=since) | Lost(since=since) | Unconfirmed(since=since):
-            return since
-        case Failed(task=None, failed_at=failed_at):
-            return failed_at
-        case _:
-            return attempt.paid_task.submitted_at
 
 
 def what_failed(attempt: Attempt) -> Failure:

@@ -13,7 +13,6 @@ from batch.attempt import Account, Attempt, Intended, Open, PaidTask
 from batch.errors import BatchError, ExitCode, UsageError
 from batch.job import Failure, FailureKind
 from batch.library.accounts import IN_DOUBT
-from batch.library.entries import sent_at
 from batch.library.ledger import iso
 from batch.output.sqlite import Database
 from batch.output.state import Put
@@ -45,7 +44,7 @@ def unconfirmed(database: Database, job: str) -> Attempt:
     if len(found) == 1:
         return found[0]
     if found:
-        ids = ", ".join(f"{item.external_task_id} (sent {iso(sent_at(item))})" for item in found)
+        ids = ", ".join(f"{item.external_task_id} (sent {iso(item.sent_at)})" for item in found)
         raise UsageError(f"job {job!r} has several unconfirmed submissions; name one of {ids}")
     if any(attempt.job_id == job for attempt in attempts):
         raise UsageError(f"job {job!r} is not unconfirmed: there is nothing to settle")
@@ -90,7 +89,7 @@ async def adopt(
     if task is None:
         raise NotSettledError(f"the provider finds no task {task_id}; nothing was changed")
     _check_task(attempt, task, task_id)
-    paid = PaidTask(task.task_id, task.created_at or sent_at(attempt), task.request_id)
+    paid = PaidTask(task.task_id, task.created_at or attempt.sent_at, task.request_id)
     opened = attempt.to(Open(paid))
     database.write([Put(opened)])
     return opened

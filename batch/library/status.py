@@ -10,7 +10,7 @@ from typing import Any
 from batch.attempt import Attempt, Failed, Generated, Landed, Phase
 from batch.job import Failure, FailureKind
 from batch.library.accounts import IN_DOUBT, figures
-from batch.library.entries import Entry, Library, sent_at, what_failed
+from batch.library.entries import Entry, Library, what_failed
 from batch.library.ledger import iso
 from batch.output import lock
 from batch.output.layout import Layout
@@ -105,7 +105,7 @@ def _named(attempt: Attempt) -> dict[str, Any]:
         "message": failure.message,
         "task_id": attempt.task_id,
         "external_task_id": attempt.external_task_id,
-        "submitted_at": iso(sent_at(attempt)),
+        "submitted_at": iso(attempt.sent_at),
         "cost_usd": attempt.cost_usd,
     }
 
@@ -133,7 +133,7 @@ def _missing(entry: Entry) -> dict[str, Any]:
 def _waiting(library: Library) -> int:
     """Return how many jobs the latest run was to pay for, and has not submitted yet."""
     begun_at = library.planned.at
-    begun = {attempt.job_id for attempt in library.attempts if sent_at(attempt) >= begun_at}
+    begun = {attempt.job_id for attempt in library.attempts if attempt.sent_at >= begun_at}
     return max(library.planned.to_pay - len(begun), 0)
 
 

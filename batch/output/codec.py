@@ -171,6 +171,7 @@ def _doubt(detail: dict[str, Any]) -> Doubt:
         _failure(detail["failure"]),
         exists=detail.get("exists", False),
         on_request=detail.get("on_request", False),
+        sent_at=detail.get("sent_at"),
     )
 
 

@@ -223,7 +223,8 @@ class Database:
         """Return the attempts that are, or may be, paid for and were sent *since* a moment."""
         query = (
             "SELECT external_task_id, state, task_id, cost_usd,"
-            " coalesce(json_extract(detail, '$.submitted_at'), json_extract(detail, '$.since')) AS at"
+            " coalesce(json_extract(detail, '$.submitted_at'), CASE WHEN state <> 'Intended' THEN"
+            " json_extract(detail, '$.sent_at') END, json_extract(detail, '$.since')) AS at"
             " FROM attempts WHERE at >= ?"
         )
         with map_errors(self.path):

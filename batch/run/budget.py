@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from batch.attempt import Attempt, Intended, Lost, Unconfirmed
+from batch.attempt import Attempt
 from batch.days import local_minute
 from batch.library.allowances import Allowance, Spending
 from batch.output.state import Payment
@@ -92,12 +92,8 @@ class Budget:
         if name in self._unsent:
             self._unsent.remove(name)
             self._set_aside_usd -= self._covered[name]
-        match attempt.state:
-            case Intended(since=since) | Lost(since=since) | Unconfirmed(since=since):
-                at = since
-            case _:
-                at = self._now() if attempt.task is None else attempt.task.submitted_at
-        self._spending.book(Payment(name, attempt.phase, attempt.task_id, attempt.cost_usd, at))
+        item = Payment(name, attempt.phase, attempt.task_id, attempt.cost_usd, attempt.sent_at)
+        self._spending.book(item)
 
     def drop(self, external_task_id: str) -> None:
         """Record that an attempt that was in doubt has created nothing."""

@@ -71,6 +71,23 @@ def test_refused_request_costs_no_day_anything(shell: Any, sandbox: Any) -> None
     assert box.stats.created == 3
 
 
+def test_old_doubt_takes_nothing_from_tonight(shell: Any, sandbox: Any) -> None:
+    """It is looked for every night, and was perhaps paid for in the night that sent it."""
+    box = sandbox("submit:drop-after:first=1", lookup=False)
+    args = library(shell, box, 3, budget_per_day=0.20, max_in_flight=1)
+    assert shell("run", *args).code == 3
+    assert box.stats.created == 1
+    with sqlite3.connect(shell.folder / "outputs/night/.kling-batch/state.db") as database:
+        database.execute(
+            "UPDATE attempts SET detail = json_set(detail, '$.sent_at',"
+            " json_extract(detail, '$.sent_at') - ?)",
+            (2 * DAY_S,),
+        )
+    assert shell("run", *args).code == 3
+    assert box.stats.created == 2
+    assert "today $0.20 of $0.20" in shell("plan", *args).out
+
+
 def test_plan_says_how_the_budgets_stand(shell: Any, sandbox: Any) -> None:
     box = sandbox()
     args = library(shell, box, 2, budget_per_day=25, budget_per_month=300)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from memory_state import MemoryState
@@ -178,6 +178,20 @@ async def test_payments_are_those_sent_since_a_moment(state: State) -> None:
     assert found["kb-5"] == Payment("kb-5", Phase.TIMED_OUT, "85", 0.21, 1.0)
     later = {item.external_task_id for item in await state.payments(1.25)}
     assert later == {"kb-0", "kb-1", "kb-2", "kb-3", "kb-4", "kb-7"}
+
+
+@pytest.mark.parametrize("kind", [Lost, Unconfirmed])
+async def test_doubt_keeps_when_it_was_sent(state: State, kind: Any) -> None:
+    """It is looked for in a later night, and was paid for in that of its request, if at all."""
+    await state.commit(Put(attempt(kind(9.0, Doubt(SAID, sent_at=1.5)))))
+    assert (await state.attempt("kb-1")).sent_at == 1.5
+    assert [item.at for item in await state.payments(0.0)] == [1.5]
+    assert await state.payments(2.0) == []
+
+
+async def test_repeated_request_was_sent_anew(state: State) -> None:
+    await state.commit(Put(attempt(Intended(9.0, Doubt(SAID, sent_at=1.5)))))
+    assert [item.at for item in await state.payments(0.0)] == [9.0]
 
 
 # -- all or nothing

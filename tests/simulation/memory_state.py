@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from batch.attempt import Account, Attempt, Discarded, Landed
+from batch.attempt import Account, Attempt, Discarded, Landed, Phase
 from batch.errors import RefusedError, StateError
 from batch.output.codec import failure_of
 from batch.output.state import (
@@ -103,11 +103,10 @@ class MemoryState:
     async def payments(self, since: float) -> list[Payment]:
         found = []
         for attempt in self.attempts.values():
-            at = getattr(attempt.state, "since", None)
-            at = attempt.task.submitted_at if attempt.task is not None else at
-            if at is not None and at >= since:
-                name, phase = attempt.external_task_id, attempt.phase
-                found.append(Payment(name, phase, attempt.task_id, attempt.cost_usd, at))
+            is_refused = attempt.phase is Phase.FAILED and attempt.task is None
+            if not is_refused and attempt.sent_at >= since:
+                name, phase, task_id = attempt.external_task_id, attempt.phase, attempt.task_id
+                found.append(Payment(name, phase, task_id, attempt.cost_usd, attempt.sent_at))
         return found
 
     async def known(self) -> dict[str, list[Known]]:

@@ -158,3 +158,14 @@ def drawn() -> str:
 def test_design_page_draws_the_table_of_transitions() -> None:
     section = DESIGN.read_text(encoding="utf-8").split("## The life of an attempt\n", 1)[1]
     assert re.findall("```mermaid.*?```", section.split("\n## ", 1)[0], re.DOTALL) == [drawn()]
+
+
+def test_doubt_keeps_when_its_request_was_sent() -> None:
+    """However often it is looked for; a request sent again is another."""
+    lost = attempt(Intended(1.0)).doubted(2.0, FAILURE)
+    assert lost.sent_at == 1.0
+    later = lost.to(Unconfirmed(3.0, lost.state.doubt)).doubted(9.0, FAILURE)  # type: ignore[union-attr]
+    assert (later.state.since, later.sent_at) == (9.0, 1.0)  # type: ignore[union-attr]
+    again = later.intended(10.0)
+    assert again.sent_at == again.doubted(11.0, FAILURE).sent_at == 10.0
+    assert attempt(Lost(5.0, Doubt(FAILURE))).sent_at == 5.0, "an older release kept no more"

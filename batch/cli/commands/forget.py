@@ -10,7 +10,6 @@ import click
 
 from batch.cli.settling import Case, job_arguments, settling, with_provider
 from batch.errors import ExitCode, UsageError
-from batch.library.entries import sent_at
 from batch.library.ledger import iso
 
 HELP = """Settle an unconfirmed job: the provider was seen to have no task for it.
@@ -43,7 +42,7 @@ def _confirm(case: Case) -> None:
     attempt = case.attempt
     cost = "" if attempt.cost_usd is None else f" (about ${attempt.cost_usd:.2f})"
     about = (
-        f"{attempt.job_id}: {attempt.external_task_id}, sent {iso(sent_at(attempt))}. If it exists"
+        f"{attempt.job_id}: {attempt.external_task_id}, sent {iso(attempt.sent_at)}. If it exists"
         f" after all, its video is lost and the job is paid for twice{cost}."
     )
     if not sys.stdin.isatty():
