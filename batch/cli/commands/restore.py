@@ -12,6 +12,7 @@ import click
 from batch.cli.folders import check_folder, held_folder
 from batch.clock import SystemClock
 from batch.errors import ExitCode
+from batch.library.derived import renew
 from batch.library.ledger import iso
 from batch.library.restore import Version, choose, restore, unpin, versions_of
 from batch.output.layout import Layout
@@ -85,6 +86,8 @@ def _restore(output_dir: Path, job: str, name: str | None) -> tuple[str, dict[st
             said = f"{job} has the version of {iso(version.at)} already"
         else:
             attempt = asyncio.run(restore(folder, version, SystemClock()))
+            for warning in renew(folder, [job]):
+                click.echo(f"warning: {warning}", err=True)
             version = Version(attempt, version.at, is_current=True)
             said = f"{job} has the version of {iso(version.at)} again"
             if version.landed.pin is not None:
