@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 from batch.output import disk
 from batch.output.layout import Layout
@@ -151,4 +150,6 @@ def _is_own_file(path: Path) -> bool:
 
 def _text(value: str) -> str:
     """Return a text as XML holds it: a carriage return would become a line end."""
+    from xml.sax.saxutils import escape  # noqa: PLC0415 - it loads what the network needs
+
     return escape(_NOT_IN_XML.sub("\ufffd", value), {"\r": "&#13;"})

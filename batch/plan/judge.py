@@ -74,6 +74,8 @@ def decide(
         if action in FREE_ACTIONS:
             action, reason = Action.MOVED, f"same request; {reason}, nothing is paid"
         reason = f"was {move.old_id!r}, {reason}"
+    if action is Action.UNCHANGED and not former:  # on most nights all of them
+        return Decision(action, job.id, reason, job, is_pinned=pinned is not None)
     return Decision(
         action=action,
         job_id=job.id,

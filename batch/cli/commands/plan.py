@@ -22,7 +22,6 @@ from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.library.allowances import Standing
-from batch.library.ledger import iso
 from batch.manifest.model import Manifest
 from batch.notify.channels import channels_of
 from batch.output.layout import Layout
@@ -130,6 +129,8 @@ def to_json(
 
 
 def _budget_json(standing: Standing) -> dict[str, Any]:
+    from batch.library.ledger import iso  # noqa: PLC0415 - only with a budget of a day or a month
+
     return {
         "limit_usd": standing.allowance.limit_usd,
         "spent_usd": round(standing.spent_usd, 4),
