@@ -20,7 +20,7 @@ from batch.cli.main import app
 from batch.errors import ExitCode
 from batch.job import FailureKind
 from batch.manifest.limits import LIMIT_KEYS
-from batch.manifest.schema import CALLBACK_KEYS, JOB_KEYS, ROOT_KEYS
+from batch.manifest.schema import CALLBACK_KEYS, JOB_KEYS, NOTIFY_KEYS, OUTPUT_KEYS, ROOT_KEYS
 from batch.rows import Row
 
 REPOSITORY = Path(__file__).parents[2]
@@ -166,7 +166,7 @@ def test_commands_of_page_run(library: Desk, page: Path) -> None:
     """In their order, in the library of the examples."""
     blocks = [block for block in blocks_of(page) if (block.language, block.mark) == ("sh", "")]
     for block in blocks:
-        if "jq" in block.text and not shutil.which("jq"):
+        if re.search(r"\bjq\b", block.text) and not shutil.which("jq"):
             continue
         library.run("bash", "-euo", "pipefail", "-c", block.text)
 
@@ -220,7 +220,8 @@ def test_manifests_plan_without_a_warning(desk: Desk, block: Block) -> None:
     if "version:" not in text:
         text = f"version: 1\n{text}"
     (desk.folder / "example.yaml").write_text(text, "utf-8")
-    assert "new" in desk.run("kling-batch", "plan", "example.yaml")
+    secrets = dict.fromkeys(re.findall(r"env:(\w+)", text), "https://hooks.example/secret")
+    assert "new" in desk.run("kling-batch", "plan", "example.yaml", env={**desk.env, **secrets})
 
 
 @each("python")
@@ -306,6 +307,8 @@ def test_manifest_page_names_every_key() -> None:
     text = page("manifest")
     for key in (*ROOT_KEYS, *CALLBACK_KEYS, *JOB_KEYS, *LIMIT_KEYS):
         assert f"`{key}`" in text, key
+    for key in (*NOTIFY_KEYS, *OUTPUT_KEYS):
+        assert f"\n  {key}: " in text, key
 
 
 def test_results_page_names_every_field() -> None:

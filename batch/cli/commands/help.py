@@ -15,10 +15,10 @@ from batch.cli.words import similar
 from batch.errors import ExitCode, UsageError
 
 TOPICS = {
-    "manifest": "Every key, what a job may say, tables of prompts, prices.",
+    "manifest": "Every key: jobs, tables of prompts, limits, budgets, who is told.",
     "money-rule": "Why nothing is paid for twice, rule by rule.",
-    "results-and-state": "The output folder, results.jsonl, versions, what is yours and what is ours.",
-    "operations": "cron, systemd, GitHub Actions, proxies, several machines, backup, callbacks.",
+    "results-and-state": "The output folder, results.jsonl, versions, unconfirmed jobs.",
+    "operations": "cron, systemd, Actions, proxies, several machines, backup, callbacks.",
     "sandbox": "Trying things out without a key: faults, and a server for other clients.",
     "python-api": "Plan and run from Python, rows as they come, events.",
     "recipes": "results.jsonl with jq, DuckDB and pandas.",
