@@ -6,6 +6,7 @@ itself is never written to: its hash would change, and any signature in it would
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -150,6 +151,6 @@ def _is_own_file(path: Path) -> bool:
 
 def _text(value: str) -> str:
     """Return a text as XML holds it: a carriage return would become a line end."""
-    from xml.sax.saxutils import escape  # noqa: PLC0415 - it loads what the network needs
-
-    return escape(_NOT_IN_XML.sub("\ufffd", value), {"\r": "&#13;"})
+    # Not xml.sax.saxutils, which loads ssl and http.client.
+    text = html.escape(_NOT_IN_XML.sub("\ufffd", value), quote=False)
+    return text.replace("\r", "&#13;")

@@ -33,6 +33,7 @@ def test_quiet_night_imports_no_network_library(night: Any) -> None:
     assert "batch.manifest.yaml_events" in imported
     assert "aiohttp" not in imported
     assert "asyncio" not in imported
+    assert "ssl" not in {line.rpartition("|")[2].strip() for line in imported.splitlines()}
 
 
 def test_quiet_night_reports_resting_jobs_and_warnings(night: Any) -> None:
