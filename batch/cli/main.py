@@ -42,7 +42,7 @@ Exit codes:
   0    every job selected is done: made now, or up to date already
   1    the run went through; some jobs failed, timed out or are unconfirmed
   2    wrong usage or manifest, or the state is gone; nothing was sent
-  3    stopped early by a limit of your own (deadline, budget)
+  3    stopped early by a limit of your own (deadline, budget, saved plan)
   4    the provider refuses the account (key, credit, permission), or the base URL is wrong
   70   a bug of ours; a report file is named
   75   another run holds the output folder

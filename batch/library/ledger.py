@@ -9,10 +9,11 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
+from batch.days import day_of, month_of
 from batch.library.accounts import figures
 from batch.library.entries import Entry, Fate, Library
 
@@ -31,6 +32,7 @@ GROUPS: dict[str, Callable[[Entry], Sequence[str]]] = {
     "tag": lambda entry: entry.tags or (_NO_TAG,),
     "outcome": lambda entry: (entry.fate.value,),
 }
+LOCAL = {"day": (day_of, "%Y-%m-%d"), "month": (month_of, "%Y-%m")}
 
 
 def chosen(
@@ -67,11 +69,14 @@ def line(root: Path, entry: Entry, *, is_sandbox: bool) -> dict[str, Any]:
     }
 
 
-def to_json(books: Sequence[tuple[Library, list[Entry]]], by: str | None) -> dict[str, Any]:
+def to_json(
+    books: Sequence[tuple[Library, list[Entry]]], by: str | None, day_starts: time | None = None
+) -> dict[str, Any]:
     """Return the ledger as plain JSON values.
 
     `tasks` are those created, `perhaps_paid` the unconfirmed ones, both lists of the same fields;
-    with *by* there are `groups` instead. `total` is always there.
+    with *by* there are `groups` instead. `total` is always there. Days and months are those of UTC, or
+    local ones that begin at *day_starts*, as those of a budget do.
     """
     entries = [entry for _library, listed in books for entry in listed]
     found: dict[str, Any] = {"schema": SCHEMA}
@@ -85,7 +90,9 @@ def to_json(books: Sequence[tuple[Library, list[Entry]]], by: str | None) -> dic
         found["perhaps_paid"] = [item for item in lines if item["outcome"] == Fate.UNCONFIRMED]
     else:
         found["by"] = by
-        found["groups"] = [{by: key, **total(group)} for key, group in grouped(entries, by)]
+        found["groups"] = [
+            {by: key, **total(group)} for key, group in grouped(entries, by, day_starts)
+        ]
     return {**found, "total": total(entries)}
 
 
@@ -95,13 +102,22 @@ def total(entries: Iterable[Entry]) -> dict[str, Any]:
     return {name: sums[name] for name in ("tasks", "cost_usd", "perhaps_paid", "perhaps_usd")}
 
 
-def grouped(entries: Iterable[Entry], by: str) -> list[tuple[str, list[Entry]]]:
+def grouped(
+    entries: Iterable[Entry], by: str, day_starts: time | None = None
+) -> list[tuple[str, list[Entry]]]:
     """Return *entries* by a key of `GROUPS`, in its order. With several tags, one is in each."""
+    keys_of = GROUPS[by] if day_starts is None or by not in LOCAL else _local(by, day_starts)
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        for key in GROUPS[by](entry):
+        for key in keys_of(entry):
             groups.setdefault(key, []).append(entry)
     return sorted(groups.items())
+
+
+def _local(by: str, day_starts: time) -> Callable[[Entry], Sequence[str]]:
+    """Return what names the local day or month of an entry, by the date on which it begins."""
+    span_of, form = LOCAL[by]
+    return lambda entry: (f"{span_of(entry.submitted_at, day_starts).first:{form}}",)
 
 
 def to_csv(fields: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -112,6 +114,23 @@ def test_groups_add_up(shell: Any, sandbox: Any, by: str, tasks: dict[str, int])
     assert {group[by]: group["tasks"] for group in found["groups"]} == tasks
     assert found["total"]["tasks"] == 3
     assert "total: 3 tasks, about $0.63" in shell("ledger", "--by", by, key=None).out
+
+
+def test_days_may_begin_at_noon(shell: Any, sandbox: Any) -> None:
+    """As those of a budget per day: what the plan calls today is one line of the ledger."""
+    manifest = shell.manifest(2, prices=PRICES, limits={"budget_per_day": 1, "day_starts": "12:00"})
+    shell("run", manifest, "--base-url", sandbox().base_url, TZ="Asia/Kathmandu")
+    place = ZoneInfo("Asia/Kathmandu")
+    now = datetime.now(place)
+    today = now.date() if now.hour >= 12 else now.date() - timedelta(days=1)
+    args = ("ledger", "--day-starts", "12:00", "--by")
+    assert f"{today}: 2 tasks, about $0.42" in shell(*args, "day", TZ="Asia/Kathmandu").out
+    assert f"{today:%Y-%m}: 2 tasks" in shell(*args, "month", TZ="Asia/Kathmandu").out
+    assert "today $0.42 of $1.00" in shell("plan", manifest, TZ="Asia/Kathmandu").out
+    said = shell("ledger", "--day-starts", "12:00", "--by", "tag")
+    assert said.code == 2
+    assert "--day-starts goes with --by day or --by month" in said.err
+    assert "for example 06:00" in shell(*args, "day", "--day-starts", "noon").err
 
 
 def test_since_keeps_later_tasks(shell: Any, sandbox: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 from batch.cli.folders import folders, folders_argument
 from batch.cli.words import counted
 from batch.clock import SystemClock
+from batch.days import parse_time
 from batch.errors import ExitCode
 from batch.library import ledger
 from batch.library.entries import DAY_S, Entry, Library, read_library
@@ -20,7 +21,8 @@ from batch.run.presence import Presence
 
 HELP = """List every task ever created, with its cost and what became of it.
 
-Without OUTPUT_DIR: of every folder under outputs/. Costs are estimates; days are those of UTC.
+Without OUTPUT_DIR: of every folder under outputs/. Costs are estimates. Days and months are those of
+UTC; with --day-starts, local ones that begin at that time, as those of a budget per day do.
 Unconfirmed jobs, which are perhaps paid for, are listed apart. --json prints one object: schema (1),
 tasks and perhaps_paid (or, with --by, groups), and total.
 
@@ -33,6 +35,13 @@ Outcomes:
   open          the provider works on it
   to_download   generated, and not here yet
 """
+
+
+def _time_of_day(text: str) -> time:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 class Moment(click.ParamType[float]):
@@ -58,6 +67,12 @@ class Moment(click.ParamType[float]):
 @click.option("--since", type=Moment(), help="Only tasks submitted since, for example 2026-11-20.")
 @click.option("--by", type=click.Choice(list(ledger.GROUPS)), help="Add up instead of listing.")
 @click.option(
+    "--day-starts",
+    type=_time_of_day,
+    metavar="HH:MM",
+    help="With --by day or month: when a day begins, local time, as limits.day_starts has it.",
+)
+@click.option(
     "--missing", is_flag=True, help="Only what is paid for and not here, with the days left."
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
@@ -67,6 +82,7 @@ def command(
     *,
     since: float | None,
     by: str | None,
+    day_starts: time | None,
     missing: bool,
     as_csv: bool,
     as_json: bool,
@@ -74,10 +90,12 @@ def command(
     """Print the ledger."""
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
+    if day_starts is not None and by not in ledger.LOCAL:
+        raise click.UsageError("--day-starts goes with --by day or --by month")
     now = SystemClock().now()
     libraries = [read_library(folder, Presence, now) for folder in folders(output_dirs)]
     books = [(item, ledger.chosen(item, since=since, only_missing=missing)) for item in libraries]
-    found = ledger.to_json(books, by)
+    found = ledger.to_json(books, by, day_starts)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     elif as_csv and by is not None:
