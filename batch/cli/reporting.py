@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Awaitable
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -47,6 +50,7 @@ def report(notice: Notice, exit_code: int) -> None:
     if not channels:
         return
     sys.stdout.flush()  # the result goes first
+    _leave_at_sigterm()
     with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the run has its exit code already
         try:
             failures = _report(notice, channels, exit_code)
@@ -98,6 +102,17 @@ def _own_id(notice: Notice) -> str:
     """Return what tells this run from others, also if it got no further than its options."""
     notice.rid = notice.rid or str(uuid.uuid4())
     return notice.rid
+
+
+def _leave_at_sigterm() -> None:
+    """Have SIGTERM end the telling, where it would end the process and take its exit code away."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit
 
 
 def _warn(warning: str, *, in_log: bool) -> None:

@@ -205,6 +205,24 @@ def test_server_that_is_away_is_a_warning(night: Any) -> None:
     assert "webhook at 127.0.0.1: cannot connect to 127.0.0.1:9 (connection refused)" in said.err
 
 
+def test_proxy_of_the_environment_is_used(night: Any, hook: Any) -> None:
+    proxy = hook()
+    said = night(WEBHOOK, HOOK=f"http://hooks.invalid/{SECRET}", HTTP_PROXY=proxy.url)
+    assert "not everybody" not in said.err
+    assert [headers["Host"] for _, headers, _ in proxy.seen] == ["hooks.invalid"]
+
+
+def test_signal_ends_the_telling_and_keeps_the_exit_code(
+    shell: Any, sandbox: Any, hook: Any
+) -> None:
+    server = hook(HANG)
+    manifest = shell.manifest(1, base_url=sandbox().base_url, notify={"timeout": "20s"})
+    with shell.running("run", manifest, KLING_BATCH_NOTIFY_WEBHOOK=server.url) as process:
+        shell.until(lambda: bool(server.seen))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+
+
 def test_warning_of_a_quiet_good_night_is_not_mailed(night: Any) -> None:
     said = night(WEBHOOK, args=("--quiet",), HOOK=f"http://127.0.0.1:9/{SECRET}")
     assert (said.code, said.out, said.err) == (0, "", "")

@@ -68,6 +68,8 @@ class Desk:
             "PATH": f"{bin_folder}:/usr/bin:/bin",
             "HOME": str(folder),
             "TMPDIR": str(folder),
+            "STUDIO_HOOK": "http://127.0.0.1:9/hook",
+            "HC_URL": "http://127.0.0.1:9/ping",
         }
         (nature,) = (b.text for b in BLOCKS if (b.page, b.mark) == ("README", "nature.yaml"))
         quick = nature.replace("60/min", "100/s\n  poll_interval: 100ms")
@@ -305,7 +307,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_manifest_page_names_every_key() -> None:
     text = page("manifest")
-    for key in (*ROOT_KEYS, *CALLBACK_KEYS, *JOB_KEYS, *LIMIT_KEYS):
+    for key in (*ROOT_KEYS, *CALLBACK_KEYS, *NOTIFY_KEYS, *OUTPUT_KEYS, *JOB_KEYS, *LIMIT_KEYS):
         assert f"`{key}`" in text, key
     for key in (*NOTIFY_KEYS, *OUTPUT_KEYS):
         assert f"\n  {key}: " in text, key
