@@ -43,9 +43,9 @@ class Listing:
 
 def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]:
     """Write what the state's new rows change; return sentences about what could not be written."""
-    upto = _Upto.read(folder.database, wanted)
+    upto, is_stale = _Upto.read(folder.database, wanted)
     rows, touched = _new_rows(folder.database, upto)
-    if not touched:
+    if not touched and not is_stale:
         return []
     writer = _Writer(folder, wanted.sidecars)
     tags = {job.id: job.tags for job in listing.jobs}
@@ -66,10 +66,11 @@ def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]
 def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
     """Write the files beside the videos of some jobs anew, of the kinds that the last run wrote.
 
-    For commands that change which version stands, without a manifest. index.json follows in the next
-    run.
+    For commands that change which version stands, without a manifest. The next run writes index.json.
     """
     fact = json.loads(folder.database.fact(UPTO) or "{}")
+    if fact:
+        folder.database.write([Fact(UPTO, json.dumps({**fact, "is_stale": True}))])
     writer = _Writer(folder, frozenset(fact.get("sidecars", ())))
     planned = Planned.read(folder.database)
     for job in writer.jobs(set(job_ids)):
@@ -86,11 +87,14 @@ class _Upto:
     wanted: Derived
 
     @classmethod
-    def read(cls, database: Database, wanted: Derived) -> int:
-        """Return how many rows are derived already; none where something else is wanted now."""
+    def read(cls, database: Database, wanted: Derived) -> tuple[int, bool]:
+        """Return how many rows are derived already, and whether index.json is older than that.
+
+        None are where something else is wanted now.
+        """
         fact = json.loads(database.fact(UPTO) or "{}")
         is_same = fact.get("sidecars") == sorted(wanted.sidecars) and fact["index"] == wanted.index
-        return int(fact["rows"]) if is_same else 0
+        return (int(fact["rows"]), fact.get("is_stale", False)) if is_same else (0, False)
 
     def to_json(self) -> str:
         """Return the fact."""

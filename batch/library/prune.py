@@ -20,7 +20,7 @@ from batch.job import Job, video_path
 from batch.library.restore import Version, version_of
 from batch.library.strays import Known, Stray, job_of
 from batch.manifest.model import Keep
-from batch.output import disk
+from batch.output import disk, sidecar
 from batch.output.folder import OutputFolder
 from batch.output.layout import Layout
 from batch.output.places import Places
@@ -230,6 +230,7 @@ async def carry_out(
                 elif item.attempts:
                     await state.commit(*(Put(each.discarded(now)) for each in item.attempts))
                 disk.remove(root / item.file)
+                sidecar.drop(root, item.file)
             except OSError as error:
                 failed.append((item, error))
     return failed

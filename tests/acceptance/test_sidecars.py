@@ -42,3 +42,33 @@ def test_warning_of_a_sidecar_is_told_with_the_summary(shell: Any, sandbox: Any)
     warning = "videos/job-0.json was not written by kling-batch, and stays as it is"
     assert (done.code, done.json["warnings"], notes.read_text()) == (0, [warning], "mine")
     assert f"warning: {warning}" in done.err
+
+
+def test_pruned_videos_take_their_sidecars_along(shell: Any, sandbox: Any) -> None:
+    """An orphan's go to versions/ with it; deleted ones go, and the index follows."""
+    url, root = sandbox(clip="prompt").base_url, shell.folder / "outputs/night"
+
+    def run(*prompts: str) -> Path:
+        jobs = [{"id": f"job-{prompt[-1]}", "prompt": prompt} for prompt in prompts]
+        manifest: Path = shell.manifest(jobs, base_url=url, output={"sidecar": "both"})
+        assert shell("run", manifest).code == 0
+        return manifest
+
+    run("fox 1", "fox 2")
+    run("red fox 1", "fox 2")
+    manifest = run("red fox 1")
+    assert said(root / "index.json")["orphans"] == []  # no row, no index
+    pruned = shell("prune", manifest, "--orphans", "--yes", "--expect", "1", key=None)
+    assert pruned.code == 0, pruned.err
+    assert sorted(path.name for path in (root / "videos").iterdir()) == [
+        *("job-1.json", "job-1.mp4", "job-1.mp4.xmp"),
+    ]
+    assert len(list((root / "versions/job-2").iterdir())) == 3
+    deleted = shell("prune", manifest, "--orphans", "--delete", "--yes", key=None)
+    assert deleted.code == 0, deleted.err
+    assert not [path for path in (root / "versions/job-2").rglob("*") if path.is_file()]
+    run("red fox 1")
+    index = said(root / "index.json")
+    here = {path.relative_to(root).as_posix() for path in root.rglob("*.mp4")}
+    listed = {v["file"] for item in index["videos"] for v in (item, *item["versions"])}
+    assert (index["missing"], index["orphans"], listed) == ([], [], here)

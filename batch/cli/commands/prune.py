@@ -16,6 +16,7 @@ from batch.cli.folders import check_folder, held_folder
 from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
+from batch.library.derived import renew
 from batch.library.prune import (
     DAY_S,
     Action,
@@ -92,6 +93,8 @@ def command(
         if found.work and not yes:
             _confirm(found, as_json=as_json)
         failed = asyncio.run(carry_out(folder, found.work, now))
+        for warning in renew(folder, {item.job_id for item in found.work}):
+            click.echo(f"warning: {warning}", err=True)
     _tell(root, found, as_json=as_json, dry_run=False, failed=failed)
     if failed:
         names = "; ".join(f"{item.file} ({error.strerror or error})" for item, error in failed)
