@@ -148,6 +148,14 @@ class VideoReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Downloading:
+    """A download goes on: *received* bytes have come since the last event; one a second, about."""
+
+    job_id: str
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
 class DownloadBroke:
     """A download broke after *bytes_here*, and is tried again in *wait_s*.
 
@@ -206,6 +214,7 @@ Event = (
     | Polled
     | PollFailed
     | VideoReady
+    | Downloading
     | DownloadBroke
     | JobEnded
     | JobLeft

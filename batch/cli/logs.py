@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from batch import events
 from batch.attempt import Phase
 from batch.cli.words import ending
-from batch.events import Event, Observer
+from batch.events import Event
 
 logger = logging.getLogger("batch")
 LOOKING_UP = "looking its task up"
@@ -53,7 +50,7 @@ class Held(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep *record*."""
-        is_repeated = self._is_for_people and _is_in_summary(record)
+        is_repeated = self._is_for_people and is_in_summary(record)
         if len(self._records) < self.KEPT and not is_repeated:
             self._records.append(record)
 
@@ -64,7 +61,8 @@ class Held(logging.Handler):
         self._records.clear()
 
 
-def _is_in_summary(record: logging.LogRecord) -> bool:
+def is_in_summary(record: logging.LogRecord) -> bool:
+    """Return whether the summary says the same."""
     action, fields = getattr(record, "action", ""), getattr(record, "fields", {})
     if action == events.JobEnded.__name__:
         return bool(fields["status"] != "succeeded")
@@ -96,46 +94,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry | getattr(record, "fields", {}), ensure_ascii=False, default=str)
 
 
-def configure(*, level: int, log_format: str, stream: TextIO | None = None) -> logging.Handler:
+def configure(
+    *, level: int, log_format: str, stream: TextIO | None = None
+) -> logging.StreamHandler[Any]:
     """Send the package's log to *stream* (default stderr) only, and return the handler."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler: logging.StreamHandler[Any] = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
     return handler
-
-
-def observers(
-    exits: ExitStack, flags: Mapping[str, Any], *, quiet: bool
-) -> tuple[list[Observer], Held | None]:
-    """Return the observers that the flags of `run` ask for: a bar or log lines.
-
-    Args:
-        exits: closes the bar.
-        flags: `verbose`, `log_format` and `progress`.
-        quiet: also return the handler that holds the log back.
-    """
-    level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
-    handler = configure(level=level, log_format=flags["log_format"])
-    if quiet:
-        held = Held(handler, is_for_people=flags["log_format"] == "text")
-        logger.handlers[:] = [held]
-        return [LogObserver()], held
-    is_wanted = flags["progress"] == "always" or (
-        flags["progress"] == "auto" and flags["log_format"] == "text" and not flags["verbose"]
-    )
-    # What cannot move its cursor would show nothing at all of a bar.
-    if not (
-        is_wanted and sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
-    ):
-        return [LogObserver()], None
-    from batch.cli.progress import ProgressBar  # noqa: PLC0415 - rich is for terminals only
-
-    try:
-        return [exits.enter_context(ProgressBar())], None
-    except RuntimeError:  # the system grants no thread to draw it
-        return [LogObserver()], None
 
 
 def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm per event
@@ -180,6 +148,8 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm 
             return logging.DEBUG, f"{event.job_id}: {about}"
         case events.VideoReady():
             return logging.DEBUG, f"{event.job_id}: generated in {event.seconds:.0f} s"
+        case events.Downloading():
+            return logging.DEBUG, f"{event.job_id}: downloading, {_size(event.received)} more"
         case events.DownloadBroke():
             return logging.INFO, _describe_retry(event)
         case events.JobEnded():

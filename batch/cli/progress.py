@@ -1,76 +1,215 @@
-"""The progress bar: one with counters, since a bar per job would cost a tenth of a core."""
+"""What a run has come to so far, for the screen, for plain lines and for metrics."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+import threading
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from batch import events
-from batch.cli.logs import describe
+from batch.attempt import Phase
+from batch.cli.forecast import Outlook, in_words, seconds_left
+from batch.cli.sentences import Sentences
+from batch.cli.view import View
+from batch.clock import Clock
 from batch.events import Event
-from batch.plan import Action
+from batch.manifest.limits import Limits
+from batch.plan import COSTING, Decision
+from batch.run.job_run import NOTHING_TO_MAKE
+from batch.run.lessons import kind_of
+from batch.run.planner import PlannedRun
 
-IDLE = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
+SPEED_WINDOW_S = 6.0
+SAMPLED = 500  # jobs whose kind is looked at: parsing a hundred thousand requests takes a second
+LIKE = 128  # generation times that stand for all
 
 
-class ProgressBar:
-    """An observer that draws a bar. Use as a context manager."""
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is open at the provider for a job, since when (monotonic)."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
+    since: float
+    is_generated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a run sets out to do: the costs of its jobs by id, and generation times of the past."""
+
+    name: str
+    limits: Limits
+    jobs: int
+    to_pay: int
+    costs: Mapping[str, float]
+    times: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, planned: PlannedRun) -> Expected:
+        """Return what *planned* sets out to do."""
+        to_make = [item for item in planned.plan.decisions if item.action not in NOTHING_TO_MAKE]
+        past = planned.folder.database.generation_times()
+        return cls(
+            name=planned.manifest.name,
+            limits=planned.settings.limits,
+            jobs=len(to_make),
+            to_pay=sum(item.action in COSTING for item in to_make),
+            costs={item.job_id: item.cost_usd for item in to_make if item.cost_usd is not None},
+            times=_alike(to_make, past),
         )
-        self._bar = self._progress.add_task("planning", total=None)
-        self._done: Counter[str] = Counter()
-        self._submitted: set[str] = set()
-        self._generated: set[str] = set()
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
+class Progress:
+    """An observer that keeps count. Events come from one thread, views may be taken from others."""
+
+    def __init__(self, expected: Expected, clock: Clock) -> None:
+        self._expected = expected
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._begun = clock.monotonic()
+        self._tasks: dict[str, Task] = {}
+        self._times = sorted(expected.times)
+        self._slots = expected.limits.max_in_flight
+        self._download_s: deque[float] = deque(maxlen=20)
+        self._received: deque[tuple[float, int]] = deque()
+        self._sentences = Sentences()
+        self.outcomes: Counter[str] = Counter()
+        self.left: set[str] = set()
+        self.created = 0
+        self.spent_usd = 0.0
+        self.received_bytes = 0
 
     def notify(self, event: Event) -> None:
-        """Update the bar, and print a warning above it."""
+        """Count *event*."""
+        with self._lock:
+            self._follow(event)
+            self._sentences.follow(event, self._clock.monotonic())
+
+    def view(self) -> View:
+        """Return the state of this moment."""
+        with self._lock:
+            now = self._clock.monotonic()
+            downloading = sum(task.is_generated for task in self._tasks.values())
+            return View(
+                name=self._expected.name,
+                done=self.outcomes.total(),
+                all=self._expected.jobs,
+                generating=len(self._tasks) - downloading,
+                downloading=downloading,
+                failed=self.outcomes.total() - self.outcomes["succeeded"],
+                spent_usd=self.spent_usd,
+                budget_usd=self._expected.limits.budget_usd,
+                bytes_per_s=self._speed(now) if downloading else None,
+                elapsed_s=now - self._begun,
+                left=self._left(now),
+                notes=tuple(self._sentences.notes(now)),
+                troubles=self._sentences.troubles(),
+            )
+
+    # -- counting
+
+    def _follow(self, event: Event) -> None:  # noqa: C901 - one arm per event
+        now = self._clock.monotonic()
         match event:
-            case events.RunStarted(planned=planned):
-                todo = sum(count for action, count in planned.items() if action not in IDLE)
-                self._progress.update(self._bar, total=todo)
             case events.Submitted(job_id=job_id) | events.Adopted(job_id=job_id):
-                self._submitted.add(job_id)
-            case events.VideoReady(job_id=job_id):
-                self._generated.add(job_id)
-                self._submitted.discard(job_id)
-            case events.JobEnded(job_id=job_id, row=row, superseded=False):
-                self._submitted.discard(job_id)
-                self._generated.discard(job_id)
-                self._done[row["status"]] += 1
-                self._progress.advance(self._bar)
+                self._pay(job_id, is_new=getattr(event, "is_new", True))
+                self._tasks[job_id] = Task(now)
+            case events.Polled(job_id=job_id, status="failed"):  # it ends, or waits to be retried
+                self._tasks.pop(job_id, None)
+            case events.Resumed(job_id=job_id, phase=Phase.OPEN | Phase.TIMED_OUT):
+                self._tasks[job_id] = Task(now)
+            case events.Resumed(job_id=job_id, phase=Phase.GENERATED | Phase.LANDED):
+                self._tasks[job_id] = Task(now, is_generated=True)
+            case events.VideoReady(job_id=job_id, seconds=seconds):
+                self._tasks[job_id] = Task(now, is_generated=True)
+                insort(self._times, seconds)
+            case events.Downloading(received=received):
+                self.received_bytes += received
+                self._received.append((now, received))
+            case events.JobEnded(job_id=job_id, row=row, superseded=superseded):
+                self._end(job_id, now)
+                if not superseded:
+                    self.outcomes[row["status"]] += 1
+            case events.JobLeft(job_id=job_id) | events.BugFound(job_id=job_id):
+                self._tasks.pop(job_id, None)
+                self.left.add(job_id)
+            case events.Delayed():  # as many as are open now, or one: more are not taken
+                self._slots = max(1, len(self._tasks))
             case _:
                 pass
-        level, message = describe(event)
-        if level >= logging.WARNING or isinstance(event, events.AnsweringAgain):
-            self._console.print(message, markup=False, highlight=False, soft_wrap=True)
-        troubles = sum(count for status, count in self._done.items() if status != "succeeded")
-        text = f"{len(self._submitted)} generating, {len(self._generated)} downloading"
-        if troubles:
-            text += f", {troubles} failed"
-        self._progress.update(self._bar, description=text)
+        self._slots = max(self._slots, self._generating())
+
+    def _pay(self, job_id: str, *, is_new: bool) -> None:
+        self.created += is_new
+        self.spent_usd += self._expected.costs.get(job_id, 0.0) * is_new
+
+    def _end(self, job_id: str, now: float) -> None:
+        task = self._tasks.pop(job_id, None)
+        if task is not None and task.is_generated:
+            self._download_s.append(now - task.since)
+
+    def _generating(self) -> int:
+        return sum(not task.is_generated for task in self._tasks.values())
+
+    # -- speed and time
+
+    def _speed(self, now: float) -> float:
+        while self._received and self._received[0][0] < now - SPEED_WINDOW_S:
+            self._received.popleft()
+        window_s = min(SPEED_WINDOW_S, max(now - self._begun, 1.0))
+        return sum(size for _, size in self._received) / window_s
+
+    def _left(self, now: float) -> str | None:
+        """Return how long it will take yet, in words; None while nothing can be told."""
+        limits = self._expected.limits
+        seconds = self._left_s(now)
+        if seconds is None:
+            return None
+        if limits.deadline_s is not None:
+            until_s = self._begun + limits.deadline_s - now
+            if 0 < until_s < seconds:
+                return f"stops at its deadline, in {in_words(until_s)}"
+        return f"{in_words(seconds)} left"
+
+    def _left_s(self, now: float) -> float | None:
+        return None if self._sentences.is_silent else seconds_left(self._outlook(now))
+
+    def _outlook(self, now: float) -> Outlook:
+        limits = self._expected.limits
+        open_tasks = [task for task in self._tasks.values() if not task.is_generated]
+        return Outlook(
+            waiting=0 if self._sentences.is_stopping else self._waiting(),
+            ages=[now - task.since for task in open_tasks],
+            to_download=len(self._tasks) - len(open_tasks),
+            times=self._times[:: max(1, len(self._times) // LIKE)],
+            slots=self._slots,
+            interval_s=limits.submit_rate.period_s / limits.submit_rate.count,
+            download_s=sum(self._download_s) / max(len(self._download_s), 1),
+            downloads=limits.max_downloads,
+        )
+
+    def _waiting(self) -> int:
+        """Return how many jobs are still to be submitted, as far as the budget covers them."""
+        expected = self._expected
+        begun = self.outcomes.total() + len(self._tasks) + len(self.left)
+        waiting = max(min(expected.to_pay, expected.jobs - begun), 0)
+        if expected.limits.budget_usd is not None and expected.costs:
+            typical_usd = sum(expected.costs.values()) / len(expected.costs)
+            rest_usd = max(expected.limits.budget_usd - self.spent_usd, 0.0)
+            waiting = min(waiting, int(rest_usd / typical_usd)) if typical_usd else waiting
+        return waiting
+
+
+def _alike(to_make: list[Decision], past: Mapping[str, list[float]]) -> list[float]:
+    """Return past generation times, mixed as the kinds of the jobs are; all where none is known."""
+    jobs = [item.job for item in to_make[:: max(1, len(to_make) // SAMPLED)] if item.job]
+    kinds = Counter(kind_of(job.request) for job in jobs)
+    mixed = [
+        ordered[int((place + 0.5) / share * len(ordered))]
+        for kind, count in kinds.items()
+        if (ordered := sorted(past.get(kind, ())))
+        for share in [max(1, round(LIKE * count / kinds.total()))]
+        for place in range(share)
+    ]
+    return mixed or [seconds for times in past.values() for seconds in times]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from batch import events
 from batch.attempt import Attempt, Generated, Landed
@@ -38,6 +38,7 @@ RETRY_BASE_S = 0.5
 RETRY_CAP_S = 20.0
 MAX_VIDEO_BYTES = 2 * 1024**3  # no video of some seconds comes near it
 SLOWEST_BYTES_S = 1000.0  # less than that over a whole stall time-out is a stall, too
+TOLD_EVERY_S = 1.0  # how much has come
 FINISH_WITHIN_S = 60.0  # a run that is being left waits so long for downloads under way
 
 
@@ -100,7 +101,8 @@ class Fetcher:
                 async with self._api.fetch(link, start=resumable, validator=validator) as stream:
                     await _align(part, stream, validator)
                     validator = stream.validator
-                    await self._copy(stream, part)
+                    with _Meter(self._context, attempt.job_id) as meter:
+                        await self._copy(stream, part, meter)
                 return attempt, await settle()
             except ExpiredLinkError as error:
                 link, failure = None, error.failure
@@ -133,7 +135,7 @@ class Fetcher:
             await self._wait(wait_s)
         raise FetchFailedError(failure, attempt)
 
-    async def _copy(self, stream: Stream, part: Part) -> None:
+    async def _copy(self, stream: Stream, part: Part, meter: _Meter) -> None:
         """Write the body to the part file, and check that it was all of it."""
         limit = min(MAX_VIDEO_BYTES, stream.total or MAX_VIDEO_BYTES)
         received = measured = part.size
@@ -144,6 +146,7 @@ class Fetcher:
                 break
             await part.write(chunk)
             now = self._context.clock.monotonic()
+            meter.add(len(chunk), now)
             if now - measured_at >= self._context.limits.stall_timeout_s:
                 if received - measured < SLOWEST_BYTES_S * (now - measured_at):
                     raise _TrickleError(_broken("the file server sends next to nothing"))
@@ -220,6 +223,33 @@ class Fetcher:
     async def _wait(self, seconds: float) -> None:
         if await sleep(seconds, self._context.stop.leaving):
             raise FetchAbandonedError
+
+
+class _Meter:
+    """Tells how many bytes have come, about once a second and at the end."""
+
+    def __init__(self, context: RunContext, job_id: str) -> None:
+        self._context = context
+        self._job_id = job_id
+        self._untold = 0
+        self._told_at = context.clock.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._untold:
+            self._tell()
+
+    def add(self, size: int, now: float) -> None:
+        self._untold += size
+        if now - self._told_at >= TOLD_EVERY_S:
+            self._tell()
+            self._told_at = now
+
+    def _tell(self) -> None:
+        untold, self._untold = self._untold, 0
+        self._context.notify(events.Downloading(self._job_id, untold))
 
 
 def _is_unreachable(answer: QueryAnswer) -> bool:

@@ -37,7 +37,7 @@ class Lessons:
         return schedule.next_poll(
             age_s,
             poll_interval_s=self._poll_interval_s,
-            history=self._histories.get(_kind(attempt.request)),
+            history=self._histories.get(kind_of(attempt.request)),
             rng=self._dice,
             poll_cost=schedule.URGENT_POLL_COST if self._is_urgent() else schedule.POLL_COST,
         )
@@ -49,12 +49,13 @@ class Lessons:
 
     def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:
         """Take in how long a task took; used at once, and returned to be kept for later nights."""
-        kind = _kind(attempt.request)
+        kind = kind_of(attempt.request)
         self._histories.setdefault(kind, schedule.History()).add(seconds)
         return GenerationTime(kind, seconds)
 
 
 @functools.lru_cache(maxsize=10_000)
-def _kind(request: str) -> str:
+def kind_of(request: str) -> str:
+    """Return what tasks of like generation times have in common: model, mode and duration."""
     body = json.loads(request)
     return "/".join(str(body.get(name, "")) for name in ("model_name", "mode", "duration"))

@@ -25,7 +25,7 @@ from batch.attempt import (
     PaidTask,
 )
 from batch.callbacks.hints import Hint, Hints
-from batch.events import Event
+from batch.events import Downloading, Event
 from batch.job import Failure, FailureKind, Video, canonical_request, fingerprint
 from batch.manifest.limits import Limits, Rate
 from batch.output.layout import Layout
@@ -192,7 +192,8 @@ class Stages:
 
     def __init__(self, root: Path, loop: VirtualLoop, limits: Limits, policy: Policy) -> None:
         self.loop, self.clock = loop, VirtualClock(loop)
-        self.events: list[Event] = []
+        self.events: list[Event] = []  # but for those of bytes
+        self.received: list[int] = []
         self.counts = Counts()
         self.stop = Stop(self.notify)
         self.api = ScriptedApi(loop)
@@ -241,7 +242,10 @@ class Stages:
         self.run = replace(run, poller=poller)
 
     def notify(self, event: Event) -> None:
-        self.events.append(event)
+        if isinstance(event, Downloading):
+            self.received.append(event.received)
+        else:
+            self.events.append(event)
         self.counts.notify(event)
 
     def phase_of(self, name: str = "kb-1") -> str | None:

@@ -122,6 +122,13 @@ def test_only_the_same_file_is_resumed(tmp_path: Path, other: Body) -> None:
     assert asked(stages)[-1] == "https://cdn/first 0 None"
 
 
+def test_received_bytes_are_told(tmp_path: Path) -> None:
+    """Each once, also of a try that breaks."""
+    rest = Body([VIDEO[2500:]], total=SIZE, start=2500)
+    _, stages = landed(tmp_path, [torn(0, 2500), rest])
+    assert stages.received == [2500, SIZE - 2500]
+
+
 def test_download_without_validator_restarts(tmp_path: Path) -> None:
     """Nothing then proves that the rest belongs to the same file."""
     _, stages = landed(tmp_path, [torn(0, 1000, validator=None), whole()])

@@ -72,7 +72,7 @@ HELP = f"""Bring the output folder up to date with the manifest.
     default="auto",
     envvar=variable_of("--progress"),
     show_envvar=True,
-    help="Draw a progress bar on a terminal: where it helps, always or never.",
+    help="Show progress: where it helps, always or never; on a terminal as a screen, else as lines.",
 )
 def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run the manifest and print the summary."""
@@ -191,7 +191,7 @@ def _drive(
     # Imported late: the network's library takes longer to load than a quiet night takes to run.
     import asyncio  # noqa: PLC0415
 
-    from batch.cli import logs  # noqa: PLC0415
+    from batch.cli.watching import observers  # noqa: PLC0415
     from batch.run.execute import execute  # noqa: PLC0415
     from batch.run.resources import fit, raise_descriptor_limit  # noqa: PLC0415
 
@@ -203,10 +203,10 @@ def _drive(
     fit(planned.settings.limits, is_embedded=planned.settings.sandbox)  # before the loop needs some
     exit_code = None
     with ExitStack() as exits:
-        observers, held = logs.observers(exits, flags, quiet=quiet)
+        watchers, held = observers(exits, flags, planned, clock, quiet=quiet)
         try:
             carried_out = execute(
-                planned, [*observers, *reporting.observers(notice())], clock, handle_signals=True
+                planned, [*watchers, *reporting.observers(notice())], clock, handle_signals=True
             )
             summary = asyncio.run(reporting.until_started(notice(), carried_out))
             exit_code = summary.exit_code

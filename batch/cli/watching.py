@@ -1,0 +1,103 @@
+"""Who watches a run: a screen on a terminal, or log lines; and both where both are asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from batch import events
+from batch.cli import logs
+from batch.cli.progress import Expected, Progress
+from batch.clock import Clock
+from batch.events import Event, Observer
+from batch.run.planner import PlannedRun
+
+LINE_S = 30.0  # between two lines of progress, where no screen can be drawn
+
+
+def observers(
+    exits: ExitStack,
+    flags: Mapping[str, Any],
+    planned: PlannedRun,
+    clock: Clock,
+    *,
+    quiet: bool,
+) -> tuple[list[Observer], logs.Held | None]:
+    """Return the observers that the flags of `run` ask for.
+
+    Args:
+        exits: takes the screen away.
+        flags: `verbose`, `log_format` and `progress`.
+        planned: what the run sets out to do.
+        clock: its time.
+        quiet: also return the handler that holds the log back.
+    """
+    level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
+    handler = logs.configure(level=level, log_format=flags["log_format"])
+    if quiet:
+        held = logs.Held(handler, is_for_people=flags["log_format"] == "text")
+        logs.logger.handlers[:] = [held]
+        return [logs.LogObserver()], held
+    is_text = flags["log_format"] == "text"
+    if flags["progress"] == "never":
+        return [logs.LogObserver()], None
+    progress = Progress(Expected.of(planned), clock)
+    is_wanted = flags["progress"] == "always" or (is_text and not flags["verbose"])
+    if is_wanted and _is_drawn(progress, exits, handler):
+        if is_text and not flags["verbose"]:
+            handler.addFilter(_is_beside_screen)
+        return [progress, logs.LogObserver()], None
+    return [progress, logs.LogObserver(), *([Lines(progress, clock)] if is_text else [])], None
+
+
+class Lines:
+    """An observer that logs a line of progress now and then."""
+
+    def __init__(self, progress: Progress, clock: Clock) -> None:
+        self._progress = progress
+        self._clock = clock
+        self._said_at = clock.monotonic()
+
+    def notify(self, _event: Event) -> None:
+        """Log a line if it is time."""
+        now = self._clock.monotonic()
+        if now - self._said_at >= LINE_S:
+            from batch.cli.view import as_line  # noqa: PLC0415 - rich takes longer than a short run
+
+            self._said_at = now
+            logs.logger.info(as_line(self._progress.view()))
+
+
+def _is_drawn(progress: Progress, exits: ExitStack, handler: logging.StreamHandler[Any]) -> bool:
+    """Draw the screen, with the log above it; False where none can be drawn."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") in {"dumb", "unknown"}:
+        return False
+    from rich.console import Console  # noqa: PLC0415 - rich is for terminals only
+
+    from batch.cli.screen import Screen, can_draw  # noqa: PLC0415
+    from batch.cli.view import draw  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    if not can_draw(console):
+        return False
+    ascii_only = console.options.ascii_only
+    screen = Screen(lambda columns: draw(progress.view(), columns, ascii_only=ascii_only), console)
+    try:
+        exits.enter_context(screen)
+    except RuntimeError:  # the system grants no thread to draw it
+        return False
+    handler.setStream(screen)
+    return True
+
+
+def _is_beside_screen(record: logging.LogRecord) -> bool:
+    """Return whether a record passes above the screen: what that does not show itself."""
+    action = getattr(record, "action", "")
+    if action == events.AnsweringAgain.__name__:
+        return True
+    is_shown = logs.is_in_summary(record) or action == events.NotAnswering.__name__
+    return record.levelno >= logging.WARNING and not is_shown
