@@ -44,7 +44,7 @@ class Lessons:
 
     def usual_s(self, request: str, share: float) -> float | None:
         """Return how long this share of the tasks of a request's kind took; None if none is known."""
-        history = self._histories.get(_kind(request))
+        history = self._histories.get(kind_of(request))
         return history.quantile(share) if history else None
 
     def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:
