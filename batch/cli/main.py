@@ -104,9 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     notice = new_notice(args)
     code = _main(args, notice)
     if notice.is_wanted:
-        from batch.cli.reporting import report  # noqa: PLC0415 - `--help` reports nothing
+        from batch.cli.reporting import report, write_metrics  # noqa: PLC0415 - `--help` reports nothing
 
         report(notice, code)
+        write_metrics(notice, code)
     return code
 
 

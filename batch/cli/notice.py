@@ -21,6 +21,7 @@ class Notice:
 
     *path* is the manifest's, known before it can be read; *notify* is what it says, a `Notify`
     (`--help` need not load that type); *start* the observer that tells a monitor of the start.
+    *metrics_file* is where numbers go, *metrics* the observer that counts them.
     *result* is what `--json` prints, *text* what a person reads.
     """
 
@@ -32,6 +33,8 @@ class Notice:
     result: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     start: Any = None
+    metrics_file: Path | None = None
+    metrics: Any = None
     quiet: bool = False
     in_log: bool = False
     rid: str = ""

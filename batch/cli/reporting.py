@@ -16,6 +16,7 @@ import click
 
 from batch.cli.bug_report import hide
 from batch.cli.notice import Notice
+from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.events import Observer
 from batch.manifest.model import Notify
@@ -59,6 +60,25 @@ def report(notice: Notice, exit_code: int) -> None:
         if failures and not (notice.quiet and exit_code == ExitCode.OK):
             said = "; ".join(failures)
             _warn(f"not everybody was told how this run ended: {said}", in_log=notice.in_log)
+
+
+def write_metrics(notice: Notice, exit_code: int) -> None:
+    """Write what the run came to for Prometheus. A failure is a warning and no more.
+
+    The file of a run that holds the folder is left to that run.
+    """
+    from batch.cli.metrics import ended, write  # noqa: PLC0415 - only where it is asked for
+
+    path = notice.metrics_file
+    if path is None or notice.path is None or exit_code == ExitCode.LOCKED:
+        return
+    values = ended(notice.result, exit_code, SystemClock().now(), notice.metrics)
+    try:
+        write(path, notice.path, values)
+    except OSError as error:
+        if not (notice.quiet and exit_code == ExitCode.OK):
+            reason = error.strerror or error
+            _warn(f"no metrics were written to {path}: {reason}", in_log=notice.in_log)
 
 
 def _channels(notice: Notice) -> Channels:

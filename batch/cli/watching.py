@@ -7,10 +7,12 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from batch import events
 from batch.cli import logs
+from batch.cli.notice import notice
 from batch.cli.progress import Expected, Progress
 from batch.clock import Clock
 from batch.events import Event, Observer
@@ -31,27 +33,39 @@ def observers(
 
     Args:
         exits: takes the screen away.
-        flags: `verbose`, `log_format` and `progress`.
+        flags: `verbose`, `log_format`, `progress` and `metrics_file`.
         planned: what the run sets out to do.
         clock: its time.
         quiet: also return the handler that holds the log back.
     """
+    progress = Progress(Expected.of(planned), clock)
+    watchers: list[Observer] = [progress, logs.LogObserver()]
+    if flags["metrics_file"] is not None:
+        watchers.append(_metrics(flags["metrics_file"], progress, clock))
     level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
     handler = logs.configure(level=level, log_format=flags["log_format"])
     if quiet:
         held = logs.Held(handler, is_for_people=flags["log_format"] == "text")
         logs.logger.handlers[:] = [held]
-        return [logs.LogObserver()], held
-    is_text = flags["log_format"] == "text"
-    if flags["progress"] == "never":
-        return [logs.LogObserver()], None
-    progress = Progress(Expected.of(planned), clock)
-    is_wanted = flags["progress"] == "always" or (is_text and not flags["verbose"])
+        return watchers, held
+    is_text, is_verbose = flags["log_format"] == "text", flags["verbose"]
+    is_wanted = {"always": True, "never": False}.get(flags["progress"], is_text and not is_verbose)
     if is_wanted and _is_drawn(progress, exits, handler):
-        if is_text and not flags["verbose"]:
+        if is_text and not is_verbose:
             handler.addFilter(_is_beside_screen)
-        return [progress, logs.LogObserver()], None
-    return [progress, logs.LogObserver(), *([Lines(progress, clock)] if is_text else [])], None
+    elif is_text and flags["progress"] != "never":
+        watchers.append(Lines(progress, clock))
+    return watchers, None
+
+
+def _metrics(path: Path, progress: Progress, clock: Clock) -> Observer:
+    """Return the observer that keeps a file for Prometheus; its last words are `main`'s."""
+    from batch.cli.metrics import Metrics  # noqa: PLC0415 - only where it is asked for
+
+    told = notice()
+    assert told.path is not None
+    told.metrics = metrics = Metrics(path, told.path, progress, clock)
+    return metrics
 
 
 class Lines:
@@ -66,7 +80,7 @@ class Lines:
         """Log a line if it is time."""
         now = self._clock.monotonic()
         if now - self._said_at >= LINE_S:
-            from batch.cli.view import as_line  # noqa: PLC0415 - rich takes longer than a short run
+            from batch.cli.drawing import as_line  # noqa: PLC0415 - rich takes longer than a short run
 
             self._said_at = now
             logs.logger.info(as_line(self._progress.view()))
@@ -78,8 +92,8 @@ def _is_drawn(progress: Progress, exits: ExitStack, handler: logging.StreamHandl
         return False
     from rich.console import Console  # noqa: PLC0415 - rich is for terminals only
 
+    from batch.cli.drawing import draw  # noqa: PLC0415
     from batch.cli.screen import Screen, can_draw  # noqa: PLC0415
-    from batch.cli.view import draw  # noqa: PLC0415
 
     console = Console(stderr=True)
     if not can_draw(console):

@@ -18,6 +18,7 @@ from batch.cli.words import similar
 from batch.errors import UsageError
 from batch.manifest.model import Manifest
 from batch.notify.channels import VARIABLES as NOTIFY_VARIABLES
+from batch.paths import expand_path
 from batch.plan.select import read_pattern
 from batch.settings import OPTIONS, Option, Options, Settings, resolve
 
@@ -36,6 +37,7 @@ VARIABLES = {
     *(variable_of(option.flag) for option in FLAGS.values() if option.has_variable),
     variable_of("--log-format"),
     variable_of("--progress"),
+    variable_of("--metrics-file"),
     *NOTIFY_VARIABLES,
 }
 
@@ -99,6 +101,18 @@ def with_options(command: Command, names: Iterable[str] = FLAGS) -> Command:
             shell_complete=complete_pattern if option.parse is read_pattern else None,
         )(command)
     return command
+
+
+def read_path(text: str) -> Path:
+    """Return the path that the text of an option means.
+
+    Raises:
+        click.BadParameter: it means none.
+    """
+    try:
+        return expand_path(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def manifest_argument(command: Command) -> Command:

@@ -15,7 +15,13 @@ import click
 
 from batch.cli import reporting
 from batch.cli.bug_report import print_error, write_bug_report
-from batch.cli.commands.flags import manifest_argument, settle, variable_of, with_options
+from batch.cli.commands.flags import (
+    manifest_argument,
+    read_path,
+    settle,
+    variable_of,
+    with_options,
+)
 from batch.cli.commands.plan import show_plan, show_warnings, warnings
 from batch.cli.grouped import GroupedCommand, examples
 from batch.cli.notice import notice
@@ -74,11 +80,20 @@ HELP = f"""Bring the output folder up to date with the manifest.
     show_envvar=True,
     help="Show progress: where it helps, always or never; on a terminal as a screen, else as lines.",
 )
+@click.option(
+    "--metrics-file",
+    type=read_path,
+    metavar="FILE",
+    envvar=variable_of("--metrics-file"),
+    show_envvar=True,
+    help="Keep numbers for Prometheus there, for node_exporter's textfile collector: a name ending"
+    " in .prom.",
+)
 def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run the manifest and print the summary."""
     in_log = flags["log_format"] == "json" and not dry_run
     told = notice()
-    told.quiet, told.in_log = quiet, in_log
+    told.quiet, told.in_log, told.metrics_file = quiet, in_log, flags["metrics_file"]
     loaded, settings = settle(manifest, flags)
     _show_warnings(loaded, settings, in_log=in_log, quiet=quiet)
     if dry_run:

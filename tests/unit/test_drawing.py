@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.text import Text
 
-from batch.cli.view import View, as_line, draw
+from batch.cli.drawing import as_line, draw
+from batch.cli.view import View
 
 VIEW = View(
     name="nature-loops",
