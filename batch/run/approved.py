@@ -40,15 +40,12 @@ def save_plan(path: Path, plan: Plan, manifest: Manifest, settings: Settings, no
         raise UsageError(f"the plan cannot be saved as {path} ({what})") from error
 
 
-def saved_plan(settings: Settings) -> SavedPlan | None:
-    """Return the saved plan that a run is to go by, if there is one.
+def saved_plan(path: Path, settings: Settings) -> SavedPlan:
+    """Return the saved plan that a run is to go by.
 
     Raises:
         UsageError: it cannot be read, is of another folder, or needs --force.
     """
-    path = settings.plan
-    if path is None:
-        return None
     try:
         saved = SavedPlan.from_json(path.read_bytes())
     except OSError as error:

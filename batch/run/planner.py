@@ -9,13 +9,13 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from batch.clock import Clock, SystemClock
 from batch.errors import ExitCode, UsageError
 from batch.job import Job
 from batch.library.accounts import Books, Spent, figures, flat
-from batch.library.allowances import Standing, allowances, standings
 from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
@@ -25,14 +25,15 @@ from batch.output.sqlite import Database
 from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
 from batch.plan import COSTING, PAYING, Known, Plan, make_plan
 from batch.plan.changes import Changed, compare
-from batch.plan.saved import SavedPlan, hold
 from batch.prices import estimate
-from batch.run.approved import saved_plan
 from batch.run.counts import Counts
 from batch.run.moves import carry_out
 from batch.run.presence import Presence
 from batch.run.summary import Summary
 from batch.settings import Settings
+
+Hold = Callable[[Plan], None]
+"""Holds back the jobs of a plan that a run may not pay for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +174,11 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
         LockedError: another run holds the folder.
         StateError: the folder or the state cannot be used.
         UsageError: the folder holds videos of the sandbox and this is a real run, or the reverse; a
-            pattern matches no job; the saved plan cannot be used; or a real run would pay for a new library without being told so.
+            pattern matches no job; the saved plan cannot be used; or a real run would pay for a new
+            library without being told so.
     """
     check_selection(manifest, settings)
-    saved = saved_plan(settings)
+    hold = _held_by_plan(settings)
     unexpected = unexpected_library(manifest, settings)
     if unexpected is not None:
         raise UsageError(
@@ -188,7 +190,7 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
         started_at = clock.now()
         run_id = new_run_id(started_at)
         known = folder.database.known()
-        plan, presence = _plan(manifest, settings, known, folder.database, saved, clock.now())
+        plan, presence = _plan(manifest, settings, known, folder.database, hold, clock.now())
         found, books = tuple(presence.changes(run_id, started_at)), Books.open(flat(known))
         yield PlannedRun(manifest, settings, run_id, folder, plan, started_at, books, found)
 
@@ -219,29 +221,16 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
         UsageError: as for `open_planned_run`.
     """
     check_selection(manifest, settings)
-    saved = saved_plan(settings)
+    hold = _held_by_plan(settings)
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
         known = {} if database is None else database.known()
-        plan, _ = _plan(manifest, settings, known, database, saved, SystemClock().now())
+        plan, _ = _plan(manifest, settings, known, database, hold, SystemClock().now())
         for item in plan.decisions:
             if database is not None and item.before is not None and item.job is not None:
                 before = database.attempt(item.before)
                 options = compare(before.request, item.job.request)
                 plan.changed[item.job_id] = Changed(options, before.cost_usd)
         return plan
-
-
-def budgets_now(settings: Settings, now: float) -> list[Standing]:
-    """Return how the budgets per day and month stand; the state is read only where there are some.
-
-    Raises:
-        StateError: there is a state, and it cannot be read.
-    """
-    found = allowances(settings.limits)
-    if not found:
-        return []
-    with peek(settings.output_dir, sandbox=settings.sandbox) as database:
-        return standings(found, (lambda _at: []) if database is None else database.payments, now)
 
 
 def check_selection(manifest: Manifest, settings: Settings) -> None:
@@ -273,7 +262,7 @@ def _plan(  # noqa: PLR0917 - all of them are asked for
     settings: Settings,
     known: dict[str, list[Known]],
     database: Database | None,
-    saved: SavedPlan | None,
+    hold: Hold,
     now: float,
 ) -> tuple[Plan, Presence]:
     presence = Presence(settings.output_dir, known, database)
@@ -286,6 +275,19 @@ def _plan(  # noqa: PLR0917 - all of them are asked for
         forced={} if database is None else database.forced(),
         now=now,
     )
-    if saved is not None:
-        hold(plan, saved)
+    hold(plan)
     return plan, presence
+
+
+def _held_by_plan(settings: Settings) -> Hold:
+    """Return what holds back the jobs that a saved plan does not cover.
+
+    Raises:
+        UsageError: the saved plan cannot be used.
+    """
+    if settings.plan is None:
+        return lambda _plan: None
+    from batch.plan.saved import hold  # noqa: PLC0415 - only with --plan
+    from batch.run.approved import saved_plan  # noqa: PLC0415
+
+    return partial(hold, saved=saved_plan(settings.plan, settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,14 @@ from batch.cli.grouped import GroupedCommand, examples
 from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import ExitCode
-from batch.library.allowances import Standing
 from batch.manifest.model import Manifest
 from batch.notify.channels import channels_of
 from batch.output.layout import Layout
 from batch.plan import Action, Decision, Plan
-from batch.plan.saved import told_held
-from batch.run.approved import save_plan
-from batch.run.budget import DUST_USD
-from batch.run.planner import budgets_now, plan_only, price_of
+from batch.run.planner import plan_only, price_of
 from batch.settings import Settings
 
 SHOWN = 50  # of each kind, in text; --json lists all
-_NOW = {"day": "today", "month": "this month"}
 SHARED = 5  # so many jobs with the same changes get a line each
 
 
@@ -92,18 +87,24 @@ def show_plan(
     """Make the plan, save it where it is to be, and print it to stdout."""
     plan = plan_only(manifest, settings)
     if out is not None:
+        from batch.run.approved import save_plan  # noqa: PLC0415
+
         save_plan(out, plan, manifest, settings, SystemClock().now())
     if quiet and not plan.decisions and not plan.resting and not plan.moved:
         return
-    budgets = budgets_now(settings, SystemClock().now())
+    from batch.cli import budgets  # noqa: PLC0415 - a run shows no plan
+
+    standing = budgets.budgets_now(settings, SystemClock().now())
     if as_json:
-        click.echo(json.dumps(to_json(manifest, settings, plan, budgets), ensure_ascii=False))
+        found = to_json(manifest, settings, plan, budgets.to_json(settings, standing))
+        click.echo(json.dumps(found, ensure_ascii=False))
     else:
-        click.echo(to_text(manifest, settings, plan, budgets))
+        lines = budgets.to_lines(settings, plan, standing)
+        click.echo(to_text(manifest, settings, plan, lines))
 
 
 def to_json(
-    manifest: Manifest, settings: Settings, plan: Plan, budgets: Sequence[Standing] = ()
+    manifest: Manifest, settings: Settings, plan: Plan, budget: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the plan as plain JSON values."""
     _, cost_all_usd = _everything(manifest)
@@ -116,31 +117,14 @@ def to_json(
         "cost_usd": round(plan.cost_usd, 4),
         "cost_all_usd": round(cost_all_usd, 4),
         "price_unknown": plan.has_unknown_price,
-        "budget": {
-            "run_usd": settings.limits.budget_usd,
-            "max_plan_cost_usd": settings.limits.max_plan_cost_usd,
-            "day": None,
-            "month": None,
-            **{standing.allowance.name: _budget_json(standing) for standing in budgets},
-        },
+        "budget": budget,
         "unfinished_round": plan.unfinished,
         "jobs": [_decision_json(item, plan) for item in _listed(plan)],
     }
 
 
-def _budget_json(standing: Standing) -> dict[str, Any]:
-    from batch.library.ledger import iso  # noqa: PLC0415 - only with a budget of a day or a month
-
-    return {
-        "limit_usd": standing.allowance.limit_usd,
-        "spent_usd": round(standing.spent_usd, 4),
-        "begins_at": iso(standing.span.begins),
-        "ends_at": iso(standing.span.ends),
-    }
-
-
 def to_text(
-    manifest: Manifest, settings: Settings, plan: Plan, budgets: Sequence[Standing] = ()
+    manifest: Manifest, settings: Settings, plan: Plan, about_budgets: Iterable[str]
 ) -> str:
     """Return the plan as text."""
     counts = [f"{plan.counts[action]} {action.value}" for action in Action if plan.counts[action]]
@@ -154,7 +138,7 @@ def to_text(
         lines += shown[:SHOWN]
         if len(shown) > SHOWN:
             lines.append(f"  {action.value:<10} … and more; --json lists all {len(items)}")
-    return "\n".join([*lines, *_money(manifest, settings, plan, budgets)])
+    return "\n".join([*lines, *_money(manifest, plan, about_budgets)])
 
 
 def _line(item: Decision) -> str:
@@ -184,9 +168,7 @@ def _cost(items: list[Decision], plan: Plan) -> str:
     return f"    ${before:.2f} → ${after:.2f}"
 
 
-def _money(
-    manifest: Manifest, settings: Settings, plan: Plan, budgets: Sequence[Standing]
-) -> Iterator[str]:
+def _money(manifest: Manifest, plan: Plan, about_budgets: Iterable[str]) -> Iterator[str]:
     """Yield the lines about money, and about a round of --force."""
     pays = sum(item.cost_usd is not None for item in plan.decisions)
     number, cost_usd = _everything(manifest)
@@ -199,8 +181,7 @@ def _money(
         f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}{guess}; everything once:"
         f" {counted(number, 'task')}, about ${cost_usd:.2f}"
     )
-    yield from filter(None, [told_held(plan.decisions)])
-    yield from _budget_lines(settings, plan, budgets)
+    yield from about_budgets
     if plan.round is not None and not plan.round.is_new:
         yield "--force goes on with the round that an earlier run has begun"
     if plan.unfinished:
@@ -208,24 +189,6 @@ def _money(
             f"a round of --force is unfinished: {counted(plan.unfinished, 'job')} left; a run without"
             " --force leaves them as they are"
         )
-
-
-def _budget_lines(settings: Settings, plan: Plan, budgets: Sequence[Standing]) -> Iterator[str]:
-    limits = settings.limits
-    if budgets:
-        told = (
-            f"{_NOW[item.allowance.name]} ${item.spent_usd:.2f} of ${item.allowance.limit_usd:.2f}"
-            for item in budgets
-        )
-        yield f"{', '.join(told)} (estimates)"
-    if limits.max_plan_cost_usd is not None and plan.cost_usd > limits.max_plan_cost_usd:
-        yield f"dearer than max_plan_cost (${limits.max_plan_cost_usd:.2f}): a run submits nothing"
-        return
-    left = [] if limits.budget_usd is None else [(limits.budget_usd, "")]
-    left += [(item.left_usd, f" left {_NOW[item.allowance.name]}") for item in budgets]
-    for usd, when in sorted(left)[:1]:
-        if plan.cost_usd > usd + DUST_USD:
-            yield f"the budget of ${usd:.2f}{when} will stop the run early"
 
 
 def _everything(manifest: Manifest) -> tuple[int, float]:
