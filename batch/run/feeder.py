@@ -16,7 +16,8 @@ from batch.errors import StateError
 from batch.manifest.limits import Order
 from batch.plan import PAYING, Action, Decision
 from batch.run.gate import Ticket
-from batch.run.job_run import JobRun, Run
+from batch.run.job_run import JobRun
+from batch.run.stages import Run
 from batch.run.stop import StopReason
 
 AWAITED = "nothing more is submitted, and answers under way are awaited"

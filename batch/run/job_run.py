@@ -6,8 +6,7 @@ Resuming is the same story, entered at the step that the state says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from batch import events
 from batch.attempt import (
@@ -23,51 +22,21 @@ from batch.attempt import (
     TimedOut,
     Unconfirmed,
 )
-from batch.callbacks.hints import Hint, Hints
+from batch.callbacks.hints import Hint
 from batch.job import Failure, FailureKind, Job
 from batch.output.row import SUPERSEDED, make_row, to_line
-from batch.output.state import AddRow, Put, State, Withdraw
+from batch.output.state import AddRow, Put, Withdraw
 from batch.plan import Action, Decision, passes
 from batch.plan.saved import told_held
-from batch.run.budget import Budget
-from batch.run.context import RunContext
-from batch.run.gate import Gate, Ticket, still_on_its_way
-from batch.run.landing import Landing
-from batch.run.last_call import LastCall
-from batch.run.lookup import LookUp
-from batch.run.poll import Poller
-from batch.run.rescue import Rescuer
+from batch.run.gate import Ticket, still_on_its_way
+from batch.run.stages import Run
 from batch.run.stop import StopReason
-from batch.run.submit import Submitter
 
 NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
 DIED = Failure(FailureKind.NETWORK, "the run that was about to submit it ended in between")
 ASKED_AGAIN = Failure(
     FailureKind.NETWORK, "the answer to its submission was lost in an earlier run"
 )
-
-
-NewId = Callable[[str, int, int], str]
-"""The external id of an attempt, from its fingerprint, its place and its number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the jobs of a run share: the stages that each of them passes."""
-
-    run_id: str
-    context: RunContext
-    state: State
-    gate: Gate
-    budget: Budget
-    last_call: LastCall
-    lookup: LookUp
-    submitter: Submitter
-    poller: Poller
-    landing: Landing
-    rescuer: Rescuer
-    hints: Hints
-    new_id: NewId
 
 
 class JobRun:

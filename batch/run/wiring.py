@@ -29,7 +29,6 @@ from batch.run.budget import Budget
 from batch.run.context import RunContext
 from batch.run.fetch import Fetcher
 from batch.run.gate import Gate
-from batch.run.job_run import NewId, Run
 from batch.run.landing import Landing
 from batch.run.last_call import LastCall
 from batch.run.lessons import Lessons
@@ -41,6 +40,7 @@ from batch.run.rescue import Rescuer
 from batch.run.resources import Granted, fit, start_name_lookups, start_pool
 from batch.run.share import Alone, Share
 from batch.run.silence import Listening
+from batch.run.stages import NewId, Run
 from batch.run.stop import Stop
 from batch.run.submit import CallbackUrl, Submitter
 from batch.settings import Settings

@@ -38,8 +38,8 @@ from batch.run.context import RunContext
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
 from batch.run.gate import Ticket
-from batch.run.job_run import Run
 from batch.run.poll import Poller
+from batch.run.stages import Run
 from batch.run.stop import Stop
 from batch.run.wiring import World, assemble
 

@@ -1,0 +1,40 @@
+"""What the jobs of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batch.callbacks.hints import Hints
+from batch.output.state import State
+from batch.run.budget import Budget
+from batch.run.context import RunContext
+from batch.run.gate import Gate
+from batch.run.landing import Landing
+from batch.run.last_call import LastCall
+from batch.run.lookup import LookUp
+from batch.run.poll import Poller
+from batch.run.rescue import Rescuer
+from batch.run.submit import Submitter
+
+NewId = Callable[[str, int, int], str]
+"""The external id of an attempt, from its fingerprint, its place and its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the jobs of a run share: the stages that each of them passes."""
+
+    run_id: str
+    context: RunContext
+    state: State
+    gate: Gate
+    budget: Budget
+    last_call: LastCall
+    lookup: LookUp
+    submitter: Submitter
+    poller: Poller
+    landing: Landing
+    rescuer: Rescuer
+    hints: Hints
+    new_id: NewId
