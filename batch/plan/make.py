@@ -9,7 +9,7 @@ from dataclasses import replace
 from batch.job import Job
 from batch.plan.decision import COSTING, Action, Decision, Known, Plan, Policy
 from batch.plan.judge import decide, orphan
-from batch.plan.moves import after_moves, find_moves
+from batch.plan.moves import after_moves, find_moves, with_room
 from batch.plan.rounds import due_jobs, round_of, videos_of
 from batch.plan.select import state_of
 
@@ -38,11 +38,14 @@ def make_plan(
         now: the time; the provider keeps a discarded video only for so long.
     """
     plan = Plan()
-    moves = {} if policy.no_move else {move.new_id: move for move in find_moves(jobs, known)}
-    known = after_moves(known, list(moves.values()))
+    found = [] if policy.no_move else find_moves(jobs, known)
+    settled = after_moves(known, found)  # as it is once all jobs have moved
     selected = [
-        job for job in jobs if _is_selected(policy, job.id, job.tags, known.get(job.id, ()))
+        job for job in jobs if _is_selected(policy, job.id, job.tags, settled.get(job.id, ()))
     ]
+    ids = {job.id for job in selected}
+    moves = {move.new_id: move for move in with_room([m for m in found if m.new_id in ids], known)}
+    known = after_moves(known, list(moves.values()))
     if policy.force or forced:
         due = due_jobs(_landed(selected, known), forced, videos_of(known))
         if policy.force:
@@ -61,7 +64,7 @@ def make_plan(
             plan.moves.append(move)
         _add(plan, decision)
     listed = {job.id for job in jobs}
-    for job_id, attempts in known.items():
+    for job_id, attempts in settled.items():
         if job_id not in listed and _is_selected(policy, job_id, (), attempts):
             _add(plan, orphan(job_id, attempts))
     plan.decisions = _placed(plan.decisions, jobs)

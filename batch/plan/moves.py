@@ -11,6 +11,7 @@ request of an id that is gone takes the rest of its history, too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 from batch.attempt import Phase
@@ -45,6 +46,21 @@ def after_moves(known: History, moves: Sequence[Move]) -> History:
     for move in moves:
         after.setdefault(move.new_id, []).extend(move.attempts)
     return after
+
+
+def with_room(moves: Sequence[Move], known: History) -> list[Move]:
+    """Return the moves that a run carries out: those of jobs that are not selected vacate no place."""
+    leaving = {item.external_task_id for move in moves for item in move.attempts}
+    return [
+        replace(
+            move,
+            has_room=all(
+                item.file != video_path(move.new_id) or item.external_task_id in leaving
+                for item in known.get(move.new_id, ())
+            ),
+        )
+        for move in moves
+    ]
 
 
 def _has(attempts: Iterable[Known], fingerprint: str) -> bool:
@@ -127,11 +143,5 @@ def _move(
     if own:
         numbers = count(own[-1].number + 1)
         moved = [item._replace(number=next(numbers)) for item in moved]
-    place = video_path(job.id)
-    return Move(
-        old_id,
-        job.id,
-        job.fingerprint,
-        tuple(item._replace(job_id=job.id) for item in moved),
-        has_room=all(item.file != place or (job.id, item.fingerprint) in taken for item in own),
-    )
+    moved = [item._replace(job_id=job.id) for item in moved]
+    return Move(old_id, job.id, job.fingerprint, tuple(moved))

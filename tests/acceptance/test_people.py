@@ -110,6 +110,17 @@ def test_swapped_names_swap_videos(library: Library) -> None:
     assert library.night({"a": DEER, "b": OWL, "c": FOX})["planned"] == {"unchanged": 3}
 
 
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_swapped_names_may_be_selected_one_by_one(library: Library, first: str) -> None:
+    """A job that is not selected vacates no name, and its video is not called another's."""
+    before = library.night({"a": FOX, "b": DEER}) and library.videos()
+    swapped = {"a": DEER, "b": FOX}
+    assert library.night(swapped, "--select", first)["tasks_created"] == 0
+    assert library.videos()[first] == before[{"a": "b", "b": "a"}[first]]
+    assert library.night(swapped)["tasks_created"] == 0
+    assert library.videos() == {"a": before["b"], "b": before["a"]}
+
+
 def test_name_taken_by_another_request_moves_both(library: Library) -> None:
     """The old name asks for something new; the old video goes with its request."""
     library.night({"fox": FOX})

@@ -20,7 +20,7 @@ from batch.output.folder import OutputFolder, open_folder
 from batch.output.sqlite import Database
 from batch.output.state import Put
 from batch.plan import Known
-from batch.plan.moves import after_moves, find_moves
+from batch.plan.moves import after_moves, find_moves, with_room
 from batch.run import moves as moving
 
 
@@ -92,7 +92,8 @@ def test_whole_history_of_an_id_goes_along() -> None:
 def test_own_attempts_are_numbered_first() -> None:
     old = job("deer", "A deer at night")
     wanted = job("deer", "A fox")
-    (move,) = find_moves([wanted], known(tried(old, 3), tried(FOX, 1)))
+    found = known(tried(old, 3), tried(FOX, 1))
+    (move,) = with_room(find_moves([wanted], found), found)
     assert [item.number for item in move.attempts] == [4]
     assert not move.has_room
 
