@@ -28,19 +28,18 @@ from batch.job import Failure
 EXTERNAL_ID_PREFIX = "kb-"
 
 
-def external_id(library: str, fingerprint: str, place: int, number: int) -> str:
+def external_id(library: str, fingerprint: str, number: int) -> str:
     """Return the external id of an attempt.
 
-    Nothing of it is chance, nor does the name of the job matter: a state that has forgotten the
+    Nothing of it is chance, nor does it matter which job asks: a state that has forgotten the
     attempt (a restored backup) makes the same id again, and the provider reports that it exists.
 
     Args:
         library: the library's own id.
         fingerprint: what is asked for.
-        place: tells jobs with the same request apart; 0 for the first one listed.
-        number: counts the attempts for this request.
+        number: counts the attempts for this request, of all jobs.
     """
-    name = json.dumps([library, fingerprint, place, number]).encode()
+    name = json.dumps([library, fingerprint, 0, number]).encode()
     return f"{EXTERNAL_ID_PREFIX}{hashlib.sha256(name).hexdigest()[:32]}"
 
 

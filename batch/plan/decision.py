@@ -93,10 +93,9 @@ class Decision:
     *tries* counts the attempts for this fingerprint that may have created a task, *paid* the tasks,
     *failed_paid* those of them that failed since the last success; *cost_usd* is the estimate for
     what is to be paid now. *moved_from* is the id under which its attempts stand until the run
-    begins; *before* the external id of the attempt that a changed job is compared with. *place* tells
-    jobs with the same request apart, in the manifest's order. *held* says why a run by a saved plan
-    may not pay for it. *is_pinned*: the attempt is a version
-    that a person has restored. *unpins* are attempts whose pin ends when its video lands.
+    begins; *before* the external id of the attempt that a changed job is compared with. *held* says
+    why a run by a saved plan may not pay for it. *is_pinned*: the attempt is a version that a person
+    has restored. *unpins* are attempts whose pin ends when its video lands.
     """
 
     action: Action
@@ -106,7 +105,6 @@ class Decision:
     attempt: str | None = None
     former: tuple[str, ...] = ()
     number: int = 1
-    place: int = 0
     held: str | None = None
     tries: int = 0
     paid: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -67,25 +66,7 @@ def make_plan(
     for job_id, attempts in settled.items():
         if job_id not in listed and _is_selected(policy, job_id, (), attempts):
             _add(plan, orphan(job_id, attempts))
-    plan.decisions = _placed(plan.decisions, jobs)
     return plan
-
-
-def _placed(decisions: list[Decision], jobs: Sequence[Job]) -> list[Decision]:
-    """Tell decisions to do something about the same request apart."""
-    requests = Counter(job.fingerprint for item in decisions if (job := item.job) is not None)
-    if not requests:
-        return decisions
-    places: dict[str, int] = {}
-    seen: Counter[str] = Counter()
-    for job in jobs:
-        if job.fingerprint in requests:
-            places[job.id] = seen[job.fingerprint]
-            seen[job.fingerprint] += 1
-    return [
-        replace(item, place=places[item.job_id]) if places.get(item.job_id) else item
-        for item in decisions
-    ]
 
 
 def _landed(jobs: Sequence[Job], known: Mapping[str, Sequence[Known]]) -> list[Job]:

@@ -167,17 +167,21 @@ class JobRun:
     async def _new_id(self, job: Job) -> str:
         """Return the external id of the next attempt for the job's request.
 
-        An id whose request surely created nothing is used again: it may be that of a task that a
-        restored state has forgotten, and a second id would pay for that again.
+        Jobs with the same request share its ids: whichever of them was made, one that a restored
+        state has forgotten is the next that is free. An id whose request surely created nothing is
+        used again, for the same reason: a second id would pay for a forgotten task again.
         """
         while True:
             self._tries += 1
-            name = self._run.new_id(job.fingerprint, self.decision.place, self._tries)
+            name = self._run.new_id(job.fingerprint, self._tries)
+            if name in self._run.given:
+                continue
+            self._run.given.add(name)
             try:
                 taken = await self._run.state.attempt(name)
             except KeyError:
                 return name
-            if taken.phase is Phase.FAILED and taken.task is None:
+            if taken.phase is Phase.FAILED and taken.task is None and taken.job_id == job.id:
                 return name
 
     def _is_worth_another(self, attempt: Attempt) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batch.callbacks.hints import Hints
 from batch.output.state import State
@@ -17,13 +17,16 @@ from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
 from batch.run.submit import Submitter
 
-NewId = Callable[[str, int, int], str]
-"""The external id of an attempt, from its fingerprint, its place and its number."""
+NewId = Callable[[str, int], str]
+"""The external id of an attempt, from its fingerprint and its number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the jobs of a run share: the stages that each of them passes."""
+    """What the jobs of a run share: the stages that each of them passes.
+
+    *given* are the external ids of this run's attempts.
+    """
 
     run_id: str
     context: RunContext
@@ -38,3 +41,4 @@ class Run:
     rescuer: Rescuer
     hints: Hints
     new_id: NewId
+    given: set[str] = field(default_factory=set)

@@ -256,6 +256,17 @@ def test_terminal_is_asked(
 # -- a backup
 
 
+def test_restored_backup_of_equal_jobs_pays_nothing(library: Library) -> None:
+    """Which of the equal jobs comes first by now does not matter."""
+    library.night({"a": FOX})
+    shutil.copytree(library.root, library.shell.folder / "backup")
+    library.night({"a": FOX, "b": FOX})
+    shutil.rmtree(library.root)
+    shutil.copytree(library.shell.folder / "backup", library.root)
+    library.night({"b": FOX, "a": FOX})
+    assert library.paid == 2
+
+
 def test_restored_backup_of_renamed_jobs_pays_nothing(library: Library) -> None:
     """A week of renames and swaps is forgotten, and so are the videos made in it."""
     library.night({"a": FOX})

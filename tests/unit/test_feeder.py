@@ -323,11 +323,11 @@ def test_id_of_a_renamed_jobs_attempt_is_not_used_again(tmp_path: Path) -> None:
 
     async def story(stages: Stages) -> dict[str, Attempt]:
         new_id = stages.run.new_id
-        taken = new_id(job().fingerprint, 0, 1)
+        taken = new_id(job().fingerprint, 1)
         put_video(tmp_path, "videos/renamed.mp4")
         made = landed("7", "videos/renamed.mp4", len(VIDEO))
         await stages.state.commit(Put(tried(made, job("renamed"), taken)))
-        stages.run = replace(stages.run, new_id=lambda *of: taken if of[2] == 1 else new_id(*of))
+        stages.run = replace(stages.run, new_id=lambda *of: taken if of[1] == 1 else new_id(*of))
         stages.api.submits, stages.api.queries = [Created(DONE.task)], [DONE]
         stages.api.fetches = [Body([VIDEO], total=len(VIDEO))]
         await feed(stages, job("renamed"), job("a"))
