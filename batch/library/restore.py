@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from batch.attempt import Attempt, Landed, Pin
 from batch.clock import Clock
@@ -59,16 +58,19 @@ class Version:
         """When it landed, as a day."""
         return datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d")
 
+    def has_file(self, name: str) -> bool:
+        """Return whether that is the name of its file, which no other version has."""
+        file, name = self.landed.file.removesuffix(".mp4"), name.removesuffix(".mp4")
+        return name == file or (not self.is_current and name == file.rpartition("/")[2])
+
     def is_called(self, name: str) -> bool:
-        """Return whether a person means it: by its time, its file, or the beginning of its hash."""
-        stamp = Path(self.landed.file).stem if not self.is_current else ""
-        if name.removesuffix(".mp4") in {stamp, self.landed.file.removesuffix(".mp4")}:
-            return True
+        """Return whether *name* is the beginning of its time or its hash."""
         if len(name) < SHORTEST:
             return False
         digits = re.sub("[-: TZ]", "", name.upper())
         time = datetime.fromtimestamp(self.at, UTC).strftime("%Y%m%d%H%M%S")
-        return time.startswith(digits) or self.landed.sha256.startswith(name.lower())
+        is_time = bool(digits) and time.startswith(digits)
+        return is_time or self.landed.sha256.startswith(name.lower())
 
 
 def versions_of(database: Database, job_id: str) -> list[Version]:
@@ -97,7 +99,9 @@ def choose(versions: Sequence[Version], job_id: str, name: str | None) -> Versio
         raise UsageError(f"job {job_id!r} has no former version")
     if name is None:
         return former[0]
-    found = [version for version in versions if version.is_called(name)]
+    found = [version for version in versions if version.has_file(name)] or [
+        version for version in versions if version.is_called(name)
+    ]
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} versions" if found else "no version"
