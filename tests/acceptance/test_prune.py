@@ -366,3 +366,15 @@ def test_broken_manifest_prunes_nothing(library: Library) -> None:
     library.manifest.write_text("version: 1\njobs: [{id: fox, prmpt: c}]\n")
     assert library.prune("--orphans", "--yes").code == 2
     assert library.files() == before
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_files_beside_a_video_go_with_it(library: Library, delete: bool) -> None:
+    library.ask(keep={"sidecar": True}, fox="e", deer="d", owl="o2")
+    assert library.run().code == 0
+    assert (library.root / "videos/owl.json").exists()
+    library.ask(keep={"sidecar": True}, fox="e", deer="d")
+    library.prune("--orphans", "--yes", *(["--delete"] if delete else []))
+    assert not (library.root / "videos/owl.json").exists()
+    beside = list((library.root / "versions/owl").glob("*.json"))
+    assert len(beside) == (0 if delete else 2)

@@ -13,6 +13,7 @@ import click
 
 from batch.cli.commands.flags import FLAGS, manifest_argument, settle, with_options
 from batch.cli.folders import check_folder, held_folder
+from batch.cli.grouped import GroupedCommand, examples
 from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
@@ -33,9 +34,16 @@ from batch.output.sqlite import Database
 
 SCHEMA = 1
 KINDS = ("orphans", "versions", "strays")
-SHARED = ("output_dir", "select", "exclude")
+SHARED = ("output_dir", "sandbox", "select", "exclude")
 DONE = {Action.MOVE: "move", Action.DELETE: "delete", Action.LIST: "(kept)"}
-HELP = """Tidy a library: list what may go, with its size, age and reason, and ask.
+HELP = f"""Tidy a library: list what may go, with its size, age and reason, and ask.
+
+{
+    examples(
+        "kling-batch prune nature.yaml --orphans",
+        "kling-batch prune nature.yaml --versions --delete --dry-run",
+    )
+}
 
 --orphans moves videos of jobs that have left the manifest to versions/. Former versions that
 output.keep_versions and output.keep_within do not keep (--versions) and files that the state does not
@@ -46,7 +54,7 @@ stays in the ledger; wanted again, it is downloaded as long as the provider keep
 """
 
 
-@click.command("prune", help=HELP)
+@click.command("prune", help=HELP, cls=GroupedCommand)
 @manifest_argument
 @click.option("--orphans", is_flag=True, help="Videos of jobs that have left the manifest.")
 @click.option("--versions", is_flag=True, help="Former versions that `output:` does not keep.")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from batch.cli.folders import check_folder, held_folder
+from batch.cli.grouped import examples
 from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.library.derived import renew
@@ -19,7 +20,14 @@ from batch.output.layout import Layout
 from batch.output.sqlite import Database
 
 SCHEMA = 1
-HELP = """Bring an earlier version of a video back; nothing is paid.
+HELP = f"""Bring an earlier version of a video back; nothing is paid.
+
+{
+    examples(
+        "kling-batch restore outputs/nature-loops beach --list",
+        "kling-batch restore outputs/nature-loops beach --version 2026-11-20",
+    )
+}
 
 The newest former version of JOB, or that of --version, takes its place in videos/, and what stands
 there is kept in versions/. It is pinned: runs leave it as long as the job stays as it is in the
