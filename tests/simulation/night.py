@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import keeper
 import rules
 from fake_api import FakeApi
 from fake_provider import (
@@ -201,6 +202,7 @@ class Night:
         self.now = 1000.0
         self.offset = 0.0
         self.forced: Counter[str] = Counter()  # forced prompts, and how often
+        self.discarded: Counter[str] = Counter()  # videos that a person has pruned, by prompt
         self.retried: Counter[str] = Counter()
         self.resubmitted: Counter[str] = Counter()
         self.tampered: set[str] = set()  # files (relative) that were tampered with
@@ -306,6 +308,9 @@ class Night:
         self._rename()
         if self.has_backups and rng.random() < 0.1:
             self._back_up_or_restore()
+        if self.is_year and rng.random() < 0.15:
+            self._violate(keeper.keep(self))
+            self._age()
         if rng.random() < 0.05:
             self._unmount()
 

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, UNKNOWN, ProviderTask
 
-from batch.attempt import Attempt, Failed, Intended, Landed, Lost, PaidTask, Phase, Unconfirmed
-from batch.job import FailureKind
+from batch.attempt import (
+    Attempt,
+    Discarded,
+    Failed,
+    Intended,
+    Landed,
+    Lost,
+    PaidTask,
+    Phase,
+    Unconfirmed,
+)
+from batch.job import FailureKind, Job
 from batch.output.row import outcome_of
 from batch.output.sqlite import Database
 from batch.plan import Plan, Policy, make_plan
@@ -71,11 +81,12 @@ def at_the_end(night: Night) -> list[str]:
     for task in night.provider.tasks.values():
         by_prompt[task.prompt].append(task)
     for job in current.values():
-        mine = [a for a in attempts if a.job_id == job.id and a.fingerprint == job.fingerprint]
+        mine = _in_question(job, attempts)
         broken += _outcome(night, job.id, job.body()["prompt"], mine, by_prompt)
     homes = {a.task_id: a for a in attempts if isinstance(a.state, Landed)}
+    discarded = {a.task_id for a in attempts if isinstance(a.state, Discarded)}
     for task in night.provider.tasks.values():
-        is_home = task.fails is not None or task.task_id in homes
+        is_home = task.fails is not None or task.task_id in homes or task.task_id in discarded
         is_home |= (
             task.external_task_id in night.forgotten
         )  # and found again only where it is wanted
@@ -89,6 +100,21 @@ def at_the_end(night: Night) -> list[str]:
         if _bytes(night.root / attempt.state.file) != task.content:
             broken.append(f"{attempt.external_task_id} is not in {attempt.state.file}")
     return broken + _last_lines(current, attempts, lines)
+
+
+def _in_question(job: Job, attempts: list[Attempt]) -> list[Attempt]:
+    """Return the attempts for a job's request, the one that is to stand last: a person may choose."""
+    own = [a for a in attempts if a.job_id == job.id]
+    same = [a for a in own if a.fingerprint == job.fingerprint]
+    pinned = [a for a in own if _pinned_for(a) == job.fingerprint]
+    kept = [a for a in same if isinstance(a.state, Landed)]
+    is_discarded = bool(same) and isinstance(same[-1].state, Discarded)
+    return [*same, *(pinned or (kept if is_discarded else []))]
+
+
+def _pinned_for(attempt: Attempt) -> str | None:
+    pin = attempt.state.pin if isinstance(attempt.state, Landed) else None
+    return None if pin is None else pin.fingerprint
 
 
 def _outcome(
@@ -108,9 +134,9 @@ def _outcome(
             there = there.split(TITLE)[0]  # what a person has added stays
             if there != night.provider.tasks[task_id].content:
                 return [f"{job_id}: videos/{job_id}.mp4 is not the video of {task_id}"]
-            if night.provider.tasks[task_id].prompt != prompt:
+            if night.provider.tasks[task_id].prompt != latest.body()["prompt"]:
                 return [f"{job_id}: the video in {file} is of another prompt"]
-            extra = night.forced[prompt] + night.resubmitted[prompt]
+            extra = night.forced[prompt] + night.resubmitted[prompt] + night.discarded[prompt]
             if len(tasks) > len(failed) + 1 + extra:
                 return [f"{job_id}: {len(tasks)} tasks, {len(failed)} of them failed"]
         case Failed(failure=failure):
@@ -140,8 +166,8 @@ def _last_lines(
     # Of the wanted version: going back to an earlier one leaves it unchanged and writes no line.
     last = {(row["job_id"], row["fingerprint"]): row for row in lines if not _is_superseded(row)}
     for job_id, job in current.items():
-        mine = [a for a in attempts if a.job_id == job_id and a.fingerprint == job.fingerprint]
-        row = last.get((job_id, job.fingerprint))
+        mine = _in_question(job, attempts)
+        row = last.get((job_id, mine[-1].fingerprint if mine else job.fingerprint))
         if mine and isinstance(mine[-1].state, Failed):
             continue  # an earlier version is wanted again and rests: no line
         if row is None:
@@ -169,7 +195,8 @@ def _money(night: Night) -> list[str]:
             any(not earlier.fails or earlier.ends > task.created for earlier in tasks[:i])
             for i, task in enumerate(tasks)
         )
-        if extra > night.forced[prompt] + night.resubmitted[prompt]:
+        allowed = night.forced[prompt] + night.resubmitted[prompt] + night.discarded[prompt]
+        if extra > allowed:
             ids = [task.task_id for task in tasks]
             broken.append(f"{prompt!r} was paid for {len(tasks)} times: {ids}")
         in_a_row = longest = 0

@@ -1,0 +1,98 @@
+"""A person who keeps the library between the nights: brings versions back, and prunes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from virtual_time import EPOCH
+
+from batch.attempt import Discarded, Landed
+from batch.library.prune import Wanted, carry_out, find
+from batch.library.restore import NotRestoredError, restore, unpin, versions_of
+from batch.manifest.model import Keep
+from batch.output.folder import OutputFolder, open_folder
+
+if TYPE_CHECKING:
+    from night import Night
+
+
+class _Now:
+    """The time between two nights."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+
+def keep(night: Night) -> list[str]:
+    """Restore, unpin or prune by chance; return the broken rules."""
+    if not (night.root / ".kling-batch/state.db").exists():
+        return []
+    clock = _Now(EPOCH + night.now + night.offset)
+    with open_folder(night.root, sandbox=False, now=clock.now()) as folder:
+        if night.rng.random() < 0.5:
+            return _restore(night, folder, clock)
+        return _prune(night, folder, clock)
+
+
+def _restore(night: Night, folder: OutputFolder, clock: _Now) -> list[str]:
+    ids = sorted(folder.database.known())
+    if not ids:
+        return []
+    job_id = night.rng.choice(ids)
+    versions = versions_of(folder.database, job_id)
+    if any(version.landed.pin for version in versions) and night.rng.random() < 0.3:
+        unpin(folder, versions, job_id)
+        return []
+    former = [version for version in versions if not version.is_current]
+    if not former:
+        return []
+    chosen = night.rng.choice(former)
+    try:
+        restored = asyncio.run(restore(folder, chosen, clock))
+    except NotRestoredError:  # a person or a disk has taken it away
+        return []
+    assert isinstance(restored.state, Landed)
+    there = (night.root / f"videos/{job_id}.mp4").read_bytes()
+    if len(there) not in {chosen.landed.bytes, getattr(chosen.landed.checked, "bytes", 0)}:
+        return [f"{job_id}: the version of {chosen.landed.file} was not restored"]
+    return []
+
+
+def _prune(night: Night, folder: OutputFolder, clock: _Now) -> list[str]:
+    rng, jobs = night.rng, night.jobs()
+    wanted = Wanted(
+        orphans=True,
+        versions=rng.random() < 0.5,
+        strays=rng.random() < 0.5,
+        delete=rng.random() < 0.5,
+        keep=_keep(rng),
+    )
+    found = find(folder.layout, folder.database, jobs, wanted, clock.now())
+    listed = {job.video_path for job in jobs}
+    broken = [f"prune takes {i.file}" for i in found.work if i.attempts and i.file in listed]
+    pinned = (a for i in found.work for a in i.attempts if getattr(a.state, "pin", None))
+    broken += [f"prune takes the pinned {attempt.external_task_id}" for attempt in pinned]
+    before = {attempt.external_task_id for attempt in folder.database.attempts()}
+    failed = asyncio.run(carry_out(folder, found.work, clock.now()))
+    attempts = list(folder.database.attempts())
+    if failed or before != {attempt.external_task_id for attempt in attempts}:
+        broken.append(f"prune has lost an attempt, or failed: {failed}")
+    left = find(folder.layout, folder.database, jobs, wanted, clock.now()).work
+    # A copy of what was only now discarded belongs to nobody from here on.
+    broken += [f"prune has left {item.file}" for item in left if item.attempts]
+    for attempt in attempts:
+        if isinstance(attempt.state, Discarded) and attempt.state.discarded_at == clock.now():
+            night.discarded[attempt.body()["prompt"]] += 1
+    return broken
+
+
+def _keep(rng: random.Random) -> Keep:
+    return rng.choice([Keep(), Keep(1), Keep(None, 86_400.0), Keep(2, 7 * 86_400.0)])
