@@ -41,7 +41,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 
 
 def test_commands_and_options_are_completed(shell: Any) -> None:
-    assert completed(shell, "p") == ["plan"]
+    assert completed(shell, "p") == ["plan", "prune"]
     assert completed(shell, "run", "--sub") == ["--submit-rate"]
     assert completed(shell, "help", "mon") == ["money-rule"]
 
