@@ -141,3 +141,18 @@ def test_progress_into_pipe_is_lines(shell: Any, sandbox: Any) -> None:
     said = shell(*run_args(shell, sandbox())[:-1], "--progress", "always")
     assert said.code == 0
     assert "job-0: made" in said.err
+
+
+def test_watch_looks_like_the_run(shell: Any, sandbox: Any) -> None:
+    """The same screen, drawn from the state; Ctrl-C leaves it there and is no error."""
+    jobs = [{"id": "a", "prompt": "fox"}, {"id": "b", "prompt": "sandbox:moderation"}]
+    shell("run", shell.manifest(jobs), "--base-url", sandbox().base_url)
+    with on_terminal(shell, "status", "--watch") as command:
+        seen = command.read_until("refused it")
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(timeout=10) == 0
+    assert re.search(r"night.*\u2501.*2 of 2", seen)
+    assert "0 generating   0 downloading   about $0.42" in seen
+    assert "1 failed" in seen
+    assert re.search(r"last run \S+ ended with exit code 1", seen)
+    assert "\x1b[?" not in seen

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from batch.cli.folders import folders, folders_argument
+from batch.cli.view import View
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import ExitCode
@@ -21,6 +22,7 @@ from batch.run.presence import Presence
 
 SHOWN = 50
 REDRAW_S = 1.0
+AT_PROVIDER = ("being submitted", "being looked up", "generating")
 HELP = """Report the state of every job, also during a run.
 
 Without OUTPUT_DIR: of every folder under outputs/. Takes no lock and writes nothing. --json prints a
@@ -60,14 +62,26 @@ def _watch(output_dirs: Sequence[Path], *, as_json: bool) -> None:
 
 
 def _redraw(output_dirs: Sequence[Path]) -> None:
-    from rich.live import Live  # noqa: PLC0415 - for terminals only
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - for terminals only
 
-    with Live(Text(""), auto_refresh=False, vertical_overflow="crop") as live:
-        while True:
-            begun = time.monotonic()
-            live.update(Text(_report(output_dirs, as_json=False)), refresh=True)
-            _pause(begun)
+    from batch.cli.drawing import draw  # noqa: PLC0415
+    from batch.cli.screen import Screen, can_draw  # noqa: PLC0415
+
+    console, views = Console(), list[View]()
+    if not can_draw(console):
+        return
+    ascii_only = console.options.ascii_only
+    screen = Screen(
+        lambda columns: [
+            line for view in views for line in draw(view, columns, ascii_only=ascii_only)
+        ],
+        console,
+    )
+    while True:
+        begun = time.monotonic()
+        views[:] = map(to_view, _look(output_dirs))
+        screen.draw()
+        _pause(begun)
 
 
 def _pause(begun: float) -> None:
@@ -76,9 +90,32 @@ def _pause(begun: float) -> None:
 
 
 def _report(output_dirs: Sequence[Path], *, as_json: bool) -> str:
-    now = SystemClock().now()
-    found = [look(read_library(folder, Presence, now)) for folder in folders(output_dirs)]
+    found = _look(output_dirs)
     return json.dumps(found, ensure_ascii=False) if as_json else "\n".join(map(to_text, found))
+
+
+def _look(output_dirs: Sequence[Path]) -> list[dict[str, Any]]:
+    now = SystemClock().now()
+    return [look(read_library(folder, Presence, now)) for folder in folders(output_dirs)]
+
+
+def to_view(found: dict[str, Any]) -> View:
+    """Return the report about one folder as the screen of a run shows it."""
+    jobs, failed = found["jobs"], len(found["failed"]) + len(found["unconfirmed"])
+    return View(
+        name=Path(found["output_dir"]).name,
+        done=jobs.get("succeeded", 0) + failed,
+        all=sum(jobs.values()) + found["waiting"],
+        generating=sum(jobs.get(word, 0) for word in AT_PROVIDER),
+        downloading=jobs.get("to download", 0),
+        failed=failed,
+        spent_usd=found["figures"]["cost_usd"],
+        left="; ".join(line.strip() for line in _last_run(found)) or None,
+        troubles=[
+            f"{item['job_id']}: {ending(item['status'], item)}: {item['message']}"
+            for item in (*found["failed"], *found["unconfirmed"])
+        ],
+    )
 
 
 def to_text(found: dict[str, Any]) -> str:
