@@ -15,14 +15,13 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
 from batch import __version__
 from batch.addresses import DEFAULT_BASE_URL
 from batch.cli.bug_report import hide
+from batch.cli.checks import Check, fail, ok, warn
 from batch.cli.commands.flags import unknown_variables
 from batch.cli.folders import all_folders
 from batch.cli.words import counted
@@ -50,47 +49,6 @@ SHORTEST_KEY = 20  # characters; those of CometAPI have some 50
 VIDEO_BYTES = 25_000_000  # ten seconds in 1080p; most take less
 ROOM_BYTES = 1_000_000_000
 SHOWN = 10
-
-
-class Status(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    status: Status
-    message: str
-    to_do: str | None = None
-
-    def __str__(self) -> str:
-        line = f"{self.status:<4}  {self.name:<11}  {self.message}"
-        return line if self.to_do is None else f"{line}\n{'':19}{self.to_do}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the check as plain JSON values."""
-        return {**asdict(self), "status": str(self.status)}
-
-
-def ok(name: str, message: str) -> Check:
-    """Return a check that has found nothing wrong."""
-    return Check(name, Status.OK, message)
-
-
-def warn(name: str, message: str, to_do: str) -> Check:
-    """Return a check that has found what may become trouble."""
-    return Check(name, Status.WARN, message, to_do)
-
-
-def fail(name: str, message: str, to_do: str | None = None) -> Check:
-    """Return a check that has found what keeps a run from working."""
-    return Check(name, Status.FAIL, message, to_do)
 
 
 def examine(path: Path | None, flags: Mapping[str, Any]) -> list[Check]:

@@ -45,7 +45,8 @@ fail), message and to_do.
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(manifest: Path | None, *, as_json: bool, **flags: Any) -> int:
     """Print the checks."""
-    from batch.cli.doctor import MANIFEST, Status, examine  # noqa: PLC0415 - `--help` needs none
+    from batch.cli.checks import Status  # noqa: PLC0415 - `--help` needs none
+    from batch.cli.doctor import MANIFEST, examine  # noqa: PLC0415
 
     checks = examine(manifest, flags)
     failed = [check.name for check in checks if check.status is Status.FAIL]
