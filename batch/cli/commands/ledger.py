@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.types import FloatParamType
 
 from batch.cli.folders import folders, folders_argument
 from batch.cli.words import counted
@@ -44,7 +45,7 @@ def _time_of_day(text: str) -> time:
         raise click.BadParameter(str(error)) from None
 
 
-class Moment(click.ParamType[float]):
+class Moment(FloatParamType):  # a subscript of ParamType needs click 8.4
     """A day (2026-11-20), or how long ago (30d)."""
 
     name = "DAY"
