@@ -76,7 +76,8 @@ class ResultsFile:
             attempt = row.attempt
             if row.is_known:
                 continue
-            if attempt.external_task_id not in recalled:
+            before = recalled.get(attempt.external_task_id)
+            if before is None or before.job_id != attempt.job_id:  # it was made, or has moved
                 numbers[attempt.job_id] = numbers.get(attempt.job_id, 0) + 1
             recalled[attempt.external_task_id] = replace(attempt, number=numbers[attempt.job_id])
         lines = [AddRow(row.line.decode()) for row in rows]

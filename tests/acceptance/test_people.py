@@ -256,6 +256,34 @@ def test_terminal_is_asked(
 # -- a backup
 
 
+def test_restored_state_takes_in_what_was_made_and_renamed(library: Library) -> None:
+    library.night({"a": FOX})
+    state, backup = library.root / ".kling-batch", library.shell.folder / "backup"
+    shutil.copytree(state, backup)
+    library.night({"a": FOX, "b": DEER})
+    library.night({"a": FOX, "c": DEER})
+    shutil.rmtree(state)
+    shutil.copytree(backup, state)
+    assert library.night({"a": FOX, "c": DEER})["planned"] == {"unchanged": 2}
+    assert library.paid == 2
+
+
+def test_restored_state_finds_a_renamed_video_where_it_stands(library: Library) -> None:
+    """The provider may keep it no longer."""
+    library.night({"fox": FOX})
+    state, backup = library.root / ".kling-batch", library.shell.folder / "backup"
+    shutil.copytree(state, backup)
+    library.night({"red-fox": FOX})
+    shutil.rmtree(state)
+    shutil.copytree(backup, state)
+    video = library.videos()
+    with urllib.request.urlopen(f"{library.url}/sandbox/reset", data=b"", timeout=5):
+        library.night({"red-fox": FOX}, limits={"task_timeout": "1s"})
+    assert library.paid == 0
+    assert library.videos() == video
+    assert library.night({"red-fox": FOX})["planned"] == {"unchanged": 1}
+
+
 def test_restored_backup_of_equal_jobs_pays_nothing(library: Library) -> None:
     """Which of the equal jobs comes first by now does not matter."""
     library.night({"a": FOX})
