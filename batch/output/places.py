@@ -52,11 +52,12 @@ class Places:
         return attempt.to(back)
 
     async def _copy_version(self, attempt: Attempt, state: Landed, part: Part, file: str) -> bool:
-        """Fill *part* with a version that is not at *file*; return whether there is one."""
+        """Fill *part* with a version that is not known to be at *file*; return whether there is one."""
         sizes = {state.bytes, state.bytes if state.checked is None else state.checked.bytes}
         found = await self._videos.of_size(version_folder(attempt.job_id), sizes)
-        for source in dict.fromkeys((state.file, *found)):
-            if source == file or self._videos.modified_at(source) is None:
+        # A state that has forgotten a move names the old place of a video that stands at its new one.
+        for source in dict.fromkeys((state.file, *found, file)):
+            if source == file == state.file or self._videos.modified_at(source) is None:
                 continue
             await self._videos.run(part.copy_from, self._videos.layout.root / source)
             if part.sha256 in state.contents:

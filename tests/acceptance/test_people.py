@@ -7,6 +7,7 @@ import os
 import pty
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
