@@ -152,4 +152,6 @@ def _is_in_doubt(attempt: Booked) -> bool:
 
 
 def _usd(amount: float) -> float:
-    return round(amount, _CENT_PARTS)
+    return (
+        round(amount, _CENT_PARTS) + 0.0
+    )  # a difference that rounds to -0.0 is no less than nothing

@@ -71,6 +71,7 @@ class PlannedRun:
             sandbox=self.settings.sandbox,
             exit_code=exit_code,
             planned=self.counts,
+            moved=len(self.plan.moved),
             resting=tuple((item.job_id, item.reason) for item in self.plan.resting),
             tasks_created=spent.tasks,
             adopted=spent.adopted,

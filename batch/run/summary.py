@@ -17,7 +17,7 @@ class Summary:
     """What a run came to. `to_json` is what `--json` prints.
 
     *tasks_created* and *cost_usd* are this run's; *library* is what all runs of the folder came to, as
-    `status` and `ledger` report it. With *sandbox* nothing was paid: costs are the provider's prices.
+    `status` and `ledger` report it. *moved* counts jobs for which nothing but that was to be done. With *sandbox* nothing was paid: costs are the provider's prices.
     """
 
     run_id: str
@@ -29,6 +29,7 @@ class Summary:
     tasks_created: int = 0
     adopted: int = 0
     superseded: int = 0
+    moved: int = 0
     cost_usd: float = 0.0
     left: int = 0
     seconds: float = 0.0

@@ -76,6 +76,7 @@ def test_restored_backup_pays_nothing_again(
     mine.restore("folder")
     said = mine.run(AFTER)
     assert (said.code, mine.paid) == (0, AFTER)
+    assert str(said.json["cost_usd"]) == "0.0"
     assert mine.videos() == names(AFTER)
     assert {row["status"] for row in mine.rows().values()} == {"succeeded"}
     assert (said.json["tasks_created"], said.json["cost_usd"]) == (0, 0.0)

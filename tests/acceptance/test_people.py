@@ -101,6 +101,13 @@ def test_renamed_job_is_moved(library: Library, before: str, after: str) -> None
     assert library.night({"deer": DEER, after: FOX})["planned"] == {"unchanged": 2}
 
 
+def test_summary_tells_of_moves(library: Library) -> None:
+    library.night({"a": FOX, "b": DEER})
+    library.shell.manifest([{"id": "c", "prompt": FOX}, {"id": "b", "prompt": DEER}])
+    said = library.shell("run", "night.yaml", "--base-url", library.url)
+    assert said.out.splitlines()[0] == "night: 1 moved, 1 unchanged"
+
+
 def test_swapped_names_swap_videos(library: Library) -> None:
     library.night({"a": FOX, "b": DEER, "c": OWL})
     before = library.videos()

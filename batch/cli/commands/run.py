@@ -266,6 +266,8 @@ def _counts(summary: Summary) -> Iterator[str]:
         yield f"{summary.outcomes.get('succeeded', 0)} made"
     if summary.superseded:
         yield f"{counted(summary.superseded, 'former version')} collected"
+    if summary.moved:
+        yield f"{summary.moved} moved"
     for action in ("unchanged", "orphaned"):
         if summary.planned.get(action):
             yield f"{summary.planned[action]} {action}"
