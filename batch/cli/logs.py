@@ -122,8 +122,8 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm 
             )
         case events.AnswerLost():
             message = event.failure.message
-            lost = f"{event.job_id}: the answer to its submission was lost ({message})"
-            return logging.WARNING, f"{lost}; looking its task up"
+            unclear = f"{event.job_id}: its submission may have created a task ({message})"
+            return logging.WARNING, f"{unclear}; looking it up"
         case events.Adopted():
             return logging.INFO, f"{event.job_id}: found as task {event.task_id}"
         case events.TaskRescued():

@@ -291,12 +291,12 @@ def task_failure(task: Task) -> Failure:
         not is_passing and words.MODERATION.search(said)
     ):
         kind = FailureKind.MODERATION
-        message = f"the provider's moderation refused it: {quoted}; change the prompt"
+        message = f"the provider's moderation refused it: {quoted}"
     elif is_passing:
         message = f"the provider failed to make it, which often passes: {quoted}"
     elif words.INVALID.search(said):
         kind = FailureKind.INVALID_REQUEST
-        message = f"the provider calls it invalid: {quoted}; change the job"
+        message = f"the provider calls it invalid: {quoted}"
     else:
         is_unexplained = True
         message = (

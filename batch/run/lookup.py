@@ -300,7 +300,7 @@ class LookUp:
         if isinstance(answer, NotFound) and self._can_be_absent(attempt):
             return attempt.to(Intended(now, replace(doubt, failure=SENT_BEFORE)))
         why = self._why_unknown(attempt, doubt, answer)
-        message = f"{why}; the next run looks for it again (cause: {doubt.failure.message})"
+        message = f"{why} (cause: {doubt.failure.message})"
         failure = replace(doubt.failure, kind=FailureKind.UNCONFIRMED, message=message)
         return attempt.to(Unconfirmed(now, replace(doubt, failure=failure)))
 

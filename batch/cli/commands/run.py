@@ -35,6 +35,7 @@ from batch.run.summary import Summary
 from batch.settings import Settings
 
 TROUBLES_SHOWN = 20
+TO_DO = {"moderation": "change the prompt", "invalid_request": "change the job"}
 SHARED = 3  # jobs with the same trouble that are named one by one
 GC_ALLOCATIONS = 20_000
 
@@ -291,7 +292,10 @@ def _troubles(summary: Summary) -> list[str]:
     """Return a line for each trouble; many jobs with the same one share a line."""
     jobs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in summary.troubles:
-        message = str((row["error"] or {}).get("message"))
+        error = row["error"] or {}
+        message = "; ".join(
+            filter(None, (str(error.get("message")), TO_DO.get(str(error.get("kind")))))
+        )
         jobs.setdefault((ending(row["status"], row["error"]), message), []).append(row)
     lines = []
     for (what, message), rows in jobs.items():
