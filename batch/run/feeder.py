@@ -124,7 +124,7 @@ class Feeder:
         return asyncio.get_running_loop().call_later(left_s, self._time_is_up)
 
     def _time_is_up(self) -> None:
-        sentence = "the deadline is reached; open tasks are left to the next run"
+        sentence = "the deadline is reached"
         self._run.context.stop.ask(StopReason.DEADLINE, sentence)
 
 
