@@ -124,7 +124,9 @@ def _text_of(path: Path) -> str:
             else data.decode("utf-8-sig", "surrogateescape")
         )
     except OSError as error:
-        reason = error.strerror or error
+        reason = str(error.strerror or error)
+        if isinstance(error, FileNotFoundError) and not path.is_absolute():
+            reason = f"{reason} (the working directory is {Path.cwd()})"
         raise UsageError(f"the env file {path} cannot be read: {reason}") from None
     except UnicodeDecodeError:
         text = "\0"

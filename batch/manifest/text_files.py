@@ -41,7 +41,7 @@ def read_file(path: Path, file: str, at: Place) -> bytes:
                 raise _unreadable(at, file, "it is not a regular file")
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as exc:
-        raise _unreadable(at, file, _reason(exc)) from exc
+        raise _unreadable(at, file, _reason(exc), _looked_in(at, file, path, exc)) from exc
     if len(data) > MAX_BYTES:
         message = f"it is larger than {MAX_BYTES // 1024 // 1024} MiB"
         raise _unreadable(at, file, message, "split it into several manifests")
@@ -55,6 +55,13 @@ def _unreadable(at: Place, file: str, reason: str, advice: str | None = None) ->
     if at.file == file:
         return Unreadable(Spot(file, line=0), reason, advice)
     return Unreadable(at, f"cannot read {shown(file)}: {reason}", advice)
+
+
+def _looked_in(at: Place, file: str, path: Path, exc: OSError | ValueError) -> str | None:
+    """Return where a manifest that is not there was looked for: cron starts in another folder."""
+    if isinstance(exc, FileNotFoundError) and at.file == file and not path.is_absolute():
+        return f"the working directory is {Path.cwd()}"
+    return None
 
 
 def _reason(exc: OSError | ValueError) -> str:

@@ -79,7 +79,10 @@ def test_output_folder_in_the_home_is_found(shell: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nope.yaml", "kling-batch: nope.yaml: there is no such file\n"),
+        (
+            "nope.yaml",
+            "kling-batch: nope.yaml: there is no such file (the working directory is {})\n",
+        ),
         ("folder", "kling-batch: folder: it is a folder, not a file\n"),
     ],
 )
@@ -88,7 +91,7 @@ def test_manifest_that_is_no_file_is_told_plainly(shell: Any, name: str, said: s
 
     for command in ("run", "plan"):
         found = shell(command, name)
-        assert (found.code, found.err, found.out) == (2, said, "")
+        assert (found.code, found.err, found.out) == (2, said.format(shell.folder), "")
 
 
 @pytest.mark.parametrize(
