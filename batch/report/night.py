@@ -20,7 +20,7 @@ SENTENCES = {
     ExitCode.JOBS_FAILED: "went through; some jobs failed or are still open",
     ExitCode.USAGE: "wrong usage; nothing was sent",
     ExitCode.LIMIT: "stopped early by a limit of your own",
-    ExitCode.ACCOUNT: "the provider refuses the account",
+    ExitCode.ACCOUNT: "the provider refuses the account, or the base URL is wrong",
     ExitCode.BUG: "a bug of kling-batch",
     ExitCode.INTERRUPTED: "interrupted; the next run goes on",
     ExitCode.TERMINATED: "terminated; the next run goes on",
