@@ -25,7 +25,8 @@ class Check:
     to_do: str | None = None
 
     def __str__(self) -> str:
-        line = f"{self.status:<4}  {self.name:<11}  {self.message}"
+        message = self.message.replace("\n", f"\n{'':19}")
+        line = f"{self.status:<4}  {self.name:<11}  {message}"
         return line if self.to_do is None else f"{line}\n{'':19}{self.to_do}"
 
     def to_json(self) -> dict[str, Any]:
