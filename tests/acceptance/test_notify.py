@@ -445,6 +445,6 @@ def test_test_that_fails_is_exit_code_1(shell: Any, hook: Any) -> None:
 
 
 def test_test_of_nobody_is_exit_code_2(shell: Any) -> None:
-    assert "nobody is to be told" in shell("notify", "--test").err
+    assert "no notification is configured" in shell("notify", "--test").err
     assert shell("notify", "--test").code == 2
     assert shell("notify").code == 2

@@ -14,8 +14,8 @@ from batch.library.ledger import iso
 
 HELP = """Settle an unconfirmed job: the provider was seen to have no task for it.
 
-The next run submits it again, under a new external id, and pays for it. Where there is a key, the
-provider is asked once more before that.
+The next run submits it again, and pays for it. Where there is a key, the provider is asked once
+more before that.
 """
 
 

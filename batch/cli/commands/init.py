@@ -39,7 +39,7 @@ def command(file: Path) -> int:
         _write(schema, json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n")
     name = shlex.quote(str(file))
     click.echo(
-        f"{file} is there; change its prompts. Then:\n"
+        f"wrote {file}; change its prompts. Then:\n"
         f"  kling-batch run {name} --sandbox    makes its videos on this machine, without a key or cost\n"
         f"  kling-batch plan {name}             says what a real run would make, and what it would cost"
     )

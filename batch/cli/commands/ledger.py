@@ -65,7 +65,9 @@ class Moment(FloatParamType):  # a subscript of ParamType needs click 8.4
 
 @click.command("ledger", help=HELP)
 @folders_argument
-@click.option("--since", type=Moment(), help="Only tasks submitted since, for example 2026-11-20.")
+@click.option(
+    "--since", type=Moment(), help="Only tasks submitted since 2026-11-20, or in the last 30d."
+)
 @click.option("--by", type=click.Choice(list(ledger.GROUPS)), help="Add up instead of listing.")
 @click.option(
     "--day-starts",

@@ -20,7 +20,7 @@ TEXT = "kling-batch notify --test: this is a test, and nothing has happened"
     " KLING_BATCH_NOTIFY_COMMAND, KLING_BATCH_NOTIFY_WEBHOOK and KLING_BATCH_NOTIFY_PING.",
 )
 @click.argument("manifest", type=click.Path(path_type=Path), required=False)
-@click.option("--test", is_flag=True, help="Tell everybody now, as after a run.")
+@click.option("--test", is_flag=True, help="Send a test message on every channel now.")
 def command(manifest: Path | None, *, test: bool) -> int:
     """Tell everybody, and print how that went; exit code 1 if it failed with anybody."""
     import asyncio  # noqa: PLC0415 - `--help` needs no network
@@ -32,7 +32,9 @@ def command(manifest: Path | None, *, test: bool) -> int:
     from batch.notify.message import Message  # noqa: PLC0415
 
     if not test:
-        raise UsageError("nothing to do; kling-batch notify --test [MANIFEST] tells everybody now")
+        raise UsageError(
+            "add --test: kling-batch notify --test [MANIFEST] sends a test message now"
+        )
     notify = Notify() if manifest is None else load(manifest).notify
     folder = Path() if manifest is None else manifest.absolute().parent
     channels = channels_of(notify, folder, os.environ)
@@ -41,7 +43,10 @@ def command(manifest: Path | None, *, test: bool) -> int:
     for fault in channels.faults:
         click.echo(f"warning: {fault}", err=True)
     if not channels:
-        raise UsageError("nobody is to be told: there is no notify: and no KLING_BATCH_NOTIFY_…")
+        raise UsageError(
+            "no notification is configured: add notify: to a manifest and name it, or set"
+            " KLING_BATCH_NOTIFY_COMMAND, KLING_BATCH_NOTIFY_WEBHOOK or KLING_BATCH_NOTIFY_PING"
+        )
     rid = str(uuid.uuid4())
     # A monitor notes what comes to /log, and takes it for no run.
     code = ExitCode.LOCKED if channels.notify.pings.url else ExitCode.OK

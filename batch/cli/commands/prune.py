@@ -169,6 +169,9 @@ def _tell(
         return
     for line in _lines(found):
         click.echo(line)
+    if not found.items and not found.left:
+        click.echo("nothing to prune")
+        return
     if any(item.action is Action.LIST for item in found.items):
         click.echo("nothing is deleted without --delete")
     click.echo(f"would {_summary(found.work)}" if dry_run else _summary(done, ("moved", "deleted")))
