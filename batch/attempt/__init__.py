@@ -10,7 +10,7 @@ fingerprint is no longer that of its job in the manifest, and it is collected al
 
 from __future__ import annotations
 
-from batch.attempt.attempt import EXTERNAL_ID_PREFIX, Attempt, external_id
+from batch.attempt.attempt import EXTERNAL_ID_PREFIX, FORGOTTEN_CODE, Attempt, external_id
 from batch.attempt.states import (
     RETENTION_S,
     TRANSITIONS,
@@ -35,6 +35,7 @@ from batch.attempt.states import (
 
 __all__ = [
     "EXTERNAL_ID_PREFIX",
+    "FORGOTTEN_CODE",
     "RETENTION_S",
     "TRANSITIONS",
     "Account",

@@ -26,6 +26,7 @@ from batch.errors import TransitionError
 from batch.job import Failure
 
 EXTERNAL_ID_PREFIX = "kb-"
+FORGOTTEN_CODE = "forgotten"  # of a failure: a person said that the task does not exist
 
 
 def external_id(library: str, fingerprint: str, number: int) -> str:
@@ -138,6 +139,15 @@ class Attempt:
     def phase(self) -> Phase:
         """The name of its state."""
         return Phase(type(self.state).__name__)
+
+    @property
+    def created_nothing(self) -> bool:
+        """Whether its request surely created no task. A person's word is not as sure as that."""
+        match self.state:
+            case Failed(failure=failure, task=None):
+                return failure.code != FORGOTTEN_CODE
+            case _:
+                return False
 
     @property
     def doubt(self) -> Doubt | None:

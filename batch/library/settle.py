@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from batch.attempt import Account, Attempt, Intended, Open, PaidTask
+from batch.attempt import FORGOTTEN_CODE, Account, Attempt, Intended, Open, PaidTask
 from batch.errors import BatchError, ExitCode, UsageError
 from batch.job import Failure, FailureKind
 from batch.library.accounts import IN_DOUBT
@@ -116,7 +116,7 @@ async def forget(
                 f"the provider finds it, as task {answer.task.task_id}: adopt that one; nothing was"
                 " changed"
             )
-    failure = Failure(FailureKind.NETWORK, FORGOTTEN)
+    failure = Failure(FailureKind.NETWORK, FORGOTTEN, code=FORGOTTEN_CODE)
     forgotten = attempt.to(Intended(now, attempt.doubt)).failed(now, failure)
     database.write([Put(forgotten)])
     return forgotten

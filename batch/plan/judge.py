@@ -55,6 +55,9 @@ def decide(
     same = [attempt for attempt in attempts if attempt.fingerprint == job.fingerprint]
     pinned = None if force else _pinned(job, attempts)
     latest = pinned or _latest(same)
+    if latest is not None and latest.phase is Phase.FAILED and not force:
+        # A round of --force failed. The video that it was to replace stands, and only --force pays.
+        latest = next((item for item in reversed(same) if item.phase is Phase.LANDED), latest)
     former = tuple(
         attempt.external_task_id
         for attempt in attempts
@@ -163,6 +166,18 @@ def _judge(
         case Phase.UNCONFIRMED:
             return Action.RESUME, "unconfirmed: it is not known yet whether a task exists", True
     return _judge_failed(same, _failed_paid(same), policy)
+
+
+def is_left_to_force(same: Sequence[Known], policy: Policy) -> bool:
+    """Return whether a round of `--force` has something to do for a request: all its attempts are given.
+
+    What has failed for good is no longer a round's to make.
+    """
+    latest = _latest(same)
+    if latest is None or latest.phase is not Phase.FAILED:
+        return latest is not None and latest.phase.has_landed
+    has_video = any(item.phase is Phase.LANDED for item in same)
+    return has_video and _judge_failed(same, _failed_paid(same), policy)[0] is Action.RETRY
 
 
 def _judge_failed(

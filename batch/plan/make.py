@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from batch.job import Job
 from batch.plan.decision import COSTING, Action, Decision, Known, Plan, Policy
-from batch.plan.judge import decide, orphan
+from batch.plan.judge import decide, is_left_to_force, orphan
 from batch.plan.moves import after_moves, find_moves, with_room
 from batch.plan.rounds import due_jobs, round_of, videos_of
 from batch.plan.select import state_of
@@ -46,7 +46,8 @@ def make_plan(
     moves = {move.new_id: move for move in with_room([m for m in found if m.new_id in ids], known)}
     known = after_moves(known, list(moves.values()))
     if policy.force or forced:
-        due = due_jobs(_landed(selected, known), forced, videos_of(known))
+        left = [job for job in selected if is_left_to_force(_same(job, known), policy)]
+        due = due_jobs(left, forced, videos_of(known))
         if policy.force:
             plan.round = round_of(selected, due, videos_of(known))
         plan.unfinished = 0 if policy.force else len(due)
@@ -69,15 +70,8 @@ def make_plan(
     return plan
 
 
-def _landed(jobs: Sequence[Job], known: Mapping[str, Sequence[Known]]) -> list[Job]:
-    """Return the jobs that have a video: what has failed since is no longer a round's to make."""
-    latest = {
-        job.id: item.phase
-        for job in jobs
-        for item in known.get(job.id, ())
-        if item.fingerprint == job.fingerprint
-    }
-    return [job for job in jobs if job.id in latest and latest[job.id].has_landed]
+def _same(job: Job, known: Mapping[str, Sequence[Known]]) -> list[Known]:
+    return [item for item in known.get(job.id, ()) if item.fingerprint == job.fingerprint]
 
 
 def _is_selected(

@@ -181,7 +181,7 @@ class JobRun:
                 taken = await self._run.state.attempt(name)
             except KeyError:
                 return name
-            if taken.phase is Phase.FAILED and taken.task is None and taken.job_id == job.id:
+            if taken.created_nothing and taken.job_id == job.id:
                 return name
 
     def _is_worth_another(self, attempt: Attempt) -> bool:

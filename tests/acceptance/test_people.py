@@ -346,6 +346,19 @@ def test_force_of_a_selection_is_a_round_of_its_own(library: Library) -> None:
     assert [task.prompt for task in library.provider.tasks[2:]] == [FOX, DEER]
 
 
+def test_plain_run_pays_for_no_failed_round(shell: Any, sandbox: Callable[..., Any]) -> None:
+    """The video that the round was to replace stands; --force goes on with the round."""
+    library = Library(shell, sandbox("outcome:generation:after=1,until=3"))
+    limits = {"max_attempts_per_run": 1}
+    library.night({"a": FOX}, limits=limits)
+    library.night({"a": FOX}, "--force", code=1, limits=limits)
+    assert library.night({"a": FOX}, limits=limits)["planned"] == {"unchanged": 1}
+    assert library.paid == 2
+    library.night({"a": FOX}, "--force", code=1, limits=limits)
+    library.night({"a": FOX}, "--force", limits=limits)
+    assert library.paid == 4
+
+
 def test_forced_round_goes_along_with_a_rename(library: Library) -> None:
     library.night({"a": FOX, "b": DEER})
     library.night({"a": FOX, "b": DEER}, "--force", "--budget", "0.21", code=3)

@@ -224,7 +224,8 @@ def test_nights_before_a_video_or_without_a_task_do_not_count() -> None:
     first, second, third = failing(NOON, NOON + DAY_S, NOON + 2 * DAY_S)
     policy = {"give_up_after": 2, "max_attempts": 9}
     made = landed(number=2)
-    assert action(first, made, third, **policy) is Action.RETRY
+    assert action(first, made, third, **policy, force=True) is Action.RETRY
+    assert action(first, made, third, **policy) is Action.UNCHANGED
     unsent = failed(FailureKind.NETWORK, paid=False, number=2, failed_at=NOON + DAY_S)
     assert action(first, unsent, **policy) is Action.RETRY
     assert action(first, unsent, third, **policy) is Action.RESTING

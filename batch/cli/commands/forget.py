@@ -45,6 +45,6 @@ def _confirm(case: Case) -> None:
         f"{attempt.job_id}: {attempt.external_task_id}, sent {iso(attempt.sent_at)}. If it exists"
         f" after all, its video is lost and the job is paid for twice{cost}."
     )
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):
         raise UsageError(f"{about} Say --yes where there is no terminal to ask on")
     click.confirm(f"{about} Forget it?", abort=True, err=True)

@@ -135,7 +135,7 @@ def _check_number(found: Pruning, expect: int | None) -> None:
 def _confirm(found: Pruning, *, as_json: bool) -> None:
     for line in () if as_json else _lines(found):
         click.echo(line, err=True)
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):
         raise UsageError(
             f"{_summary(found.work)}: say --yes where there is no terminal to ask on. Nothing was"
             " changed"
