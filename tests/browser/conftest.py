@@ -112,9 +112,9 @@ def report(folder: Path) -> Path:
     return write_report(folder, Presence, mode=Mode.INLINE).path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Start the browser, once for each worker."""
+    """Start the browser; while it is there, Playwright's loop runs in this thread, and no other can."""
     path = _browser_path()
     if path is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
