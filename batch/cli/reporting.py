@@ -67,11 +67,11 @@ def write_metrics(notice: Notice, exit_code: int) -> None:
 
     The file of a run that holds the folder is left to that run.
     """
-    from batch.cli.metrics import ended, write  # noqa: PLC0415 - only where it is asked for
-
     path = notice.metrics_file
     if path is None or notice.path is None or exit_code == ExitCode.LOCKED:
         return
+    from batch.cli.metrics import ended, write  # noqa: PLC0415 - only where it is asked for
+
     values = ended(notice.result, exit_code, SystemClock().now(), notice.metrics)
     try:
         write(path, notice.path, values)
