@@ -94,11 +94,7 @@ def new_run_id(now: float) -> str:
 
 def has_outcome(attempt: Attempt) -> bool:
     """Return whether an attempt has reached an outcome, or this run's end of waiting for one."""
-    match attempt.state:
-        case Landed() | TimedOut() | Unconfirmed() | Failed() | Generated(trouble=Failure()):
-            return True
-        case _:
-            return False
+    return _outcome(attempt) is not None
 
 
 def outcome_of(attempt: Attempt) -> Outcome:
@@ -107,6 +103,13 @@ def outcome_of(attempt: Attempt) -> Outcome:
     Raises:
         TransitionError: it has none yet, which is a bug.
     """
+    outcome = _outcome(attempt)
+    if outcome is None:
+        raise TransitionError(f"{attempt.job_id!r} has not ended: {attempt.phase}")
+    return outcome
+
+
+def _outcome(attempt: Attempt) -> Outcome | None:
     match attempt.state:
         case Landed(trouble=None):
             return Outcome.SUCCEEDED
@@ -117,7 +120,7 @@ def outcome_of(attempt: Attempt) -> Outcome:
         case Failed() | Generated(trouble=Failure()) | Landed(trouble=Failure()):
             return Outcome.FAILED
         case _:
-            raise TransitionError(f"{attempt.job_id!r} has not ended: {attempt.phase}")
+            return None
 
 
 def is_superseded(row: dict[str, Any]) -> bool:

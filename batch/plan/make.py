@@ -12,7 +12,7 @@ from batch.plan.moves import after_moves, find_moves, with_room
 from batch.plan.rounds import due_jobs, round_of, videos_of
 from batch.plan.select import state_of
 
-NOBODY: Mapping[str, int] = {}
+NO_ROUND: Mapping[str, int] = {}
 
 
 def make_plan(
@@ -22,7 +22,7 @@ def make_plan(
     policy: Policy,
     is_present: Callable[[str, int], bool],
     price: Callable[[Job], tuple[float, bool]],
-    forced: Mapping[str, int] = NOBODY,
+    forced: Mapping[str, int] = NO_ROUND,
     now: float = 0.0,
 ) -> Plan:
     """Decide about every job.
