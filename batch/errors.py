@@ -9,6 +9,7 @@ The class of an error says who must act:
     │   ├── StateLostError    the person: results are there, their state is not  exit 2
     │   └── RefusedError      us: a commit would break a rule of the state     exit 1
     ├── LockedError           no one: another run holds the folder             exit 75
+    ├── ClaimLostError        no one: another worker has taken over the job    exit 1
     └── TransitionError       us: a state of a job was left in a way that its table forbids
 
 What happens to one job (a refusal, a failed generation, a time-out) is no exception but a value,
@@ -110,6 +111,10 @@ class LockedError(BatchError):
     """Another run holds the output folder."""
 
     exit_code = ExitCode.LOCKED
+
+
+class ClaimLostError(BatchError):
+    """Another worker has claimed the job: whatever this one still does is too late."""
 
 
 class TransitionError(AssertionError):

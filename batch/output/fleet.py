@@ -1,0 +1,174 @@
+"""What the workers of a fleet share beside the state: runs, their jobs, and whose each job is now.
+
+A run on many machines is planned by one process, which hands its jobs over; workers execute them. A
+job belongs to the worker that has claimed it last, and every commit names the claim that it is made
+under: a worker that was taken for dead, and wakes up, commits nothing any more (`ClaimLostError`).
+All times are the database's, in seconds since the epoch: the clocks of two machines may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+from batch.attempt import Account
+
+BEAT_S = 5.0  # how often a worker says that it is alive
+DEAD_AFTER_S = 30.0  # without a beat, by the database's clock
+
+
+class JobState(StrEnum):
+    """How far a job of a run is."""
+
+    TODO = "todo"  # handed over; a worker has claimed it, or will
+    DONE = "done"
+    LEFT = "left"  # to the next run
+    PARKED = "parked"  # unconfirmed; looked at once more when the others are done
+    BUG = "bug"
+
+
+class Work(NamedTuple):
+    """A job of a run as it is handed over: its place in the manifest, and what is to be done, as JSON."""
+
+    order: int
+    job_id: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that has been handed over and has not ended.
+
+    *root* is the output folder; *terms* the limits and what the person asked for, as JSON;
+    *stop* the reason and the sentence with which it was stopped, if it was.
+    """
+
+    run_id: str
+    library: str
+    root: str
+    account: Account
+    terms: str
+    began_at: float
+    deadline_at: float | None = None
+    budget_usd: float | None = None
+    stop: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One worker's right to a job. *token* grows with every claim of the library's job, in all runs."""
+
+    library: str
+    run_id: str
+    job_id: str
+    token: int
+
+
+CLAIM: ContextVar[Claim | None] = ContextVar("claim", default=None)
+"""The claim under which this task commits; None for the process that plans, which holds the lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A claimed job.
+
+    *has_begun*: an attempt of the job was changed in this run, so that what was planned no longer
+    stands, and it is to be decided anew. *sent* are the attempts that this run may have paid for.
+    *is_second_look*: it was parked. *takeovers* counts the workers that died over it.
+    """
+
+    claim: Claim
+    work: Work
+    has_begun: bool = False
+    sent: frozenset[str] = frozenset()
+    is_second_look: bool = False
+    takeovers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a worker learns at its beat.
+
+    *now* is the database's time; *stops* are reason and sentence of the stopped runs, by run; *dead*
+    the workers that this one is to take over; *settled* runs of which no job is to be done any more.
+    """
+
+    now: float
+    stops: Mapping[str, tuple[str, str]]
+    dead: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: its jobs by state, the workers that are alive, and how it ended, if it did."""
+
+    jobs: Mapping[JobState, int]
+    workers: int
+    stop: tuple[str, str] | None = None
+    exit_code: int | None = None
+
+
+class Fleet(Protocol):
+    """The shared records. Every call may be repeated: one whose answer was lost is made again."""
+
+    async def hand_over(
+        self, run: OpenRun, jobs: Sequence[Work], enqueue: Callable[[Any], None]
+    ) -> None:
+        """Record a begun run's terms and jobs, and *enqueue* them, in one transaction (its argument)."""
+        ...
+
+    async def run_of(self, run_id: str) -> OpenRun | None:
+        """Return a run that has not ended."""
+        ...
+
+    async def claim(self, run_id: str, job_id: str, worker: str) -> Assignment | None:
+        """Claim a job for *worker*; None when it is no longer to be done, or its run has ended."""
+        ...
+
+    async def settle(self, claim: Claim, state: JobState) -> None:
+        """Record how a claimed job came out.
+
+        Raises:
+            ClaimLostError: another worker has claimed it since.
+        """
+        ...
+
+    async def name(self, claim: Claim, external_task_id: str) -> bool:
+        """Take an external id for a claimed job; False when another job of the run has it."""
+        ...
+
+    async def stop(self, run_id: str, reason: str, sentence: str) -> None:
+        """Stop a run on all workers; a worse reason takes the place of a milder one."""
+        ...
+
+    async def beat(self, worker: str, accounts: Sequence[Account]) -> Pulse:
+        """Record that *worker*, which has the keys of *accounts*, is alive."""
+        ...
+
+    async def bury(self, worker: str, resume: Callable[[], None]) -> bool:
+        """Have the jobs of a dead worker *resumed*, unless it is alive, or another one does it."""
+        ...
+
+    async def leave(self, worker: str) -> None:
+        """Record that *worker* ends: its jobs are taken over at once."""
+        ...
+
+    async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[str]], None]) -> int:
+        """Hand the parked jobs of a settled run over once more; return how many there are."""
+        ...
+
+    async def end(self, run_id: str, exit_code: int, summary: str) -> bool:
+        """End a settled run; False when it has ended already."""
+        ...
+
+    async def progress(self, run_id: str) -> Progress:
+        """Return how far a run is."""
+        ...
+
+    async def astray(self, worker: str) -> list[tuple[str, str]]:
+        """Return run and job of what is to be done, was claimed, and is no living worker's."""
+        ...

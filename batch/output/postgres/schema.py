@@ -1,0 +1,102 @@
+"""The tables of a fleet in Postgres, in a schema of their own. All times are seconds since the epoch.
+
+Entry n brings the schema from version n to n + 1. Never edit a released one; append.
+"""
+
+from __future__ import annotations
+
+SCHEMA = "kling"
+NOW = "extract(epoch FROM clock_timestamp())::float8"
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (version integer NOT NULL, timeline integer NOT NULL, forgot_at float8);
+    CREATE SEQUENCE tokens;  -- of claims, never per run: a worker of last night must fail, too
+    CREATE TABLE accounts (
+        base_url text NOT NULL, account text NOT NULL,
+        rate_interval_s float8,            -- between two requests; null: as the open runs say
+        max_in_flight integer,             -- null: the largest of the open runs
+        slot_limit integer,                -- what the provider has taught; null: nothing yet
+        quiet_s float8 NOT NULL DEFAULT 60, raise_at float8 NOT NULL DEFAULT 0,
+        probing boolean NOT NULL DEFAULT false,
+        due_at float8 NOT NULL DEFAULT 0, paused_until float8 NOT NULL DEFAULT 0,
+        refusals integer NOT NULL DEFAULT 0,
+        refused text,                      -- why the provider refuses the account
+        PRIMARY KEY (base_url, account)
+    );
+    CREATE TABLE libraries (
+        library text PRIMARY KEY, root text NOT NULL,
+        results bigint NOT NULL DEFAULT 0, results_end bigint NOT NULL DEFAULT 0
+    );
+    CREATE TABLE facts (
+        library text NOT NULL REFERENCES libraries, name text NOT NULL, value text NOT NULL,
+        PRIMARY KEY (library, name)
+    );
+    CREATE TABLE runs (
+        seq bigserial PRIMARY KEY, run_id text NOT NULL UNIQUE,
+        library text NOT NULL REFERENCES libraries,
+        started_at float8 NOT NULL, finished_at float8, exit_code integer, summary text,
+        is_open boolean NOT NULL DEFAULT false,
+        base_url text, account text, terms text, deadline_at float8,   -- since it was handed over
+        budget_usd float8, reserved_usd float8 NOT NULL DEFAULT 0,
+        stop_reason text, stop_sentence text
+    );
+    CREATE UNIQUE INDEX open_run_of_library ON runs (library) WHERE is_open;
+    CREATE INDEX open_runs_of_account ON runs (base_url, account) WHERE is_open;
+    CREATE TABLE jobs (
+        run_id text NOT NULL REFERENCES runs (run_id), job_id text NOT NULL, ord integer NOT NULL,
+        work text NOT NULL, state text NOT NULL DEFAULT 'todo', looks integer NOT NULL DEFAULT 1,
+        PRIMARY KEY (run_id, job_id)
+    );
+    CREATE INDEX jobs_to_do ON jobs (run_id) WHERE state = 'todo';
+    CREATE TABLE claims (
+        library text NOT NULL, job_id text NOT NULL, token bigint NOT NULL, run_id text NOT NULL,
+        worker text NOT NULL, takeovers integer NOT NULL DEFAULT 0,
+        PRIMARY KEY (library, job_id)
+    );
+    CREATE INDEX claims_of_worker ON claims (worker);
+    CREATE TABLE names (
+        run_id text NOT NULL, external_task_id text NOT NULL, job_id text NOT NULL,
+        PRIMARY KEY (run_id, external_task_id)
+    );
+    CREATE TABLE attempts (
+        library text NOT NULL REFERENCES libraries, external_task_id text NOT NULL,
+        job_id text NOT NULL, number integer NOT NULL, fingerprint text NOT NULL,
+        request text NOT NULL, state text NOT NULL, detail jsonb NOT NULL, task_id text,
+        failure_kind text, file text, bytes bigint, polls integer NOT NULL, cost_usd float8,
+        base_url text NOT NULL, token_hash text, account text NOT NULL,
+        run_id text,                       -- that changed it last
+        sent_in text,                      -- the run that may have paid for it last
+        slot_until float8,                 -- it holds a slot of its account until then
+        reserved_usd float8,               -- of the budget of the run in `sent_in`
+        PRIMARY KEY (library, external_task_id)
+    );
+    CREATE INDEX attempts_of_job ON attempts (library, job_id, number);
+    CREATE UNIQUE INDEX owner_of_task ON attempts (base_url, task_id) WHERE task_id IS NOT NULL;
+    CREATE UNIQUE INDEX unfinished_of_job ON attempts (library, job_id, fingerprint)
+        WHERE state NOT IN ('Landed', 'Discarded', 'Failed');
+    CREATE INDEX attempts_of_file ON attempts (library, file) WHERE file IS NOT NULL;
+    CREATE INDEX slots_of_account ON attempts (base_url, account) WHERE slot_until IS NOT NULL;
+    CREATE TABLE results (
+        library text NOT NULL REFERENCES libraries, seq bigint NOT NULL, line text NOT NULL,
+        ends_at bigint NOT NULL, digest bytea NOT NULL, run_id text NOT NULL, job_id text NOT NULL,
+        PRIMARY KEY (library, seq), UNIQUE (library, digest)
+    );
+    CREATE INDEX results_of_run ON results (run_id, job_id);
+    CREATE TABLE lookup_proofs (
+        base_url text NOT NULL, account text NOT NULL, proved_at float8 NOT NULL,
+        PRIMARY KEY (base_url, account)
+    );
+    CREATE TABLE generation_times (
+        seq bigserial PRIMARY KEY, library text NOT NULL REFERENCES libraries,
+        kind text NOT NULL, seconds float8 NOT NULL
+    );
+    CREATE TABLE forced (
+        library text NOT NULL REFERENCES libraries, fingerprint text NOT NULL,
+        began_at float8 NOT NULL, videos integer NOT NULL, PRIMARY KEY (library, fingerprint)
+    );
+    CREATE TABLE workers (
+        worker text PRIMARY KEY, beat_at float8 NOT NULL, host text, pid integer, version text
+    );
+    """,
+)
