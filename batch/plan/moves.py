@@ -3,6 +3,8 @@
     a job without attempts for its request          (the others are as they were: no more is asked)
       ├─ its request stands under an id that does not ask for it (any more)     those attempts move
       └─ an id that is gone differs from its own only in letter case or Unicode form    all of them
+    a job whose attempts for its request have all failed, or whose videos of it were discarded
+      └─ a video of it, or a task, is under an id that does not ask for it      those attempts move
 
 Two candidates or two such jobs are paired one to one, in their order. The job that takes the latest
 request of an id that is gone takes the rest of its history, too.
@@ -19,18 +21,21 @@ from batch.job import Job, folded, video_path
 from batch.plan.decision import Known, Move
 
 History = Mapping[str, Sequence[Known]]
+NOTHING_TO_COME = frozenset({Phase.FAILED, Phase.DISCARDED})
+WORTHLESS = 2
 
 
 def find_moves(jobs: Sequence[Job], known: History) -> list[Move]:
     """Return the moves, in the manifest's order."""
-    seekers = [job for job in jobs if not _has(known.get(job.id, ()), job.fingerprint)]
+    seekers = [job for job in jobs if not _needs_nothing(known.get(job.id, ()), job.fingerprint)]
     if not seekers or not known:
         return []
     wanted = {job.id: job.fingerprint for job in jobs}
     pairs = _by_request(seekers, known, wanted)
     _by_name(seekers, known, wanted, pairs)
     taken = {(old_id, job.fingerprint) for job, old_id in pairs.values()}  # what moves away
-    return [_move(job, old_id, known, wanted, taken) for job, old_id in pairs.values()]
+    paired = [pairs[job.id] for job in seekers if job.id in pairs]
+    return [_move(job, old_id, known, wanted, taken) for job, old_id in paired]
 
 
 def after_moves(known: History, moves: Sequence[Move]) -> History:
@@ -67,10 +72,30 @@ def _has(attempts: Iterable[Known], fingerprint: str) -> bool:
     return any(item.fingerprint == fingerprint for item in attempts)
 
 
+def _needs_nothing(attempts: Iterable[Known], fingerprint: str) -> bool:
+    """Return whether a job has a video for its request, what may be a task, or a pinned version."""
+    return any(
+        (item.fingerprint == fingerprint and item.phase not in NOTHING_TO_COME)
+        or item.pinned_for == fingerprint
+        for item in attempts
+    )
+
+
+def _worth(attempts: Iterable[Known], fingerprint: str) -> int:
+    """Return what an id has of a request: 0 a video, 1 what may be a task, 2 nothing to come."""
+    phases = {item.phase for item in attempts if item.fingerprint == fingerprint}
+    if Phase.LANDED in phases:
+        return 0
+    return WORTHLESS if phases <= NOTHING_TO_COME else 1
+
+
 def _by_request(
     seekers: Sequence[Job], known: History, wanted: Mapping[str, str]
 ) -> dict[str, tuple[Job, str]]:
-    """Pair jobs with the ids under which their requests stand."""
+    """Pair jobs with the ids under which their requests stand.
+
+    A job that has failed takes only what saves a payment, and after those that were never tried.
+    """
     sought = {job.fingerprint for job in seekers}
     holders: dict[str, list[str]] = {}
     for old_id, attempts in known.items():
@@ -78,27 +103,23 @@ def _by_request(
             if fingerprint in sought and wanted.get(old_id) != fingerprint:
                 holders.setdefault(fingerprint, []).append(old_id)
     pairs: dict[str, tuple[Job, str]] = {}
-    for job in seekers:
-        candidates = holders.get(job.fingerprint)
-        if candidates:
-            name = folded(job.id)
-            best = min(
-                candidates,
-                key=lambda old_id: _rank(old_id, job.fingerprint, name, known, wanted),
-            )
-            candidates.remove(best)
-            pairs[job.id] = job, best
+    tried = {job.id for job in seekers if _has(known.get(job.id, ()), job.fingerprint)}
+    for job in sorted(seekers, key=lambda job: job.id in tried):
+        name, left = folded(job.id), holders.get(job.fingerprint, [])
+        ranks = {old_id: _rank(old_id, job.fingerprint, name, known, wanted) for old_id in left}
+        best = min(left, key=lambda old_id: ranks[old_id], default=None)
+        if best is None or (job.id in tried and ranks[best][0] == WORTHLESS):
+            continue
+        left.remove(best)
+        pairs[job.id] = job, best
     return pairs
 
 
 def _rank(
     old_id: str, fingerprint: str, name: str, known: History, wanted: Mapping[str, str]
-) -> tuple[bool, bool, bool]:
-    """Return how well an id fits a job: the same name, gone from the manifest, a video."""
-    has_video = any(
-        item.fingerprint == fingerprint and item.phase is Phase.LANDED for item in known[old_id]
-    )
-    return folded(old_id) != name, old_id in wanted, not has_video
+) -> tuple[int, bool, bool]:
+    """Return how well an id fits a job: it has a video, the same name, is gone from the manifest."""
+    return _worth(known[old_id], fingerprint), folded(old_id) != name, old_id in wanted
 
 
 def _by_name(

@@ -72,6 +72,37 @@ def test_video_comes_before_a_failure() -> None:
     assert pairs([job("new", "A fox")], *attempts) == [("b", "new")]
 
 
+def test_video_comes_before_an_id_that_is_gone() -> None:
+    """The failures of an id that is gone would only be continued, and paid for."""
+    changed = job("fox", "A wolf")
+    attempts = (tried(FOX), tried(job("gone", "A fox"), phase=Phase.FAILED))
+    assert pairs([changed, job("new", "A fox")], *attempts) == [("fox", "new")]
+
+
+@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.DISCARDED])
+def test_failed_job_takes_a_video_of_its_request(phase: Phase) -> None:
+    attempts = (tried(FOX, phase=phase), tried(job("gone", "A fox"), 2))
+    (move,) = find_moves([FOX], known(*attempts))
+    assert (move.old_id, [item.number for item in move.attempts]) == ("gone", [2])
+
+
+@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.DISCARDED])
+def test_failed_job_takes_nothing_worthless(phase: Phase) -> None:
+    attempts = (tried(FOX, phase=Phase.FAILED), tried(job("gone", "A fox"), phase=phase))
+    assert pairs([FOX], *attempts) == []
+
+
+def test_failed_job_comes_after_a_new_one() -> None:
+    """It may rest, and then nothing is paid for either."""
+    attempts = (tried(FOX, phase=Phase.FAILED), tried(job("gone", "A fox")))
+    assert pairs([FOX, job("new", "A fox")], *attempts) == [("gone", "new")]
+
+
+def test_job_with_a_restored_version_takes_nothing() -> None:
+    restored = tried(job("fox", "A wolf"))._replace(pinned_for=FOX.fingerprint)
+    assert pairs([FOX], restored, tried(job("gone", "A fox"))) == []
+
+
 def test_same_name_in_other_letters_comes_first() -> None:
     attempts = (tried(job("a", "A fox")), tried(job("FOX", "A fox")))
     assert pairs([job("Fox", "A fox")], *attempts) == [("FOX", "Fox")]
