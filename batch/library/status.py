@@ -39,6 +39,7 @@ COLLECTED = "the next run downloads it again, unpaid"
 FETCHED = "bring its file or its disk back, or leave it: the next run tries to fetch it again"
 ASKED_AGAIN = "the next run asks for it again"
 RETRIED = "the next run submits it again, up to limits.max_attempts"
+LEFT_TO_FORCE = "its video stands; --force goes on with the round, a plain run leaves it"
 RETRIED_ONCE = "the next run tries it once more, then change the prompt or use --retry-failed"
 
 
@@ -72,10 +73,13 @@ def look(library: Library) -> dict[str, Any]:
 
 
 def _failed(library: Library, latest: dict[str, Attempt]) -> Iterator[dict[str, Any]]:
+    made = {(a.job_id, a.fingerprint) for a in library.attempts if a.phase is Phase.LANDED}
     for job_id, attempt in latest.items():
         match attempt.state:
-            case Failed(failure=failure) if library.planned.is_orphan(job_id):
+            case Failed() if library.planned.is_orphan(job_id):
                 continue
+            case Failed() if (job_id, attempt.fingerprint) in made:
+                to_do = LEFT_TO_FORCE
             case Failed(failure=failure):
                 to_do = _remedy(failure)
             case Generated(trouble=Failure()):

@@ -85,6 +85,7 @@ def decide(
         reason=reason,
         job=job,
         attempt=latest.external_task_id if latest is not None and goes_on else None,
+        may_send=policy.force or action is Action.RESUBMIT or not _is_of_a_round(same),
         former=former,
         number=attempts[-1].number + 1 if attempts else 1,
         tries=sum(item.phase is not Phase.FAILED or item.task_id is not None for item in same),
@@ -99,6 +100,15 @@ def decide(
             if item.pinned_for is not None and item is not latest
         ),
     )
+
+
+def _is_of_a_round(same: Sequence[Known]) -> bool:
+    """Return whether the latest attempt is one of `--force`: a video stands already."""
+    return bool(same) and not same[-1].phase.is_finished and _has_video(same)
+
+
+def _has_video(same: Sequence[Known]) -> bool:
+    return any(item.phase is Phase.LANDED for item in same)
 
 
 def _pinned(job: Job, attempts: Sequence[Known]) -> Known | None:
@@ -176,8 +186,7 @@ def is_left_to_force(same: Sequence[Known], policy: Policy) -> bool:
     latest = _latest(same)
     if latest is None or latest.phase is not Phase.FAILED:
         return latest is not None and latest.phase.has_landed
-    has_video = any(item.phase is Phase.LANDED for item in same)
-    return has_video and _judge_failed(same, _failed_paid(same), policy)[0] is Action.RETRY
+    return _has_video(same) and _judge_failed(same, _failed_paid(same), policy)[0] is Action.RETRY
 
 
 def _judge_failed(

@@ -271,7 +271,9 @@ class JobRun:
             run.budget.book(attempt)
         is_wanted = run.context.policy.resubmit_unconfirmed and not is_superseded
         match attempt.state:
-            case Intended() if is_superseded:  # absent, and no longer wanted
+            case Intended() if (
+                is_superseded or not self.decision.may_send
+            ):  # absent, and not wanted
                 await run.state.commit(Withdraw(attempt.external_task_id))
                 return None
             case Unconfirmed(doubt=doubt) if is_wanted:

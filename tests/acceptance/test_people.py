@@ -354,6 +354,8 @@ def test_plain_run_pays_for_no_failed_round(shell: Any, sandbox: Callable[..., A
     library.night({"a": FOX}, "--force", code=1, limits=limits)
     assert library.night({"a": FOX}, limits=limits)["planned"] == {"unchanged": 1}
     assert library.paid == 2
+    (status,) = shell("status", library.root, "--json").json
+    assert "--force goes on" in status["failed"][0]["to_do"]
     library.night({"a": FOX}, "--force", code=1, limits=limits)
     library.night({"a": FOX}, "--force", limits=limits)
     assert library.paid == 4

@@ -103,13 +103,17 @@ def at_the_end(night: Night) -> list[str]:
 
 
 def _in_question(job: Job, attempts: list[Attempt]) -> list[Attempt]:
-    """Return the attempts for a job's request, the one that is to stand last: a person may choose."""
+    """Return the attempts for a job's request, the one that is to stand last.
+
+    A person may choose it; and what was discarded, and a failed round of `--force`, leave the video
+    before them standing.
+    """
     own = [a for a in attempts if a.job_id == job.id]
     same = [a for a in own if a.fingerprint == job.fingerprint]
     pinned = [a for a in own if _pinned_for(a) == job.fingerprint]
     kept = [a for a in same if isinstance(a.state, Landed)]
-    is_discarded = bool(same) and isinstance(same[-1].state, Discarded)
-    return [*same, *(pinned or (kept if is_discarded else []))]
+    is_over = bool(same) and isinstance(same[-1].state, Discarded | Failed)
+    return [*same, *(pinned or (kept if is_over else []))]
 
 
 def _pinned_for(attempt: Attempt) -> str | None:
@@ -172,9 +176,15 @@ def _last_lines(
             continue  # an earlier version is wanted again and rests: no line
         if row is None:
             broken.append(f"{job_id} has no line")
-        elif mine and row["status"] != outcome_of(mine[-1]):
+        elif mine and row["status"] not in {outcome_of(mine[-1]), _of_a_round(job, attempts)}:
             broken.append(f"{job_id}: its last line says {row['status']}")
     return broken
+
+
+def _of_a_round(job: Job, attempts: list[Attempt]) -> str | None:
+    """Return the outcome of a failed round of `--force`, which is told although the video stands."""
+    same = [a for a in attempts if (a.job_id, a.fingerprint) == (job.id, job.fingerprint)]
+    return outcome_of(same[-1]) if same and isinstance(same[-1].state, Failed) else None
 
 
 def _is_superseded(row: dict[str, Any]) -> bool:

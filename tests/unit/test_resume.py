@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_jobs import VIDEO, feed, job, tried
-from scripted import NOT_FOUND, SAID, Body, Stages, attempt, found, play
+from sample_jobs import VIDEO, feed, job, planned, tried
+from scripted import NOT_FOUND, SAID, Body, Stages, attempt, found, landed, play
 from virtual_time import EPOCH
 
 from batch.attempt import Attempt, Doubt, Intended, Lost, Phase, Unconfirmed
@@ -175,6 +175,31 @@ def test_a_young_intent_is_not_soon_absent(
 
     (sent_at,) = play(tmp_path, story, proved_at=EPOCH, settle_time_s=0.5)
     assert sent_at == pytest.approx(waited_s, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    "doubtful", [Intended(1.0), Lost(1.0, Doubt(SAID)), Unconfirmed(1.0, Doubt(SAID))]
+)
+def test_absent_task_of_a_round_is_left_to_force(tmp_path: Path, doubtful: Any) -> None:
+    """A run of --force died in its request. The video that it was to replace stands."""
+    made = tried(landed("8", "videos/a.mp4", len(VIDEO)), job())
+
+    def run(policy: Policy) -> tuple[int, ExitCode, list[str], Action]:
+        async def story(stages: Stages) -> tuple[int, ExitCode, list[str], Action]:
+            (tmp_path / "videos").mkdir(exist_ok=True)
+            (tmp_path / "videos/a.mp4").write_bytes(VIDEO)
+            again = tried(doubtful, job(), "kb-1", 2)
+            stages.state.attempts = {"kb-0": made, "kb-1": again}
+            stages.api.queries, stages.api.submits = [NOT_FOUND], [REFUSED]
+            plan = await feed(stages, job())
+            (then,) = (await planned(stages, [job()])).counts
+            exit_code = stages.counts.exit_code(plan, stages.stop)
+            return stages.api.count("submit"), exit_code, list(stages.state.attempts), then
+
+        return play(tmp_path, story, proved_at=EPOCH, policy=policy)
+
+    assert run(Policy()) == (0, ExitCode.OK, ["kb-0"], Action.UNCHANGED)
+    assert run(Policy(force=True))[0] == 1
 
 
 def test_an_unexplained_failure_is_retried_once(tmp_path: Path) -> None:
