@@ -89,6 +89,15 @@ MIGRATIONS: tuple[str, ...] = (
         fingerprint TEXT PRIMARY KEY, began_at REAL NOT NULL, videos INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    # What is in a bucket. The same library may have been uploaded to more than one.
+    """
+    CREATE TABLE uploads (
+        target TEXT NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+        uploaded_at REAL NOT NULL, external_task_id TEXT, e_tag TEXT, version TEXT,
+        PRIMARY KEY (target, file)
+    ) WITHOUT ROWID;
+    CREATE INDEX uploads_of_content ON uploads (target, sha256);
+    """,
 )
 
 

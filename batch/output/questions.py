@@ -9,11 +9,12 @@ from pathlib import Path
 from batch.attempt import Account, Attempt, Phase
 from batch.output.codec import COLUMNS, from_record
 from batch.output.sqlite_errors import map_errors
-from batch.output.state import Payment
+from batch.output.state import Payment, Uploaded
 from batch.plan import Known
 
 _PHASES = {phase.value: phase for phase in Phase}
 END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
+UPLOAD_COLUMNS = Uploaded.__slots__
 RunRecord = tuple[str, float, float | None, int | None, str | None]
 
 
@@ -124,6 +125,17 @@ class Questions:
         with map_errors(self.path):
             found = self._db.execute(query, (since,))
             return [Payment(name, _PHASES[state], *rest) for name, state, *rest in found]
+
+    def uploads(
+        self, target: str, *, file: str | None = None, sha256: str | None = None
+    ) -> list[Uploaded]:
+        """Return what is in the bucket *target*, by file: all, or only that *file* or content."""
+        asked = {"target": target, "file": file, "sha256": sha256}
+        given = {name: value for name, value in asked.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in given)
+        query = f"SELECT {', '.join(UPLOAD_COLUMNS)} FROM uploads WHERE {where} ORDER BY file"  # noqa: S608
+        with map_errors(self.path):
+            return [Uploaded(*record) for record in self._db.execute(query, (*given.values(),))]
 
     def last_run(self) -> tuple[str, float, float | None, int | None] | None:
         """Return id, start, end and exit code of the latest run."""

@@ -16,7 +16,7 @@ from typing import Self
 from batch.errors import StateError
 from batch.output.codec import PUT, to_record
 from batch.output.migrations import MIGRATIONS, check_version, migrate
-from batch.output.questions import END_OF_RESULTS, Questions
+from batch.output.questions import END_OF_RESULTS, UPLOAD_COLUMNS, Questions
 from batch.output.sqlite_errors import map_errors
 from batch.output.state import (
     AddRow,
@@ -26,13 +26,18 @@ from batch.output.state import (
     Fact,
     Force,
     GenerationTime,
+    NotUploaded,
     Proof,
     Put,
+    Uploaded,
     Withdraw,
 )
 
 GENERATION_TIMES_KEPT = 400  # per kind of task; more would teach nothing new
 BUSY_TIMEOUT_S = 10.0
+UPLOADED = (
+    f"INSERT OR REPLACE INTO uploads ({', '.join(UPLOAD_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+)
 
 
 class Database(Questions):
@@ -161,6 +166,17 @@ class Database(Questions):
                 row = execute(END_OF_RESULTS).fetchone()
                 ends_at = (0 if row is None else row[0]) + len(line.encode()) + 1
                 execute("INSERT INTO results (line, ends_at) VALUES (?, ?)", (line, ends_at))
+            case Uploaded():
+                execute(UPLOADED, [getattr(change, name) for name in UPLOAD_COLUMNS])
+            case NotUploaded(target, file):
+                execute("DELETE FROM uploads WHERE target = ? AND file = ?", (target, file))
+            case _:
+                self._record(change)
+
+    def _record(self, change: Proof | GenerationTime | BeginRun | EndRun | Force | Fact) -> None:
+        """Record what is about the folder and its runs."""
+        execute = self._db.execute
+        match change:
             case Proof(account, at):
                 record = (account.base_url, account.key_hash, at)
                 execute("INSERT OR REPLACE INTO lookup_proofs VALUES (?, ?, ?)", record)

@@ -84,7 +84,45 @@ class Fact:
     value: str
 
 
-Change = Put | Withdraw | AddRow | Proof | GenerationTime | BeginRun | EndRun | Force | Fact
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A file is in the bucket *target*, whole, under the name that it has in the folder.
+
+    *sha256* and *bytes* are of its content, *e_tag* and *version* the bucket's names for that. It is
+    the video of *external_task_id*; None for a file beside a video.
+    """
+
+    target: str
+    file: str
+    sha256: str
+    bytes: int
+    uploaded_at: float
+    external_task_id: str | None = None
+    e_tag: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotUploaded:
+    """A file is no longer known to be in the bucket *target*."""
+
+    target: str
+    file: str
+
+
+Change = (
+    Put
+    | Withdraw
+    | AddRow
+    | Proof
+    | GenerationTime
+    | BeginRun
+    | EndRun
+    | Force
+    | Fact
+    | Uploaded
+    | NotUploaded
+)
 
 
 class Payment(NamedTuple):
@@ -152,4 +190,10 @@ class State(Protocol):
 
     async def payments(self, since: float) -> list[Payment]:
         """Return the attempts that are, or may be, paid for and were sent *since* a moment."""
+        ...
+
+    async def uploads(
+        self, target: str, *, file: str | None = None, sha256: str | None = None
+    ) -> list[Uploaded]:
+        """Return what is in the bucket *target*, by file: all, or only that *file* or content."""
         ...

@@ -13,7 +13,7 @@ from batch.attempt import Account, Attempt
 from batch.errors import RefusedError, StateError
 from batch.output.results import ResultsFile
 from batch.output.sqlite import BUSY_TIMEOUT_S, Database
-from batch.output.state import AddRow, Change, Payment
+from batch.output.state import AddRow, Change, Payment, Uploaded
 from batch.plan import Known
 
 GROUPING_S = 0.05
@@ -90,6 +90,11 @@ class SqliteState:
 
     async def payments(self, since: float) -> list[Payment]:
         return self._reader.payments(since)
+
+    async def uploads(
+        self, target: str, *, file: str | None = None, sha256: str | None = None
+    ) -> list[Uploaded]:
+        return self._reader.uploads(target, file=file, sha256=sha256)
 
     # -- writing
 

@@ -32,7 +32,18 @@ from batch.attempt import (
 from batch.errors import RefusedError
 from batch.output.results import ResultsFile
 from batch.output.sqlite import Database
-from batch.output.state import AddRow, Change, GenerationTime, Payment, Proof, Put, State, Withdraw
+from batch.output.state import (
+    AddRow,
+    Change,
+    GenerationTime,
+    NotUploaded,
+    Payment,
+    Proof,
+    Put,
+    State,
+    Uploaded,
+    Withdraw,
+)
 from batch.output.writer import SqliteState
 from batch.plan import Known
 
@@ -337,3 +348,44 @@ async def test_generation_times_are_oldest_first(state: State) -> None:
     await state.commit(GenerationTime("k", 3.0), GenerationTime("other", 5.0))
     await state.commit(GenerationTime("k", 1.0), GenerationTime("k", 2.0))
     assert await state.generation_times() == {"k": [3.0, 1.0, 2.0], "other": [5.0]}
+
+
+# -- uploads
+
+
+BUCKET, ELSEWHERE = "s3://studio/loops", "gs://studio"
+FOX = Uploaded(BUCKET, "videos/fox.mp4", "0a", 9, 3.5, "kb-1", '"e1"', "7")
+INDEX = Uploaded(BUCKET, "index.json", "0b", 5, 4.0)
+COPY = replace(FOX, file="versions/fox/1.mp4", e_tag=None, version=None)
+
+
+async def test_upload_reads_back_by_file_and_content(state: State) -> None:
+    other = replace(FOX, target=ELSEWHERE)
+    await state.commit(FOX, COPY, other, INDEX)
+    assert await state.uploads(BUCKET) == [INDEX, COPY, FOX]
+    assert await state.uploads(ELSEWHERE) == [other]
+    assert await state.uploads(BUCKET, file="videos/fox.mp4") == [FOX]
+    assert await state.uploads(BUCKET, sha256="0a") == [COPY, FOX]
+    assert await state.uploads(BUCKET, file="videos/fox.mp4", sha256="0b") == []
+
+
+async def test_later_upload_replaces_the_record(state: State) -> None:
+    again = replace(FOX, sha256="0c", bytes=10, external_task_id="kb-2", e_tag='"e2"')
+    await state.commit(FOX)
+    await state.commit(again)
+    assert await state.uploads(BUCKET) == [again]
+
+
+async def test_upload_that_is_gone_is_forgotten(state: State) -> None:
+    other = replace(FOX, target=ELSEWHERE)
+    await state.commit(FOX, other, COPY)
+    await state.commit(NotUploaded(BUCKET, FOX.file), NotUploaded(BUCKET, "videos/none.mp4"))
+    assert await state.uploads(BUCKET) == [COPY]
+    assert await state.uploads(ELSEWHERE) == [other]
+
+
+async def test_refused_commit_records_no_upload(state: State) -> None:
+    await state.commit(Put(attempt(opened("8"))))
+    with pytest.raises(RefusedError):
+        await state.commit(FOX, Put(attempt(opened("8"), name="kb-2", job_id="b")))
+    assert await state.uploads(BUCKET) == []

@@ -13,9 +13,11 @@ from batch.output.state import (
     Change,
     Fact,
     GenerationTime,
+    NotUploaded,
     Payment,
     Proof,
     Put,
+    Uploaded,
     Withdraw,
 )
 from batch.plan import Known
@@ -33,6 +35,7 @@ class MemoryState:
     proofs: dict[Account, float] = field(default_factory=dict)
     times: dict[str, list[float]] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    uploaded: dict[tuple[str, str], Uploaded] = field(default_factory=dict)
     commits: list[tuple[Change, ...]] = field(default_factory=list)
     fails: bool = False
 
@@ -68,6 +71,10 @@ class MemoryState:
                 self.times.setdefault(kind, []).append(seconds)
             case Fact(name, value):
                 self.facts[name] = value
+            case Uploaded(target, file):
+                self.uploaded[target, file] = change
+            case NotUploaded(target, file):
+                self.uploaded.pop((target, file), None)
             case _:
                 pass
 
@@ -114,6 +121,13 @@ class MemoryState:
         for attempt in sorted(self.attempts.values(), key=lambda a: (a.job_id, a.number)):
             known.setdefault(attempt.job_id, []).append(_known(attempt))
         return known
+
+    async def uploads(
+        self, target: str, *, file: str | None = None, sha256: str | None = None
+    ) -> list[Uploaded]:
+        found = (item for _, item in sorted(self.uploaded.items()) if item.target == target)
+        wanted = (item for item in found if file is None or item.file == file)
+        return [item for item in wanted if sha256 is None or item.sha256 == sha256]
 
 
 def _check(attempt: Attempt, attempts: dict[str, Attempt]) -> None:

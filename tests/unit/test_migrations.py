@@ -14,6 +14,7 @@ from scripted import attempt
 
 from batch.attempt import Failed, Intended, Landed, Lost, Open, PaidTask
 from batch.errors import StateError
+from batch.job import upgraded_fingerprint
 from batch.output import migrations
 from batch.output.migrations import MIGRATIONS
 from batch.output.sqlite import Database
@@ -58,6 +59,7 @@ def path(tmp_path: Path) -> Path:
 def older(path: Path, version: int, records: list[tuple[object, ...]]) -> None:
     """Create the database of an older release."""
     with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("upgraded_fingerprint", 2, upgraded_fingerprint)
         for step in MIGRATIONS[:version]:
             connection.executescript(step)
         for external, job, number, state, detail, task_id, failure, file in records:
