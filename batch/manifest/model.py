@@ -11,6 +11,7 @@ from batch.job import Job
 from batch.key import NO_SECRET, Secret
 from batch.manifest.limits import DEFAULT_LIMITS, Limits
 from batch.prices import Overrides
+from batch.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +94,5 @@ class Manifest:
     notify: Notify = Notify()
     derived: Derived = Derived()
     keep: Keep = Keep()
+    target: Target | None = None
     warnings: tuple[Problem, ...] = ()

@@ -1,4 +1,4 @@
-"""Read `output:`, what is kept of the videos and written beside them."""
+"""Read `output:`: what is kept of the videos, written beside them, and uploaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from batch.manifest.head import read_section, read_value
 from batch.manifest.limits import parse_switch, positive_duration
 from batch.manifest.model import Derived, Keep
 from batch.manifest.nodes import Mapping, Node, is_null
-from batch.manifest.schema import OUTPUT_KEYS, SIDECARS
+from batch.manifest.schema import LOCAL, OUTPUT_KEYS, SIDECARS
+from batch.target import Target, parse_target
 
 
 def read_output(node: Node | None, findings: Findings) -> Derived:
@@ -44,6 +45,39 @@ def read_keep(node: Node | None, findings: Findings) -> Keep:
             if found is not None:
                 values[field] = found
     return Keep(**values)
+
+
+def read_target(node: Node | None, findings: Findings) -> Target | None:
+    """Return the bucket that `output:` has videos uploaded to; None if it names none."""
+    values: dict[str, Any] = {}
+    first: Node | None = None
+    for name, (parse, field) in _TARGET.items():
+        key, value = (
+            node.entries.get(name, (None, None)) if isinstance(node, Mapping) else (None, None)
+        )
+        if value is not None and not is_null(value):
+            first = first or key
+            found = read_value(value, f"output.{name}", parse, findings)
+            if found is not None:
+                values[field] = found
+    if "url" in values:
+        return Target(**values)
+    if values and first is not None:
+        findings.warn(first, "local and verify_every are of no use without output.target")
+    return None
+
+
+def _parse_local(text: str) -> bool:
+    if text not in LOCAL:
+        raise ValueError(f"{shown(text)} must be one of {', '.join(LOCAL)}")
+    return text == "remove"
+
+
+_TARGET: dict[str, tuple[Callable[[str], Any], str]] = {
+    "target": (parse_target, "url"),
+    "local": (_parse_local, "removes"),
+    "verify_every": (positive_duration, "verify_every_s"),
+}
 
 
 def _parse_versions(text: str) -> float:

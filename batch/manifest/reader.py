@@ -29,7 +29,7 @@ from batch.manifest.limits import DEFAULT_LIMITS
 from batch.manifest.model import Manifest
 from batch.manifest.nodes import Items, Node, Scalar, Spot, is_null
 from batch.manifest.notify_section import read_notify
-from batch.manifest.output_section import read_keep, read_output
+from batch.manifest.output_section import read_keep, read_output, read_target
 from batch.manifest.schema import ROOT_KEYS, VERSION
 from batch.manifest.text_files import file_label, join_surrogates, read_file
 from batch.manifest.yaml_events import FAST_PARSER, YamlReader
@@ -140,6 +140,7 @@ class _Reading:
             notify=read_notify(nodes.get("notify"), findings),
             derived=read_output(nodes.get("output"), findings),
             keep=read_keep(nodes.get("output"), findings),
+            target=read_target(nodes.get("output"), findings),
             warnings=self._warnings(),
         )
 

@@ -20,6 +20,7 @@ from batch.manifest.limits import (
 from batch.manifest.options import OPTIONS, REFUSED_KEYS
 from batch.manifest.values import JsonSchema
 from batch.prices import PRICE_PATTERN, PRICED_MODES
+from batch.target import TARGET_PATTERN
 
 VERSION = 1
 
@@ -35,7 +36,7 @@ ROOT_KEYS: dict[str, str] = {
     "callback": "The receiver of the provider's announcements of finished tasks.",
     "prices": "USD prices that override the built-in table.",
     "notify": "Who is told of a run when it has ended.",
-    "output": "What is written beside the videos, and which former versions are kept.",
+    "output": "What is written beside the videos, which former versions are kept, and a bucket.",
 }
 CALLBACK_KEYS: dict[str, str] = {
     "url": "The public address that the provider calls.",
@@ -55,7 +56,11 @@ OUTPUT_KEYS: dict[str, str] = {
     "index": "Whether index.json lists all videos. Default: as sidecar.",
     "keep_versions": "How many former versions of a job prune --versions keeps; all by default.",
     "keep_within": "It also keeps those that were displaced within this time.",
+    "target": "The bucket that videos are uploaded to: s3://bucket/prefix, gs://… or az://….",
+    "local": "Whether the local copy of an uploaded video is kept or removed.",
+    "verify_every": "How often a run lists the bucket to see that all is still there.",
 }
+LOCAL = ("keep", "remove")
 SIDECARS: dict[str, frozenset[str]] = {
     "json": frozenset({"json"}),
     "xmp": frozenset({"xmp"}),
@@ -154,6 +159,9 @@ _OUTPUT: dict[str, JsonSchema] = {
         ]
     },
     "keep_within": DURATION_SHAPE,
+    "target": {"type": "string", "pattern": TARGET_PATTERN},
+    "local": {"enum": list(LOCAL), "default": LOCAL[0]},
+    "verify_every": {**DURATION_SHAPE, "default": "7d"},
 }
 
 

@@ -15,6 +15,7 @@ from batch.errors import ManifestError
 from batch.manifest.model import Derived, Keep, Manifest
 from batch.manifest.reader import load
 from batch.manifest.schema import manifest_schema
+from batch.target import Target
 
 Read = Callable[[str], Manifest]
 
@@ -192,3 +193,58 @@ def test_what_either_rule_names_is_kept() -> None:
     assert [Keep(2).keeps(number, 0.0) for number in (1, 2, 3)] == [True, True, False]
     assert [Keep(None, 60.0).keeps(1, age_s) for age_s in (59.0, 61.0)] == [True, False]
     assert Keep(1, 60.0).keeps(9, 59.0)
+
+
+# -- bucket
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("{sidecar: both}", None),
+        ("{target: }", None),
+        ("{target: s3://studio}", Target("s3://studio")),
+        ("{target: s3://studio/loops/}", Target("s3://studio/loops")),
+        ("{target: gs://studio/a b, local: keep}", Target("gs://studio/a b")),
+        ("{target: az://c/p, local: remove}", Target("az://c/p", removes=True)),
+        ("{target: s3://b, verify_every: 12h}", Target("s3://b", verify_every_s=43_200.0)),
+    ],
+)
+def test_output_says_where_videos_go(read: Read, text: str, target: Target | None) -> None:
+    assert read(f"output: {text}").target == target
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "target: ftp://studio/x",
+            "output.target: 'ftp://' is not a valid bucket; for example s3:",
+        ),
+        (
+            "target: studio",
+            "output.target: 'studio' is not a valid bucket; for example s3://bucket",
+        ),
+        ("target: s3://", "'s3://' is not a valid bucket"),
+        ("target: 's3://a//b'", "'s3://a//b' is not a valid bucket"),
+        ("target: s3://a/../b", "'s3://a/../b' is not a valid bucket"),
+        ("target: [s3://a]", "output.target must be one value"),
+        ("target: s3://a, local: delete", "output.local: 'delete' must be one of keep, remove"),
+        ("target: s3://a, verify_every: 0s", "output.verify_every: it must be longer than 0s"),
+    ],
+)
+def test_mistake_in_target_is_a_fault(fault: Callable[[str], str], text: str, said: str) -> None:
+    assert said in fault(f"output: {{{text}}}")
+
+
+@pytest.mark.parametrize("place", ["AKID:verysecret@studio/x", "studio/x?sig=verysecret"])
+def test_secret_in_target_is_refused_unseen(fault: Callable[[str], str], place: str) -> None:
+    said = fault(f"output: {{target: '{'az'}://{place}'}}")
+    assert "must not hold credentials or a query; they come from the environment" in said
+    assert "verysecret" not in said
+
+
+def test_local_without_target_is_warned_of(read: Read) -> None:
+    (warning,) = read("output: {local: remove}").warnings
+    assert str(warning).endswith("local and verify_every are of no use without output.target")
+    assert (warning.line, warning.column) == (3, 10)
