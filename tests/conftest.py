@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import Cluster, binaries, running
+
+from batch.key import Secret
 
 # pytest-asyncio asks for "the current loop" before its first test, which makes one that nobody ever
 # closes; said to be none, none is made.
@@ -49,3 +53,33 @@ def _check(sock: socket.socket, address: Any) -> None:
         host = str(address[0])
         if host not in {"localhost", "::1"} and not host.startswith("127."):
             raise AssertionError(f"a test tried to reach {host}")
+
+
+# -- Postgres: one cluster for each worker of pytest-xdist, a fresh database for each test
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Run a Postgres of this session's own."""
+    pytest.importorskip("psycopg", reason="the extra [fleet] is not installed")
+    found = binaries()
+    if found is None:
+        pytest.skip("no Postgres is installed (Debian: apt-get install postgresql)")
+    with running(found) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Cluster) -> str:
+    """Return the name of a database that has our tables."""
+    from batch.output.postgres.connection import init  # noqa: PLC0415 - needs psycopg
+
+    cluster.execute("CREATE DATABASE ours")
+    init(Secret(cluster.url("ours")))
+    return "ours"
+
+
+@pytest.fixture
+def engine_url(cluster: Cluster, template: str) -> str:
+    """Return the address of a fresh database with our tables."""
+    return cluster.create(template)

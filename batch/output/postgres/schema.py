@@ -5,12 +5,14 @@ Entry n brings the schema from version n to n + 1. Never edit a released one; ap
 
 from __future__ import annotations
 
+from batch.output.postgres.functions import FUNCTIONS
+
 SCHEMA = "kling"
 NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 MIGRATIONS: tuple[str, ...] = (
     """
-    CREATE TABLE meta (version integer NOT NULL, timeline integer NOT NULL, forgot_at float8);
+    CREATE TABLE meta (version integer NOT NULL, timeline text NOT NULL, forgot_at float8);
     CREATE SEQUENCE tokens;  -- of claims, never per run: a worker of last night must fail, too
     CREATE TABLE accounts (
         base_url text NOT NULL, account text NOT NULL,
@@ -26,6 +28,7 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE TABLE libraries (
         library text PRIMARY KEY, root text NOT NULL,
+        lives_here boolean NOT NULL DEFAULT true,  -- false: state.db of its folder is the truth
         results bigint NOT NULL DEFAULT 0, results_end bigint NOT NULL DEFAULT 0
     );
     CREATE TABLE facts (
@@ -95,8 +98,15 @@ MIGRATIONS: tuple[str, ...] = (
         library text NOT NULL REFERENCES libraries, fingerprint text NOT NULL,
         began_at float8 NOT NULL, videos integer NOT NULL, PRIMARY KEY (library, fingerprint)
     );
+    CREATE TABLE uploads (
+        library text NOT NULL REFERENCES libraries, target text NOT NULL, file text NOT NULL,
+        sha256 text NOT NULL, bytes bigint NOT NULL, uploaded_at float8 NOT NULL,
+        external_task_id text, e_tag text, version text, PRIMARY KEY (library, target, file)
+    );
+    CREATE INDEX uploads_of_content ON uploads (library, target, sha256);
     CREATE TABLE workers (
         worker text PRIMARY KEY, beat_at float8 NOT NULL, host text, pid integer, version text
     );
-    """,
+    """
+    + FUNCTIONS,
 )

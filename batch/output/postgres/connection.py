@@ -1,0 +1,133 @@
+"""Connections to the database of a fleet, and its tables brought up to date.
+
+The URL holds a password: no error, log or summary shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from batch.errors import StateError, UsageError
+from batch.key import Secret
+from batch.output.postgres.errors import map_errors
+from batch.output.postgres.schema import MIGRATIONS, SCHEMA
+
+ENGINE_VARIABLE = "KLING_BATCH_ENGINE"
+DEFAULTS = {
+    "connect_timeout": "10",
+    # A connection whose other end is gone is noticed within some 20 s, not two hours.
+    "keepalives_idle": "10",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+# A process that sleeps within a transaction holds up all others, so Postgres ends that.
+SESSION = f"SET search_path TO {SCHEMA}; SET idle_in_transaction_session_timeout TO '30s'"
+
+
+def conninfo(engine: Secret) -> str:
+    """Return how psycopg is to connect.
+
+    Raises:
+        UsageError: the URL is not a valid one.
+    """
+    name = f"kling-batch {os.getpid()} on {platform.node()}"[:63]
+    try:
+        given = conninfo_to_dict(engine.reveal())
+    except (psycopg.Error, ValueError):  # what it says may hold the password
+        given = {}
+    if not given:
+        raise UsageError(
+            f"{ENGINE_VARIABLE} is not a valid address of Postgres; for example"
+            " postgresql://kling:PASSWORD@db.example/kling"
+        )
+    return make_conninfo("", **{**DEFAULTS, "application_name": name, **given})
+
+
+def place_of(engine: Secret) -> str:
+    """Return host and name of the database, to be shown."""
+    given = conninfo_to_dict(conninfo(engine))
+    host = given.get("host") or "the local host"
+    return f"the database {given.get('dbname') or given.get('user') or ''} on {host}"
+
+
+def connect(engine: Secret, *, is_checked: bool = True) -> psycopg.Connection:
+    """Connect, outside of a transaction.
+
+    Args:
+        engine: the URL.
+        is_checked: the tables must be there, and of this release.
+
+    Raises:
+        StateError: the database does not answer, or its tables are not those of this release.
+        UsageError: the URL is not a valid one.
+    """
+    with map_errors(place_of(engine)):
+        connection = psycopg.connect(conninfo(engine), autocommit=True)
+        try:
+            connection.execute(SESSION)
+            if is_checked:
+                check_version(connection, engine)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def init(engine: Secret) -> int:
+    """Create the tables or bring them up to date; return the version that was there before.
+
+    Raises:
+        StateError: a newer release made them, or the role may not.
+    """
+    with connect(engine, is_checked=False) as connection, map_errors(place_of(engine)):
+        (encoding,) = _one(connection, "SHOW server_encoding")
+        if encoding != "UTF8":
+            raise StateError(
+                f"{place_of(engine)} is in {encoding}; create one in UTF8: CREATE DATABASE … ENCODING"
+                " 'UTF8' TEMPLATE template0"
+            )
+        with connection.transaction():
+            # Of two that do this at once, the second waits and finds it done.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('kling-batch', 0))")
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            before = _version(connection)
+            if before > len(MIGRATIONS):
+                raise _newer(engine, before)
+            for migration in MIGRATIONS[before:]:
+                connection.execute(migration.encode())
+            connection.execute("UPDATE meta SET version = %s", (len(MIGRATIONS),))
+    return before
+
+
+def check_version(connection: psycopg.Connection, engine: Secret) -> None:
+    """Raise StateError unless the tables are those of this release."""
+    version = _version(connection)
+    if version > len(MIGRATIONS):
+        raise _newer(engine, version)
+    if version < len(MIGRATIONS):
+        state = "has no tables of kling-batch" if version == 0 else "is of an older release"
+        raise StateError(f"{place_of(engine)} {state}; run `kling-batch engine init`")
+
+
+def _newer(engine: Secret, version: int) -> StateError:
+    return StateError(
+        f"{place_of(engine)} was made by a newer release (version {version}, this one knows"
+        f" {len(MIGRATIONS)}); install the newer kling-batch"
+    )
+
+
+def _version(connection: psycopg.Connection) -> int:
+    (table,) = _one(connection, f"SELECT to_regclass('{SCHEMA}.meta')")
+    return 0 if table is None else int(_one(connection, "SELECT version FROM meta")[0])
+
+
+def _one(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row

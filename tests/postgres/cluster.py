@@ -1,0 +1,123 @@
+"""A throw-away Postgres: a cluster in a temporary folder, and a fresh database for each test.
+
+Everything that keeps data through a power cut is off. Each worker of pytest-xdist has a cluster of its
+own: making one takes a second, and no test waits for another worker's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+USER = "kling"
+NOBODY = ("postgres", "nobody")  # Postgres does not run as root
+SETTINGS = """
+listen_addresses = '127.0.0.1'
+max_connections = 200
+shared_buffers = 32MB
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+autovacuum = off
+"""
+
+
+def binaries() -> Path | None:
+    """Return the folder of Postgres's programs; None where it is not installed."""
+    found = [Path(path) for path in [shutil.which("initdb")] if path]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    folders = [path.resolve().parent for path in found]
+    return next((folder for folder in folders if (folder / "postgres").exists()), None)
+
+
+class Cluster:
+    """A Postgres of the tests. `stop` and `start` are for tests of an outage: the port stays."""
+
+    def __init__(self, folder: Path, binaries: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+        self._data, self._binaries = folder / "data", binaries
+        self._numbers = itertools.count(1)
+        self._as: dict[str, Any] = {}
+        if sys.platform != "win32" and os.getuid() == 0:
+            self._as = {"user": _ordinary_user(), "extra_groups": []}
+
+    def url(self, database: str = "postgres") -> str:
+        """Return the address of a database."""
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
+
+    def create(self, template: str = "template0") -> str:
+        """Return the address of a fresh database, a copy of the database *template*."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement, outside of a transaction."""
+        import psycopg  # noqa: PLC0415 - only where there is a Postgres
+
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def make(self) -> None:
+        """Make the cluster's files."""
+        if self._as:
+            shutil.chown(self.folder, self._as["user"])
+        made = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", f"--username={USER}")
+        self._run("initdb", f"--pgdata={self._data}", *made)
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(f"{SETTINGS}port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
+
+    def start(self) -> None:
+        """Start the server; return when it answers."""
+        log = str(self.folder / "log")
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-t", "60", "-l", log, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop the server; *immediate* is as a crash."""
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-m", mode, "stop")
+
+    def _run(self, program: str, *args: str) -> None:
+        subprocess.run(
+            [self._binaries / program, *args],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+            **self._as,
+        )
+
+
+def _ordinary_user() -> str:
+    import pwd  # noqa: PLC0415 - not on Windows
+
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in NOBODY if name in known)
+
+
+@contextmanager
+def running(binaries: Path) -> Iterator[Cluster]:
+    """Make and start a cluster, and remove it at the end."""
+    # Not below pytest's folder: that belongs to root alone, and a socket's path must be short.
+    folder = Path(tempfile.mkdtemp(prefix="kling-pg-"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cluster = Cluster(folder, binaries, port)
+    try:
+        cluster.make()
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
