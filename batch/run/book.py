@@ -25,12 +25,12 @@ from batch.attempt import Account
 from batch.clock import Clock
 from batch.manifest.limits import Limits
 from batch.output.lock import try_lock, unlock
-from batch.run.share import LATE_S, Alone
+from batch.run.account import SPREAD, due_now
+from batch.run.share import Alone
 
 T = TypeVar("T")
 
 WAITS_S = 0.5  # a run that has not asked again for so long does not wait any more
-SPREAD = 1.01  # shared turns are so much farther apart: what reaches the server is not that even
 PATIENCE_S = 0.25  # for the lock, which is held for some microseconds
 RETRY_S = 0.0002
 MAX_BYTES = 1 << 15  # some 300 runs; a larger buffer takes longer to get than the rest of a call
@@ -80,9 +80,7 @@ class Page:
         entries = self.entries.values()
         interval_s = min(entry.interval_s for entry in entries)
         interval_s *= SPREAD if len(entries) > 1 else 1.0
-        # A turn that came a little late does not lower the rate; a silence saves up none.
-        is_busy = now - self.due < LATE_S
-        due = max(self.due, now - interval_s) if is_busy else now
+        due = due_now(self.due, interval_s, now)
         # No more turns are ahead than there are runs, unless the clock has jumped.
         due = min(due, now + interval_s * len(entries)) if due > self.paused_until else due
         due = max(due, self.paused_until)

@@ -12,12 +12,14 @@ Rate and slots have a file each (`pacer`, `slots`); both ask the account's `shar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from batch import events
 from batch.attempt import Attempt
 from batch.output.state import Put, State
 from batch.provider.answers import Saturated, Throttled, Unsent
 from batch.provider.protocol import DELIVERED_WITHIN_S
+from batch.run.account import Traffic
 from batch.run.backoff import delay
 from batch.run.context import RunContext
 from batch.run.pacer import Guard, Pacer
@@ -63,7 +65,16 @@ class Gate:
         self.pacer = Pacer(limits.submit_rate, clock=clock, guard=guard, share=share)
         stop = context.stop.feeding
         self.slots = Slots(limits.max_in_flight, clock=clock, share=share, stop=stop)
-        self.refusals = 0  # in a row, of the whole run: they say how the account is
+
+    @property
+    def traffic(self) -> Traffic:
+        """What is known of the account's traffic."""
+        return replace(self.slots.traffic, paused_until=self.pacer.paused_until)
+
+    def learn(self, traffic: Traffic) -> None:
+        """Go by *traffic* from now on."""
+        self.pacer.pause(traffic.paused_until - self.context.clock.monotonic())
+        self.slots.learn(traffic)
 
     @property
     def is_waited_for(self) -> bool:
@@ -112,7 +123,8 @@ class Ticket:
 
     def accepted(self) -> None:
         """Record that the provider has taken a request."""
-        self._gate.refusals = 0
+        slots = self._gate.slots
+        slots.traffic = replace(slots.traffic, refusals=0)
 
     async def refused(self, job_id: str, answer: Throttled | Saturated | Unsent) -> None:
         """Wait until a request that surely created nothing may be worth another try."""
@@ -121,26 +133,18 @@ class Ticket:
         if asked_s is not None:  # no pause keeps the run waiting longer than for a task
             asked_s = min(asked_s, context.limits.task_timeout_s)
         wait_s = delay(
-            gate.refusals + 1,
+            gate.traffic.refusals + 1,
             asked_s,
             base_s=REFUSAL_BASE_S,
             cap_s=REFUSAL_CAP_S,
             rng=context.dice,
         )
         context.notify(events.Delayed(job_id, answer.failure, wait_s))
-        if not gate.pacer.is_paused:  # requests refused at the same time are one refusal
-            gate.refusals += 1
-            # Saturated once, the end of a task of ours frees a slot. Again, and nothing was taken
-            # in between: others fill the account, and only time helps.
-            if isinstance(answer, Saturated) and gate.refusals > 1:
-                gate.pacer.pause(wait_s)
-        if not isinstance(answer, Saturated):
-            gate.pacer.pause(wait_s)
-            return
-        if asked_s is not None:
-            gate.pacer.pause(asked_s)
-        gate.slots.saturated()
-        await self.requeue()
+        accepted = gate.slots.in_use - 1 if isinstance(answer, Saturated) else None
+        now = context.clock.monotonic()
+        gate.learn(gate.traffic.refused(now, wait_s=wait_s, asked_s=asked_s, accepted=accepted))
+        if accepted is not None:
+            await self.requeue()
 
     async def requeue(self) -> None:
         """Give the slot back, and wait for one like every other job."""

@@ -14,7 +14,8 @@ from asyncio_throttle.throttler import Throttler
 
 from batch.clock import Clock
 from batch.manifest.limits import Rate
-from batch.run.share import LATE_S, Alone, Share
+from batch.run.account import due_now
+from batch.run.share import Alone, Share
 from batch.waker import Waker, sleep
 
 GUARD_RETRY_INTERVAL_S = 0.002
@@ -62,9 +63,8 @@ class Pacer:
                 return False
             async with self._guard:
                 pass
-            # A turn that came a little late does not lower the rate; a silence saves up none.
-            late_s = min(self._clock.monotonic() - due, self._interval_s, LATE_S)
-            self._due = self._clock.monotonic() - late_s + self._interval_s
+            now = self._clock.monotonic()
+            self._due = due_now(due, self._interval_s, now) + self._interval_s
             return not stop.is_set()
 
     async def _due_turn(self, stop: Waker) -> float | None:
@@ -87,7 +87,12 @@ class Pacer:
     @property
     def is_paused(self) -> bool:
         """Whether the provider's wish for silence still lasts."""
-        return self._clock.monotonic() < self._share.paused_until
+        return self._clock.monotonic() < self.paused_until
+
+    @property
+    def paused_until(self) -> float:
+        """Until when no request may go out."""
+        return self._share.paused_until
 
     def pause(self, seconds: float) -> None:
         """Let no request through for so long; the provider has asked for it."""

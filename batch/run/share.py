@@ -11,8 +11,6 @@ from typing import Protocol
 
 from batch.clock import Clock
 
-LATE_S = 0.05  # how late a turn may come, of a busy event loop, without the next being later for it
-
 
 class Share(Protocol):
     """What an account leaves to one of its runs. Moments are monotonic."""

@@ -7,6 +7,7 @@ import heapq
 import itertools
 
 from batch.clock import Clock
+from batch.run.account import Traffic
 from batch.run.share import Alone, Share
 from batch.waker import Waker
 
@@ -16,17 +17,13 @@ ASK_AGAIN_S = 0.1
 class Slots:
     """How many tasks may be open at the provider: a ceiling of ours, and a limit that it teaches.
 
-    A refusal (1303) says what the provider takes: the limit falls to what was open at that moment.
-    After a quiet while it rises by one, and only if it was really used; if that is refused again,
-    the while doubles. Waiters get slots in the order of their job in the manifest.
+    The rules of the limit are those of `Traffic`. Waiters get slots in the order of their job in the
+    manifest.
 
     *share* is what the account's other runs on this machine leave. A slot that they hold is asked
     for again every `ASK_AGAIN_S`, and no longer once the run has set *stop*: then nothing is
     submitted in it.
     """
-
-    QUIET_S = 60.0
-    QUIET_MAX_S = 960.0
 
     def __init__(
         self,
@@ -41,10 +38,7 @@ class Slots:
         self._share = share or Alone(clock)
         self._stop = stop or Waker()
         self._asks_again: asyncio.TimerHandle | None = None
-        self._limit = ceiling
-        self._quiet_s = self.QUIET_S
-        self._raise_at = 0.0
-        self._probing = False
+        self.traffic = Traffic(ceiling)
         self._in_use = 0
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._count = itertools.count()
@@ -57,7 +51,7 @@ class Slots:
     @property
     def limit(self) -> int:
         """How many may be taken now."""
-        return self._limit
+        return self.traffic.limit
 
     @property
     def is_waited_for(self) -> bool:
@@ -92,16 +86,15 @@ class Slots:
 
     def saturated(self) -> None:
         """The provider has refused a task because too many are open. The caller holds a slot."""
-        accepted = max(1, self._in_use - 1)
-        if self._probing and accepted >= self._limit - 1:
-            self._quiet_s = min(self._quiet_s * 2, self.QUIET_MAX_S)
-        self._probing = False
-        self._limit = max(1, min(self._limit, accepted))
-        self._raise_at = self._clock.monotonic() + self._quiet_s
+        self.learn(self.traffic.saturated(self._in_use - 1, self._clock.monotonic()))
+
+    def learn(self, traffic: Traffic) -> None:
+        """Go by *traffic* from now on."""
+        self.traffic = traffic
         self._watch()
 
     def _take(self) -> bool:
-        if self._in_use >= self._limit:
+        if self._in_use >= self.limit:
             return False
         if self._stop.is_set() or self._share.take(self._in_use):
             self._in_use += 1
@@ -117,7 +110,7 @@ class Slots:
     def _grant(self) -> bool:
         """Give slots to those who wait; return whether the share was asked, and knows them all."""
         is_told = False
-        while self._waiting and self._in_use < self._limit:
+        while self._waiting and self._in_use < self.limit:
             granted = self._waiting[0][2]
             if not granted.done():
                 is_told = True
@@ -129,20 +122,16 @@ class Slots:
 
     def _watch(self) -> None:
         """Have the limit rise when it is time, while a job waits for it."""
-        if self._limit >= self._ceiling or not self._waiting:
+        if self.limit >= self._ceiling or not self._waiting:
             return
-        delay = max(0.0, self._raise_at - self._clock.monotonic())
+        delay = max(0.0, self.traffic.raise_at - self._clock.monotonic())
         asyncio.get_running_loop().call_later(delay, self._rise)
 
     def _rise(self) -> None:
-        due = self._clock.monotonic() >= self._raise_at
-        used = self._in_use >= self._limit and bool(self._waiting)
-        if not due or not used or self._limit >= self._ceiling:
+        if not self._waiting:
             return
-        if self._probing:  # the last rise was used for a whole quiet while, and not refused
-            self._quiet_s = self.QUIET_S
-        self._limit += 1
-        self._probing = True
-        self._raise_at = self._clock.monotonic() + self._quiet_s
-        self._grant()
-        self._watch()
+        risen = self.traffic.risen(self._in_use, self._ceiling, self._clock.monotonic())
+        if risen != self.traffic:
+            self.traffic = risen
+            self._grant()
+            self._watch()

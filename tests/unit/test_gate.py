@@ -14,6 +14,7 @@ from virtual_time import EPOCH, VirtualClock, VirtualLoop, VirtualWindow, run
 
 from batch.attempt import Doubt, Intended
 from batch.manifest.limits import Rate
+from batch.run.account import QUIET_S
 from batch.run.gate import SEND_WITHIN_S
 from batch.run.pacer import Pacer, window_guard
 from batch.run.schedule import POLL_COST, URGENT_POLL_COST, History, next_poll
@@ -127,7 +128,7 @@ def test_the_limit_rises_only_if_it_is_used() -> None:
             await slots.acquire(order)
         slots.saturated()
         slots.release()
-        await asyncio.sleep(10 * Slots.QUIET_S)
+        await asyncio.sleep(10 * QUIET_S)
         unused = slots.limit
         slots.occupy()
         waiter = asyncio.create_task(slots.acquire(9))
