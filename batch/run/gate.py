@@ -3,16 +3,18 @@
     ticket = await gate.enter(order)             a slot
     attempt = await ticket.intend(attempt)       the turn, and the intent on disk
     … the POST …
-    await ticket.refused(…) | ticket.accepted()  the provider teaches rate and slots
+    await ticket.refused(…) | accepted()  the provider teaches rate and slots
     ticket.leave()                               the slot is free
 
-Rate and slots have a file each (`pacer`, `slots`); both ask the account's `share`.
+On one machine (`LocalGate`), rate and slots have a file each (`pacer`, `slots`); both ask the account's
+`share`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from batch import events
 from batch.attempt import Attempt
@@ -42,11 +44,74 @@ def still_on_its_way(since: float, now: float) -> float:
     return min(max(since + ARRIVES_WITHIN_S - now, 0.0), ARRIVES_WITHIN_S)
 
 
-class Gate:
-    """Lets attempts in: slots in the order of the manifest, requests at the rate.
+def waits(
+    context: RunContext, refusals: int, answer: Throttled | Saturated | Unsent
+) -> tuple[float, float | None]:
+    """Return how long to wait after one refusal more, and how long the provider has asked for."""
+    asked_s = None if isinstance(answer, Unsent) else answer.retry_after_s
+    if asked_s is not None:  # no pause keeps the run waiting longer than for a task
+        asked_s = min(asked_s, context.limits.task_timeout_s)
+    base_s, cap_s = REFUSAL_BASE_S, REFUSAL_CAP_S
+    return delay(refusals + 1, asked_s, base_s=base_s, cap_s=cap_s, rng=context.dice), asked_s
+
+
+class Ticket(Protocol):
+    """A slot that an attempt holds until it leaves."""
+
+    @property
+    def not_after(self) -> float:
+        """When the request of the last intent may go out at the latest (monotonic)."""
+        ...
+
+    async def intend(self, attempt: Attempt) -> Attempt | None:
+        """Wait for the turn of one request, and put its intent on disk.
+
+        None, and nothing on disk, when the run stops submitting before, or it is too late.
+        """
+        ...
+
+    async def accepted(self) -> None:
+        """Record that the provider has taken a request."""
+        ...
+
+    async def refused(self, job_id: str, answer: Throttled | Saturated | Unsent) -> None:
+        """Wait until a request that surely created nothing may be worth another try."""
+        ...
+
+    async def requeue(self) -> None:
+        """Give the slot back, and wait for one like every other job."""
+        ...
+
+    def leave(self) -> None:
+        """Give the slot back, unless a wait for the next one was cancelled."""
+        ...
+
+
+class Gate(Protocol):
+    """Lets attempts in: slots in the order of the manifest, requests at the rate."""
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a job waits for a slot."""
+        ...
+
+    async def enter(self, order: int) -> Ticket:
+        """Wait for a slot; the lowest *order* comes first."""
+        ...
+
+    async def occupy(self, order: int, attempt: Attempt) -> Ticket:
+        """Take a slot for a task that is (or may be) open already, whatever the limit says."""
+        ...
+
+
+IsTooLate = Callable[[str], bool]
+"""Tells of a request (canonical JSON) whether the last call for it has passed."""
+
+
+class LocalGate:
+    """The gate of one process.
 
     *share* is what the account's other runs on this machine leave; without it there are none.
-    *is_too_late* tells of a request whether the last call for it has passed.
     """
 
     def __init__(
@@ -55,7 +120,7 @@ class Gate:
         state: State,
         guard: Guard | None = None,
         share: Share | None = None,
-        is_too_late: Callable[[str], bool] = lambda _request: False,
+        is_too_late: IsTooLate = lambda _request: False,
     ) -> None:
         clock, limits = context.clock, context.limits
         share = share or Alone(clock)
@@ -78,39 +143,30 @@ class Gate:
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether a job waits for a slot."""
         return self.slots.is_waited_for
 
-    async def enter(self, order: int) -> Ticket:
-        """Wait for a slot; the lowest *order* comes first."""
+    async def enter(self, order: int) -> LocalTicket:
         await self.slots.acquire(order)
-        return Ticket(self, order)
+        return LocalTicket(self, order)
 
-    def occupy(self, order: int) -> Ticket:
-        """Take a slot for a task that is (or may be) open already, whatever the limit says."""
+    async def occupy(self, order: int, _attempt: Attempt) -> LocalTicket:
         self.slots.occupy()
-        return Ticket(self, order)
+        return LocalTicket(self, order)
 
 
-class Ticket:
-    """A slot that an attempt holds until it leaves.
+class LocalTicket:
+    """A slot of this process's gate."""
 
-    *not_after* (monotonic) is when the request of the last intent may go out at the latest.
-    """
-
-    def __init__(self, gate: Gate, order: int) -> None:
+    def __init__(self, gate: LocalGate, order: int) -> None:
         self._gate = gate
         self._order = order
         self._is_held = True
         self.not_after = 0.0
 
     async def intend(self, attempt: Attempt) -> Attempt | None:
-        """Wait for the turn of one request, and put its intent on disk.
-
-        None, and nothing on disk, when the run stops submitting before, or it is too late. An intent that has waited
-        too long for the disk (another program held the lock) is renewed: nothing was sent by it.
-        """
         context, intended = self._gate.context, None
+        # An intent that has waited too long for the disk (another program held the lock) is renewed:
+        # nothing was sent by it.
         while await self._gate.pacer.turn(context.stop.feeding):
             if intended is None and self._gate.is_too_late(attempt.request):
                 return None
@@ -121,24 +177,13 @@ class Ticket:
                 break
         return intended
 
-    def accepted(self) -> None:
-        """Record that the provider has taken a request."""
+    async def accepted(self) -> None:
         slots = self._gate.slots
         slots.traffic = replace(slots.traffic, refusals=0)
 
     async def refused(self, job_id: str, answer: Throttled | Saturated | Unsent) -> None:
-        """Wait until a request that surely created nothing may be worth another try."""
         gate, context = self._gate, self._gate.context
-        asked_s = None if isinstance(answer, Unsent) else answer.retry_after_s
-        if asked_s is not None:  # no pause keeps the run waiting longer than for a task
-            asked_s = min(asked_s, context.limits.task_timeout_s)
-        wait_s = delay(
-            gate.traffic.refusals + 1,
-            asked_s,
-            base_s=REFUSAL_BASE_S,
-            cap_s=REFUSAL_CAP_S,
-            rng=context.dice,
-        )
+        wait_s, asked_s = waits(context, gate.traffic.refusals, answer)
         context.notify(events.Delayed(job_id, answer.failure, wait_s))
         accepted = gate.slots.in_use - 1 if isinstance(answer, Saturated) else None
         now = context.clock.monotonic()
@@ -147,13 +192,11 @@ class Ticket:
             await self.requeue()
 
     async def requeue(self) -> None:
-        """Give the slot back, and wait for one like every other job."""
         self.leave()
         await self._gate.slots.acquire(self._order)
         self._is_held = True
 
     def leave(self) -> None:
-        """Give the slot back, unless a wait for the next one was cancelled."""
         if self._is_held:
             self._is_held = False
             self._gate.slots.release()

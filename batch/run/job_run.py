@@ -96,10 +96,10 @@ class JobRun:
     async def _take_slots(self) -> None:
         """Take the slots of all open attempts at once, although they are collected in turn."""
         own = () if self.decision.attempt is None else (self.decision.attempt,)
-        for external_task_id in (*self.decision.former, *own):
-            attempt = await self._run.state.attempt(external_task_id)
+        for name in (*self.decision.former, *own):
+            attempt = await self._run.state.attempt(name)
             if attempt.phase.holds_slot:
-                self._held[external_task_id] = self._run.gate.occupy(self._order)
+                self._held[name] = await self._run.gate.occupy(self._order, attempt)
 
     # -- the job's own video
 

@@ -178,7 +178,7 @@ class Submitter:
         attempt = attempt.to(Open(PaidTask(task.task_id, now, task.request_id)))
         await self._lookup.claims.record(attempt)
         self._walls = 0
-        ticket.accepted()
+        await ticket.accepted()
         self._context.notify(
             events.Submitted(attempt.job_id, task.task_id, attempt.external_task_id, attempt.number)
         )

@@ -28,7 +28,7 @@ from batch.run.book import AccountBook, state_folder
 from batch.run.budget import Budget
 from batch.run.context import RunContext
 from batch.run.fetch import Fetcher
-from batch.run.gate import Gate
+from batch.run.gate import Gate, IsTooLate, LocalGate
 from batch.run.landing import Landing
 from batch.run.last_call import LastCall
 from batch.run.lessons import Lessons
@@ -56,7 +56,8 @@ class World:
     """What a run meets outside of it: network, disk, and the ids that it makes.
 
     *forgot_at* is when the state was found to have forgotten tasks; *share* is what the account's
-    other runs on this machine leave.
+    other runs on this machine leave. *gate_of* returns the gate of a fleet, which keeps the budgets,
+    too; without it, the run has its own.
     """
 
     api: VideoApi
@@ -69,6 +70,7 @@ class World:
     rescue: Rescue = field(default_factory=Rescue)
     forgot_at: float | None = None
     share: Share | None = None
+    gate_of: Callable[[RunContext, IsTooLate], Gate] | None = None
 
 
 async def assemble(run_id: str, context: RunContext, world: World) -> Run:
@@ -93,7 +95,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         is_urgent=lambda: gate.is_waited_for,
     )
     last_call = LastCall(limits.seconds_left(context.clock.now()), lessons, context.clock)
-    gate = Gate(context, world.state, world.guard, world.share, last_call.refuses)
+    gate = _gate(context, world, last_call.refuses)
     fetcher = Fetcher(context, api=api, lookup=lookup)
     return Run(
         run_id=run_id,
@@ -101,7 +103,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         state=world.state,
         gate=gate,
         last_call=last_call,
-        budget=await _budget(context, world.state),
+        budget=await _budget(context, world),
         lookup=lookup,
         submitter=Submitter(
             context,
@@ -125,12 +127,23 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
     )
 
 
-async def _budget(context: RunContext, state: State) -> Budget:
-    """Return the budgets; what was spent before is read only where a day or month has one."""
+def _gate(context: RunContext, world: World, is_too_late: IsTooLate) -> Gate:
+    if world.gate_of is not None:
+        return world.gate_of(context, is_too_late)
+    return LocalGate(context, world.state, world.guard, world.share, is_too_late)
+
+
+async def _budget(context: RunContext, world: World) -> Budget:
+    """Return the budgets; what was spent before is read only where a day or month has one.
+
+    The gate of a fleet keeps them itself: then this one covers everything.
+    """
+    if world.gate_of is not None:
+        return Budget(None, context.stop, now=context.clock.now)
     limits, now = context.limits, context.clock.now()
     found = allowances(limits)
     begins = [allowance.span_of(now).begins for allowance in found]
-    spending = Spending(await state.payments(min(begins)) if begins else ())
+    spending = Spending(await world.state.payments(min(begins)) if begins else ())
     return Budget(
         limits.budget_usd,
         context.stop,

@@ -262,6 +262,10 @@ class Stages:
         """Return a ticket of the gate."""
         return await self.run.gate.enter(order)
 
+    async def occupy(self, order: int = 0) -> Ticket:
+        """Return a ticket for a task that is open already."""
+        return await self.run.gate.occupy(order, attempt())
+
     async def submit(self, planned: Attempt, ticket: Ticket | None = None) -> Attempt | None:
         """Submit an attempt, with a slot of its own."""
         ticket = ticket or await self.enter()

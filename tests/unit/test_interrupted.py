@@ -160,7 +160,7 @@ def test_a_resubmission_cut_anywhere_is_sent_once(tmp_path: Path, exists: bool) 
 
 def test_cancelled_slot_wait_gives_none_back(tmp_path: Path) -> None:
     async def story(stages: Stages) -> int:
-        first, second = await stages.enter(), stages.run.gate.occupy(1)
+        first, second = await stages.enter(), await stages.occupy(1)
         waiting = asyncio.create_task(first.requeue())
         await asyncio.sleep(1.0)
         waiting.cancel()

@@ -44,7 +44,7 @@ async def send(stages: Stages, answers: Iterable[Any], name: str = "kb-1") -> An
     """Submit an attempt of its own job, which holds a slot of its own."""
     stages.api.submits, stages.api.queries = list(answers), [NOT_FOUND]
     one = attempt(name=name, job_id=f"job-of-{name}")
-    return await stages.submit(one, stages.run.gate.occupy(0))
+    return await stages.submit(one, await stages.occupy(0))
 
 
 def answering(stages: Stages, of: Callable[[str], Any]) -> None:
@@ -140,7 +140,7 @@ def test_retry_after_holds_every_request(tmp_path: Path, answer: Any) -> None:
             for number, wait_s in enumerate((0.0, 1.0)):
                 await asyncio.sleep(wait_s)
                 one = attempt(name=f"kb-{number}", job_id=f"{number}")
-                group.create_task(stages.submit(one, stages.run.gate.occupy(number)))
+                group.create_task(stages.submit(one, await stages.occupy(number)))
         return stages.api.times("submit")
 
     first, *others = play(tmp_path, story)
@@ -197,7 +197,7 @@ def test_simultaneous_refusals_count_as_one(tmp_path: Path, answer: Any) -> None
         async with asyncio.TaskGroup() as group:
             for number in range(20):
                 one = attempt(name=f"kb-{number}", job_id=f"{number}")
-                ticket = stages.run.gate.occupy(number)
+                ticket = await stages.occupy(number)
                 group.create_task(release_after(stages, one, ticket))
         return [event.wait_s for event in stages.events if isinstance(event, Delayed)]
 
@@ -231,12 +231,12 @@ def test_a_full_account_waits_for_a_task(
 
         answering(stages, of)
         stages.api.queries = [NOT_FOUND]
-        first = stages.run.gate.occupy(0)
+        first = await stages.occupy(0)
         await stages.submit(attempt(name="kb-0", job_id="0"), first)
 
         async def life(number: int) -> None:
             one = attempt(name=f"kb-{number}", job_id=f"{number}")
-            await release_after(stages, one, stages.run.gate.occupy(number))
+            await release_after(stages, one, await stages.occupy(number))
 
         async with asyncio.TaskGroup() as group:
             for number in (2, 1, 3):
