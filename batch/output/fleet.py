@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from batch.attempt import Account
+from batch.plan import Known
 
 BEAT_S = 5.0  # how often a worker says that it is alive
 DEAD_AFTER_S = 30.0  # without a beat, by the database's clock
@@ -76,13 +77,15 @@ class Assignment:
     """A claimed job.
 
     *has_begun*: an attempt of the job was changed in this run, so that what was planned no longer
-    stands, and it is to be decided anew. *sent* are the attempts that this run may have paid for.
-    *is_second_look*: it was parked. *takeovers* counts the workers that died over it.
+    stands, and it is to be decided anew from *known*, its attempts in their order. *sent* are the
+    attempts that this run may have paid for. *is_second_look*: it was parked. *takeovers* counts the
+    workers that died over it.
     """
 
     claim: Claim
     work: Work
     has_begun: bool = False
+    known: tuple[Known, ...] = ()  # where it has begun, or was parked
     sent: frozenset[str] = frozenset()
     is_second_look: bool = False
     takeovers: int = 0
@@ -110,6 +113,20 @@ class Progress:
     workers: int
     stop: tuple[str, str] | None = None
     exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a settled run has come to.
+
+    *left* are the jobs that are left to the next run, *bugs* those that a bug has ended; *rows* are the
+    run's lines of results.jsonl; *sent* are the attempts that it may have paid for.
+    """
+
+    left: tuple[Work, ...] = ()
+    bugs: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    sent: frozenset[str] = frozenset()
 
 
 class Fleet(Protocol):
@@ -159,6 +176,10 @@ class Fleet(Protocol):
 
     async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[str]], None]) -> int:
         """Hand the parked jobs of a settled run over once more; return how many there are."""
+        ...
+
+    async def outcome(self, run_id: str) -> Outcome:
+        """Return what a run has come to, as far as it is settled; jobs to be done count as left."""
         ...
 
     async def end(self, run_id: str, exit_code: int, summary: str) -> bool:
