@@ -44,7 +44,8 @@ class JobRun:
 
     *order* is its place in the manifest. With a *ticket* the feeder has taken a slot for it and set
     its estimate aside. *parked* is set when the job ended unconfirmed and look-up may still prove
-    itself in this run. *sent* are its attempts that this run may have paid for.
+    itself in this run. *is_left*: it is left to the next run. *sent* are its attempts that this run
+    may have paid for.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class JobRun:
     ) -> None:
         self.decision = decision
         self.parked: Attempt | None = None
+        self.is_left = False
         self._run = run
         self._order = order
         self._ticket = ticket  # of the first new attempt
@@ -91,7 +93,9 @@ class JobRun:
             return
         again = replace(self.decision, attempt=parked.external_task_id, former=())
         again = replace(again, tries=self._tries, paid=self._tasks, failed_paid=self._failures)
-        await JobRun(self._run, self._order, again, sent=self._sent).live()
+        second = JobRun(self._run, self._order, again, sent=self._sent)
+        await second.live()
+        self.is_left = second.is_left
 
     async def _take_slots(self) -> None:
         """Take the slots of all open attempts at once, although they are collected in turn."""
@@ -174,9 +178,8 @@ class JobRun:
         while True:
             self._tries += 1
             name = self._run.new_id(job.fingerprint, self._tries)
-            if name in self._run.given:
+            if not await self._run.given.take(name, job.id):
                 continue
-            self._run.given.add(name)
             try:
                 taken = await self._run.state.attempt(name)
             except KeyError:
@@ -338,4 +341,5 @@ class JobRun:
         return [Put(item.unpinned()) for item in pinned]
 
     def _leave(self) -> None:
+        self.is_left = True
         self._run.context.notify(events.JobLeft(self.decision.job_id))

@@ -26,16 +26,22 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Landing:
-    """Gives videos their places, a few at a time."""
+    """Gives videos their places, a few at a time: as many as *downloads* lets, or the limits."""
 
     def __init__(
-        self, context: RunContext, *, state: State, videos: Videos, fetcher: Fetcher
+        self,
+        context: RunContext,
+        *,
+        state: State,
+        videos: Videos,
+        fetcher: Fetcher,
+        downloads: asyncio.Semaphore | None = None,
     ) -> None:
         self._context = context
         self._videos = videos
         self._places = Places(state=state, videos=videos)
         self._fetcher = fetcher
-        self._downloads = asyncio.Semaphore(context.limits.max_downloads)
+        self._downloads = downloads or asyncio.Semaphore(context.limits.max_downloads)
 
     async def land(self, attempt: Attempt, link: str | None, *, file: str | None) -> Attempt | None:
         """Fetch the video of an attempt to *file*: *Generated*, or *Landed* and its file is missed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from batch.callbacks.hints import Hints
 from batch.output.state import State
@@ -21,12 +22,27 @@ NewId = Callable[[str, int], str]
 """The external id of an attempt, from its fingerprint and its number."""
 
 
+class Given(Protocol):
+    """The external ids of a run's attempts, and which job each is for."""
+
+    async def take(self, external_task_id: str, job_id: str) -> bool:
+        """Take an id for a job; False when another job of the run has it."""
+        ...
+
+
+class GivenHere:
+    """The ids of a run that one process carries out."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, str] = {}
+
+    async def take(self, external_task_id: str, job_id: str) -> bool:
+        return self._jobs.setdefault(external_task_id, job_id) == job_id
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the jobs of a run share: the stages that each of them passes.
-
-    *given* are the external ids of this run's attempts.
-    """
+    """What the jobs of a run share: the stages that each of them passes."""
 
     run_id: str
     context: RunContext
@@ -41,4 +57,4 @@ class Run:
     rescuer: Rescuer
     hints: Hints
     new_id: NewId
-    given: set[str] = field(default_factory=set)
+    given: Given = field(default_factory=GivenHere)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable
@@ -40,7 +41,7 @@ from batch.run.rescue import Rescuer
 from batch.run.resources import Granted, fit, start_name_lookups, start_pool
 from batch.run.share import Alone, Share
 from batch.run.silence import Listening
-from batch.run.stages import NewId, Run
+from batch.run.stages import Given, GivenHere, NewId, Run
 from batch.run.stop import Stop
 from batch.run.submit import CallbackUrl, Submitter
 from batch.settings import Settings
@@ -56,8 +57,8 @@ class World:
     """What a run meets outside of it: network, disk, and the ids that it makes.
 
     *forgot_at* is when the state was found to have forgotten tasks; *share* is what the account's
-    other runs on this machine leave. *gate_of* returns the gate of a fleet, which keeps the budgets,
-    too; without it, the run has its own.
+    other runs on this machine leave. A run that is one of many workers' has its gate (*gate_of*, which
+    keeps the budgets, too) and its ids (*given*) from outside; *downloads* are those of all its runs.
     """
 
     api: VideoApi
@@ -71,6 +72,8 @@ class World:
     forgot_at: float | None = None
     share: Share | None = None
     gate_of: Callable[[RunContext, IsTooLate], Gate] | None = None
+    given: Given = field(default_factory=GivenHere)
+    downloads: asyncio.Semaphore | None = None
 
 
 async def assemble(run_id: str, context: RunContext, world: World) -> Run:
@@ -120,10 +123,17 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
             lessons=lessons,
             hints=world.hints,
         ),
-        landing=Landing(context, state=world.state, videos=world.videos, fetcher=fetcher),
+        landing=Landing(
+            context,
+            state=world.state,
+            videos=world.videos,
+            fetcher=fetcher,
+            downloads=world.downloads,
+        ),
         rescuer=Rescuer(context, api=api, state=world.state, rescue=world.rescue),
         hints=world.hints,
         new_id=world.new_id,
+        given=world.given,
     )
 
 
