@@ -18,13 +18,17 @@ _MARKUP = "<>&\u2028\u2029"
 
 
 class Page(NamedTuple):
-    """What a page is made of: *data* for its script; the rest stands in its frame."""
+    """What a page is made of: *data* for its script; the rest stands in its frame.
+
+    *night* is what to call the latest run that did something.
+    """
 
     data: dict[str, Any]
     trouble: list[Need]
     money: dict[str, Any]
     chips: list[tuple[str, str, int]]
     runs: list[dict[str, Any]]
+    night: str
 
 
 def build(records: Records) -> Page:
@@ -35,7 +39,7 @@ def build(records: Records) -> Page:
     latest = records.runs[-1] if records.runs else None
     found = entries(records, night)
     trouble = needs(found, latest, records.now)
-    spent = money(attempts, records.now)
+    spent = money(attempts, records.now, records.day_starts)
     shown = nights(records, found)
     data: dict[str, Any] = {
         "schema": SCHEMA,
@@ -48,14 +52,16 @@ def build(records: Records) -> Page:
         "prices": prices.KLING,
         "words": WORDS,
         "run": None if latest is None else _run(latest, is_running=records.is_running),
-        "tiles": _tiles(found, trouble, spent, shown[0] if shown else None),
+        "tiles": _tiles(records, found, trouble, spent, shown[0] if shown else {}),
         "needs": [need.to_json() for need in trouble],
         "nights": [night for night in shown if "tasks" in night],
         "models": _models_shown(records),
         "options": _shared_options(found),
         "jobs": found,
     }
-    return Page(data, trouble, spent, _chips(found, data["tiles"]), shown)
+    is_now = records.is_running and night is not None and night is latest
+    called = "this run" if is_now else "last night"
+    return Page(data, trouble, spent, _chips(found, data["tiles"], called), shown, called)
 
 
 def script_json(data: dict[str, Any]) -> str:
@@ -77,10 +83,13 @@ def _run(run: Run, *, is_running: bool) -> dict[str, Any]:
 
 
 def _tiles(
-    found: list[Entry], trouble: list[Need], spent: dict[str, Any], night: dict[str, Any] | None
+    records: Records,
+    found: list[Entry],
+    trouble: list[Need],
+    spent: dict[str, Any],
+    night: dict[str, Any],
 ) -> dict[str, Any]:
     flags = [entry.get("flag") for entry in found]
-    limits = (night or {}).get("limits", {})
     return {
         "here": sum("now" in entry for entry in found if not entry.get("orphan")),
         "all": sum(not entry.get("orphan") for entry in found),
@@ -88,9 +97,11 @@ def _tiles(
         + sum(not need.jobs for need in trouble),
         "new": flags.count("new"),
         "changed": flags.count("changed"),
-        "night_usd": 0.0 if night is None else night["usd"],
+        "night_usd": night.get("usd", 0.0),
+        "night_perhaps_usd": night.get("perhaps_usd", 0.0),
         "month_usd": spent["month"],
-        "month_budget": limits.get("budget_per_month_usd"),
+        "month_perhaps_usd": spent["month_perhaps"],
+        "month_budget": records.limits.get("budget_per_month_usd"),
         "away": sum(
             entry["status"] in {"missing", "to_download", "timed_out", "generating"}
             and "task" in entry["tries"][0]
@@ -100,12 +111,12 @@ def _tiles(
     }
 
 
-def _chips(found: list[Entry], tiles: dict[str, Any]) -> list[tuple[str, str, int]]:
+def _chips(found: list[Entry], tiles: dict[str, Any], night: str) -> list[tuple[str, str, int]]:
     """Return what the gallery can be narrowed to: value, label and number of jobs."""
     formers = [sum("file" in t for t in entry["tries"]) > ("now" in entry) for entry in found]
     return [
         ("", "all", len(found) or 1),
-        ("night", "last night", sum("night" in entry for entry in found)),
+        ("night", night, sum("night" in entry for entry in found)),
         ("needs", "needs you", tiles["needs"]),
         ("changed", "changed", tiles["changed"]),
         ("new", "new", tiles["new"]),

@@ -134,7 +134,7 @@ def landed_at(attempt: Attempt) -> float | None:
 def moments(attempt: Attempt) -> list[float]:
     """Return when something happened to the attempt, as far as its state still knows."""
     names = ("landed_at", "failed_at", "timed_out_at", "generated_at", "since")
-    known = [sent_at(attempt), *(getattr(attempt.state, name, None) for name in names)]
+    known = [attempt.sent_at, *(getattr(attempt.state, name, None) for name in names)]
     return [moment for moment in known if moment is not None]
 
 

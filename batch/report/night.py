@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from batch.attempt import Attempt, Discarded, Failed, Generated, Landed, Open, TimedOut
 from batch.errors import ExitCode
+from batch.library.accounts import figures
 from batch.report.entries import Entry, moments, sent_at
 from batch.report.records import Records, Run
 
@@ -81,9 +82,8 @@ def nights(records: Records, found: list[Entry]) -> list[dict[str, Any]]:
 
 
 def _totals(records: Records, run: Run, attempts: list[Attempt]) -> dict[str, Any]:
-    paid = [attempt for attempt in attempts if run.covers(sent_at(attempt))]
+    spent = figures(attempt for attempt in attempts if run.covers(attempt.sent_at))
     is_running = records.is_running and run is records.runs[-1]
-    limits = run.summary.get("limits")
     found = {
         "id": run.run_id,
         "begin": round(run.started_at),
@@ -91,10 +91,12 @@ def _totals(records: Records, run: Run, attempts: list[Attempt]) -> dict[str, An
         "exit": run.exit_code,
         "sentence": sentence(run, is_running=is_running),
         "made": sum(run.covers(getattr(a.state, "landed_at", None)) for a in attempts),
-        "paid": len(paid),
-        "usd": round(sum(attempt.cost_usd or 0.0 for attempt in paid), 4),
+        "paid": spent.tasks,
+        "usd": spent.cost_usd,
+        "perhaps_usd": spent.perhaps_usd or None,
         "stopped": run.summary.get("stopped"),
-        "limits": limits if isinstance(limits, dict) else None,
+        "refused": run.summary.get("refused") or None,
+        "limits": run.limits or (records.limits if is_running else None),
     }
     return {key: value for key, value in found.items() if value is not None}
 

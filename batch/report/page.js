@@ -133,7 +133,7 @@
     if (source) {
       poster.append(el("img", { src: source, alt: "", loading: "lazy", decoding: "async", on: { error: (event) => draw(poster, attempt, event.target) } }));
     } else if (attempt?.file) unseen.observe(poster);
-    else poster.append(el("span", { class: "no" }, attempt?.landed ? "not here" : "no video"));
+    else poster.append(el("span", { class: "no" }, el("span", { dir: "auto" }, attempt?.landed ? "not here" : (attempt?.error?.message ?? (job.status === "generating" ? "being generated" : "no video")))));
     if (attempt?.video) poster.append(el("span", { class: "len" }, `${+attempt.video[2].toFixed(0)} s`));
     return el("li", { class: attempt?.file ? "card" : "card void", "data-number": number },
       poster,
@@ -183,7 +183,7 @@
   function tools() {
     for (const id of ["tag", "model", "sort"]) on(byId(id), "change", (event) => choose({ [id]: event.target.value }));
     for (const chip of all(".chips button")) on(chip, "click", () => choose({ show: chip.value }));
-    one(".tools").hidden = false;
+    one(".tools").hidden = !jobs.length;
     on(one(".tools"), "submit", (event) => event.preventDefault());
     on(byId("q"), "input", (event) => choose({ q: event.target.value.trim() }));
     on(list, "click", (event) => {
@@ -519,6 +519,7 @@
       tabindex: number ? -1 : 0, role: "button", "data-task": number, "aria-label": `${jobs[job].id}: ${told(tasks[number])}` }));
     const loads = tasks.filter((task) => task[5] > task[3]).map((task) => `M${x(task[3]).toFixed(1)} ${laneTop + task[1] * LANE + 18.5}H${Math.max(x(task[5]), x(task[3]) + 1.5).toFixed(1)}`);
     root.append(svg("g", null, bars), svg("path", { class: "load", d: loads.join("") }));
+    root.append(...(night.refused ?? []).map((mark) => svg("path", { class: "refused", d: `M${x(mark[0]).toFixed(1)} ${laneTop - 13}l4 8h-8z` }, svg("title", null, `${clock(night.begin + mark[0], true)}: ${refusal(mark)}`))));
     if (night.stopped) root.append(svg("path", { class: "limit", d: `M${x(night.end - night.begin)} ${TOP}V${height - 18}` }));
     on(root, "pointerover", (event) => {
       const bar = event.target.closest(".task"); // a title for each beforehand would double the nodes
@@ -542,6 +543,8 @@
   const told = ([, , begin, end, outcome, landed]) =>
     `${OUTCOMES[outcome]} ${lasting(end - begin)}${landed > end ? `, downloading ${lasting(landed - end)}` : ""}`;
 
+  const refusal = ([, code, count]) => `${counted(count, "request")} refused for now (${code})`;
+
   function axis(root, night, span, x, height, width) {
     const every = STEPS.find((step) => x(step) - x(0) >= 76) ?? 86400;
     for (let at = Math.ceil(night.begin / every) * every - night.begin; at <= span; at += every) {
@@ -564,7 +567,7 @@
     root.append(svg("text", { x: LEFT + 4, y: 11 }, `open tasks, at most ${most}${limit > 0 ? ` of ${limit}` : ""}`));
   }
   function rates(root, night, x, span) {
-    const every = Math.max(60, 60 * Math.ceil(span / 36000)); // at most 600 bars
+    const every = span < 120 ? 1 : span < 1200 ? 10 : 60 * Math.ceil(span / 36000); // at most 600 bars
     const counts = new Map();
     for (const [, , begin] of night.tasks) {
       const slot = Math.floor(begin / every);
@@ -578,11 +581,12 @@
       const left = x(slot * every), right = Math.max(left + 1, x(Math.min(span, (slot + 1) * every)) - 1);
       return `M${left.toFixed(1)} ${bottom}V${(bottom - (found / most) * (RATE - 18)).toFixed(1)}H${right.toFixed(1)}V${bottom}Z`;
     });
-    const per = every > 60 ? `${every / 60} min` : "minute";
+    const per = every > 60 ? `${every / 60} min` : every < 60 ? `${every} s` : "minute";
     root.append(svg("path", { class: "rate", d: parts.join("") }), svg("text", { x: LEFT + 4, y: TOP + AREA + 17 }, `submitted per ${per}, at most ${most}${limit ? ` of ${+limit.toFixed(1)}` : ""}`));
   }
   const nightRows = (night) => night.tasks.map((task) =>
-    el("tr", null, el("th", { scope: "row" }, isolated(jobs[task[0]].id)), el("td", null, clock(night.begin + task[2], true)), el("td", null, told(task))));
+    row(night, isolated(jobs[task[0]].id), task[2], told(task))).concat((night.refused ?? []).map((mark) => row(night, "", mark[0], refusal(mark))));
+  const row = (night, name, at, what) => el("tr", null, el("th", { scope: "row" }, name), el("td", null, clock(night.begin + at, true)), el("td", null, what));
   function nights() {
     const found = data.nights;
     const section = one(".night");
@@ -594,8 +598,9 @@
     const redraw = () => {
       const night = found.find(({ id }) => id === state.night) ?? found[0];
       select.value = night.id;
+      one(".legend .x").hidden = !night.refused;
       byId("night-sum").replaceChildren(
-        time(night.begin, `${stamp(night.begin)} to ${clock(night.end)} UTC`), ` · ${counted(night.paid, "task")} submitted, about ${usd(night.usd)}; ${counted(night.made, "video")} came · ${night.sentence}${night.stopped ? `: ${night.stopped}` : ""}`);
+        time(night.begin, `${stamp(night.begin)} to ${clock(night.end)} UTC (${lasting(night.end - night.begin)})`), ` · ${counted(night.paid, "task")} submitted, about ${usd(night.usd)}${night.perhaps_usd ? `, perhaps ${usd(night.perhaps_usd)} more` : ""}; ${counted(night.made, "video")} came · ${night.sentence}${night.stopped ? `: ${night.stopped}` : ""}`);
       byId("night-rows").replaceChildren(...(table.open ? nightRows(night) : [])); // only on request: many nodes
       if (width) drawNight(night);
     };

@@ -45,6 +45,7 @@ def render(page: Page) -> str:
         trouble=page.trouble,
         money=page.money,
         chips=page.chips,
+        night=page.night,
         tags=sorted({tag for entry in data["jobs"] for tag in entry.get("tags", ())}),
         models=_models(data),
         runs=page.runs[:RUNS_SHOWN],
@@ -129,11 +130,19 @@ def _style() -> str:
 
 
 def _script() -> str:
-    """Return the script without comments and indentation."""
+    """Return the script without comments, indentation, and blanks that only people need."""
     lines = map(str.strip, _asset("page.js").splitlines())
     code = (re.sub(r"(^|\s+)// [^\"`]*$", "", line) for line in lines)
-    # Blanks around operators, of which no text on the page holds one.
-    return re.sub(r" (=>|[=!]==|&&|[|]{2}|[?]{2}=?|[+]?=) ", r"\1", "\n".join(filter(None, code)))
+    return "\n".join(map(_squeezed, filter(None, code)))
+
+
+def _squeezed(line: str) -> str:
+    """Return a line of the script without blanks around operators, as far as none is in a text."""
+    if "`" in line:  # texts within texts: only around those that none of them holds
+        return re.sub(r" (=>|[=!]==|&&|[|]{2}|[?]{2}=?|[+]?=) ", r"\1", line)
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', line)
+    parts[::2] = [re.sub(r" ?(=>|[=!]==|[{}(),:;?=&|*]) ?", r"\1", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _asset(name: str) -> str:

@@ -1,6 +1,7 @@
 """First frames of videos as small pictures, where PyAV is installed (`pip install 'kling-batch[report]'`).
 
-They are kept by content in `.kling-batch/posters/`. Without PyAV, and for a video that cannot be
+They are made when a page is written, at the end of a run or on request: while videos come, the
+processor is theirs. They are kept by content in `.kling-batch/posters/`. Without PyAV, and for a video that cannot be
 decoded, there is none: the page then draws the first frame itself, or says "no picture".
 """
 

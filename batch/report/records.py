@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
+import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import time
 from pathlib import Path
 from typing import Any
 
 from batch.attempt import Attempt, Landed
+from batch.days import parse_time
 from batch.library.planned import Planned
 from batch.output import lock
 from batch.output.folder import ORIGIN, SANDBOX
@@ -37,6 +39,12 @@ class Run:
     exit_code: int | None = None
     summary: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limits of the run; empty before its end."""
+        limits = self.summary.get("limits")
+        return limits if isinstance(limits, dict) else {}
+
     def covers(self, moment: float | None) -> bool:
         """Return whether *moment* lies within the run."""
         return moment is not None and self.started_at <= moment <= self.until
@@ -60,6 +68,17 @@ class Records:
     is_sandbox: bool = False
     has_index: bool = False
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limits of the latest run that has recorded them, at its end; empty without one."""
+        found = (run.limits for run in reversed(self.runs))
+        return next((limits for limits in found if limits), {})
+
+    @property
+    def day_starts(self) -> time:
+        """When a day of the budgets begins, local time."""
+        return parse_time(self.limits.get("day_starts", "00:00"))
+
 
 def read(root: Path, presence: Presence) -> Records:
     """Read the state of the output folder at *root*. Changes nothing.
@@ -71,7 +90,7 @@ def read(root: Path, presence: Presence) -> Records:
     Raises:
         StateError: there is none, or it cannot be read.
     """
-    layout, now = Layout(root), time.time()
+    layout, now = Layout(root), clock.time()
     is_running = lock.holder(layout.lock) is not None
     with Database.open_to_read(layout.database) as database:
         attempts: dict[str, list[Attempt]] = {}

@@ -20,6 +20,7 @@ from batch.run.feeder import Feeder
 from batch.run.job_run import NOTHING_TO_MAKE
 from batch.run.landing import files_of
 from batch.run.planner import PlannedRun
+from batch.run.refusals import Refusals
 from batch.run.signals import on_stop
 from batch.run.stop import EXIT_CODES, Stop, StopReason
 from batch.run.summary import Summary
@@ -47,11 +48,14 @@ async def execute(
     planned.begin()
     stop = stop or Stop()
     begun, counts = clock.monotonic(), Counts(planned.books.doubts)
+    refusals = Refusals(clock)
     exit_code = EXIT_CODES[StopReason.INTERRUPTED]
     insisted: list[signal.Signals] = []
 
+    told: tuple[Observer, ...] = (counts, refusals, *observers)
+
     def notify(event: Event) -> None:
-        for observer in (counts, *observers):
+        for observer in told:
             observer.notify(event)
 
     stop.notify = notify
@@ -79,7 +83,7 @@ async def execute(
         stopped=_why_stopped(stop, counts, insisted),
         warnings=() if insisted else planned.derive(),
     )
-    planned.end(summary, clock)
+    planned.end(summary, clock, refusals.marks)
     return summary
 
 

@@ -6,7 +6,7 @@ Light on purpose: a night on which nothing is to be done needs no more than this
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from batch.prices import estimate
 from batch.run.counts import Counts
 from batch.run.moves import carry_out
 from batch.run.presence import Presence
+from batch.run.refusals import Mark
 from batch.run.summary import Summary
 from batch.settings import Settings
 
@@ -113,13 +114,14 @@ class PlannedRun:
         listing = Listing(self.manifest.name, self.run_id, self.manifest.jobs)
         return tuple(derive(self.folder, self.manifest.derived, listing))
 
-    def end(self, summary: Summary, clock: Clock) -> None:
+    def end(self, summary: Summary, clock: Clock, refused: Sequence[Mark] = ()) -> None:
         """Record how the run ended, and what it came to.
 
         From then on the size of results.jsonl shows whether it is whole.
         """
         self.folder.results.flush()
-        ended = EndRun(self.run_id, clock.now(), int(summary.exit_code), self._record(summary))
+        record = self._record(summary, refused)
+        ended = EndRun(self.run_id, clock.now(), int(summary.exit_code), record)
         self.folder.database.write([ended])
 
     def end_quietly(self, clock: Clock) -> Summary:
@@ -144,7 +146,7 @@ class PlannedRun:
     def _carry_out_moves(self) -> None:
         carry_out(self.folder, self.plan.moves, run_id=self.run_id, now=self.started_at)
 
-    def _record(self, summary: Summary) -> str:
+    def _record(self, summary: Summary, refused: Sequence[Mark] = ()) -> str:
         """Return what later commands want to know of this run, as JSON."""
         limits = self.settings.limits
         return json.dumps(
@@ -156,9 +158,11 @@ class PlannedRun:
                 "cost_usd": summary.cost_usd,
                 "left": summary.left,
                 "stopped": summary.stopped,
+                "refused": refused,
                 "limits": {
                     "budget_usd": limits.budget_usd,
                     "budget_per_month_usd": limits.budget_per_month_usd,
+                    "day_starts": f"{limits.day_starts:%H:%M}",
                     "max_in_flight": limits.max_in_flight,
                     "submit_rate": [limits.submit_rate.count, limits.submit_rate.period_s],
                 },

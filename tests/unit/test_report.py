@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -30,6 +31,7 @@ from batch.report.entries import entries
 from batch.report.money import money
 from batch.report.needs import needs
 from batch.report.night import nights, sentence
+from batch.report.page import render
 from batch.report.records import Records, Run, arranged
 
 DAY_S = 86_400
@@ -313,6 +315,12 @@ def test_runs_that_did_nothing_are_left_out() -> None:
     assert [night["id"] for night in nights(read, entries(read, EARLIER))] == ["earlier"]
 
 
+def test_refusals_of_a_run_are_marked() -> None:
+    night = replace(NIGHT, summary={"refused": [[3, "1303", 2]]})
+    read = records(landed("a", TONIGHT), runs=(night,))
+    assert nights(read, entries(read, night))[0]["refused"] == [[3, "1303", 2]]
+
+
 def test_run_without_an_end_lasts_until_the_next() -> None:
     rows = [("r-1", 10.0, None, None, None), ("r-2", 50.0, None, None, '{"stopped": "budget"}')]
     first, second = arranged(rows, now=99.0)
@@ -336,10 +344,43 @@ def test_attempt_without_a_task_costs_nothing() -> None:
     assert money([attempt("a", Intended(NOW))], NOW)["tasks"] == 0
 
 
-def test_month_and_days_are_those_of_utc() -> None:
-    found = money([landed("a", NOW - 40 * DAY_S), landed("b", TONIGHT)], NOW)
+def test_days_are_local_and_begin_as_the_budgets() -> None:
+    at_two = landed("b", TONIGHT)  # 3:00 UTC, 4:00 in Berlin: with days from noon, of the 27th
+    found = money([landed("a", NOW - 40 * DAY_S), at_two], NOW, time(13), ZoneInfo("Europe/Berlin"))
     assert (found["month"], found["total"], len(found["days"])) == (0.42, 0.84, 30)
-    assert [day["date"] for day in found["days"] if day["usd"]] == [date(2026, 11, 28)]
+    assert [day["date"] for day in found["days"] if day["usd"]] == [date(2026, 11, 27)]
+    assert (found["days"][-1]["date"], found["day_starts"]) == (date(2026, 11, 28), "13:00")
+
+
+def test_month_begins_at_local_midnight() -> None:
+    """31 October, 23:30 UTC, is November in Berlin, as it is for a budget."""
+    last = landed("a", datetime(2026, 10, 31, 23, 30, tzinfo=UTC).timestamp())
+    assert money([last], NOW, zone=ZoneInfo("Europe/Berlin"))["month"] == 0.42
+    assert money([last], NOW, zone=UTC)["month"] == 0.0
+
+
+def test_unconfirmed_money_stands_beside_the_sums() -> None:
+    doubt = Doubt(Failure(FailureKind.NETWORK, "lost"), sent_at=TONIGHT + 9)
+    page = build(records(attempt("a", Unconfirmed(NOW, doubt)), runs=(NIGHT,)))
+    tiles = page.data["tiles"]
+    assert (tiles["night_usd"], tiles["night_perhaps_usd"]) == (0.0, 0.42)
+    assert (tiles["month_usd"], tiles["month_perhaps_usd"]) == (0.0, 0.42)
+    assert (page.money["perhaps"], page.money["unconfirmed"], page.money["tasks"]) == (0.42, 1, 0)
+    assert render(page).count("perhaps $0.42 more") == 2
+
+
+def test_running_run_goes_by_the_limits_of_the_last() -> None:
+    ended = replace(NIGHT, summary={"limits": {"budget_per_month_usd": 9.0, "day_starts": "12:00"}})
+    runs = (ended, Run("now", NOW - 60, NOW))
+    page = build(records(landed("a", NOW - 59), runs=runs, is_running=True))
+    assert page.data["tiles"]["month_budget"] == 9.0
+    assert (page.night, page.money["day_starts"]) == ("this run", "12:00")
+
+
+def test_run_that_did_nothing_yet_leaves_last_night() -> None:
+    runs = (NIGHT, Run("now", NOW - 60, NOW))
+    page = build(records(landed("a", TONIGHT), runs=runs, is_running=True))
+    assert (page.night, page.data["tiles"]["night_usd"]) == ("last night", 0.42)
 
 
 # -- the page's data
