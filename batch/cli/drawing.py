@@ -26,7 +26,8 @@ def draw(view: View, width: int, *, ascii_only: bool = False) -> list[Text]:
         lines.append(Text(times, style="dim"))
     for note in view.notes:
         folded = textwrap.wrap(f"! {note}", width, subsequent_indent="  ")
-        lines += [Text(line, style="yellow") for line in folded[:NOTE_LINES]]
+        # Bold, not yellow: on a light ground nobody could read that.
+        lines += [Text(line, style="bold") for line in folded[:NOTE_LINES]]
     mark = "x " if ascii_only else "✗ "
     lines += [Text.assemble((mark, "red"), said) for said in view.troubles[-TROUBLES:]]
     for line in lines:
@@ -64,7 +65,7 @@ def _bar(view: View, room: int, *, ascii_only: bool) -> Text:
 def _figures(view: View) -> Iterator[Text]:
     """Yield the figures; those that come and go stand last, so that the others keep their place."""
     yield Text(f"{view.generating} generating")
-    rate = "" if view.bytes_per_s is None else f" at {view.bytes_per_s / 1e6:.1f} MB/s"
+    rate = f" at {_speed(view.bytes_per_s)}" if view.bytes_per_s else ""
     yield Text(f"{view.downloading} downloading{rate}")
     budget = "" if view.budget_usd is None else f" of ${view.budget_usd:.2f}"
     yield Text(f"about ${view.spent_usd:.2f}{budget}")
@@ -86,6 +87,12 @@ def _flow(figures: Iterable[Text], columns: int) -> list[Text]:
 def _times(view: View) -> str:
     said = [] if view.elapsed_s is None else [f"{_clock(view.elapsed_s)} so far"]
     return ", ".join(said + ([view.left] if view.left else []))
+
+
+def _speed(bytes_per_s: float) -> str:
+    if bytes_per_s < 1e5:
+        return f"{bytes_per_s / 1e3:.0f} kB/s"
+    return f"{bytes_per_s / 1e6:.1f} MB/s"
 
 
 def _clock(seconds: float) -> str:

@@ -51,7 +51,7 @@ class Expected:
         to_make = [item for item in planned.plan.decisions if item.action not in NOTHING_TO_MAKE]
         past = planned.folder.database.generation_times()
         return cls(
-            name=planned.manifest.name,
+            name=planned.manifest.name + " (sandbox)" * planned.settings.sandbox,
             limits=planned.settings.limits,
             jobs=len(to_make),
             to_pay=sum(item.action in COSTING for item in to_make),
@@ -68,6 +68,7 @@ class Progress:
         self._clock = clock
         self._lock = threading.Lock()
         self._begun = clock.monotonic()
+        self._lasts_s = expected.limits.seconds_left(clock.now())
         self._tasks: dict[str, Task] = {}
         self._times = sorted(expected.times)
         self._slots = expected.limits.max_in_flight
@@ -162,12 +163,11 @@ class Progress:
 
     def _left(self, now: float) -> str | None:
         """Return how long it will take yet, in words; None while nothing can be told."""
-        limits = self._expected.limits
         seconds = self._left_s(now)
         if seconds is None:
             return None
-        if limits.deadline_s is not None:
-            until_s = self._begun + limits.deadline_s - now
+        if self._lasts_s is not None:
+            until_s = self._begun + self._lasts_s - now
             if 0 < until_s < seconds:
                 return f"stops at its deadline, in {in_words(until_s)}"
         return f"{in_words(seconds)} left"

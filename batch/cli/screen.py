@@ -3,16 +3,19 @@
 rich's own live display hides the cursor, which a killed process never shows again, erases before it
 draws, which flickers, and counts wrong after a resize. So only the styles are rich's here: a frame
 is written over the former one, in one piece, and only if it differs. The cursor rests, visible, on
-the line below.
+the line below. A process that was stopped (Ctrl-Z) begins a new frame when it goes on: what the shell
+has printed meanwhile stays.
 """
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.text import Text
@@ -45,10 +48,14 @@ class Screen:
         self._shown = ""
         self._tallest = 0
         self._columns = 0
+        self._has_slept = False
+        self._at_cont: Any = None
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._go_on, name="screen", daemon=True)
 
     def __enter__(self) -> Self:
+        with contextlib.suppress(ValueError, AttributeError):  # another thread; Windows
+            self._at_cont = signal.signal(signal.SIGCONT, self._woken)
         self._thread.start()
         return self
 
@@ -60,6 +67,8 @@ class Screen:
     ) -> None:
         self._is_over.set()
         self._thread.join()
+        if self._at_cont is not None:
+            signal.signal(signal.SIGCONT, self._at_cont)
         self.clear()
 
     def write(self, text: str) -> None:
@@ -82,12 +91,17 @@ class Screen:
         """Take the frame away, and leave what passed above it."""
         self._put([], self._console.size.width)
 
+    def _woken(self, _number: int, _frame: FrameType | None) -> None:
+        self._has_slept = True
+
     def _go_on(self) -> None:
         while not self._is_over.wait(FRAME_S):
             self.draw()
 
     def _put(self, lines: Sequence[Text], columns: int) -> None:
         above = "".join(self._above.popleft() for _ in range(len(self._above)))
+        if self._has_slept:
+            self._has_slept, self._shown, self._widths = False, "", []
         shown = "".join(f"{self._styled(line)}{_TO_END_OF_LINE}\n" for line in lines)
         if not above and shown == self._shown and columns == self._columns:
             return

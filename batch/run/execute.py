@@ -123,6 +123,8 @@ def _why_stopped(stop: Stop, counts: Counts, insisted: Sequence[signal.Signals])
     """Return why the run ended early, in a sentence."""
     if insisted:
         return f"left at once at the second {insisted[0].name}; run again to go on"
+    if stop.reason in {StopReason.INTERRUPTED, StopReason.TERMINATED}:
+        return f"{stop.sentence.partition(':')[0]}; run again to go on"
     if stop.reason is StopReason.DEADLINE and counts.unreachable is not None:
         message = counts.unreachable.message
         return f"{stop.sentence}; the provider could not be reached ({message})"

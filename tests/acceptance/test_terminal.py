@@ -95,12 +95,23 @@ def test_screen_is_drawn_and_taken_away(shell: Any, sandbox: Any) -> None:
     assert before == after
 
 
+def test_killed_run_leaves_the_terminal_sane(shell: Any) -> None:
+    """Kill -9: no cursor is hidden, no mode is set, and nothing has to be reset."""
+    with on_terminal(shell, "run", shell.manifest(base_url=None), "--sandbox") as command:
+        before = termios.tcgetattr(command.terminal)
+        seen = command.read_until(r"night \(sandbox\)(?s:.)*2 generating")
+        command.process.kill()
+        command.process.wait()
+        assert termios.tcgetattr(command.terminal) == before
+    assert "\x1b[?" not in seen
+
+
 def test_ctrl_c_is_answered_on_the_screen(shell: Any, sandbox: Any) -> None:
     """The sentence says what happens now; then come summary and exit code."""
     with on_terminal(shell, *run_args(shell, sandbox(median_s=600))) as command:
         command.read_until("2 generating")
         command.process.send_signal(signal.SIGINT)
-        seen = command.read_until(r"stopped early(?s:.)*outputs/night\r\n")
+        seen = command.read_until(r"stopped early: SIGINT; run again(?s:.)*outputs/night\r\n")
         assert command.process.wait(timeout=10) == 130
     assert "\x1b[?" not in seen
 

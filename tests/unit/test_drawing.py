@@ -122,3 +122,18 @@ def test_line_for_a_log_says_the_same() -> None:
         "128 of 500 done, 5 generating, 2 downloading at 12.3 MB/s, about $12.60 of $25.00,"
         " 3 failed, about 14 min left"
     )
+
+
+def test_no_text_is_in_a_colour_that_one_ground_swallows() -> None:
+    """Yellow on a light ground, blue on a dark one."""
+    styles = {str(span.style) for line in draw(VIEW, 80) for span in line.spans}
+    styles |= {str(line.style) for line in draw(VIEW, 80)}
+    assert styles <= {"", "bold", "dim", "green", "red", "bold red"}
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_s", "said"),
+    [(0, "2 downloading"), (12_000, "at 12 kB/s"), (250_000, "at 0.2 MB/s")],
+)
+def test_speed_is_told_in_the_unit_that_fits(bytes_per_s: float, said: str) -> None:
+    assert f"{said}, about" in as_line(replace(VIEW, bytes_per_s=bytes_per_s))

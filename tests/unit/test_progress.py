@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from datetime import datetime, time
 from typing import Any
 
 import pytest
@@ -25,11 +26,11 @@ class Moment:
     def __init__(self) -> None:
         self.s = 1000.0
 
-    def now(self) -> float:
-        return self.s
-
     def monotonic(self) -> float:
         return self.s
+
+    def now(self) -> float:
+        return datetime(2026, 11, 28, 5, 58).timestamp()  # noqa: DTZ001 - local, as a deadline is
 
 
 class Watched(Progress):
@@ -133,6 +134,7 @@ def test_forecast_follows_what_the_provider_takes() -> None:
 
 def test_forecast_ends_at_the_deadline() -> None:
     assert Watched(deadline_s=120.0).view().left == "stops at its deadline, in about 2 min"
+    assert Watched(deadline_at=time(6)).view().left == "stops at its deadline, in about 2 min"
 
 
 def test_forecast_ends_with_the_budget() -> None:

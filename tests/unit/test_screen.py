@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 
 from rich.console import Console
 from rich.text import Text
@@ -127,3 +129,14 @@ def test_cursor_is_never_hidden() -> None:
     with shown.screen:
         shown.draw("1 of 3")
     assert "\x1b[?" not in shown.terminal.seen
+
+
+def test_process_that_was_stopped_draws_below() -> None:
+    """What the shell has printed since Ctrl-Z stays; SIGCONT has its former handler at the end."""
+    shown, before = Shown(), signal.getsignal(signal.SIGCONT)
+    with shown.screen:
+        shown.draw("1 of 3")
+        shown.terminal.write("$ fg\n")
+        os.kill(os.getpid(), signal.SIGCONT)
+        assert shown.draw("2 of 3") == ["1 of 3", "$ fg", "2 of 3", ""]
+    assert signal.getsignal(signal.SIGCONT) == before
