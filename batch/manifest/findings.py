@@ -30,15 +30,29 @@ def printable(text: str) -> str:
 
 def meant(text: str, known: Iterable[str]) -> str | None:
     """Return a hint at the most similar of *known*, or None."""
+    name = nearest(text, known)
+    return None if name is None else f"did you mean {name}?"
+
+
+def nearest(text: str, known: Iterable[str]) -> str | None:
+    """Return the most similar of *known*, or None."""
     if len(text) > 40:  # difflib is quadratic, and this is no typing error
         return None
     import difflib  # noqa: PLC0415 - only a mistyped key needs it
 
-    names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(text.lower(), names, n=1, cutoff=0.6)
+    names, lower = {name.lower(): name for name in known}, text.lower()
+    close = difflib.get_close_matches(lower, names, n=3, cutoff=0.6)
+    close.sort(key=lambda name: sorted(name) != sorted(lower))  # letters changed places: modle
     if not close:  # a long form: standard for std
-        close = [name for name in names if len(name) > 2 and _is_short_for(name, text.lower())]
-    return f"did you mean {names[close[0]]}?" if close else None
+        close = [name for name in names if len(name) > 2 and _is_short_for(name, lower)]
+    return names[close[0]] if close else None
+
+
+def is_typing_error(text: str, name: str) -> bool:
+    """Return whether *text* is *name* but for a letter or two."""
+    import difflib  # noqa: PLC0415 - only a mistyped key needs it
+
+    return difflib.SequenceMatcher(None, text.lower(), name.lower()).ratio() >= 0.8
 
 
 def _is_short_for(name: str, text: str) -> bool:
@@ -121,11 +135,16 @@ class Findings:
             warnings.append(replace(problem, message=message + tail))
         return tuple(sorted(warnings, key=lambda p: (p.file, p.line, p.column)))
 
-    def unknown_key(self, key: Scalar, known: Iterable[str], where: str) -> None:
-        """Record an unknown key, with the most similar known one."""
+    def unknown_key(self, key: Scalar, known: Iterable[str], where: str) -> str | None:
+        """Record an unknown key; return the known one of which it is a typing error, or None.
+
+        Read on as that one, it gives no second fault of what is missing.
+        """
         names = list(known)
         is_listed = len(self._faults) < MAX_FAULTS  # else it is only counted
-        advice = meant(key.text, names) if is_listed else None
+        name = nearest(key.text, names) if is_listed else None
+        advice = None if name is None else f"did you mean {name}?"
         if advice is None and len(names) <= 10:
             advice = f"known keys: {', '.join(names)}"
         self.fault(key, f"unknown key {shown(key.text)} in {where}", advice)
+        return name if name is not None and is_typing_error(key.text, name) else None

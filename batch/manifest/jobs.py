@@ -132,7 +132,10 @@ class JobReader:
                 self._findings.fault(entry[0], f"{name} cannot stand in {where}")
             else:
                 names = (name for name in (*JOB_KEYS, "model_name") if name in known)
-                self._findings.unknown_key(entry[0], names, where)
+                meant = self._findings.unknown_key(entry[0], names, where)
+                meant = "model" if meant == "model_name" else meant
+                if meant is not None and meant not in entries:
+                    kept[meant] = entry
         return kept
 
     def _inherit(self, base: Entries, own: Entries) -> _Inherited:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batch.errors import ManifestError, Problem
-from batch.manifest.findings import Findings, Unreadable, shown
+from batch.manifest.findings import Findings, Unreadable, is_typing_error, nearest, shown
 from batch.manifest.head import (
     read_base_url,
     read_callback,
@@ -70,6 +70,7 @@ class _Reading:
         self._findings = Findings()
         self._jobs: JobReader | None = None
         self._limits = DEFAULT_LIMITS
+        self._unknown: list[Scalar] = []
 
     def manifest(self) -> Manifest:
         manifest = end = None
@@ -91,12 +92,23 @@ class _Reading:
     def _pass(self, data: bytes, known: _Heads) -> _Heads:
         """Read the file once and return the root's values; jobs are built on the way."""
         heads = dict(known)
+        self._unknown, seen = [], set[str]()
         for key, value in YamlReader(data, self._file, self._findings).root("jobs"):
-            if key.text == "jobs":
+            name = self._name_of(key)
+            if name == "jobs" and name not in seen:
                 self._jobs = self._begin(heads)
                 self._jobs.read(value)
-            heads.setdefault(key.text, (key, value))
+            heads.setdefault(name, (key, value))
+            seen.add(name)
         return heads
+
+    def _name_of(self, key: Scalar) -> str:
+        """Return the key, or the one of which it is a typing error."""
+        if key.text in ROOT_KEYS or key.text.startswith("x-"):
+            return key.text
+        self._unknown.append(key)
+        name = nearest(key.text, ROOT_KEYS)
+        return name if name is not None and is_typing_error(key.text, name) else key.text
 
     def _is_late(self, heads: _Heads) -> bool:
         """Return whether a section that jobs inherit stands below them."""
@@ -115,9 +127,8 @@ class _Reading:
     def _assemble(self, heads: _Heads) -> Manifest:
         findings = self._findings
         findings.job = None
-        for name, (key, _) in heads.items():
-            if name not in ROOT_KEYS and not name.startswith("x-"):
-                findings.unknown_key(key, ROOT_KEYS, "the manifest")
+        for key in self._unknown:
+            findings.unknown_key(key, ROOT_KEYS, "the manifest")
         nodes = {
             name: node
             for name, (_, node) in heads.items()

@@ -55,7 +55,6 @@ jobs:
         (2, 7, None),
         (3, 23, None),
         (3, 29, None),
-        (5, 9, "a"),
         (6, 5, "a"),
         (7, 11, "a"),
         (8, 16, "a"),
@@ -63,6 +62,27 @@ jobs:
         (10, 10, "../b"),
         (10, 37, "../b"),
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jobs: [{id: a, promt: x}]",
+        "jobs: [{id: a, prompt: x, duration: 7, modle: kling-v3}]",
+        "defaults: {pormpt: x}\njobs: [{id: a}]",
+        "defualts: {model: kling-v3, prompt: x}\njobs: [{id: a, duration: 7}]",
+        "jobs: [{id: a, duration: 7}]\ndefualts: {model: kling-v3, prompt: x}",
+        "limts: {max_prompt_chars: 2000}\njobs: [{prompt: " + 900 * "x" + "}]",
+        "job: [{id: a, prompt: x}]",
+        "jbos: [{id: a, prompt: x}]\njobs: [{id: a, prompt: x}]",
+        "jobs: [{id: a, prompt: x}]\njob: [{id: a, prompt: x}]",
+    ],
+)
+def test_one_typing_error_is_one_fault(faults: Faults, text: str) -> None:
+    """What the mistyped key would have set is missing nowhere else."""
+    (problem,) = faults(text)
+    assert "unknown key" in problem.message
+    assert "did you mean" in (problem.advice or "")
 
 
 def test_problem_is_one_line(faults: Faults, tmp_path: Path) -> None:
