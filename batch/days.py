@@ -68,6 +68,11 @@ def local_minute(at: float, zone: tzinfo | None = None) -> str:
     return f"{datetime.fromtimestamp(at, zone):%Y-%m-%d %H:%M}"
 
 
+def local_second(at: float, zone: tzinfo | None = None) -> str:
+    """Return date and time to the second, as a local clock shows them."""
+    return f"{datetime.fromtimestamp(at, zone):%Y-%m-%d %H:%M:%S}"
+
+
 def _span_of(
     at: float,
     starts: time,

@@ -30,12 +30,16 @@ from batch.job import Failure
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run holds its folder and begins; *planned* counts the jobs by action."""
+    """The run holds its folder and begins; *planned* counts the jobs by action.
+
+    *ends_at* is its deadline, in seconds since the epoch; None without one.
+    """
 
     run_id: str
     output_dir: str
     planned: dict[str, int]
     cost_usd: float
+    ends_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from batch.days import local_second
 from batch.library.allowances import Standing, allowances, standings
 from batch.library.ledger import iso
 from batch.output.folder import peek
@@ -40,10 +41,15 @@ def to_json(settings: Settings, budgets: Sequence[Standing]) -> dict[str, Any]:
     }
 
 
-def to_lines(settings: Settings, plan: Plan, budgets: Sequence[Standing]) -> Iterator[str]:
-    """Yield the lines about what a run may pay for: by a saved plan, and by the budgets."""
+def to_lines(
+    settings: Settings, plan: Plan, budgets: Sequence[Standing], now: float
+) -> Iterator[str]:
+    """Yield the lines about what a run may do: by a saved plan, the budgets, and its deadline."""
     yield from filter(None, [told_held(plan.decisions)])
     limits = settings.limits
+    left_s = limits.seconds_left(now)
+    if left_s is not None and plan.decisions:
+        yield f"a run that begins now ends by {local_second(now + left_s)}, its deadline"
     if budgets:
         told = (
             f"{_NOW[item.allowance.name]} ${item.spent_usd:.2f} of ${item.allowance.limit_usd:.2f}"

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from batch import events
 from batch.attempt import Phase
 from batch.cli.words import ending
+from batch.days import local_second
 from batch.events import Event
 
 logger = logging.getLogger("batch")
@@ -111,7 +112,8 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm 
     match event:
         case events.RunStarted():
             planned = ", ".join(f"{count} {action}" for action, count in event.planned.items())
-            return logging.INFO, f"run {event.run_id}: {planned or 'nothing to do'}"
+            ends = "" if event.ends_at is None else f"; ends by {local_second(event.ends_at)}"
+            return logging.INFO, f"run {event.run_id}: {planned or 'nothing to do'}{ends}"
         case events.Submitted():
             again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
             return logging.INFO, f"{event.job_id}: submitted as task {event.task_id}{again}"

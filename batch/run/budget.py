@@ -103,18 +103,22 @@ class Budget:
         """Return which limit an estimate would exceed, in a sentence; None if it exceeds none."""
         limit_usd = self._limit_usd
         if limit_usd is not None and self.spent_usd + cost_usd > limit_usd + DUST_USD:
-            return (
-                f"the budget of ${limit_usd:.2f} is used up (estimated so far:"
-                f" ${self.spent_usd:.2f}); run again to go on"
-            )
+            advice = "run again to go on" if cost_usd <= limit_usd else "raise it"
+            return f"the budget of ${limit_usd:.2f} is used up ({_told(self.spent_usd, cost_usd)}); {advice}"
         now = self._now()
         for allowance in self._allowances:
             span = allowance.span_of(now)
             spent_usd = self._spending.within(span) + self._set_aside_usd
             if spent_usd + cost_usd > allowance.limit_usd + DUST_USD:
+                advice = f"run again after {local_minute(span.ends)} to go on"
+                if cost_usd > allowance.limit_usd:
+                    advice = "raise it"
                 return (
                     f"the budget of ${allowance.limit_usd:.2f} for one {allowance.name}"
-                    f" ({allowance.key}) is used up (estimated so far: ${spent_usd:.2f}); run again"
-                    f" after {local_minute(span.ends)} to go on"
+                    f" ({allowance.key}) is used up ({_told(spent_usd, cost_usd)}); {advice}"
                 )
         return None
+
+
+def _told(spent_usd: float, cost_usd: float) -> str:
+    return f"estimated so far: ${spent_usd:.2f}, and the next task: ${cost_usd:.2f}"

@@ -64,7 +64,7 @@ async def execute(
             if handle_signals:
                 exits.enter_context(_stop_on_signals(stop, insisted))
             run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
-            notify(_started(planned))
+            notify(_started(planned, clock))
             _check_plan_cost(planned, stop)
             _check_saved_plan(planned, stop)
             if planned.folder.forgotten:
@@ -87,9 +87,11 @@ async def execute(
     return summary
 
 
-def _started(planned: PlannedRun) -> events.RunStarted:
-    folder = str(planned.settings.output_dir)
-    return events.RunStarted(planned.run_id, folder, planned.counts, planned.plan.cost_usd)
+def _started(planned: PlannedRun, clock: Clock) -> events.RunStarted:
+    folder, now = str(planned.settings.output_dir), clock.now()
+    left_s = planned.settings.limits.seconds_left(now)
+    ends_at = None if left_s is None else now + left_s
+    return events.RunStarted(planned.run_id, folder, planned.counts, planned.plan.cost_usd, ends_at)
 
 
 def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:

@@ -124,8 +124,7 @@ class Feeder:
         return asyncio.get_running_loop().call_later(left_s, self._time_is_up)
 
     def _time_is_up(self) -> None:
-        sentence = "the deadline is reached"
-        self._run.context.stop.ask(StopReason.DEADLINE, sentence)
+        self._run.context.stop.ask(StopReason.DEADLINE, self._run.last_call.is_over)
 
 
 def in_order(fresh: list[tuple[int, Decision]], order: Order) -> Iterator[tuple[int, Decision]]:

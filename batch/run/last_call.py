@@ -57,6 +57,11 @@ class LastCall:
             f" {takes}; run again to go on"
         )
 
+    @property
+    def is_over(self) -> str:
+        """That the deadline is reached, in a sentence that says which: 5 may have meant hours."""
+        return f"the deadline is reached, {_told(self._left_s or 0.0)} after the start"
+
     def _at(self, request: str) -> float:
         takes_s = self._takes_s(request)
         if self.deadline is None or takes_s is None:
@@ -68,4 +73,6 @@ class LastCall:
 
 
 def _told(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < RESERVE_S else f"{seconds / 60:.0f} min"
+    if seconds < RESERVE_S:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3 * 3600 else f"{seconds / 3600:.1f} h"

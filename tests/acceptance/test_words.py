@@ -20,7 +20,10 @@ def test_first_line_of_a_mail_is_the_news(shell: Any, sandbox: Any) -> None:
     manifest = shell.manifest(3, prices={"kling-v2-6": 1})
     args = ("run", manifest, "--base-url", sandbox().base_url, "--budget", "2", "--quiet")
     text = mail(shell(*args))
-    assert text.startswith("night: stopped early: the budget of $2.00 is used up")
+    assert text.startswith(
+        "night: stopped early: the budget of $2.00 is used up (estimated so far: $2.00, and the next"
+        " task: $1.00); run again to go on"
+    )
     assert text.splitlines()[1] == "  1 left to the next run, 2 made"
     assert text.count("budget") == 1
 
@@ -39,7 +42,7 @@ def test_lost_answer_is_told_once(shell: Any, sandbox: Any) -> None:
 
 def test_deadline_names_an_unreachable_provider(shell: Any) -> None:
     text = mail(shell("run", shell.manifest(2), "--deadline", "1s", "--quiet"))
-    assert "the deadline is reached" in text
+    assert "the deadline is reached, 1 s after the start" in text
     assert "the provider could not be reached (cannot connect to 127.0.0.1:9" in text
     assert "(connection refused)" in text
 
@@ -101,3 +104,25 @@ def test_status_and_kind_are_not_said_twice(shell: Any, sandbox: Any) -> None:
     assert "b: timed out" in text
     assert "(unconfirmed)" not in text
     assert "(timeout)" not in text
+
+
+def test_deadline_says_when_it_is(shell: Any, sandbox: Any) -> None:
+    """Whoever meant five hours by 5 reads a time that is near."""
+    manifest = shell.manifest(1)
+    clock = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    planned = shell("plan", manifest, "--deadline", "5").out
+    assert re.search(f"a run that begins now ends by {clock}, its deadline", planned)
+    said = shell("run", manifest, "--base-url", sandbox().base_url, "--deadline", "20")
+    assert re.search(f"run \\S+: 1 new; ends by {clock}", said.err)
+    assert "ends by" not in shell("plan", manifest, "--deadline", "5").out  # nothing to do
+
+
+def test_model_of_unknown_price_is_named(shell: Any) -> None:
+    jobs = [{"id": "a", "prompt": "x", "model": "kling-v26"}, {"id": "b", "prompt": "y"}]
+    said = shell("plan", shell.manifest(jobs))
+    assert (
+        "of unknown price: kling-v26 (1 task), counted as the dearest known one, up to $2.10 each;"
+        " mend the name, or set it under prices:" in said.out
+    )
+    known = shell("plan", shell.manifest(jobs, prices={"kling-v26": 0.5}))
+    assert "unknown price" not in known.out

@@ -55,8 +55,8 @@ def test_earlier_runs_of_the_day_count() -> None:
     assert night.budget.reserve(0.20)
     assert not night.budget.reserve(0.01)
     assert night.stop.sentence == (
-        "the budget of $1.00 for one day (budget_per_day) is used up (estimated so far: $1.00); run"
-        f" again after {local_minute(NIGHT + 10 * HOUR)} to go on"
+        "the budget of $1.00 for one day (budget_per_day) is used up (estimated so far: $1.00, and"
+        f" the next task: $0.01); run again after {local_minute(NIGHT + 10 * HOUR)} to go on"
     )
 
 
@@ -73,7 +73,9 @@ def test_month_is_named_where_it_ends_the_run() -> None:
 def test_run_budget_is_named_first() -> None:
     night = Night(budget=0.2, budget_per_day_usd=0.2)
     assert not night.budget.reserve(0.21)
-    assert night.stop.sentence.startswith("the budget of $0.20 is used up")
+    assert night.stop.sentence == (
+        "the budget of $0.20 is used up (estimated so far: $0.00, and the next task: $0.21); raise it"
+    )
 
 
 def test_perhaps_paid_counts_as_paid() -> None:

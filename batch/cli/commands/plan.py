@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,13 @@ def show_plan(
         return
     from batch.cli import budgets  # noqa: PLC0415 - a run shows no plan
 
-    standing = budgets.budgets_now(settings, SystemClock().now())
+    now = SystemClock().now()
+    standing = budgets.budgets_now(settings, now)
     if as_json:
         found = to_json(manifest, settings, plan, budgets.to_json(settings, standing))
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
-        lines = budgets.to_lines(settings, plan, standing)
+        lines = budgets.to_lines(settings, plan, standing, now)
         click.echo(to_text(manifest, settings, plan, lines))
 
 
@@ -172,15 +174,12 @@ def _money(manifest: Manifest, plan: Plan, about_budgets: Iterable[str]) -> Iter
     """Yield the lines about money, and about a round of --force."""
     pays = sum(item.cost_usd is not None for item in plan.decisions)
     number, cost_usd = _everything(manifest)
-    guess = (
-        " (where a price is unknown, the dearest known one is used)"
-        if plan.has_unknown_price
-        else ""
-    )
     yield (
-        f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}{guess}; everything once:"
+        f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}; everything once:"
         f" {counted(number, 'task')}, about ${cost_usd:.2f}"
     )
+    if plan.has_unknown_price:
+        yield _guessed(plan)
     yield from about_budgets
     if plan.round is not None and not plan.round.is_new:
         yield "--force goes on with the round that an earlier run has begun"
@@ -189,6 +188,20 @@ def _money(manifest: Manifest, plan: Plan, about_budgets: Iterable[str]) -> Iter
             f"a round of --force is unfinished: {counted(plan.unfinished, 'job')} left; a run without"
             " --force leaves them as they are"
         )
+
+
+def _guessed(plan: Plan) -> str:
+    """Return whose price is not known, and what it counts as."""
+    unknown = [item for item in plan.decisions if item.job and not item.price_known]
+    models = Counter(
+        str(json.loads(item.job.request).get("model_name")) for item in unknown if item.job
+    )
+    named = ", ".join(f"{model} ({counted(n, 'task')})" for model, n in models.most_common())
+    most_usd = max((item.cost_usd or 0.0 for item in unknown), default=0.0)
+    return (
+        f"of unknown price: {named}, counted as the dearest known one, up to ${most_usd:.2f} each;"
+        " mend the name, or set it under prices:"
+    )
 
 
 def _everything(manifest: Manifest) -> tuple[int, float]:
