@@ -130,7 +130,8 @@ class Landed:
 
     *trouble* says why a run could not bring the file back that it missed. The attempt stays landed:
     the disk may be mounted again tomorrow. *checked* is the file as it was found when it had been
-    written to since. *pin*: it was restored, and stands for its job.
+    written to since. *pin*: it was restored, and stands for its job. *first_at* is when it landed
+    first, if it was fetched again or restored since; it names the version.
     """
 
     task: PaidTask
@@ -144,6 +145,12 @@ class Landed:
     trouble: Failure | None = None
     checked: Checked | None = None
     pin: Pin | None = None
+    first_at: float | None = None
+
+    @property
+    def came_at(self) -> float:
+        """When it landed first."""
+        return self.landed_at if self.first_at is None else self.first_at
 
     @property
     def is_edited(self) -> bool:

@@ -85,7 +85,9 @@ def versions_of(database: Database, job_id: str) -> list[Version]:
             f"there is no job {job_id!r} in this folder; {_known_ids(database, job_id)}"
         )
     found = [version_of(item, item.state) for item in attempts if isinstance(item.state, Landed)]
-    return sorted(found, key=lambda version: (version.at, version.attempt.number), reverse=True)
+    return sorted(
+        found, key=lambda version: (int(version.at), version.attempt.number), reverse=True
+    )
 
 
 def choose(versions: Sequence[Version], job_id: str, name: str | None) -> Version:
@@ -168,7 +170,7 @@ def unpin(folder: OutputFolder, versions: Iterable[Version], job_id: str) -> Att
 
 def version_of(attempt: Attempt, landed: Landed) -> Version:
     """Return a video that has landed as a version of its job."""
-    at = version_time(landed.file) or landed.landed_at
+    at = version_time(landed.file) or landed.came_at
     if landed.pin is not None:
         at = landed.pin.version_at
     return Version(attempt, at, is_current=landed.file == video_path(attempt.job_id))

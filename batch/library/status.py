@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from batch.attempt import Attempt, Failed, Generated, Landed, Phase
@@ -14,6 +15,7 @@ from batch.library.entries import Entry, Library, what_failed
 from batch.library.ledger import iso
 from batch.output import lock
 from batch.output.layout import Layout
+from batch.output.rescue import Rescue
 from batch.output.row import outcome_of
 from batch.plan import HEALS_BY_ITSELF
 
@@ -45,7 +47,8 @@ RETRIED_ONCE = "the next run tries it once more, then change the prompt or use -
 
 def look(library: Library) -> dict[str, Any]:
     """Return what a library holds, as plain JSON values with always the same keys."""
-    holder = lock.holder(Layout(library.root).lock)
+    layout = Layout(library.root)
+    holder = lock.holder(layout.lock)
     latest = {attempt.job_id: attempt for attempt in library.attempts}
     is_running = holder is not None
     return {
@@ -54,7 +57,7 @@ def look(library: Library) -> dict[str, Any]:
         "sandbox": library.is_sandbox,
         "running": None if holder is None else holder._asdict(),
         "last_run": _run(library),
-        "jobs": dict(Counter(WORDS[attempt.phase] for attempt in latest.values())),
+        "jobs": dict(Counter(_word(attempt, is_running=is_running) for attempt in latest.values())),
         "waiting": _waiting(library),
         "tasks_paid": figures(library.attempts).tasks,
         "figures": asdict(figures(library.attempts)),
@@ -64,12 +67,31 @@ def look(library: Library) -> dict[str, Any]:
             for attempt in library.attempts
             if attempt.phase is Phase.UNCONFIRMED or (attempt.phase in IN_DOUBT and not is_running)
         ],
+        "rescued": list(_rescued(library, layout)),
         "paid_without_file": [
             _missing(entry)
             for entry in library.entries
             if entry.is_missing and (entry.will_be_fetched or entry.attempt in latest.values())
         ],
     }
+
+
+def _word(attempt: Attempt, *, is_running: bool) -> str:
+    """Return the state of a job in a word. Without a run nothing is submitted or looked up."""
+    is_left = attempt.phase in IN_DOUBT and not is_running
+    return WORDS[Phase.UNCONFIRMED if is_left else attempt.phase]
+
+
+def _rescued(library: Library, layout: Layout) -> Iterator[dict[str, Any]]:
+    """Yield the rescue files with tasks that the state does not have, as far as they are found.
+
+    Where the manifest was is not recorded: of its folder's file only that of the working directory is.
+    """
+    known = {attempt.task_id for attempt in library.attempts}
+    for file in Rescue.of(layout, Path("manifest")).files():
+        tasks = [task.task_id for task in file.tasks if task.task_id not in known]
+        if tasks or not file.is_whole:
+            yield {"file": str(file.path), "task_ids": tasks}
 
 
 def _failed(library: Library, latest: dict[str, Attempt]) -> Iterator[dict[str, Any]]:

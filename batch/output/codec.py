@@ -156,6 +156,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
                 trouble=_trouble(detail),
                 checked=Checked(**detail["checked"]) if "checked" in detail else None,
                 pin=Pin(**detail["pin"]) if "pin" in detail else None,
+                first_at=detail.get("first_at"),
             )
         case Phase.DISCARDED:
             times = (detail["generated_at"], detail["landed_at"], detail["discarded_at"])

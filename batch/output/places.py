@@ -48,8 +48,8 @@ class Places:
         if part.sha256 != state.sha256:
             modified_at = self._videos.modified_at(file) or 0.0
             checked = Checked(part.size, modified_at, part.sha256)
-        back = replace(state, file=file, landed_at=clock.now(), trouble=None, checked=checked)
-        return attempt.to(back)
+        back = replace(state, file=file, landed_at=clock.now(), first_at=state.came_at)
+        return attempt.to(replace(back, trouble=None, checked=checked))
 
     async def _copy_version(self, attempt: Attempt, state: Landed, part: Part, file: str) -> bool:
         """Fill *part* with a version that is not known to be at *file*; return whether there is one."""
@@ -110,7 +110,7 @@ class Places:
         """
         there, latest = self._videos.layout.root / file, holders[-1]
         assert isinstance(latest.state, Landed)
-        name = await self._version_place(there, latest.job_id, latest.state.landed_at, holders)
+        name = await self._version_place(there, latest.job_id, latest.state.came_at, holders)
         await self._videos.keep(file, name)
         moved = [await self._videos.run(_moved, holder, there, name) for holder in holders]
         await self._state.commit(*moved)

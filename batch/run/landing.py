@@ -85,6 +85,7 @@ class Landing:
                     video=video,
                     warnings=_warnings(attempt, video),
                     pin=getattr(attempt.state, "pin", None),
+                    first_at=getattr(attempt.state, "came_at", None),
                 )
             )
 

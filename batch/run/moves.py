@@ -153,7 +153,7 @@ def _version(folder: OutputFolder, attempt: Attempt, file: str) -> str:
     root = folder.layout.root
     at = (root / file).stat().st_mtime
     if isinstance(attempt.state, Landed) and file == attempt.state.file:
-        at = attempt.state.landed_at
+        at = attempt.state.came_at
 
     def is_free(name: str) -> bool:
         is_own = not (root / name).exists() or _is_one_video(root / file, root / name)

@@ -62,9 +62,13 @@ def test_full_disk_after_post_pays_once(shell: Any, sandbox: Any, small_disk: Pa
     rescued = [json.loads(line) for line in rescue.read_text("utf-8").splitlines()]
     assert rescued
     assert all(line["task_id"] in err.decode() for line in rescued)
+    told = shell("status", key=None).out
+    assert f"{rescue} keeps {len(rescued)} paid task" in told
+    assert "being" not in told, "nothing is submitted or looked up without a run"
     (small_disk / "filler").unlink()
     said = shell(*args)
     assert (said.code, box.stats.created) == (0, 20)
+    assert "rescue" not in shell("status", key=None).out
     assert not list(shell.folder.rglob("*rescue*"))
 
 

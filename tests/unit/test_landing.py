@@ -402,7 +402,8 @@ def test_former_version_is_restored_without_requests(tmp_path: Path) -> None:
     assert (tmp_path / FILE).read_bytes() == VIDEO
     assert (tmp_path / FORMER).read_bytes() == VIDEO, "it is kept until its place is on record"
     now = pytest.approx(stages.clock.now(), abs=0.1)
-    assert reached.state == replace(former(), file=FILE, landed_at=now)
+    came_at = former().landed_at
+    assert reached.state == replace(former(), file=FILE, landed_at=now, first_at=came_at)
 
 
 @pytest.mark.parametrize("recorded", [FORMER, FILE], ids=["a former one", "the current one"])

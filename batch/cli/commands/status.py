@@ -127,6 +127,12 @@ def to_text(found: dict[str, Any]) -> str:
     lines += _last_run(found)
     lines.append(f"  {_money(found)}")
     lines += _listed("failed or timed out", [_trouble(item) for item in found["failed"]])
+    for rescue in found["rescued"]:
+        tasks = counted(len(rescue["task_ids"]), "paid task")
+        lines.append(
+            f"  {rescue['file']} keeps {tasks} that could not be recorded; the next run asks for them:"
+            " keep it"
+        )
     in_doubt = [_trouble(item) for item in found["unconfirmed"]]
     lines += _listed("unconfirmed, perhaps paid for", in_doubt)
     for will_be_fetched, what in (
