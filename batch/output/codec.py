@@ -62,7 +62,7 @@ def to_record(attempt: Attempt) -> tuple[object, ...]:
         attempt.fingerprint,
         attempt.request,
         attempt.phase.value,
-        _DETAIL.encode(_detail(state)),
+        _DETAIL.encode(detail_of(state)),
         attempt.task_id,
         None if failure is None else failure.kind.value,
         getattr(state, "file", None),
@@ -105,7 +105,7 @@ def failure_of(state: AttemptState) -> Failure | None:
             return None
 
 
-def _detail(
+def detail_of(
     value: AttemptState | Failure | Checked | Pin | PaidTask | Doubt,
 ) -> dict[str, Any]:
     """Return a value's fields, with those of its task and doubt beside them.
@@ -116,11 +116,11 @@ def _detail(
     for name in type(value).__slots__:
         item = getattr(value, name)
         if isinstance(item, PaidTask | Doubt):
-            detail |= _detail(item)
+            detail |= detail_of(item)
         elif isinstance(item, Video):
             detail[name] = item.to_json()
         elif isinstance(item, Failure | Checked | Pin):
-            detail[name] = _detail(item)
+            detail[name] = detail_of(item)
         elif item is not None and item is not False:
             detail[name] = item
     return detail

@@ -10,12 +10,12 @@ from batch.attempt import Account, Attempt, Phase
 from batch.output.codec import COLUMNS, from_record
 from batch.output.sqlite_errors import map_errors
 from batch.output.state import Payment, Uploaded
+from batch.output.store import RunRecord
 from batch.plan import Known
 
 _PHASES = {phase.value: phase for phase in Phase}
 END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 UPLOAD_COLUMNS = Uploaded.__slots__
-RunRecord = tuple[str, float, float | None, int | None, str | None]
 
 
 class Questions:

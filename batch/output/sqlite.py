@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from batch.errors import StateError
-from batch.output.codec import PUT, to_record
+from batch.output.codec import COLUMNS, PUT, to_record
 from batch.output.migrations import MIGRATIONS, check_version, migrate
 from batch.output.questions import END_OF_RESULTS, UPLOAD_COLUMNS, Questions
 from batch.output.sqlite_errors import map_errors
@@ -39,9 +39,24 @@ UPLOADED = (
     f"INSERT OR REPLACE INTO uploads ({', '.join(UPLOAD_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 )
 
+# What is brought to another database, and back. The rows of `seq` are in its order.
+TABLES = {
+    "attempts": COLUMNS,
+    "results": "seq, line, ends_at",
+    "runs": "run_id, started_at, finished_at, exit_code, summary",
+    "generation_times": "kind, seconds",
+    "lookup_proofs": "base_url, account, proved_at",
+    "facts": "name, value",
+    "forced": "fingerprint, began_at, videos",
+    "uploads": ", ".join(UPLOAD_COLUMNS),
+}
+IN_ORDER = frozenset({"results", "runs", "generation_times"})
+
 
 class Database(Questions):
     """The database itself; synchronous. Use one per thread."""
+
+    library: str | None = None  # its name is one of its facts
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         super().__init__(connection, path)
@@ -116,6 +131,33 @@ class Database(Questions):
         """Return a copy in memory, up to date, whose changes are not kept."""
         with map_errors(self.path):
             return type(self)(_copy(self._db, self.path), self.path)
+
+    @classmethod
+    def blank(cls, path: Path) -> Self:
+        """Return an empty database in memory, which stands for the state at *path*."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(connection, path)
+        return cls(connection, path)
+
+    def dump(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """Iterate over the rows of one of `TABLES`."""
+        order = " ORDER BY seq" if table in IN_ORDER else ""
+        with map_errors(self.path):
+            yield from self._db.execute(f"SELECT {TABLES[table]} FROM {table}{order}")  # noqa: S608
+
+    def load(self, tables: Iterable[tuple[str, Iterable[tuple[Any, ...]]]]) -> None:
+        """Fill an empty database with the rows of `TABLES`, in one transaction."""
+        with map_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for table, rows in tables:
+                    marks = ", ".join("?" * len(TABLES[table].split(", ")))
+                    insert = f"INSERT INTO {table} ({TABLES[table]}) VALUES ({marks})"  # noqa: S608
+                    self._db.executemany(insert, rows)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
 
     def close(self) -> None:
         """Close the database."""

@@ -17,8 +17,8 @@ from batch.library.planned import Planned
 from batch.output import lock
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.layout import Layout
-from batch.output.questions import RunRecord
 from batch.output.sqlite import Database
+from batch.output.store import RunRecord
 from batch.plan import Known
 
 Presence = Callable[[Path, dict[str, list[Known]], Database], Callable[[str, int], bool]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from libraries_in_postgres import library_in
 from memory_state import MemoryState
 from scripted import ACCOUNT, SAID, attempt, generated, landed, opened
 
@@ -78,8 +79,8 @@ class Subject:
     rows: Callable[[], list[str]]
 
 
-@contextmanager
-def sqlite(root: Path) -> Iterator[Subject]:
+@asynccontextmanager
+async def sqlite(root: Path, _engine_url: Callable[[], str]) -> AsyncIterator[Subject]:
     """Open a real file with a real thread."""
     path = root / "results.jsonl"
     with (
@@ -89,18 +90,29 @@ def sqlite(root: Path) -> Iterator[Subject]:
         yield Subject(state, lambda: path.read_text().splitlines() if path.exists() else [])
 
 
-@contextmanager
-def memory(_root: Path) -> Iterator[Subject]:
+@asynccontextmanager
+async def memory(_root: Path, _engine_url: Callable[[], str]) -> AsyncIterator[Subject]:
     state = MemoryState()
     yield Subject(state, lambda: state.rows)
 
 
-IMPLEMENTATIONS: list[Callable[[Path], AbstractContextManager[Subject]]] = [sqlite, memory]
+@asynccontextmanager
+async def postgres(_root: Path, engine_url: Callable[[], str]) -> AsyncIterator[Subject]:
+    """Open a library in a fresh database, over a real connection."""
+    async with library_in(engine_url()) as library:
+        yield Subject(library.state, library.rows)
+
+
+IMPLEMENTATIONS: list[Callable[[Path, Callable[[], str]], AbstractAsyncContextManager[Subject]]] = [
+    sqlite,
+    memory,
+    postgres,
+]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=lambda made: made.__name__)
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
-    with request.param(tmp_path) as made:
+async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
+    async with request.param(tmp_path, lambda: request.getfixturevalue("engine_url")) as made:
         yield made
 
 

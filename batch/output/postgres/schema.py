@@ -1,4 +1,7 @@
-"""The tables of a fleet in Postgres, in a schema of their own. All times are seconds since the epoch.
+"""The tables of a fleet in Postgres, in a schema of their own.
+
+All times are seconds since the epoch. Texts that are sorted by are in the order of SQLite (`COLLATE
+"C"`), whatever the language of the database.
 
 Entry n brings the schema from version n to n + 1. Never edit a released one; append.
 """
@@ -36,7 +39,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (library, name)
     );
     CREATE TABLE runs (
-        seq bigserial PRIMARY KEY, run_id text NOT NULL UNIQUE,
+        seq bigserial PRIMARY KEY, run_id text COLLATE "C" NOT NULL UNIQUE,
         library text NOT NULL REFERENCES libraries,
         started_at float8 NOT NULL, finished_at float8, exit_code integer, summary text,
         is_open boolean NOT NULL DEFAULT false,
@@ -63,8 +66,8 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (run_id, external_task_id)
     );
     CREATE TABLE attempts (
-        library text NOT NULL REFERENCES libraries, external_task_id text NOT NULL,
-        job_id text NOT NULL, number integer NOT NULL, fingerprint text NOT NULL,
+        library text NOT NULL REFERENCES libraries, external_task_id text COLLATE "C" NOT NULL,
+        job_id text COLLATE "C" NOT NULL, number integer NOT NULL, fingerprint text NOT NULL,
         request text NOT NULL, state text NOT NULL, detail jsonb NOT NULL, task_id text,
         failure_kind text, file text, bytes bigint, polls integer NOT NULL, cost_usd float8,
         base_url text NOT NULL, token_hash text, account text NOT NULL,
@@ -75,7 +78,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (library, external_task_id)
     );
     CREATE INDEX attempts_of_job ON attempts (library, job_id, number);
-    CREATE UNIQUE INDEX owner_of_task ON attempts (base_url, task_id) WHERE task_id IS NOT NULL;
+    CREATE UNIQUE INDEX owner_of_task ON attempts (task_id, base_url) WHERE task_id IS NOT NULL;
     CREATE UNIQUE INDEX unfinished_of_job ON attempts (library, job_id, fingerprint)
         WHERE state NOT IN ('Landed', 'Discarded', 'Failed');
     CREATE INDEX attempts_of_file ON attempts (library, file) WHERE file IS NOT NULL;
@@ -99,7 +102,7 @@ MIGRATIONS: tuple[str, ...] = (
         began_at float8 NOT NULL, videos integer NOT NULL, PRIMARY KEY (library, fingerprint)
     );
     CREATE TABLE uploads (
-        library text NOT NULL REFERENCES libraries, target text NOT NULL, file text NOT NULL,
+        library text NOT NULL REFERENCES libraries, target text NOT NULL, file text COLLATE "C" NOT NULL,
         sha256 text NOT NULL, bytes bigint NOT NULL, uploaded_at float8 NOT NULL,
         external_task_id text, e_tag text, version text, PRIMARY KEY (library, target, file)
     );

@@ -1,0 +1,106 @@
+"""A few connections for everything that a worker asks of Postgres, over outages of minutes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolClosed
+
+from batch.key import Secret
+from batch.output.postgres.connection import SESSION, conninfo, place_of
+from batch.output.postgres.errors import LOST, as_ours
+from batch.output.postgres.questions import Question
+
+T = TypeVar("T")
+Connection = psycopg.AsyncConnection[Any]
+PATIENCE_S = 600.0  # so long a lost connection is waited for
+FIRST_WAIT_S, LAST_WAIT_S = 0.1, 2.0
+MAX_CONNECTIONS = 4
+
+
+class Connections:
+    """Connections to one database, for the event loop. Use as an async context manager.
+
+    Every transaction may be repeated, since its answer may be lost after it was committed. So each is,
+    for *patience_s*, while Postgres does not answer; *on_wait* is called when that begins.
+    """
+
+    def __init__(
+        self,
+        engine: Secret,
+        *,
+        patience_s: float = PATIENCE_S,
+        on_wait: Callable[[str], None] = lambda _place: None,
+        max_size: int = MAX_CONNECTIONS,
+    ) -> None:
+        self.place = place_of(engine)
+        self._patience_s = patience_s
+        self._on_wait = on_wait
+        self._has_told = False
+        self._pool = AsyncConnectionPool(
+            conninfo(engine),
+            min_size=1,
+            max_size=max_size,
+            open=False,
+            kwargs={"autocommit": True},
+            configure=_configure,
+            timeout=10.0,
+            reconnect_timeout=LAST_WAIT_S,  # `again` does the waiting
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._pool.close()
+
+    async def again(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return what *work* does with a connection; do it again while Postgres does not answer.
+
+        Raises:
+            ClaimLostError: its claim is no longer the newest.
+            RefusedError: it breaks a rule of the state.
+            StateError: Postgres did not answer for too long, or cannot do it.
+        """
+        loop = asyncio.get_running_loop()
+        until, wait_s = loop.time() + self._patience_s, FIRST_WAIT_S
+        while True:
+            try:
+                async with self._pool.connection() as connection:
+                    found = await work(connection)
+            except psycopg.Error as error:
+                if not _passes(error) or loop.time() + wait_s > until:
+                    raise as_ours(error, self.place) from error
+                self._tell()
+            else:
+                self._has_told = False
+                return found
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, LAST_WAIT_S)
+
+    async def ask(self, question: Question[T]) -> T:
+        """Return the answer to a question."""
+
+        async def read(connection: Connection) -> T:
+            cursor = await connection.execute(question.sql.encode(), question.values)
+            return question.answer(await cursor.fetchall())
+
+        return await self.again(read)
+
+    def _tell(self) -> None:
+        if not self._has_told:
+            self._has_told = True
+            self._on_wait(self.place)
+
+
+async def _configure(connection: Connection) -> None:
+    await connection.execute(SESSION)
+
+
+def _passes(error: psycopg.Error) -> bool:
+    is_final = isinstance(error, PoolClosed | psycopg.errors.DiskFull)
+    return isinstance(error, LOST) and not is_final
