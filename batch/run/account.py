@@ -78,6 +78,10 @@ class Traffic:
         after = replace(self, refusals=refusals, paused_until=max(self.paused_until, until))
         return after if accepted is None else after.saturated(accepted, now)
 
+    def accepted(self) -> Traffic:
+        """Return it after a request was taken."""
+        return replace(self, refusals=0)
+
 
 def due_now(due_at: float, interval_s: float, now: float, late_s: float = LATE_S) -> float:
     """Return when the turn that may be taken now was due.

@@ -11,11 +11,11 @@ day's end was never in a day that could not pay for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from batch.attempt import Attempt
 from batch.days import local_minute
-from batch.library.allowances import Allowance, Spending
+from batch.library.allowances import Allowance, Spending, Standing
 from batch.output.state import Payment
 from batch.run.stop import Stop, StopReason
 
@@ -100,24 +100,41 @@ class Budget:
         self._spending.drop(external_task_id)
 
     def _reached(self, cost_usd: float) -> str | None:
-        """Return which limit an estimate would exceed, in a sentence; None if it exceeds none."""
-        limit_usd = self._limit_usd
-        if limit_usd is not None and self.spent_usd + cost_usd > limit_usd + DUST_USD:
-            advice = "run again to go on" if cost_usd <= limit_usd else "raise it"
-            return f"the budget of ${limit_usd:.2f} is used up ({_told(self.spent_usd, cost_usd)}); {advice}"
         now = self._now()
+        standings = []
         for allowance in self._allowances:
             span = allowance.span_of(now)
             spent_usd = self._spending.within(span) + self._set_aside_usd
-            if spent_usd + cost_usd > allowance.limit_usd + DUST_USD:
-                advice = f"run again after {local_minute(span.ends)} to go on"
-                if cost_usd > allowance.limit_usd:
-                    advice = "raise it"
-                return (
-                    f"the budget of ${allowance.limit_usd:.2f} for one {allowance.name}"
-                    f" ({allowance.key}) is used up ({_told(spent_usd, cost_usd)}); {advice}"
-                )
-        return None
+            standings.append(Standing(allowance, span, spent_usd))
+        return exceeded(cost_usd, self._limit_usd, self.spent_usd, standings)
+
+
+def exceeded(
+    cost_usd: float, limit_usd: float | None, spent_usd: float, standings: Iterable[Standing] = ()
+) -> str | None:
+    """Return which limit an estimate would exceed, in a sentence; None if it exceeds none.
+
+    Args:
+        cost_usd: the estimate.
+        limit_usd: the budget of the run, if it has one.
+        spent_usd: what the run has set aside so far.
+        standings: what is spent of day and month.
+    """
+    if limit_usd is not None and spent_usd + cost_usd > limit_usd + DUST_USD:
+        advice = "run again to go on" if cost_usd <= limit_usd else "raise it"
+        told = _told(spent_usd, cost_usd)
+        return f"the budget of ${limit_usd:.2f} is used up ({told}); {advice}"
+    for standing in standings:
+        allowance, spent = standing.allowance, standing.spent_usd
+        if spent + cost_usd > allowance.limit_usd + DUST_USD:
+            advice = f"run again after {local_minute(standing.span.ends)} to go on"
+            if cost_usd > allowance.limit_usd:
+                advice = "raise it"
+            return (
+                f"the budget of ${allowance.limit_usd:.2f} for one {allowance.name}"
+                f" ({allowance.key}) is used up ({_told(spent, cost_usd)}); {advice}"
+            )
+    return None
 
 
 def _told(spent_usd: float, cost_usd: float) -> str:

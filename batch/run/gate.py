@@ -179,7 +179,7 @@ class LocalTicket:
 
     async def accepted(self) -> None:
         slots = self._gate.slots
-        slots.traffic = replace(slots.traffic, refusals=0)
+        slots.traffic = slots.traffic.accepted()
 
     async def refused(self, job_id: str, answer: Throttled | Saturated | Unsent) -> None:
         gate, context = self._gate, self._gate.context

@@ -14,6 +14,7 @@ An attempt that may have been sent before carries that doubt through every one o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -85,12 +86,14 @@ class Submitter:
         self, attempt: Attempt, ticket: Ticket, hint: Hint
     ) -> Attempt | None:
         clock = self._context.clock
-        give_up_at = clock.monotonic() + self._context.limits.task_timeout_s
+        give_up_at = math.inf
         while True:
             attempt, body = self._request(attempt)
             intended = await ticket.intend(attempt)
             if intended is None:
                 return None
+            patience_s = self._context.limits.task_timeout_s  # from the first intent on
+            give_up_at = min(give_up_at, clock.monotonic() + patience_s)
             attempt = intended
             if self._context.stop.feeding.is_set():
                 await self._take_back(attempt)

@@ -1,0 +1,111 @@
+"""Whether a request may go out now, by the rules of a fleet. Pure: the records are read before.
+
+Slot, turn and budget are judged together and kept by the same transaction, so that no worker finds a
+half of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from batch.library.allowances import Standing
+from batch.manifest.limits import Limits, Rate
+from batch.run.account import LATE_S, SPREAD, Traffic
+from batch.run.budget import exceeded
+from batch.run.stop import StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the records say at the moment of one admission.
+
+    *in_use* are the slots of the account that other attempts hold, *of_run* those of them that are
+    this run's. *ceiling* is the most that the account may have. *is_held*: the attempt has a slot
+    already. *is_covered*: this run has set its estimate aside before. *standings* say what was spent
+    of day and month without this attempt. *stop* is the reason and the sentence of a stopped run,
+    *refused* why the provider refuses the account.
+    """
+
+    now: float
+    traffic: Traffic
+    ceiling: int
+    in_use: int = 0
+    of_run: int = 0
+    is_held: bool = False
+    is_covered: bool = False
+    reserved_usd: float = 0.0
+    standings: tuple[Standing, ...] = ()
+    deadline_at: float | None = None
+    stop: tuple[str, str] | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The request may go out; *usd* more are set aside for it."""
+
+    traffic: Traffic
+    usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not now: ask again in *for_s* seconds, or (*for_slot*) when a slot of the account is free."""
+
+    traffic: Traffic
+    for_s: float | None
+    for_slot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Not in this run."""
+
+    reason: StopReason
+    sentence: str
+
+
+def judge(seen: Seen, cost_usd: float | None, limits: Limits) -> Admit | Wait | Deny:
+    """Return whether a request may go out.
+
+    Args:
+        seen: what the records say.
+        cost_usd: the estimate of what it costs.
+        limits: those of its run; the rate is the account's.
+    """
+    if seen.stop is not None:
+        return Deny(StopReason(seen.stop[0]), seen.stop[1])
+    if seen.refused is not None:
+        return Deny(StopReason.ACCOUNT, seen.refused)
+    if seen.deadline_at is not None and seen.now >= seen.deadline_at:
+        return Deny(StopReason.DEADLINE, "the deadline is reached")
+    usd = 0.0 if seen.is_covered else cost_usd or 0.0
+    if not seen.is_covered:
+        reached = exceeded(usd, limits.budget_usd, seen.reserved_usd, seen.standings)
+        if reached is not None:
+            return Deny(StopReason.BUDGET, reached)
+    traffic = seen.traffic.risen(seen.in_use, seen.ceiling, seen.now)
+    if not seen.is_held:
+        if seen.in_use >= traffic.limit:
+            rises = traffic.limit < seen.ceiling
+            rises_in_s = traffic.raise_at - seen.now if rises else None
+            return Wait(traffic, rises_in_s, for_slot=True)
+        if seen.of_run >= limits.max_in_flight:
+            return Wait(traffic, None, for_slot=True)
+    due, after = traffic.turn(*_pace(limits.submit_rate, seen.now))
+    return Admit(after, usd) if due <= seen.now else Wait(traffic, due - seen.now)
+
+
+def _pace(rate: Rate, now: float) -> tuple[float, float, float]:
+    """Return interval, moment and how late a turn may come, so that no window sees more than the rate.
+
+    Turns that are farther apart than the rate asks for leave that much for a late one.
+    """
+    count = max(1, int(rate.count))
+    interval_s = SPREAD / rate.per_second
+    return interval_s, now, min(LATE_S, (SPREAD - 1.0) * count / rate.per_second)
+
+
+def with_limit(traffic: Traffic, limit: int | None, ceiling: int) -> Traffic:
+    """Return *traffic* with the limit that the provider has taught; None: it has taught nothing."""
+    return replace(traffic, limit=ceiling if limit is None else min(limit, ceiling))

@@ -1,0 +1,265 @@
+"""The gate of a fleet: one doorkeeper for each run and worker asks for all jobs that wait.
+
+    while a job waits:
+        the one that holds a slot already, else the lowest in the manifest
+        ask the desk        one transaction: claim, stop, budget, slot, turn, intent
+        admitted            its POST may go out, for ten seconds from before the question
+        not now             sleep until then, or until a slot of the account is free
+        denied              the run stops for that reason, or leaves the job
+        no answer           sleep, and ask the same again
+
+A slot is a column of the attempt: it is taken with the intent, and the commit that ends the task frees
+it, so that no death leaves one behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from batch import events
+from batch.attempt import Attempt
+from batch.errors import BatchError
+from batch.manifest.limits import Limits
+from batch.output.fleet import CLAIM, Claim
+from batch.provider.answers import Saturated, Throttled, Unsent
+from batch.run.account import Traffic
+from batch.run.admission import Deny, Wait
+from batch.run.context import RunContext
+from batch.run.gate import ARRIVES_WITHIN_S, SEND_WITHIN_S, IsTooLate, waits
+from batch.waker import Waker, sleep
+
+ASK_AGAIN_S = 5.0  # for a slot, where nobody says that one is free
+AWAY_S = 1.0  # until a desk that did not answer is asked again
+JITTER_S = 0.03  # a free slot wakes the doorkeepers of all workers
+
+
+class AwayError(Exception):
+    """The desk does not answer; whether it has done what was asked is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An attempt that is to be sent, under which claim, and for how long it may hold a slot."""
+
+    attempt: Attempt
+    claim: Claim | None
+    slot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The attempt is intended, on disk; *refusals* the account has had in a row."""
+
+    attempt: Attempt
+    refusals: int
+
+
+Learn = Callable[[Traffic, float, int], Traffic]
+"""What becomes of an account's traffic, at a moment, beside so many slots that others hold."""
+
+
+class Desk(Protocol):
+    """Where slots, turns and budgets of an account are kept. Every call may be repeated.
+
+    Each may raise AwayError, or ClaimLostError where the claim that it names is not the newest.
+    """
+
+    async def ask(self, request: Request, limits: Limits) -> Admitted | Wait | Deny:
+        """Judge a request (`batch.run.admission`) and keep what follows, in one transaction."""
+        ...
+
+    async def occupy(self, request: Request) -> None:
+        """Let an attempt hold a slot, whatever the limit says."""
+        ...
+
+    async def free(self, request: Request) -> None:
+        """Take the slot of an attempt away."""
+        ...
+
+    async def learn(self, external_task_id: str, rule: Learn) -> None:
+        """Apply a rule to the account, beside the slots of others than this attempt."""
+        ...
+
+
+class FleetGate:
+    """The gate of one run in one worker. *news* is set when a slot of the account may be free."""
+
+    def __init__(
+        self, context: RunContext, desk: Desk, news: Waker, is_too_late: IsTooLate
+    ) -> None:
+        self.context = context
+        self.desk = desk
+        self._news = news
+        self._is_too_late = is_too_late
+        self._waiting: list[tuple[bool, int, int, _Waiter]] = []
+        self._count = itertools.count()
+        self._keeper: asyncio.Task[None] | None = None
+        self._waits_for_slot = False
+
+    @property
+    def is_waited_for(self) -> bool:
+        return self._waits_for_slot and bool(self._waiting)
+
+    async def enter(self, order: int) -> FleetTicket:
+        return FleetTicket(self, order)
+
+    async def occupy(self, order: int, attempt: Attempt) -> FleetTicket:
+        ticket = FleetTicket(self, order, holder=attempt)
+        await self.insist(lambda: self.desk.occupy(self.request(attempt)))
+        return ticket
+
+    def request(self, attempt: Attempt) -> Request:
+        """Return what the desk is to know of an attempt of the current task's claim."""
+        limits = self.context.limits
+        slot_s = ARRIVES_WITHIN_S + limits.request_timeout_s + limits.task_timeout_s
+        return Request(attempt, CLAIM.get(), slot_s)
+
+    async def admit(
+        self, attempt: Attempt, order: int, *, is_held: bool
+    ) -> tuple[Admitted, float] | None:
+        """Wait until an attempt is intended; return until when it may be sent (monotonic), too."""
+        answer: asyncio.Future[tuple[Admitted, float] | None]
+        answer = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(self.request(attempt), answer)
+        heapq.heappush(self._waiting, (not is_held, order, next(self._count), waiter))
+        if is_held:
+            self._news.set()  # it needs no slot, unlike the one that is waited for now
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._keep(), name="doorkeeper")
+        try:
+            return await answer
+        finally:
+            if answer.cancelled():
+                self._news.set()
+
+    async def insist(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Ask the desk until it answers, unless the run is left meanwhile."""
+        while True:
+            with suppress(AwayError):
+                return await call()
+            if await sleep(AWAY_S, self.context.stop.leaving):
+                return None
+
+    # -- the doorkeeper
+
+    async def _keep(self) -> None:
+        try:
+            while self._waiting:
+                waiter = self._waiting[0][3]
+                if waiter.answer.done() or await self._serve(waiter):
+                    self._waiting = [item for item in self._waiting if item[3] is not waiter]
+                    heapq.heapify(self._waiting)
+        except Exception as error:  # noqa: BLE001 - a bug of ours, told by every job that waits
+            waiting, self._waiting = self._waiting, []
+            for *_, waiter in waiting:
+                waiter.fail(error)
+
+    async def _serve(self, waiter: _Waiter) -> bool:
+        """Ask for one job; return whether it has its answer."""
+        context = self.context
+        if context.stop.feeding.is_set() or self._is_too_late(waiter.request.attempt.request):
+            return waiter.tell(None)
+        self._news.clear()
+        not_after = context.clock.monotonic() + SEND_WITHIN_S
+        try:
+            found = await self.desk.ask(waiter.request, context.limits)
+        except AwayError:
+            await sleep(AWAY_S, context.stop.feeding)
+            return False
+        except BatchError as error:
+            return waiter.fail(error)
+        match found:
+            case Admitted():
+                self._waits_for_slot = False
+                # Nothing was sent by an intent whose record took too long: it is renewed.
+                in_time = context.clock.monotonic() <= not_after
+                return in_time and waiter.tell((found, not_after))
+            case Deny():
+                context.stop.ask(found.reason, found.sentence)
+                return waiter.tell(None)
+            case Wait():
+                await self._sleep(found)
+                return False
+
+    async def _sleep(self, wait: Wait) -> None:
+        context = self.context
+        self._waits_for_slot = wait.for_slot
+        most_s = ASK_AGAIN_S * (1.0 - context.dice.random() / 2)
+        wait_s = most_s if wait.for_s is None else min(wait.for_s, most_s)
+        if await sleep(wait_s, context.stop.feeding, self._news) and wait.for_slot:
+            await sleep(context.dice.random() * JITTER_S, context.stop.feeding)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    """A job at the gate, and what it waits for: None tells it to leave."""
+
+    request: Request
+    answer: asyncio.Future[tuple[Admitted, float] | None]
+
+    def tell(self, found: tuple[Admitted, float] | None) -> bool:
+        if not self.answer.done():  # cancelled: what is intended is looked up by whoever goes on
+            self.answer.set_result(found)
+        return True
+
+    def fail(self, error: Exception) -> bool:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+        return True
+
+
+class FleetTicket:
+    """A slot that is taken with the intent; *holder* is the attempt that has it."""
+
+    def __init__(self, gate: FleetGate, order: int, holder: Attempt | None = None) -> None:
+        self._gate = gate
+        self._order = order
+        self._holder = holder
+        self._refusals = 0
+        self.not_after = 0.0
+
+    async def intend(self, attempt: Attempt) -> Attempt | None:
+        is_held = self._holder is not None
+        found = await self._gate.admit(attempt, self._order, is_held=is_held)
+        if found is None:
+            return None
+        admitted, self.not_after = found
+        self._holder, self._refusals = admitted.attempt, admitted.refusals
+        return admitted.attempt
+
+    async def accepted(self) -> None:
+        if self._refusals:
+            await self._learn(lambda traffic, _now, _others: traffic.accepted())
+
+    async def refused(self, job_id: str, answer: Throttled | Saturated | Unsent) -> None:
+        context, told_s = self._gate.context, 0.0
+
+        def rule(traffic: Traffic, now: float, others: int) -> Traffic:
+            nonlocal told_s
+            told_s, asked_s = waits(context, traffic.refusals, answer)
+            accepted = others if isinstance(answer, Saturated) else None
+            return traffic.refused(now, wait_s=told_s, asked_s=asked_s, accepted=accepted)
+
+        await self._learn(rule)
+        context.notify(events.Delayed(job_id, answer.failure, told_s))
+        if isinstance(answer, Saturated):
+            await self.requeue()
+
+    async def requeue(self) -> None:
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            gate, request = self._gate, self._gate.request(holder)
+            await gate.insist(lambda: gate.desk.free(request))
+
+    def leave(self) -> None:
+        """Do nothing: the commit that ends the task frees its slot."""
+
+    async def _learn(self, rule: Learn) -> None:
+        name = "" if self._holder is None else self._holder.external_task_id
+        await self._gate.insist(lambda: self._gate.desk.learn(name, rule))
