@@ -6,6 +6,7 @@ The class of an error says who must act:
     ├── UsageError            the person: wrong option, missing key            exit 2
     │   └── ManifestError     the person: the manifest, all faults at once     exit 2
     ├── StateError            the person: the output folder cannot be used     exit 1
+    │   ├── AwayError         the person, or time: the database of a fleet does not answer  exit 1
     │   ├── StateLostError    the person: results are there, their state is not  exit 2
     │   └── RefusedError      us: a commit would break a rule of the state     exit 1
     ├── LockedError           no one: another run holds the folder             exit 75
@@ -92,6 +93,10 @@ class ManifestError(UsageError):
 
 class StateError(BatchError):
     """The state or the output folder cannot be read or written; nothing more is submitted."""
+
+
+class AwayError(StateError):
+    """The database of a fleet does not answer; whether it has done what was asked is not known."""
 
 
 class StateLostError(StateError):

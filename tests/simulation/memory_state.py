@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from batch.attempt import Account, Attempt, Discarded, Landed, Phase
@@ -40,10 +41,11 @@ class MemoryState:
     fails: bool = False
 
     async def commit(self, *changes: Change) -> None:
-        self._write(changes)  # before the first await: a cancelled commit counts
+        self.write(changes)  # before the first await: a cancelled commit counts
         await asyncio.sleep(0)
 
-    def _write(self, changes: tuple[Change, ...]) -> None:
+    def write(self, changes: tuple[Change, ...]) -> None:
+        """Commit *changes*."""
         if self.fails:
             raise StateError("the state cannot be written")
         after = dict(self.attempts)
@@ -108,6 +110,10 @@ class MemoryState:
         return {kind: list(seconds) for kind, seconds in self.times.items()}
 
     async def payments(self, since: float) -> list[Payment]:
+        return self.paid(since)
+
+    def paid(self, since: float) -> list[Payment]:
+        """As `payments`."""
         found = []
         for attempt in self.attempts.values():
             is_refused = attempt.phase is Phase.FAILED and attempt.task is None
@@ -118,8 +124,8 @@ class MemoryState:
 
     async def known(self) -> dict[str, list[Known]]:
         known: dict[str, list[Known]] = {}
-        for attempt in sorted(self.attempts.values(), key=lambda a: (a.job_id, a.number)):
-            known.setdefault(attempt.job_id, []).append(_known(attempt))
+        for item in known_of(self.attempts.values()):
+            known.setdefault(item.job_id, []).append(item)
         return known
 
     async def uploads(
@@ -139,6 +145,11 @@ def _check(attempt: Attempt, attempts: dict[str, Attempt]) -> None:
         is_same_job = (other.job_id, other.fingerprint) == (attempt.job_id, attempt.fingerprint)
         if is_same_job and not (other.phase.is_finished or attempt.phase.is_finished):
             raise RefusedError(f"job {attempt.job_id!r} has an unfinished attempt already")
+
+
+def known_of(attempts: Iterable[Attempt]) -> list[Known]:
+    """Return attempts in short, by job and number."""
+    return [_known(item) for item in sorted(attempts, key=lambda a: (a.job_id, a.number))]
 
 
 def _known(attempt: Attempt) -> Known:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors
 
-from batch.errors import BatchError, ClaimLostError, LockedError, RefusedError, StateError
+from batch.errors import (
+    AwayError,
+    BatchError,
+    ClaimLostError,
+    LockedError,
+    RefusedError,
+    StateError,
+)
 from batch.output.postgres.functions import CLAIM_LOST
 
 LOST = (psycopg.OperationalError, psycopg.InterfaceError)  # the connection, or the server's memory
@@ -43,7 +50,7 @@ def as_ours(error: psycopg.Error, place: str) -> BatchError:
     if isinstance(error, errors.DiskFull):
         return StateError(f"no space left on the disk of {place}; make room and run again ({text})")
     if isinstance(error, LOST):
-        return StateError(
+        return AwayError(
             f"{place} does not answer ({text}); nothing was sent without a record of it. Run again"
             " when it does"
         )

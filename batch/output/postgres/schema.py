@@ -8,10 +8,18 @@ Entry n brings the schema from version n to n + 1. Never edit a released one; ap
 
 from __future__ import annotations
 
+from batch.output.postgres.fleet_functions import FLEET_FUNCTIONS
 from batch.output.postgres.functions import FUNCTIONS
 
 SCHEMA = "kling"
 NOW = "extract(epoch FROM clock_timestamp())::float8"
+
+# When an attempt was sent, as far as is known: `Attempt.sent_at`.
+SENT_AT = (
+    "coalesce((detail->>'submitted_at')::float8,"
+    " CASE WHEN state <> 'Intended' THEN (detail->>'sent_at')::float8 END,"
+    " (detail->>'since')::float8)"
+)
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -27,6 +35,7 @@ MIGRATIONS: tuple[str, ...] = (
         due_at float8 NOT NULL DEFAULT 0, paused_until float8 NOT NULL DEFAULT 0,
         refusals integer NOT NULL DEFAULT 0,
         refused text,                      -- why the provider refuses the account
+        waited_until float8 NOT NULL DEFAULT 0,  -- a doorkeeper waits for a slot until then
         PRIMARY KEY (base_url, account)
     );
     CREATE TABLE libraries (
@@ -45,6 +54,7 @@ MIGRATIONS: tuple[str, ...] = (
         is_open boolean NOT NULL DEFAULT false,
         base_url text, account text, terms text, deadline_at float8,   -- since it was handed over
         budget_usd float8, reserved_usd float8 NOT NULL DEFAULT 0,
+        max_in_flight integer, rate_interval_s float8,
         stop_reason text, stop_sentence text
     );
     CREATE UNIQUE INDEX open_run_of_library ON runs (library) WHERE is_open;
@@ -81,6 +91,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE UNIQUE INDEX owner_of_task ON attempts (task_id, base_url) WHERE task_id IS NOT NULL;
     CREATE UNIQUE INDEX unfinished_of_job ON attempts (library, job_id, fingerprint)
         WHERE state NOT IN ('Landed', 'Discarded', 'Failed');
+    CREATE INDEX attempts_by_time ON attempts (library, (
+        coalesce((detail->>'submitted_at')::float8,
+            CASE WHEN state <> 'Intended' THEN (detail->>'sent_at')::float8 END,
+            (detail->>'since')::float8)
+    ));
     CREATE INDEX attempts_of_file ON attempts (library, file) WHERE file IS NOT NULL;
     CREATE INDEX slots_of_account ON attempts (base_url, account) WHERE slot_until IS NOT NULL;
     CREATE TABLE results (
@@ -111,5 +126,6 @@ MIGRATIONS: tuple[str, ...] = (
         worker text PRIMARY KEY, beat_at float8 NOT NULL, host text, pid integer, version text
     );
     """
-    + FUNCTIONS,
+    + FUNCTIONS
+    + FLEET_FUNCTIONS,
 )

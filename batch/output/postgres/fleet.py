@@ -1,0 +1,330 @@
+"""`Fleet` on Postgres.
+
+What one round trip does goes over the worker's connections. What calls the engine within the
+transaction (a handover, a second look, a burial) is rare: it takes a connection of its own, in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+
+from batch.attempt import Account
+from batch.key import Secret
+from batch.output.fleet import (
+    DEAD_AFTER_S,
+    Assignment,
+    Claim,
+    JobState,
+    OpenRun,
+    Outcome,
+    Progress,
+    Pulse,
+    Work,
+)
+from batch.output.postgres import questions
+from batch.output.postgres.connection import connect
+from batch.output.postgres.errors import map_errors
+from batch.output.postgres.pool import Connection, Connections
+from batch.output.postgres.schema import NOW
+from batch.plan import Known
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+_RUN = (
+    "run_id, library, root, base_url, account, terms, started_at, deadline_at, budget_usd,"
+    " stop_reason, stop_sentence"
+)
+
+
+class PostgresFleet:
+    """The shared records, asked over *connections* to *engine*.
+
+    *dead_after_s*: so long a worker may be silent.
+    """
+
+    def __init__(
+        self,
+        engine: Secret,
+        connections: Connections,
+        *,
+        dead_after_s: float = DEAD_AFTER_S,
+        version: str = "",
+    ) -> None:
+        self._engine = engine
+        self._connections = connections
+        self._dead_after_s = dead_after_s
+        self._version = version
+
+    # -- runs
+
+    async def hand_over(
+        self, run: OpenRun, jobs: Sequence[Work], enqueue: Callable[[Any], None]
+    ) -> None:
+        await self._apart(lambda connection: _hand_over(connection, run, jobs, enqueue))
+
+    async def run_of(self, run_id: str) -> OpenRun | None:
+        query = (
+            f"SELECT {_RUN} FROM runs JOIN libraries USING (library)"
+            " WHERE run_id = %s AND is_open AND terms IS NOT NULL"
+        )
+        row = await self._one(query, run_id)
+        return None if row is None else _open_run(row)
+
+    async def stop(self, run_id: str, reason: str, sentence: str) -> None:
+        await self._one("SELECT stop_run(%s, %s, %s)", run_id, reason, sentence)
+
+    async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[str]], None]) -> int:
+        return await self._apart(lambda connection: _look_again(connection, run_id, enqueue))
+
+    async def outcome(self, run_id: str) -> Outcome:
+        async def read(connection: Connection) -> Outcome:
+            async def rows(query: str) -> list[Row]:
+                return await (await connection.execute(query.encode(), (run_id,))).fetchall()
+
+            jobs = await rows(
+                "SELECT ord, job_id, work, state FROM jobs WHERE run_id = %s"
+                " AND state IN ('todo', 'left', 'bug') ORDER BY ord"
+            )
+            lines = await rows("SELECT line FROM results WHERE run_id = %s ORDER BY seq")
+            sent = await rows("SELECT external_task_id FROM attempts WHERE sent_in = %s")
+            return Outcome(
+                left=tuple(Work(*job[:3]) for job in jobs if job[3] != JobState.BUG),
+                bugs=tuple(job[1] for job in jobs if job[3] == JobState.BUG),
+                rows=tuple(line for (line,) in lines),
+                sent=frozenset(name for (name,) in sent),
+            )
+
+        return await self._connections.again(read)
+
+    async def end(self, run_id: str, exit_code: int, summary: str) -> bool:
+        query = (
+            "WITH its AS (SELECT library, run_id FROM runs WHERE run_id = %s AND is_open FOR UPDATE)"
+            f" SELECT end_run(library, run_id, {NOW}, %s, %s) FROM its"
+        )
+        return await self._one(query, run_id, exit_code, summary) is not None
+
+    async def progress(self, run_id: str) -> Progress:
+        query = (
+            "SELECT (SELECT coalesce(jsonb_object_agg(state, n), '{}') FROM ("
+            "SELECT state, count(*) AS n FROM jobs WHERE run_id = %s GROUP BY state) AS counted),"
+            f" (SELECT count(*) FROM workers WHERE beat_at >= {NOW} - %s),"
+            " stop_reason, stop_sentence, exit_code FROM runs WHERE run_id = %s"
+        )
+        row = await self._one(query, run_id, self._dead_after_s, run_id)
+        if row is None:
+            return Progress({}, 0)
+        jobs, workers, reason, sentence, exit_code = row
+        counted = {JobState(state): count for state, count in jobs.items()}
+        return Progress(counted, workers, None if reason is None else (reason, sentence), exit_code)
+
+    # -- jobs
+
+    async def claim(self, run_id: str, job_id: str, worker: str) -> Assignment | None:
+        async def work(connection: Connection) -> Assignment | None:
+            async with connection.transaction():
+                query = b"SELECT * FROM claim_job(%s, %s, %s)"
+                row = await (await connection.execute(query, (run_id, job_id, worker))).fetchone()
+                if row is None or row[1] is None:
+                    return None
+                library, order, its_work, looks, token, takeovers = row
+                query = (
+                    b"SELECT external_task_id, run_id = %s, sent_in = %s FROM attempts"
+                    b" WHERE library = %s AND job_id = %s"
+                )
+                values = (run_id, run_id, library, job_id)
+                touched = await (await connection.execute(query, values)).fetchall()
+                has_begun = any(is_changed for _, is_changed, _ in touched)
+                known: tuple[Known, ...] = ()
+                if has_begun or looks > 1:
+                    known = await _known(connection, library, job_id)
+            return Assignment(
+                Claim(library, run_id, job_id, token),
+                Work(order, job_id, its_work),
+                has_begun=has_begun,
+                known=known,
+                sent=frozenset(name for name, _, is_sent in touched if is_sent),
+                is_second_look=looks > 1,
+                takeovers=takeovers,
+            )
+
+        return await self._connections.again(work)
+
+    async def settle(self, claim: Claim, state: JobState) -> None:
+        await self._one("SELECT settle_job(%s, %s, %s, %s, %s)", *_named(claim), state.value)
+
+    async def name(self, claim: Claim, external_task_id: str) -> bool:
+        query = "SELECT name_attempt(%s, %s, %s, %s, %s)"
+        row = await self._one(query, *_named(claim), external_task_id)
+        assert row is not None
+        return bool(row[0])
+
+    async def astray(self, worker: str) -> list[tuple[str, str]]:
+        async def read(connection: Connection) -> list[tuple[str, str]]:
+            query = (
+                b"SELECT jobs.run_id, jobs.job_id FROM runs JOIN jobs USING (run_id)"
+                b" JOIN claims USING (library, run_id, job_id) WHERE is_open AND state = 'todo'"
+                b" AND (worker = %s OR worker NOT IN (SELECT worker FROM workers))"
+                b" ORDER BY jobs.run_id, ord"
+            )
+            return [
+                (*row,) for row in await (await connection.execute(query, (worker,))).fetchall()
+            ]
+
+        return await self._connections.again(read)
+
+    # -- workers
+
+    async def beat(self, worker: str, accounts: Sequence[Account]) -> Pulse:
+        listed = [{"base_url": one.base_url, "account": one.key_hash} for one in accounts]
+        who = (worker, platform.node(), os.getpid(), self._version)
+        query = "SELECT * FROM beat(%s, %s, %s, %s, %s, %s)"
+        row = await self._one(query, *who, json.dumps(listed), self._dead_after_s)
+        assert row is not None
+        at, stops, dead, settled = row
+        told = {run_id: (reason, sentence) for run_id, (reason, sentence) in stops.items()}
+        return Pulse(at, told, tuple(dead), tuple(settled))
+
+    async def bury(self, worker: str, resume: Callable[[], None]) -> bool:
+        dead_after_s = self._dead_after_s
+        return await self._apart(lambda connection: _bury(connection, worker, dead_after_s, resume))
+
+    async def leave(self, worker: str) -> None:
+        await self._one(
+            f"UPDATE workers SET beat_at = {LEFT} WHERE worker = %s RETURNING 1", worker
+        )
+
+    # -- connections
+
+    async def _one(self, query: str, *values: object) -> Row | None:
+        async def read(connection: Connection) -> Row | None:
+            return await (await connection.execute(query.encode(), values)).fetchone()
+
+        return await self._connections.again(read)
+
+    async def _apart(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
+        """Return what *work* does in a transaction on a connection of its own, in a thread."""
+
+        def run() -> T:
+            place = self._connections.place
+            with connect(self._engine) as connection, map_errors(place), connection.transaction():
+                return work(connection)
+
+        return await asyncio.to_thread(run)
+
+
+LEFT = "0"  # a beat as of a worker that has been dead for long
+
+
+def _hand_over(
+    connection: psycopg.Connection[Any],
+    run: OpenRun,
+    jobs: Sequence[Work],
+    enqueue: Callable[[Any], None],
+) -> None:
+    account = (run.account.base_url, run.account.key_hash)
+    connection.execute(
+        "INSERT INTO libraries (library, root) VALUES (%s, %s)"
+        " ON CONFLICT (library) DO UPDATE SET root = excluded.root",
+        (run.library, run.root),
+    )
+    handed = connection.execute(
+        "INSERT INTO runs AS old (run_id, library, started_at, is_open, base_url, account, terms,"
+        " deadline_at, budget_usd) VALUES (%s, %s, %s, true, %s, %s, %s, %s, %s)"
+        " ON CONFLICT (run_id) DO UPDATE SET base_url = excluded.base_url,"
+        " account = excluded.account, terms = excluded.terms, deadline_at = excluded.deadline_at,"
+        " budget_usd = excluded.budget_usd WHERE old.is_open AND old.terms IS NULL RETURNING 1",
+        (
+            *(run.run_id, run.library, run.began_at, *account),
+            *(run.terms, run.deadline_at, run.budget_usd),
+        ),
+    ).fetchone()
+    if handed is None:  # by this very call, whose answer was lost
+        return
+    connection.execute(
+        "INSERT INTO accounts (base_url, account) VALUES (%s, %s)"
+        " ON CONFLICT (base_url, account) DO UPDATE SET refused = NULL",
+        account,
+    )
+    ended = "(SELECT run_id FROM runs WHERE library = %s AND NOT is_open)"
+    for table in ("names", "jobs"):
+        query = f"DELETE FROM {table} WHERE run_id IN {ended}"
+        connection.execute(query.encode(), (run.library,))
+    copy_in = "COPY jobs (run_id, ord, job_id, work) FROM STDIN"
+    with connection.cursor() as cursor, cursor.copy(copy_in) as copy:
+        for job in jobs:
+            copy.write_row((run.run_id, *job))
+    enqueue(connection)
+
+
+def _look_again(
+    connection: psycopg.Connection[Any],
+    run_id: str,
+    enqueue: Callable[[Any, Sequence[str]], None],
+) -> int:
+    # Of two workers that do this at once, the second waits, and finds jobs to be done.
+    query = "SELECT 1 FROM runs WHERE run_id = %s AND is_open FOR UPDATE"
+    if connection.execute(query, (run_id,)).fetchone() is None:
+        return 0
+    parked = connection.execute(
+        "WITH again AS (UPDATE jobs SET state = 'todo', looks = looks + 1 WHERE run_id = %s"
+        " AND state = 'parked' AND looks = 1 AND NOT EXISTS ("
+        "SELECT 1 FROM jobs WHERE run_id = %s AND state = 'todo') RETURNING ord, job_id)"
+        " SELECT job_id FROM again ORDER BY ord",
+        (run_id, run_id),
+    ).fetchall()
+    if parked:
+        enqueue(connection, [job_id for (job_id,) in parked])
+    return len(parked)
+
+
+def _bury(
+    connection: psycopg.Connection[Any],
+    worker: str,
+    dead_after_s: float,
+    resume: Callable[[], None],
+) -> bool:
+    row = connection.execute(
+        f"SELECT beat_at > {LEFT} FROM workers WHERE worker = %s AND beat_at < {NOW} - %s"
+        " FOR UPDATE SKIP LOCKED",
+        (worker, dead_after_s),
+    ).fetchone()
+    if row is None:
+        return False
+    if row[0]:  # it died over these, and did not leave them
+        query = "UPDATE claims SET takeovers = takeovers + 1 WHERE worker = %s"
+        connection.execute(query, (worker,))
+    resume()
+    connection.execute("DELETE FROM workers WHERE worker = %s", (worker,))
+    return True
+
+
+async def _known(connection: Connection, library: str, job_id: str) -> tuple[Known, ...]:
+    question = questions.known(library, job_id)
+    rows = await (await connection.execute(question.sql.encode(), question.values)).fetchall()
+    return tuple(question.answer(rows).get(job_id, ()))
+
+
+def _named(claim: Claim) -> tuple[str, str, str, int]:
+    return claim.library, claim.run_id, claim.job_id, claim.token
+
+
+def _open_run(row: Row) -> OpenRun:
+    run_id, library, root, base_url, account, terms, began_at, deadline_at, budget_usd, *stop = row
+    return OpenRun(
+        run_id=run_id,
+        library=library,
+        root=root,
+        account=Account(base_url, account),
+        terms=terms,
+        began_at=began_at,
+        deadline_at=deadline_at,
+        budget_usd=budget_usd,
+        stop=None if stop[0] is None else (stop[0], stop[1]),
+    )
