@@ -220,6 +220,11 @@ class Phase(StrEnum):
         return self is not Phase.GENERATED and not self.is_finished
 
     @property
+    def keeps_slot(self) -> bool:
+        """Whether the run that has sent it still counts a task of it as open."""
+        return self in {Phase.INTENDED, Phase.LOST, Phase.OPEN}
+
+    @property
     def is_finished(self) -> bool:
         """Whether there is nothing to collect any more."""
         return self.has_landed or self is Phase.FAILED

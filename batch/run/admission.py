@@ -6,7 +6,7 @@ half of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from batch.library.allowances import Standing
 from batch.manifest.limits import Limits, Rate
@@ -20,15 +20,17 @@ class Seen:
     """What the records say at the moment of one admission.
 
     *in_use* are the slots of the account that other attempts hold, *of_run* those of them that are
-    this run's. *ceiling* is the most that the account may have. *is_held*: the attempt has a slot
+    this run's. *ceiling* is the most that the account may have, *interval_s* what its rate leaves
+    between two requests. *is_held*: the attempt has a slot
     already. *is_covered*: this run has set its estimate aside before. *standings* say what was spent
     of day and month without this attempt. *stop* is the reason and the sentence of a stopped run,
-    *refused* why the provider refuses the account.
+    *refused* why the provider refuses the account. *is_open*: the run has not ended.
     """
 
     now: float
     traffic: Traffic
     ceiling: int
+    interval_s: float
     in_use: int = 0
     of_run: int = 0
     is_held: bool = False
@@ -38,6 +40,7 @@ class Seen:
     deadline_at: float | None = None
     stop: tuple[str, str] | None = None
     refused: str | None = None
+    is_open: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ def judge(seen: Seen, cost_usd: float | None, limits: Limits) -> Admit | Wait | 
         return Deny(StopReason(seen.stop[0]), seen.stop[1])
     if seen.refused is not None:
         return Deny(StopReason.ACCOUNT, seen.refused)
+    if not seen.is_open:
+        return Deny(StopReason.TERMINATED, "the run has ended")
     if seen.deadline_at is not None and seen.now >= seen.deadline_at:
         return Deny(StopReason.DEADLINE, "the deadline is reached")
     usd = 0.0 if seen.is_covered else cost_usd or 0.0
@@ -92,20 +97,21 @@ def judge(seen: Seen, cost_usd: float | None, limits: Limits) -> Admit | Wait | 
             return Wait(traffic, rises_in_s, for_slot=True)
         if seen.of_run >= limits.max_in_flight:
             return Wait(traffic, None, for_slot=True)
-    due, after = traffic.turn(*_pace(limits.submit_rate, seen.now))
+    due, after = _turn(traffic, seen, limits.submit_rate)
     return Admit(after, usd) if due <= seen.now else Wait(traffic, due - seen.now)
 
 
-def _pace(rate: Rate, now: float) -> tuple[float, float, float]:
-    """Return interval, moment and how late a turn may come, so that no window sees more than the rate.
+def _turn(traffic: Traffic, seen: Seen, rate: Rate) -> tuple[float, Traffic]:
+    """Return when the next turn is due, and the traffic once it is taken.
 
-    Turns that are farther apart than the rate asks for leave that much for a late one.
+    Turns are a little farther apart than the rate asks for. That is how late one may come without
+    the next being later for it, and still no window sees more requests than the rate.
     """
-    count = max(1, int(rate.count))
-    interval_s = SPREAD / rate.per_second
-    return interval_s, now, min(LATE_S, (SPREAD - 1.0) * count / rate.per_second)
+    spread_s = (SPREAD - 1.0) * seen.interval_s
+    late_s = min(LATE_S, spread_s * max(1, int(rate.count)))
+    return traffic.turn(seen.interval_s + spread_s, seen.now, late_s)
 
 
-def with_limit(traffic: Traffic, limit: int | None, ceiling: int) -> Traffic:
-    """Return *traffic* with the limit that the provider has taught; None: it has taught nothing."""
-    return replace(traffic, limit=ceiling if limit is None else min(limit, ceiling))
+def known_limit(taught: int | None, ceiling: int) -> int:
+    """Return the limit of slots, where a provider may have *taught* one."""
+    return ceiling if taught is None else min(taught, ceiling)

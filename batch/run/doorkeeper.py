@@ -24,7 +24,7 @@ from typing import Protocol
 
 from batch import events
 from batch.attempt import Attempt
-from batch.errors import BatchError
+from batch.errors import AwayError, BatchError
 from batch.manifest.limits import Limits
 from batch.output.fleet import CLAIM, Claim
 from batch.provider.answers import Saturated, Throttled, Unsent
@@ -39,10 +39,6 @@ AWAY_S = 1.0  # until a desk that did not answer is asked again
 JITTER_S = 0.03  # a free slot wakes the doorkeepers of all workers
 
 
-class AwayError(Exception):
-    """The desk does not answer; whether it has done what was asked is not known."""
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """An attempt that is to be sent, under which claim, and for how long it may hold a slot."""
@@ -54,10 +50,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The attempt is intended, on disk; *refusals* the account has had in a row."""
+    """The attempt is intended, on disk.
+
+    *refusals* the account has had in a row; the next turn is due in *next_s* at the earliest.
+    """
 
     attempt: Attempt
     refusals: int
+    next_s: float
 
 
 Learn = Callable[[Traffic, float, int], Traffic]
@@ -67,7 +67,8 @@ Learn = Callable[[Traffic, float, int], Traffic]
 class Desk(Protocol):
     """Where slots, turns and budgets of an account are kept. Every call may be repeated.
 
-    Each may raise AwayError, or ClaimLostError where the claim that it names is not the newest.
+    Each may raise AwayError, where it does not answer and may have done it all the same, or
+    ClaimLostError, where the claim that it names is not the newest.
     """
 
     async def ask(self, request: Request, limits: Limits) -> Admitted | Wait | Deny:
@@ -101,6 +102,7 @@ class FleetGate:
         self._count = itertools.count()
         self._keeper: asyncio.Task[None] | None = None
         self._waits_for_slot = False
+        self._next_s = 0.0
 
     @property
     def is_waited_for(self) -> bool:
@@ -152,9 +154,12 @@ class FleetGate:
         try:
             while self._waiting:
                 waiter = self._waiting[0][3]
+                self._next_s = 0.0
                 if waiter.answer.done() or await self._serve(waiter):
                     self._waiting = [item for item in self._waiting if item[3] is not waiter]
                     heapq.heapify(self._waiting)
+                    if self._waiting:
+                        await sleep(self._next_s, self.context.stop.feeding)
         except Exception as error:  # noqa: BLE001 - a bug of ours, told by every job that waits
             waiting, self._waiting = self._waiting, []
             for *_, waiter in waiting:
@@ -176,7 +181,7 @@ class FleetGate:
             return waiter.fail(error)
         match found:
             case Admitted():
-                self._waits_for_slot = False
+                self._waits_for_slot, self._next_s = False, found.next_s
                 # Nothing was sent by an intent whose record took too long: it is renewed.
                 in_time = context.clock.monotonic() <= not_after
                 return in_time and waiter.tell((found, not_after))

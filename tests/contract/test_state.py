@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from every_state import DOUBT, EVERY_STATE, TASK
 from libraries_in_postgres import library_in
 from memory_state import MemoryState
 from scripted import ACCOUNT, SAID, attempt, generated, landed, opened
@@ -18,16 +19,12 @@ from batch.attempt import (
     Account,
     Attempt,
     AttemptState,
-    Discarded,
     Doubt,
     Failed,
-    Generated,
     Intended,
     Lost,
     PaidTask,
     Phase,
-    Pin,
-    TimedOut,
     Unconfirmed,
 )
 from batch.errors import RefusedError
@@ -47,28 +44,6 @@ from batch.output.state import (
 )
 from batch.output.writer import SqliteState
 from batch.plan import Known
-
-DOUBT = Doubt(SAID, exists=True, on_request=True)
-TASK = PaidTask("8", 1.0, "r-8")
-EVERY_STATE: list[AttemptState] = [
-    Intended(1.5),
-    Intended(1.5, DOUBT),
-    Lost(1.5, Doubt(SAID)),
-    Lost(1.5, DOUBT),
-    opened(),
-    TimedOut(TASK, 2.0),
-    TimedOut(TASK, 2.0, "queued"),
-    generated(),
-    Generated(TASK, 2.0, SAID),
-    landed("8", "videos/a.mp4", 9),
-    replace(landed("8", "videos/a.mp4", 9), warnings=("asked for 10 s", "ünïcode")),
-    replace(landed("8", "videos/a.mp4", 9), pin=Pin("v2:0", 1.5)),
-    Discarded(TASK, 2.0, 3.0, 4.0, 9, "00"),
-    Failed(SAID, 2.0),
-    Failed(SAID, 2.0, TASK),
-    Unconfirmed(1.0, Doubt(SAID)),
-    Unconfirmed(1.0, DOUBT),
-]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def _values(change: Change) -> dict[str, Any]:
             return {
                 **dict(zip(_NAMES, to_record(attempt), strict=True)),
                 "detail": detail_of(attempt.state),
-                "holds_slot": attempt.phase.holds_slot,
+                "keeps_slot": attempt.phase.keeps_slot,
                 "created_nothing": attempt.created_nothing,
             }
         case AddRow(line):

@@ -38,7 +38,7 @@ CREATE FUNCTION give_back(its_run text, usd float8) RETURNS void LANGUAGE sql AS
     UPDATE runs SET reserved_usd = greatest(reserved_usd - usd, 0) WHERE run_id = its_run;
 $$;
 
--- `holds_slot` and `created_nothing` are of the new state: the slot is kept or free, what was set
+-- `keeps_slot` and `created_nothing` are of the new state: the slot is kept or free, what was set
 -- aside of a budget is kept or given back.
 CREATE FUNCTION put_attempt(its_library text, its_run text, new jsonb)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -63,7 +63,7 @@ BEGIN
         polls = excluded.polls, token_hash = excluded.token_hash, job_id = excluded.job_id,
         number = excluded.number, cost_usd = excluded.cost_usd, request = excluded.request,
         base_url = excluded.base_url, account = excluded.account,
-        slot_until = CASE WHEN (new->>'holds_slot')::boolean THEN old.slot_until END;
+        slot_until = CASE WHEN (new->>'keeps_slot')::boolean THEN old.slot_until END;
     IF (new->>'created_nothing')::boolean THEN
         SELECT sent_in, reserved_usd INTO before FROM attempts
             WHERE library = its_library AND external_task_id = new->>'external_task_id';

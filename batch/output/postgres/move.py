@@ -45,9 +45,9 @@ def clear(target: PostgresDatabase) -> None:
     with map_errors(target.place):
         for table in OURS:
             of_runs = "run_id IN (SELECT run_id FROM runs WHERE library = %s)"
-            db.execute(f"DELETE FROM {table} WHERE {of_runs}".encode(), values)  # noqa: S608
+            db.execute(f"DELETE FROM {table} WHERE {of_runs}".encode(), values)
         for table in TABLES.keys() - {OF_ACCOUNTS}:
-            db.execute(f"DELETE FROM {table} WHERE library = %s".encode(), values)  # noqa: S608
+            db.execute(f"DELETE FROM {table} WHERE library = %s".encode(), values)
 
 
 def copy_out(source: PostgresDatabase, target: Database) -> None:
@@ -98,7 +98,7 @@ def _from_postgres(source: PostgresDatabase, table: str) -> Iterator[Row]:
             "(base_url, account) IN"
             " (SELECT DISTINCT base_url, account FROM attempts WHERE library = %(library)s)"
         )
-    query = f"SELECT {columns} FROM {table} WHERE {where}{order}"  # noqa: S608
+    query = f"SELECT {columns} FROM {table} WHERE {where}{order}"
     values = {"library": source.library}
     with map_errors(source.place), source.connection.cursor() as cursor:
         yield from cursor.stream(query.encode(), values)

@@ -82,6 +82,20 @@ class Connections:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LAST_WAIT_S)
 
+    async def once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return what *work* does with a connection.
+
+        Raises:
+            AwayError: Postgres does not answer; it may have done it all the same.
+            ClaimLostError: its claim is no longer the newest.
+            StateError: Postgres cannot do it.
+        """
+        try:
+            async with self._pool.connection() as connection:
+                return await work(connection)
+        except psycopg.Error as error:
+            raise as_ours(error, self.place) from error
+
     async def ask(self, question: Question[T]) -> T:
         """Return the answer to a question."""
 

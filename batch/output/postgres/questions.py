@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from batch.attempt import Account, Attempt, Phase
 from batch.output.codec import COLUMNS, from_record
+from batch.output.postgres.schema import SENT_AT
 from batch.output.state import Payment, Uploaded
 from batch.output.store import RunRecord
 from batch.plan import Known
@@ -31,10 +32,8 @@ _KNOWN = (
     " FROM attempts WHERE library = %s"
 )
 _PAYMENTS = (
-    "SELECT * FROM (SELECT external_task_id, state, task_id, cost_usd, coalesce("
-    "(detail->>'submitted_at')::float8,"
-    " CASE WHEN state <> 'Intended' THEN (detail->>'sent_at')::float8 END,"
-    " (detail->>'since')::float8) AS at FROM attempts WHERE library = %s) AS sent WHERE at >= %s"
+    f"SELECT external_task_id, state, task_id, cost_usd, {SENT_AT} FROM attempts"
+    f" WHERE library = %s AND {SENT_AT} >= %s"
 )
 
 
@@ -97,8 +96,7 @@ def owner_of(task_id: str) -> Question[str | None]:
 def page_of_lines(library: str, after: int) -> Question[list[tuple[int, str]]]:
     """Ask for the next rows of results.jsonl."""
     query = (
-        f"SELECT seq, line FROM results WHERE library = %s AND seq > %s"  # noqa: S608
-        f" ORDER BY seq LIMIT {PAGE}"
+        f"SELECT seq, line FROM results WHERE library = %s AND seq > %s ORDER BY seq LIMIT {PAGE}"
     )
     return Question(query, (library, after), lambda rows: [(seq, line) for seq, line in rows])
 
@@ -151,7 +149,7 @@ def uploads(
     given = {name: value for name, value in asked.items() if value is not None}
     where = " AND ".join(f"{name} = %s" for name in given)
     return Question(
-        f"SELECT {_UPLOAD} FROM uploads WHERE {where} ORDER BY file",  # noqa: S608
+        f"SELECT {_UPLOAD} FROM uploads WHERE {where} ORDER BY file",
         (*given.values(),),
         lambda rows: [Uploaded(*row) for row in rows],
     )
@@ -195,7 +193,7 @@ def is_new(library: str) -> Question[bool]:
 
 
 def _attempts(where: str, order: str = "1") -> str:
-    return f"SELECT {_COLUMNS} FROM attempts WHERE {where} ORDER BY {order}"  # noqa: S608
+    return f"SELECT {_COLUMNS} FROM attempts WHERE {where} ORDER BY {order}"
 
 
 def _named(account: Account) -> tuple[str, str]:

@@ -1,0 +1,58 @@
+"""What an admission asks and writes, in SQL: see `batch.run.gate_postgres`."""
+
+from __future__ import annotations
+
+from batch.output.postgres.schema import NOW, SENT_AT
+
+LOCK = (
+    "SELECT rate_interval_s, max_in_flight, waited_until, slot_limit, quiet_s, raise_at, probing,"
+    " due_at, paused_until, refusals, refused FROM accounts"
+    " WHERE base_url = %(base_url)s AND account = %(account)s FOR UPDATE"
+)
+OTHERS = (
+    " FROM attempts WHERE base_url = %(base_url)s AND account = %(account)s"
+    f" AND slot_until > {NOW} AND (library, external_task_id) <> (%(library)s, %(name)s)"
+)
+SEEN = (
+    f"SELECT {NOW} AS now, runs.is_open, runs.reserved_usd, runs.deadline_at, runs.stop_reason,"
+    " runs.stop_sentence, open.*, mine.*, others.*, (SELECT token FROM claims"
+    " WHERE library = runs.library AND job_id = %(job_id)s) AS token FROM runs"
+    " CROSS JOIN (SELECT max(max_in_flight) AS most, min(rate_interval_s) AS interval_s FROM runs"
+    " WHERE is_open AND base_url = %(base_url)s AND account = %(account)s) AS open"
+    " CROSS JOIN (SELECT count(*) AS in_use, count(*) FILTER (WHERE sent_in = %(run_id)s) AS of_run"
+    f"{OTHERS}) AS others"
+    f" LEFT JOIN (SELECT coalesce(slot_until > {NOW}, false) AS is_held,"
+    " coalesce(sent_in = %(run_id)s AND reserved_usd IS NOT NULL, false) AS is_covered"
+    " FROM attempts WHERE library = %(library)s AND external_task_id = %(name)s) AS mine ON true"
+    " WHERE runs.run_id = %(run_id)s"
+)
+# What `charged_usd` counts, by when it was sent.
+SPENT = (
+    "SELECT coalesce(sum(cost_usd), 0) AS usd FROM attempts WHERE library = %(library)s"
+    f" AND external_task_id <> %(name)s AND {SENT_AT} >= %(begins)s AND {SENT_AT} < %(ends)s"
+    " AND (task_id IS NOT NULL OR state IN ('Intended', 'Lost', 'Unconfirmed'))"
+)
+KEEP = (
+    "UPDATE accounts SET slot_limit = %(limit)s, quiet_s = %(quiet_s)s, raise_at = %(raise_at)s,"
+    " probing = %(is_probing)s, due_at = %(due_at)s, paused_until = %(paused_until)s,"
+    " refusals = %(refusals)s, waited_until = greatest(waited_until, %(waited_until)s)"
+    " WHERE base_url = %(base_url)s AND account = %(account)s"
+)
+HOLD = (
+    f"UPDATE attempts SET slot_until = {NOW} + %(slot_s)s"
+    " WHERE library = %(library)s AND external_task_id = %(name)s"
+)
+FREE = (
+    "UPDATE attempts SET slot_until = NULL"
+    " WHERE library = %(library)s AND external_task_id = %(name)s AND slot_until IS NOT NULL"
+)
+COVER = (
+    f"UPDATE attempts SET slot_until = {NOW} + %(slot_s)s, sent_in = %(run_id)s,"
+    " reserved_usd = CASE WHEN %(is_covered)s THEN reserved_usd ELSE %(usd)s END"
+    " WHERE library = %(library)s AND external_task_id = %(name)s"
+)
+RESERVE = "UPDATE runs SET reserved_usd = reserved_usd + %(usd)s WHERE run_id = %(run_id)s"
+LIMITS = (
+    "UPDATE runs SET max_in_flight = %(max_in_flight)s, rate_interval_s = %(interval_s)s"
+    " WHERE run_id = %(run_id)s AND max_in_flight IS NULL"
+)
