@@ -130,12 +130,20 @@ class Outcome:
 
 
 class Fleet(Protocol):
-    """The shared records. Every call may be repeated: one whose answer was lost is made again."""
+    """The shared records. Every call may be repeated: one whose answer was lost is made again.
+
+    What is called back (*enqueue*, *resume*) may block: it runs in a thread, within the transaction that
+    it belongs to. *enqueue* gets the connection of that transaction, which is synchronous.
+    """
 
     async def hand_over(
         self, run: OpenRun, jobs: Sequence[Work], enqueue: Callable[[Any], None]
     ) -> None:
-        """Record a begun run's terms and jobs, and *enqueue* them, in one transaction (its argument)."""
+        """Record a begun run's terms and jobs, and *enqueue* them.
+
+        What the provider refused of the account before is forgotten, and so are the jobs of the
+        library's ended runs.
+        """
         ...
 
     async def run_of(self, run_id: str) -> OpenRun | None:
@@ -159,7 +167,10 @@ class Fleet(Protocol):
         ...
 
     async def stop(self, run_id: str, reason: str, sentence: str) -> None:
-        """Stop a run on all workers; a worse reason takes the place of a milder one."""
+        """Stop a run on all workers; a worse reason takes the place of a milder one.
+
+        An account that is refused stops all its open runs.
+        """
         ...
 
     async def beat(self, worker: str, accounts: Sequence[Account]) -> Pulse:
@@ -174,8 +185,11 @@ class Fleet(Protocol):
         """Record that *worker* ends: its jobs are taken over at once."""
         ...
 
-    async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[str]], None]) -> int:
-        """Hand the parked jobs of a settled run over once more; return how many there are."""
+    async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[Work]], None]) -> int:
+        """Hand the parked jobs of a settled run over once more; return how many there are.
+
+        In their order, and each only once: one that is parked again stays so.
+        """
         ...
 
     async def outcome(self, run_id: str) -> Outcome:
@@ -191,5 +205,8 @@ class Fleet(Protocol):
         ...
 
     async def astray(self, worker: str) -> list[tuple[str, str]]:
-        """Return run and job of what is to be done, was claimed, and is no living worker's."""
+        """Return run and job of what is to be done, was claimed, and has no other living worker.
+
+        Those that *worker* has claimed itself are among them: it knows which of them it is at.
+        """
         ...

@@ -393,8 +393,8 @@ async def test_run_without_jobs_is_settled_at_once(fleet: Fleet) -> None:
 async def test_parked_jobs_get_one_second_look(subject: Subject) -> None:
     fleet, queued = subject.fleet, []
 
-    def enqueue(_transaction: Any, job_ids: Sequence[str]) -> None:
-        queued.extend(job_ids)
+    def enqueue(_transaction: Any, works: Sequence[Work]) -> None:
+        queued.extend(works)
 
     await hand_over(fleet)
     await fleet.settle(await claimed(fleet, "c"), JobState.PARKED)
@@ -405,7 +405,7 @@ async def test_parked_jobs_get_one_second_look(subject: Subject) -> None:
     assert await fleet.look_again("r1", enqueue) == 0, "one is still to be done"
     await fleet.settle(await claimed(fleet, "b"), JobState.DONE)
     counts = await asyncio.gather(*(fleet.look_again("r1", enqueue) for _ in range(3)))
-    assert (sorted(counts), queued) == ([0, 0, 2], ["a", "c"])
+    assert (sorted(counts), queued) == ([0, 0, 2], [WORKS[0], WORKS[2]])
     again = await _assignment(fleet)
     assert again.is_second_look
     assert [item.external_task_id for item in again.known] == ["kb-1"]

@@ -156,7 +156,7 @@ class MemoryFleet:
             if _severity(item.run.stop) < _severity((reason, sentence)):
                 item.run = replace(item.run, stop=(reason, sentence))
 
-    async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[str]], None]) -> int:
+    async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[Work]], None]) -> int:
         handed = self._open(run_id)
         if handed is None or self._has_to_do(handed):
             return 0
@@ -164,7 +164,7 @@ class MemoryFleet:
         parked = [job for job in jobs if job.state is JobState.PARKED and job.looks == 1]
         if parked:
             parked.sort(key=lambda job: job.work.order)
-            enqueue(self, [job.work.job_id for job in parked])
+            enqueue(self, [job.work for job in parked])
         for job in parked:
             job.state, job.looks = JobState.TODO, 2
         return len(parked)

@@ -80,7 +80,7 @@ class PostgresFleet:
     async def stop(self, run_id: str, reason: str, sentence: str) -> None:
         await self._one("SELECT stop_run(%s, %s, %s)", run_id, reason, sentence)
 
-    async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[str]], None]) -> int:
+    async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[Work]], None]) -> int:
         return await self._apart(lambda connection: _look_again(connection, run_id, enqueue))
 
     async def outcome(self, run_id: str) -> Outcome:
@@ -266,7 +266,7 @@ def _hand_over(
 def _look_again(
     connection: psycopg.Connection[Any],
     run_id: str,
-    enqueue: Callable[[Any, Sequence[str]], None],
+    enqueue: Callable[[Any, Sequence[Work]], None],
 ) -> int:
     # Of two workers that do this at once, the second waits, and finds jobs to be done.
     query = "SELECT 1 FROM runs WHERE run_id = %s AND is_open FOR UPDATE"
@@ -275,12 +275,12 @@ def _look_again(
     parked = connection.execute(
         "WITH again AS (UPDATE jobs SET state = 'todo', looks = looks + 1 WHERE run_id = %s"
         " AND state = 'parked' AND looks = 1 AND NOT EXISTS ("
-        "SELECT 1 FROM jobs WHERE run_id = %s AND state = 'todo') RETURNING ord, job_id)"
-        " SELECT job_id FROM again ORDER BY ord",
+        "SELECT 1 FROM jobs WHERE run_id = %s AND state = 'todo') RETURNING ord, job_id, work)"
+        " SELECT ord, job_id, work FROM again ORDER BY ord",
         (run_id, run_id),
     ).fetchall()
     if parked:
-        enqueue(connection, [job_id for (job_id,) in parked])
+        enqueue(connection, [Work(*job) for job in parked])
     return len(parked)
 
 
