@@ -351,7 +351,7 @@ def test_killed_landing_keeps_each_video_once(
             hold(stages)
             known.update(stages.state.attempts)
             stages.state.attempts = known
-            stages.state._write = dying(stages.state._write)  # type: ignore[method-assign]
+            stages.state.write = dying(stages.state.write)  # type: ignore[method-assign]
         stages.api.fetches, stages.api.queries = [whole()], [LINK]
         try:
             reached = await land(stages)

@@ -13,7 +13,11 @@ from packaging.version import Version  # comes with pytest
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DISTRIBUTIONS = {"asyncio_throttle": "asyncio-throttle", "yaml": "pyyaml"}  # where names differ
+DISTRIBUTIONS = {  # where names differ
+    "asyncio_throttle": "asyncio-throttle",
+    "psycopg_pool": "psycopg",  # as its extra
+    "yaml": "pyyaml",
+}
 
 
 def test_lowest_versions_are_the_declared_bounds() -> None:
@@ -33,7 +37,7 @@ def test_imported_packages_are_declared() -> None:
         for module in _modules(node)
     }
     foreign = imported - sys.stdlib_module_names - {"batch"}
-    requirements = PROJECT["dependencies"] + EXTRAS["report"]
+    requirements = PROJECT["dependencies"] + EXTRAS["report"] + EXTRAS["fleet"] + EXTRAS["store"]
     declared = {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in requirements}
     assert {DISTRIBUTIONS.get(name, name) for name in foreign} == declared
 

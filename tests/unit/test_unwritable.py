@@ -50,10 +50,10 @@ class FailingState(MemoryState):
 
     left = 10**9
 
-    def _write(self, changes: tuple[Change, ...]) -> None:
+    def write(self, changes: tuple[Change, ...]) -> None:
         self.left -= 1
         self.fails = self.left < 0
-        super()._write(changes)
+        super().write(changes)
 
 
 def rescue_of(root: Path) -> Rescue:
