@@ -42,6 +42,36 @@ def complete_folder(
     return fitting or [CompletionItem(incomplete, "dir")]
 
 
+def complete_any_folder(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Have the shell complete a folder."""
+    return [CompletionItem(incomplete, "dir")]
+
+
+def complete_file(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Have the shell complete a file."""
+    return [CompletionItem(incomplete, "file")]
+
+
+def complete_job(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the ids of the jobs that the output folder in the line knows."""
+    from batch.errors import BatchError  # noqa: PLC0415 - only a shell needs it
+    from batch.output.layout import Layout  # noqa: PLC0415
+    from batch.output.sqlite import Database  # noqa: PLC0415
+
+    try:
+        with Database.open_to_read(Layout(Path(ctx.params["output_dir"])).database) as database:
+            ids = sorted(database.known())
+    except (BatchError, KeyError, TypeError):
+        return []
+    return [CompletionItem(name) for name in ids if name.startswith(incomplete)][:MOST]
+
+
 def complete_pattern(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

@@ -15,6 +15,7 @@ from batch.addresses import DEFAULT_BASE_URL
 from batch.attempt import Account, Attempt
 from batch.cli.bug_report import hide
 from batch.cli.commands.flags import with_options
+from batch.cli.completing import complete_folder, complete_job
 from batch.cli.folders import held_folder
 from batch.clock import Clock, SystemClock
 from batch.library.settle import adopt, check_account, forget, unconfirmed
@@ -61,8 +62,9 @@ class Case:
 
 def job_arguments(command: Command) -> Command:
     """Give *command* its OUTPUT_DIR and JOB arguments."""
-    job = click.argument("job")(command)
-    return click.argument("output_dir", type=click.Path(path_type=Path))(job)
+    job = click.argument("job", shell_complete=complete_job)(command)
+    folder = click.Path(path_type=Path)
+    return click.argument("output_dir", type=folder, shell_complete=complete_folder)(job)
 
 
 def with_provider(command: Command) -> Command:

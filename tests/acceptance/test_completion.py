@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+ODD = "it's #1 $x"
 JOBS = [
+    {"id": ODD, "prompt": "an odd one"},
     {"id": "sky/day", "prompt": "a sky", "tags": ["blue"]},
     {"id": "sky/night", "prompt": "a night sky"},
     {"id": "sea", "prompt": "a sea"},
@@ -19,22 +21,22 @@ def completed(shell: Any, *words: str) -> list[str]:
     """Complete the last of *words* in bash, as the Tab key does."""
     script = """
         eval "$(kling-batch completion bash)"
-        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
-        _kling_batch_completion kling-batch
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_WORDBREAKS=:
+        _kling_batch_words kling-batch
         printf '%s\\n' "${COMPREPLY[@]}"
     """
-    environment = shell.env(None, {})
+    return said(shell, ["bash", "--norc", "-c", script, "bash", "kling-batch", *words])
+
+
+def said(shell: Any, command: list[str]) -> list[str]:
+    """Return the lines that a shell's own machinery says; nothing may be on stderr."""
+    environment = shell.env(None, {"LANG": "C.UTF-8", "HOME": str(shell.folder)})
     environment["PATH"] = f"{shell.command[0].rpartition('/')[0]}:/usr/bin:/bin"
     done = subprocess.run(
-        ["bash", "--norc", "-c", script, "bash", "kling-batch", *words],
-        cwd=shell.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=shell.folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
-    return done.stdout.split()
+    return list(filter(None, done.stdout.splitlines()))
 
 
 pytestmark = pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
@@ -62,6 +64,45 @@ def test_job_ids_are_completed_for_select(shell: Any) -> None:
     assert completed(shell, "run", "night.yaml", "--select", "sky") == ["sky/day", "sky/night"]
     everything = completed(shell, "plan", "night.yaml", "--exclude", "")
     assert {"sea", "tag:blue", "state:failed"} < set(everything)
+
+
+def test_patterns_with_a_colon_are_completed(shell: Any) -> None:
+    """Bash has parted them into three words, and types what comes behind the colon."""
+    shell.manifest(JOBS)
+    args = ("run", "night.yaml", "--select")
+    assert completed(shell, *args, "tag") == ["tag:blue"]
+    assert completed(shell, *args, "tag", ":", "") == ["blue"]
+    assert completed(shell, *args, "state", ":", "f") == ["failed"]
+
+
+def test_id_that_would_part_the_line_is_quoted(shell: Any) -> None:
+    shell.manifest(JOBS)
+    (typed,) = completed(shell, "run", "night.yaml", "--select", "it")
+    assert typed == r"it\'s\ #1\ \$x"
+
+
+def test_jobs_of_a_folder_are_completed(shell: Any) -> None:
+    """For the commands that name an output folder and a job."""
+    assert shell("run", shell.manifest(JOBS), "--sandbox").code == 0
+    for command in ("restore", "adopt", "forget"):
+        assert completed(shell, command, "outputs/night.sandbox", "sk") == ["sky/day", "sky/night"]
+    assert completed(shell, "report", "") == ["outputs/night.sandbox"]
+    assert completed(shell, "restore", "nowhere", "sk") == []
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
+def test_fish_completes_as_the_tab_key_does(shell: Any) -> None:
+    shell.manifest(JOBS)
+    (shell.folder / "key.env").write_text("")
+
+    def typed(line: str) -> list[str]:
+        script = f"kling-batch completion fish | source; complete -C {line!r}"
+        return [found.partition("\t")[0] for found in said(shell, ["fish", "-N", "-c", script])]
+
+    assert typed("kling-batch pl") == ["plan"]
+    assert typed("kling-batch run night.yaml --select sk") == ["sky/day", "sky/night"]
+    assert typed("kling-batch run night.yaml --select state:f") == ["state:failed"]
+    assert "key.env" in typed("kling-batch run night.yaml --env-file k")
 
 
 def test_nothing_is_completed_from_a_broken_manifest(shell: Any) -> None:

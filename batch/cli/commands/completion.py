@@ -15,6 +15,33 @@ HELP = """Print the completion script of a shell: commands, options, manifests, 
   fish   kling-batch completion fish > ~/.config/fish/completions/kling-batch.fish
 """
 VARIABLE = "_KLING_BATCH_COMPLETE"  # as click derives it from the command's name
+# bash takes a colon for the end of a word (tag:blue are three), and types what it completes as it is:
+# a blank or a quote in a job's id would part the line.
+BASH = r"""
+_kling_batch_words() {
+    local words=() word before i
+    for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        if (( ${#words[@]} )) && [[ $word == :* || ${words[-1]} == *: ]]; then
+            words[-1]+=$word
+        else
+            words+=("$word")
+        fi
+    done
+    local COMP_WORDS=("${words[@]}") COMP_CWORD=$((${#words[@]} - 1))
+    _kling_batch_completion "$1"
+    word=${words[-1]}
+    if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        before=${word%"${word##*:}"}
+        COMPREPLY=("${COMPREPLY[@]#"$before"}")
+    fi
+    for i in "${!COMPREPLY[@]}"; do
+        printf -v word %q "${COMPREPLY[i]}"
+        [[ $word == "$'"* ]] || COMPREPLY[i]=$word  # letters that a plain locale does not know
+    done
+}
+
+complete -o nosort -F _kling_batch_words kling-batch
+"""
 
 
 @click.command("completion", help=HELP)
@@ -25,5 +52,6 @@ def command(ctx: click.Context, shell: str) -> int:
     found = get_completion_class(shell)
     assert found is not None, "click knows all three"
     root = ctx.find_root()
-    click.echo(found(root.command, {}, str(root.info_name), VARIABLE).source())
+    script = found(root.command, {}, str(root.info_name), VARIABLE).source()
+    click.echo(script + BASH if shell == "bash" else script)
     return ExitCode.OK

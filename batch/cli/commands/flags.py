@@ -12,7 +12,12 @@ from click.core import ParameterSource
 from click.types import StringParamType
 
 from batch.cli.bug_report import hide
-from batch.cli.completing import complete_manifest, complete_pattern
+from batch.cli.completing import (
+    complete_any_folder,
+    complete_file,
+    complete_manifest,
+    complete_pattern,
+)
 from batch.cli.notice import notice
 from batch.cli.words import similar
 from batch.errors import UsageError
@@ -84,6 +89,13 @@ def _type(option: Option) -> Any:
     return Lines(_checked(option)) if option.repeats else _checked(option)
 
 
+def _completer(option: Option) -> Any:
+    """Return what completes the option's value; None for nothing."""
+    if option.parse is read_pattern:
+        return complete_pattern
+    return {"DIR": complete_any_folder, "FILE": complete_file}.get(option.metavar or "")
+
+
 def with_options(command: Command, names: Iterable[str] = FLAGS) -> Command:
     """Give *command* the options of the table, or those of *names*."""
     for name in reversed(list(names)):
@@ -98,7 +110,7 @@ def with_options(command: Command, names: Iterable[str] = FLAGS) -> Command:
             help=option.help,
             envvar=variable_of(option.flag) if option.has_variable else None,
             show_envvar=option.has_variable,
-            shell_complete=complete_pattern if option.parse is read_pattern else None,
+            shell_complete=_completer(option),
         )(command)
     return command
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from batch.cli.completing import complete_folder
 from batch.cli.folders import check_folder
 from batch.cli.words import counted
 from batch.errors import ExitCode
@@ -21,7 +22,7 @@ Needs no network and no key, and may be called during a run.
 
 
 @click.command("report", help=HELP)
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@click.argument("output_dir", type=click.Path(path_type=Path), shell_complete=complete_folder)
 @click.option("--open", "is_opened", is_flag=True, help="Open it in the browser.")
 @click.option(
     "--posters",

@@ -11,6 +11,7 @@ import click
 
 from batch.cli.folders import check_folder, held_folder
 from batch.cli.grouped import examples
+from batch.cli.settling import job_arguments
 from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.library.derived import renew
@@ -36,8 +37,7 @@ manifest. A changed job, --force or --unpin ends that.
 
 
 @click.command("restore", help=HELP)
-@click.argument("output_dir", type=click.Path(path_type=Path))
-@click.argument("job")
+@job_arguments
 @click.option(
     "--version",
     "name",

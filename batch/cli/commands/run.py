@@ -23,6 +23,7 @@ from batch.cli.commands.flags import (
     with_options,
 )
 from batch.cli.commands.plan import show_plan, show_warnings, warnings
+from batch.cli.completing import complete_file
 from batch.cli.grouped import GroupedCommand, examples
 from batch.cli.notice import notice
 from batch.cli.words import counted, ending
@@ -85,6 +86,7 @@ HELP = f"""Bring the output folder up to date with the manifest.
     "--metrics-file",
     type=read_path,
     metavar="FILE",
+    shell_complete=complete_file,
     envvar=variable_of("--metrics-file"),
     show_envvar=True,
     help="Keep numbers for Prometheus there, for node_exporter's textfile collector: a name ending"
