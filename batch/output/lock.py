@@ -60,7 +60,9 @@ def hold(path: Path) -> Iterator[None]:
         disk.make(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise StateError(f"{path.parent} cannot be written: {error.strerror or error}") from error
+        raise StateError(
+            f"{path.parent} cannot be written ({error.strerror or error}); nothing was sent"
+        ) from error
     with os.fdopen(descriptor, "r+b", buffering=0) as file, _open_folder(path.parent) as folder:
         try:
             is_ours = _try_long(_try_folder, folder) and _try_long(try_lock, file.fileno())
@@ -75,7 +77,10 @@ def hold(path: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(_me())
         except OSError as error:
-            raise StateError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise StateError(
+                f"{path} cannot be written ({error.strerror or error}); make room and run again."
+                " Nothing was sent"
+            ) from error
         yield
         with contextlib.suppress(OSError):  # it only names the holder
             file.seek(0)

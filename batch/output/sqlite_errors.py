@@ -8,6 +8,8 @@ from pathlib import Path
 
 from batch.errors import RefusedError, StateError
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 class map_errors:  # noqa: N801 - reads as a word where it is used
     """Raise errors of SQLite and the disk as `StateError`, naming the database at *path*.
@@ -44,8 +46,10 @@ def _sentence(path: Path, error: Exception) -> str:
         return (
             f"the state file {path} is locked by another program ({error}); close it and run again"
         )
-    if "full" in text or getattr(error, "errno", None) == errno.ENOSPC:
+    if "full" in text or getattr(error, "errno", None) in NO_ROOM:
         return f"no space left on the disk of {path}; make room and run again ({error})"
     if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
         return f"{path} cannot be written ({error}); correct its permissions and run again"
+    if "i/o error" in text:  # what SQLite makes of a quota that is used up, too
+        return f"{path} cannot be used: {error}; is a quota used up, or its disk away or failing?"
     return f"{path} cannot be used: {error}"

@@ -94,7 +94,8 @@ def write_report(
         _write(target, content)
     except OSError as error:
         raise StateError(
-            f"the report {target} cannot be written: {error.strerror or error}"
+            f"the report {target} cannot be written ({error.strerror or error}); -o FILE writes it"
+            " elsewhere"
         ) from error
     return Report(target, len(content), data, pictures)
 

@@ -308,7 +308,7 @@ class LookUp:
         account = self._context.account
         if attempt.account.base_url != account.base_url:
             address = attempt.account.base_url
-            return f"it was submitted to another address ({address}), which alone can tell"
+            return f"it was submitted to another base URL ({address}), which alone can tell"
         if attempt.account != account:
             return "it was submitted with another key, and only that one's account can tell"
         if doubt.exists:

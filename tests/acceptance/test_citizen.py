@@ -72,6 +72,37 @@ def test_full_disk_after_post_pays_once(shell: Any, sandbox: Any, small_disk: Pa
     assert not list(shell.folder.rglob("*rescue*"))
 
 
+def test_full_disk_keeps_the_former_page(shell: Any, sandbox: Any, small_disk: Path) -> None:
+    """And a run on it sends nothing."""
+    box = sandbox()
+    args = ("run", shell.manifest(2), "--base-url", box.base_url)
+    assert shell(*args).code == 0
+    page = small_disk / "night/report.html"
+    before = page.read_bytes()
+    fill(small_disk)
+    said = shell("report", "outputs/night")
+    assert (said.code, "No space left" in said.err, "-o FILE" in said.err) == (1, True, True)
+    assert page.read_bytes() == before
+    said = shell(*args[:1], shell.manifest(5), *args[2:])
+    assert (said.code, "make room" in said.err, box.stats.created) == (1, True, 2)
+    assert shell("report", "outputs/night", "-o", "page.html").code == 0
+
+
+def test_read_only_disk_sends_nothing(shell: Any, sandbox: Any, small_disk: Path) -> None:
+    """What only reads goes on: plan, status, ledger, and a page elsewhere."""
+    box = sandbox()
+    args = ("--base-url", box.base_url)
+    assert shell("run", shell.manifest(1), *args).code == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    said = shell("run", shell.manifest(2), *args)
+    assert (said.code, "Read-only file system" in said.err, box.stats.posts) == (1, True, 1)
+    assert "1 new" in shell("plan", shell.manifest(2)).out
+    assert shell("ledger").out.endswith("total: 1 task, about $0.21\n")
+    assert "1 succeeded" in shell("status").out
+    assert shell("report", "outputs/night").code == 1
+    assert shell("report", "outputs/night", "-o", "page.html").code == 0
+
+
 @pytest.mark.parametrize(
     ("umask", "file", "folder"), [(0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
 )

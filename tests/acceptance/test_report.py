@@ -82,6 +82,21 @@ def test_json_names_file_and_figures(night: Any, shell: Any) -> None:
     assert found["kinds"] == [{"kind": "moderation", "jobs": 1}]
 
 
+def test_open_hands_the_page_to_the_browser(night: Any, shell: Any) -> None:
+    """That of BROWSER, as a file: URL that also holds blanks; where there is none, it says so."""
+    night()
+    browser = shell.folder / "browser"
+    browser.write_text('#!/bin/sh\nprintf "%s" "$1" > opened\n')
+    browser.chmod(0o755)
+    page = shell.folder / "my page.html"
+    said = shell("report", "out", "--open", "-o", page, BROWSER=f"{browser} %s")
+    assert (said.code, said.err) == (0, "")
+    shell.until((shell.folder / "opened").exists)
+    assert (shell.folder / "opened").read_text() == page.resolve().as_uri()
+    said = shell("report", "out", "--open", PATH=str(shell.folder))
+    assert (said.code, "no browser was found" in said.err) == (0, True)
+
+
 def test_page_elsewhere_links_to_the_folder(night: Any, shell: Any) -> None:
     night()
     shell("report", "out", "-o", "morning.html")

@@ -76,7 +76,7 @@ def test_absence_is_believed_only_with_proof(
     ("sent_to", "told"),
     [
         ({"key_hash": "another"}, "another key"),
-        ({"base_url": "https://elsewhere.example"}, "another address"),
+        ({"base_url": "https://elsewhere.example"}, "another base URL"),
     ],
 )
 def test_another_account_proves_no_absence(
@@ -201,7 +201,7 @@ def test_a_busy_provider_is_queried_until_task_timeout(tmp_path: Path, status: i
             NOT_FOUND,
             False,
             {"base_url": "https://elsewhere"},
-            "it was submitted to another address",
+            "it was submitted to another base URL",
         ),
         (NOT_FOUND, False, {"key_hash": "another"}, "it was submitted with another key"),
         (NOT_FOUND, True, {}, "the provider says that the task exists"),

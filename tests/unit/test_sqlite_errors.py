@@ -39,6 +39,8 @@ def database(path: Path) -> Iterator[Database]:
         (sqlite3.OperationalError("SQLITE_BUSY"), "is locked by another program"),
         (sqlite3.OperationalError("database or disk is full"), "no space left on the disk of"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk of"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "no space left on the disk of"),
+        (sqlite3.OperationalError("disk I/O error"), "is a quota used up"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "cannot be written"),
         (sqlite3.OperationalError("unable to open database file"), "cannot be written"),
         (PermissionError(errno.EACCES, "Permission denied"), "cannot be written"),

@@ -56,7 +56,8 @@ def command(
     if is_opened:
         import webbrowser  # noqa: PLC0415
 
-        webbrowser.open(report.path.resolve().as_uri())
+        if not webbrowser.open(report.path.resolve().as_uri()):
+            click.echo("warning: no browser was found to open it with", err=True)
     return ExitCode.OK
 
 

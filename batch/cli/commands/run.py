@@ -250,7 +250,9 @@ def to_text(summary: Summary) -> str:
         lines.append(
             "  unconfirmed jobs may have been paid for, and the next run looks for them again. Where you"
             f" see the task at the provider: kling-batch adopt {summary.output_dir} JOB TASK_ID; where"
-            f" you see that there is none: kling-batch forget {summary.output_dir} JOB"
+            f" you see that there is none: kling-batch forget {summary.output_dir} JOB; where none of"
+            " them exists, for example since the base URL was wrong, run once with"
+            " --resubmit-unconfirmed"
         )
     lines.append(f"  {summary.output_dir}")
     return "\n".join(lines)
