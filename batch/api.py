@@ -30,6 +30,7 @@ from batch.events import Event, Observer
 from batch.key import require_key
 from batch.manifest.model import Manifest
 from batch.manifest.reader import load
+from batch.output.stores import use_engine
 from batch.plan import Plan
 from batch.rows import Row
 from batch.run.execute import execute
@@ -68,7 +69,9 @@ def plan_run(manifest: Manifest, **options: Unpack[Options]) -> Plan:
 def _settle(manifest: Manifest, options: Options) -> Settings:
     if not isinstance(manifest, Manifest):
         raise UsageError(f"manifest: {manifest!r} is not one; load_manifest(path) returns one")
-    return resolve(manifest, options, os.environ)
+    settings = resolve(manifest, options, os.environ)
+    use_engine(settings.engine)
+    return settings
 
 
 class Run:

@@ -6,12 +6,13 @@ import codecs
 import contextlib
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from batch.errors import UsageError
 
 KEY_VARIABLE = "COMETAPI_KEY"
+ENGINE_VARIABLE = "KLING_BATCH_ENGINE"  # the address of a fleet's Postgres, with its password
 _NEVER_IN_A_KEY = frozenset("\"'`$<>{}\\")
 _ASSIGNMENT = re.compile(
     r"\s*(?:(?:export|set)\s+|\$env:)?([A-Za-z_]\w*)\s*=(.*)", re.ASCII | re.IGNORECASE
@@ -60,6 +61,23 @@ def find_key(environ: Mapping[str, str], env_file: Path | None, *, is_needed: bo
     if env_file is None or text is None or not is_needed:
         return Secret("")
     return Secret(_key_in(env_file, text, environ))
+
+
+def find_engine(environ: Mapping[str, str], env_file: Path | None) -> Secret:
+    """Return the address of a fleet's Postgres from the environment, or else from *env_file*.
+
+    It is empty for a run on this machine alone.
+
+    Raises:
+        UsageError: the file, or its line, cannot be read.
+    """
+    engine = environ.get(ENGINE_VARIABLE, "").strip()
+    if engine:
+        with contextlib.suppress(ValueError):
+            engine = _value(engine, {})
+    elif env_file is not None:
+        engine = _engine_in(env_file, _text_of(env_file), environ)
+    return Secret(engine)
 
 
 def require_key(secret: Secret) -> str:
@@ -137,25 +155,44 @@ def _text_of(path: Path) -> str:
 
 def _key_in(path: Path, text: str, environ: Mapping[str, str]) -> str:
     """Return the key in the last line that sets it, as every reader of such files has it."""
+    key, fault, at, names = "", None, 0, []
+    for number, name, value, reason in _assignments(text, environ):
+        names.append(name)
+        if name == KEY_VARIABLE:
+            key, fault, at = value, reason or key_fault(value), number
+    if not at:
+        raise _not_found(path, text, names)
+    if fault:
+        raise UsageError(f"{KEY_VARIABLE} is not a valid key: {fault}", file=str(path), line=at)
+    return key
+
+
+def _engine_in(path: Path, text: str, environ: Mapping[str, str]) -> str:
+    engine, fault, at = "", None, 0
+    for number, name, value, reason in _assignments(text, environ):
+        if name == ENGINE_VARIABLE:
+            engine, fault, at = value, reason, number
+    if fault:
+        raise UsageError(f"{ENGINE_VARIABLE} cannot be read: {fault}", file=str(path), line=at)
+    return engine
+
+
+def _assignments(
+    text: str, environ: Mapping[str, str]
+) -> Iterator[tuple[int, str, str, str | None]]:
+    """Iterate over line, name, value and fault of what an env file sets."""
     earlier: dict[str, str] = {}
-    key, fault, at = "", None, 0
     for number, line in enumerate(_lines(text), 1):
         found = _ASSIGNMENT.fullmatch(line)
         if found is None:
             continue
-        value, reason = "", None
+        value, fault = "", None
         try:
             value = _value(found[2], {**earlier, **{k: v for k, v in environ.items() if v}})
         except ValueError as error:
-            reason = str(error)
+            fault = str(error)
         earlier[found[1]] = value
-        if found[1] == KEY_VARIABLE:
-            key, fault, at = value, reason or key_fault(value), number
-    if not at:
-        raise _not_found(path, text, earlier)
-    if fault:
-        raise UsageError(f"{KEY_VARIABLE} is not a valid key: {fault}", file=str(path), line=at)
-    return key
+        yield number, found[1], value, fault
 
 
 def _not_found(path: Path, text: str, names: Collection[str]) -> UsageError:

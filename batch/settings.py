@@ -20,7 +20,15 @@ from batch.addresses import (
     check_proxy,
 )
 from batch.errors import UsageError
-from batch.key import KEY_VARIABLE, Secret, find_key, read_key
+from batch.key import (
+    ENGINE_VARIABLE,
+    KEY_VARIABLE,
+    NO_SECRET,
+    Secret,
+    find_engine,
+    find_key,
+    read_key,
+)
 from batch.manifest.findings import meant
 from batch.manifest.limits import LIMIT_KEYS, Limits, Rate
 from batch.manifest.model import Callback, Manifest
@@ -76,7 +84,7 @@ _RESUBMIT = "Submit unconfirmed jobs again. May pay for them a second time."
 _CALLBACK_URL = "Where the provider reaches this machine, for example https://studio.example/kling."
 _CALLBACK_LISTEN = "Where to listen for callbacks. They only hasten the next poll."
 _PLAN = "Pay only for what this file of `plan --out` names, and at most its price. Exit code 3."
-_ENV_FILE = f"A file with {KEY_VARIABLE}=…; the key in the environment goes first."
+_ENV_FILE = f"A file with {KEY_VARIABLE}=… (and {ENGINE_VARIABLE}=…, for a fleet); the environment goes first."
 AnyPath = str | os.PathLike[str]
 
 
@@ -148,6 +156,7 @@ class Settings:
     callback: Receiver | None = None
     api_key: Secret = field(default_factory=lambda: Secret(""))
     proxy: Secret = field(default_factory=lambda: Secret(""))  # its URL may hold a password
+    engine: Secret = NO_SECRET  # likewise: the Postgres of a fleet; empty for this machine alone
 
 
 def resolve(
@@ -164,7 +173,7 @@ def resolve(
     Args:
         manifest: answers for what *options* leave open.
         options: the choices of the command line, its environment, or a caller.
-        environ: where the key is looked for; no other variable is read.
+        environ: where the key and the fleet are looked for; no other variable is read.
         named: returns what the caller calls an option, for the messages.
 
     Raises:
@@ -204,6 +213,7 @@ def resolve(
         api_key=given.get("api_key")
         or find_key(environ, given.get("env_file"), is_needed=not sandbox),
         proxy=_proxy(given.get("proxy", manifest.proxy)),
+        engine=NO_SECRET if sandbox else find_engine(environ, given.get("env_file")),
     )
 
 

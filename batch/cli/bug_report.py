@@ -51,7 +51,7 @@ def write_bug_report(text: str) -> str:
 def _environment_secrets() -> Iterator[str]:
     """Yield the values of variables that are named like a secret, and the passwords of proxies."""
     for name, value in os.environ.items():
-        if any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSW")):
+        if any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSW", "_ENGINE")):
             yield value
         elif name.upper().endswith("_PROXY"):
             credentials = value.rpartition("@")[0].rpartition("://")[2]

@@ -23,19 +23,17 @@ from batch.addresses import DEFAULT_BASE_URL
 from batch.cli.bug_report import hide
 from batch.cli.checks import Check, fail, ok, warn
 from batch.cli.commands.flags import unknown_variables
-from batch.cli.folders import all_folders
+from batch.cli.folders import all_folders, meet_engine
 from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import BatchError, ManifestError, StateError, UsageError
 from batch.job import FailureKind
-from batch.key import KEY_VARIABLE, Secret, find_key, key_fault
+from batch.key import KEY_VARIABLE, NO_SECRET, Secret, find_engine, find_key, key_fault
 from batch.manifest.model import Manifest
 from batch.manifest.reader import load
 from batch.output.folder import ORIGIN, SANDBOX, peek
-from batch.output.layout import Layout
-from batch.output.lock import holder
 from batch.output.probe import try_places
-from batch.output.sqlite import Database
+from batch.output.stores import holder, open_to_read
 from batch.paths import expand_path
 from batch.provider.answers import AccountRefused, NotFound, QueryAnswer, Unavailable
 from batch.provider.client import Client
@@ -65,6 +63,7 @@ def examine(path: Path | None, flags: Mapping[str, Any]) -> list[Check]:
     blank = Manifest(Path("outputs"), "outputs", jobs=())
     settings = resolve(manifest or blank, options, os.environ, named=_flag_of)
     env_file = None if flags["env_file"] is None else expand_path(flags["env_file"])
+    checks += _engine(settings, env_file)
     key, check = _key(settings, env_file)
     checks.append(check)
     checks += _system(settings)
@@ -77,6 +76,20 @@ def examine(path: Path | None, flags: Mapping[str, Any]) -> list[Check]:
     elif is_known:
         checks += _folders()
     return checks
+
+
+def _engine(settings: Settings, env_file: Path | None) -> Iterator[Check]:
+    """Look at the Postgres of a fleet, where there is one."""
+    try:
+        engine = NO_SECRET if settings.sandbox else find_engine(os.environ, env_file)
+        meet_engine(engine)
+        if engine:
+            from batch.output.postgres.connection import connect, place_of  # noqa: PLC0415 - rarely
+
+            connect(engine).close()
+            yield ok("engine", f"{place_of(engine)} answers")
+    except BatchError as error:
+        yield fail("engine", str(error))
 
 
 def _flag_of(name: str) -> str:
@@ -199,7 +212,7 @@ def _folders() -> Iterator[Check]:
     found = all_folders()
     for root in found:
         try:
-            with Database.open_to_read(Layout(root).database) as database:
+            with open_to_read(root) as database:
                 is_sandbox = database.fact(ORIGIN) == SANDBOX
         except StateError as error:
             yield fail("state", str(error))
@@ -211,7 +224,7 @@ def _folders() -> Iterator[Check]:
 
 def _folder(root: Path, manifest: Manifest | None, *, is_sandbox: bool) -> Iterator[Check]:
     yield _state(root, is_sandbox=is_sandbox)
-    held_by = holder(Layout(root).lock)
+    held_by = holder(root)
     if held_by is None:
         yield ok("lock", f"no run holds {root}")
     else:

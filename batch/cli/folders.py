@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +11,18 @@ from typing import Any, TypeVar
 
 import click
 
+from batch.cli.bug_report import hide
 from batch.cli.completing import complete_folder
 from batch.clock import SystemClock
 from batch.errors import UsageError
+from batch.key import Secret
 from batch.output.folder import ORIGIN, SANDBOX, OutputFolder, open_folder
-from batch.output.layout import STATE_FOLDER, Layout
-from batch.output.sqlite import Database
+from batch.output.layout import STATE_FOLDER
+from batch.output.stores import has_state, open_to_read, use_engine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 HOME = Path("outputs")
+_PASSWORD = re.compile(r"(?:://[^:@/\s]*:|\bpassword\s*=\s*'?)([^@\s'&]+)")
 
 
 def folders_argument(command: Command) -> Command:
@@ -47,7 +52,10 @@ def folders(output_dirs: Sequence[Path]) -> list[Path]:
 
 def all_folders() -> list[Path]:
     """Return the output folders under outputs/."""
-    return sorted(path.parent.parent for path in HOME.glob(f"*/{STATE_FOLDER}/state.db"))
+    states = itertools.chain.from_iterable(
+        HOME.glob(f"*/{STATE_FOLDER}/{name}") for name in ("state.db", "library")
+    )
+    return sorted({path.parent.parent for path in states})
 
 
 @contextmanager
@@ -60,13 +68,21 @@ def held_folder(folder: Path) -> Iterator[OutputFolder]:
         StateError: its state cannot be used.
     """
     check_folder(folder)
-    with Database.open_to_read(Layout(folder).database) as database:
+    with open_to_read(folder) as database:
         is_sandbox = database.fact(ORIGIN) == SANDBOX
     with open_folder(folder, sandbox=is_sandbox, now=SystemClock().now()) as held:
         yield held
 
 
+def meet_engine(engine: Secret) -> None:
+    """From now on find the folders of a fleet in that Postgres; reports hide its password."""
+    use_engine(engine)
+    hide(engine.reveal())
+    for password in _PASSWORD.findall(engine.reveal()):
+        hide(password)
+
+
 def check_folder(folder: Path) -> None:
     """Raise UsageError if *folder* is not an output folder."""
-    if not Layout(folder).database.exists():
+    if not has_state(folder):
         raise UsageError(f"{folder} is not an output folder: it has no {STATE_FOLDER}/state.db")

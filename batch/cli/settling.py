@@ -16,12 +16,14 @@ from batch.attempt import Account, Attempt
 from batch.cli.bug_report import hide
 from batch.cli.commands.flags import with_options
 from batch.cli.completing import complete_folder, complete_job
-from batch.cli.folders import held_folder
+from batch.cli.folders import held_folder, meet_engine
 from batch.clock import Clock, SystemClock
+from batch.key import find_engine
 from batch.library.settle import adopt, check_account, forget, unconfirmed
 from batch.manifest.model import Manifest
 from batch.output.folder import ORIGIN, SANDBOX
-from batch.output.sqlite import Database
+from batch.output.store import Store
+from batch.paths import expand_path
 from batch.provider.protocol import VideoApi
 from batch.settings import Options, Settings, resolve
 
@@ -33,7 +35,7 @@ PROVIDER_OPTIONS = ("base_url", "proxy", "env_file")
 class Case:
     """An attempt in doubt, in a folder that is ours for the moment."""
 
-    database: Database
+    database: Store
     attempt: Attempt
     settings: Settings
     can_ask: bool
@@ -83,6 +85,8 @@ def settling(
         UsageError: there is no such folder, job or attempt, or an option cannot be used.
         StateError: the state cannot be used.
     """
+    env_file = flags["env_file"]
+    meet_engine(find_engine(os.environ, None if env_file is None else expand_path(env_file)))
     with held_folder(output_dir) as folder:
         is_sandbox = folder.database.fact(ORIGIN) == SANDBOX
         attempt = unconfirmed(folder.database, job)

@@ -24,8 +24,8 @@ from batch.library.planned import Planned
 from batch.manifest.model import Derived
 from batch.output import disk, sidecar
 from batch.output.folder import OutputFolder
-from batch.output.sqlite import Database
 from batch.output.state import Fact
+from batch.output.store import Store
 
 UPTO = "derived_upto"
 SCHEMA = 1
@@ -87,7 +87,7 @@ class _Upto:
     wanted: Derived
 
     @classmethod
-    def read(cls, database: Database, wanted: Derived) -> tuple[int, bool]:
+    def read(cls, database: Store, wanted: Derived) -> tuple[int, bool]:
         """Return how many rows are derived already, and whether index.json is older than that.
 
         None are where something else is wanted now.
@@ -192,7 +192,7 @@ class _Writer:
         return {**row, "job_id": attempt.job_id, **_content(attempt)}
 
 
-def _new_rows(database: Database, upto: int) -> tuple[int, set[str]]:
+def _new_rows(database: Store, upto: int) -> tuple[int, set[str]]:
     """Return how many rows there are, and the jobs of those behind the first *upto*."""
     touched, count = set(), upto
     for line in database.result_lines(after=upto):
@@ -201,7 +201,7 @@ def _new_rows(database: Database, upto: int) -> tuple[int, set[str]]:
     return count, touched
 
 
-def _landed(database: Database, ids: set[str] | None) -> Iterator[Attempt]:
+def _landed(database: Store, ids: set[str] | None) -> Iterator[Attempt]:
     """Yield the attempts whose video has landed, by job and number."""
     if ids is None:
         yield from (item for item in database.attempts() if isinstance(item.state, Landed))

@@ -11,14 +11,14 @@ from batch.attempt import RETENTION_S, Attempt, Landed, Phase
 from batch.job import Failure, FailureKind, video_path
 from batch.library.planned import Planned
 from batch.output.folder import ORIGIN, SANDBOX
-from batch.output.layout import Layout
 from batch.output.row import failure_of
-from batch.output.sqlite import Database
+from batch.output.store import Store
+from batch.output.stores import open_to_read
 from batch.plan import Known
 
 DAY_S = 86_400.0
 IsPresent = Callable[[str, int], bool]
-Presence = Callable[[Path, dict[str, list[Known]], Database], IsPresent]
+Presence = Callable[[Path, dict[str, list[Known]], Store], IsPresent]
 """Makes, for a folder and what is known of it, the judge of whether a video is here."""
 
 
@@ -101,7 +101,7 @@ def read_library(root: Path, presence: Presence, now: float) -> Library:
     Raises:
         StateError: the state cannot be read.
     """
-    with Database.open_to_read(Layout(root).database) as database:
+    with open_to_read(root) as database:
         attempts = list(database.attempts())
         planned = Planned.read(database)
         is_sandbox = database.fact(ORIGIN) == SANDBOX

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from batch.job import Job
-from batch.output.sqlite import Database
 from batch.output.state import Fact
+from batch.output.store import Store
 
 LISTED = "listed"  # the manifest's jobs in their order: [[id, [tag, …], fingerprint], …]
 PLANNED = "planned"
@@ -28,7 +28,7 @@ class Planned:
     asked: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, database: Database) -> Planned:
+    def read(cls, database: Store) -> Planned:
         """Return what the state holds of it."""
         planned, listed = database.fact(PLANNED), database.fact(LISTED)
         begun = {} if planned is None else json.loads(planned)
@@ -49,7 +49,7 @@ class Planned:
         return (self.listed or {}).get(job_id, ())
 
 
-def facts_of(database: Database, jobs: Iterable[Job], at: float, to_pay: int) -> list[Fact]:
+def facts_of(database: Store, jobs: Iterable[Job], at: float, to_pay: int) -> list[Fact]:
     """Return what a run that begins *at* has to record; the list of jobs only if it has changed."""
     listed = json.dumps([[job.id, job.tags, job.fingerprint] for job in jobs], ensure_ascii=False)
     facts = [Fact(PLANNED, json.dumps({"at": at, "to_pay": to_pay}))]

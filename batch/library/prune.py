@@ -21,13 +21,13 @@ from batch.library.restore import Version, version_of
 from batch.library.strays import Known, Stray, job_of
 from batch.manifest.model import Keep
 from batch.output import disk, sidecar
+from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
 from batch.output.layout import Layout
 from batch.output.places import Places
-from batch.output.sqlite import Database
 from batch.output.state import Put
+from batch.output.store import Store
 from batch.output.videos import Videos
-from batch.output.writer import SqliteState
 from batch.plan import Plan, Policy, Selection, make_plan
 from batch.plan.select import state_of
 
@@ -86,7 +86,7 @@ class Pruning:
 
 
 def find(
-    layout: Layout, database: Database, jobs: Sequence[Job], wanted: Wanted, now: float
+    layout: Layout, database: Store, jobs: Sequence[Job], wanted: Wanted, now: float
 ) -> Pruning:
     """Return what is to go. Changes nothing."""
     return _Search(layout, database, jobs, wanted, now).run()
@@ -96,7 +96,7 @@ class _Search:
     """One look at a library."""
 
     def __init__(
-        self, layout: Layout, database: Database, jobs: Sequence[Job], wanted: Wanted, now: float
+        self, layout: Layout, database: Store, jobs: Sequence[Job], wanted: Wanted, now: float
     ) -> None:
         self._layout, self._wanted, self._now = layout, wanted, now
         self._attempts = list(database.attempts())
@@ -221,7 +221,8 @@ async def carry_out(
     """Move and delete; return what the disk did not let go, with its error."""
     failed: list[tuple[Item, OSError]] = []
     root = folder.layout.root
-    with SqliteState(folder.database, folder.results) as state, Videos(folder.layout) as videos:
+    state = DirectState(folder.database, folder.results)
+    with Videos(folder.layout) as videos:
         places = Places(state=state, videos=videos)
         for item in items:
             try:
@@ -290,7 +291,7 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def unmatched(selection: Selection, database: Database, jobs: Sequence[Job]) -> Iterator[str]:
+def unmatched(selection: Selection, database: Store, jobs: Sequence[Job]) -> Iterator[str]:
     """Yield the patterns that select neither a job of the manifest nor one that has left it."""
     known = database.known()
     for pattern in selection.select:

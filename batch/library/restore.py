@@ -22,14 +22,14 @@ from batch.job import video_path
 from batch.library.ledger import iso
 from batch.library.planned import Planned
 from batch.media.check import MediaError
+from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
 from batch.output.layout import version_time
 from batch.output.places import Places
 from batch.output.row import make_row, new_run_id, to_line
-from batch.output.sqlite import Database
 from batch.output.state import AddRow, Put
+from batch.output.store import Store
 from batch.output.videos import Videos
-from batch.output.writer import SqliteState
 
 SHOWN = 20  # ids in a message
 SHORTEST = 4  # characters of a hash or a time that name a version
@@ -73,7 +73,7 @@ class Version:
         return is_time or self.landed.sha256.startswith(name.lower())
 
 
-def versions_of(database: Database, job_id: str) -> list[Version]:
+def versions_of(database: Store, job_id: str) -> list[Version]:
     """Return the versions of a job, newest first.
 
     Raises:
@@ -123,10 +123,8 @@ async def restore(folder: OutputFolder, version: Version, clock: Clock) -> Attem
     attempt, job_id = version.attempt, version.attempt.job_id
     planned = Planned.read(folder.database)
     pin = _pin(folder.database, version, planned)
-    with (
-        SqliteState(folder.database, folder.results) as state,
-        Videos(folder.layout) as videos,
-    ):
+    state = DirectState(folder.database, folder.results)
+    with Videos(folder.layout) as videos:
         try:
             places = Places(state=state, videos=videos)
             back = await places.bring_back(attempt, video_path(job_id), clock)
@@ -176,7 +174,7 @@ def version_of(attempt: Attempt, landed: Landed) -> Version:
     return Version(attempt, at, is_current=landed.file == video_path(attempt.job_id))
 
 
-def _pin(database: Database, version: Version, planned: Planned) -> Pin | None:
+def _pin(database: Store, version: Version, planned: Planned) -> Pin | None:
     """Return what pins a version; None where it is the one that the next run would choose anyway."""
     job_id = version.attempt.job_id
     attempts = [item for item in database.attempts() if item.job_id == job_id]
@@ -200,7 +198,7 @@ def _asked(attempts: Sequence[Attempt]) -> str:
     return (standing or attempts)[-1].fingerprint
 
 
-def _unpinned(database: Database, restored: Attempt) -> list[Put]:
+def _unpinned(database: Store, restored: Attempt) -> list[Put]:
     """Return the end of the job's other pin, if it has one."""
     return [
         Put(item.unpinned())
@@ -212,13 +210,13 @@ def _unpinned(database: Database, restored: Attempt) -> list[Put]:
     ]
 
 
-def _tasks(database: Database, attempt: Attempt) -> int:
+def _tasks(database: Store, attempt: Attempt) -> int:
     same = (attempt.job_id, attempt.fingerprint)
     attempts = database.attempts()
     return sum(a.task is not None for a in attempts if (a.job_id, a.fingerprint) == same)
 
 
-def _known_ids(database: Database, job_id: str) -> str:
+def _known_ids(database: Store, job_id: str) -> str:
     """Return the ids that may be meant, as a clause."""
     ids = sorted(database.known())
     near = difflib.get_close_matches(job_id, ids, n=3)

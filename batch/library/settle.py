@@ -14,8 +14,8 @@ from batch.errors import BatchError, ExitCode, UsageError
 from batch.job import Failure, FailureKind
 from batch.library.accounts import IN_DOUBT
 from batch.library.ledger import iso
-from batch.output.sqlite import Database
 from batch.output.state import Put
+from batch.output.store import Store
 from batch.provider.answers import AccountRefused, Found, NotFound, Task
 from batch.provider.protocol import VideoApi
 
@@ -32,7 +32,7 @@ class AccountRefusedError(BatchError):
     exit_code = ExitCode.ACCOUNT
 
 
-def unconfirmed(database: Database, job: str) -> Attempt:
+def unconfirmed(database: Store, job: str) -> Attempt:
     """Return the attempt in doubt that *job* names, by its id or by its external id.
 
     Raises:
@@ -67,7 +67,7 @@ def check_account(attempt: Attempt, account: Account) -> None:
 
 
 async def adopt(
-    database: Database, attempt: Attempt, task_id: str, *, api: VideoApi, account: Account
+    database: Store, attempt: Attempt, task_id: str, *, api: VideoApi, account: Account
 ) -> Attempt:
     """Record that *attempt* has created the task *task_id*; return the attempt, open.
 
@@ -95,9 +95,7 @@ async def adopt(
     return opened
 
 
-async def forget(
-    database: Database, attempt: Attempt, *, api: VideoApi | None, now: float
-) -> Attempt:
+async def forget(database: Store, attempt: Attempt, *, api: VideoApi | None, now: float) -> Attempt:
     """Record that *attempt* has created nothing; return it, failed.
 
     Args:

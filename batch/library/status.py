@@ -13,7 +13,7 @@ from batch.job import Failure, FailureKind
 from batch.library.accounts import IN_DOUBT, figures
 from batch.library.entries import Entry, Library, what_failed
 from batch.library.ledger import iso
-from batch.output import lock
+from batch.output import stores
 from batch.output.layout import Layout
 from batch.output.rescue import Rescue
 from batch.output.row import outcome_of
@@ -48,7 +48,7 @@ RETRIED_ONCE = "the next run tries it once more, then change the prompt or use -
 def look(library: Library) -> dict[str, Any]:
     """Return what a library holds, as plain JSON values with always the same keys."""
     layout = Layout(library.root)
-    holder = lock.holder(layout.lock)
+    holder = stores.holder(library.root)
     latest = {attempt.job_id: attempt for attempt in library.attempts}
     is_running = holder is not None
     return {

@@ -11,11 +11,10 @@ from typing import Any
 from batch.attempt import Outcome, Phase
 from batch.errors import LockedError, StateError
 from batch.library.planned import Planned
-from batch.output import lock
-from batch.output.layout import Layout
+from batch.output import stores
 from batch.output.row import failure_of, has_outcome, is_superseded, outcome_of
-from batch.output.sqlite import Database
 from batch.output.state import Fact
+from batch.output.store import Store
 
 TOLD = "told"  # the fact: the exit code, the troubles and the number of rows of the last delivery
 MAX_ITEMS = 1_000
@@ -42,11 +41,10 @@ def read_news(root: Path, run_id: str | None, exit_code: int) -> News:
 
     New is another exit code, another trouble of a job (or none any more), and every video made.
     """
-    path = Layout(root).database
-    if not path.exists():
+    if not stores.has_state(root):
         return News()
     try:
-        with Database.open_to_read(path) as database:
+        with stores.open_to_read(root) as database:
             return _news(database, run_id, exit_code)
     except StateError:
         return News()
@@ -57,15 +55,14 @@ def record_told(root: Path, news: News, *, has_failed: bool) -> None:
     value = news.untold if has_failed else news.told
     if value is None:
         return
-    layout = Layout(root)
     try:
-        with lock.hold(layout.lock), Database.open(layout.database) as database:
+        with stores.hold(root, is_local=True) as database:
             database.write([Fact(TOLD, value)])
     except (LockedError, StateError):
         return
 
 
-def _news(database: Database, run_id: str | None, exit_code: int) -> News:
+def _news(database: Store, run_id: str | None, exit_code: int) -> News:
     fact = database.fact(TOLD)
     before: dict[str, Any] = {} if fact is None else json.loads(fact)
     seen: Troubles = {job: (status, kind) for job, status, kind in before.get("troubles", ())}
@@ -93,7 +90,7 @@ def _written(exit_code: int | None, rows: int, troubles: list[Any]) -> str:
     return json.dumps(told, ensure_ascii=False)
 
 
-def _troubles(database: Database) -> Iterator[tuple[str, tuple[str, str | None]]]:
+def _troubles(database: Store) -> Iterator[tuple[str, tuple[str, str | None]]]:
     """Yield the jobs of the manifest whose latest attempt has ended without a video."""
     planned = Planned.read(database)
     for job_id, attempts in database.known().items():

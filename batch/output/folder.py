@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batch.errors import StateLostError, UsageError
-from batch.output import lock
+from batch.output import stores
 from batch.output.layout import Layout
-from batch.output.results import FORGOT_AT, ResultsFile
-from batch.output.sqlite import Database
-from batch.output.state import Fact
+from batch.output.results import ResultsFile
+from batch.output.state import FORGOT_AT, Fact
+from batch.output.store import Store
 
 ORIGIN = "origin"  # the fact that names the maker of the folder's videos
 SANDBOX, PROVIDER = "sandbox", "provider"
@@ -30,7 +30,7 @@ class OutputFolder:
     """
 
     layout: Layout
-    database: Database
+    database: Store
     results: ResultsFile
     library: str
     forgot_at: float | None = None
@@ -50,11 +50,12 @@ def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFold
     """
     layout = Layout(root)
     with ExitStack() as exits:
-        exits.enter_context(lock.hold(layout.lock))
-        database = exits.enter_context(Database.open(layout.database))
+        if not stores.has_state(root):
+            _check_history(None, layout)
+        database = exits.enter_context(stores.hold(root, is_local=sandbox))
         _check_history(database, layout)
         _check_origin(database, root, sandbox=sandbox)
-        library = _name(database, sandbox=sandbox)
+        library = name_library(database, sandbox=sandbox)
         results = ResultsFile(layout.results)
         forgotten = results.unknown(database)
         if forgotten:
@@ -72,7 +73,7 @@ def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFold
 
 
 @contextmanager
-def peek(root: Path, *, sandbox: bool) -> Iterator[Database | None]:
+def peek(root: Path, *, sandbox: bool) -> Iterator[Store | None]:
     """Open the database of a folder read-only, without a lock or a trace; None if there is none.
 
     Raises:
@@ -80,11 +81,11 @@ def peek(root: Path, *, sandbox: bool) -> Iterator[Database | None]:
         UsageError: as for `open_folder`.
     """
     layout = Layout(root)
-    if not layout.database.exists():
+    if not stores.has_state(root):
         _check_history(None, layout)
         yield None
         return
-    with Database.open_to_read(layout.database) as database:
+    with stores.open_to_read(root) as database:
         _check_history(database, layout)
         _check_origin(database, root, sandbox=sandbox)
         results = ResultsFile(layout.results)
@@ -92,12 +93,12 @@ def peek(root: Path, *, sandbox: bool) -> Iterator[Database | None]:
         if not forgotten:
             yield database
             return
-        with database.in_memory() as copy:
+        with stores.in_memory(database) as copy:
             results.recall(forgotten, copy, 0.0)
             yield copy
 
 
-def _check_history(database: Database | None, layout: Layout) -> None:
+def _check_history(database: Store | None, layout: Layout) -> None:
     """Refuse results without their state: all of them would be paid for again."""
     results = layout.results
     if (database is None or database.is_new) and results.exists() and results.stat().st_size:
@@ -108,7 +109,7 @@ def _check_history(database: Database | None, layout: Layout) -> None:
         )
 
 
-def _name(database: Database, *, sandbox: bool) -> str:
+def name_library(database: Store, *, sandbox: bool) -> str:
     """Record once whose videos the folder holds and its own id; return the id.
 
     The id of a state from before there were any follows from that state's first run: should a backup
@@ -117,8 +118,8 @@ def _name(database: Database, *, sandbox: bool) -> str:
     library = database.fact(LIBRARY)
     if library is None:
         first = database.first_run()
-        library = uuid.uuid4().hex
-        if first is not None:
+        library = database.library or uuid.uuid4().hex
+        if database.library is None and first is not None:
             library = hashlib.sha256(first.encode()).hexdigest()[:32]
         origin = SANDBOX if sandbox else PROVIDER
         database.write([Fact(ORIGIN, origin), Fact(LIBRARY, library)])
@@ -126,7 +127,7 @@ def _name(database: Database, *, sandbox: bool) -> str:
     return library
 
 
-def _check_origin(database: Database, root: Path, *, sandbox: bool) -> None:
+def _check_origin(database: Store, root: Path, *, sandbox: bool) -> None:
     """Refuse to mix the sandbox's videos with real ones: they must not count as up to date."""
     mine = SANDBOX if sandbox else PROVIDER
     theirs = database.fact(ORIGIN)

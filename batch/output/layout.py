@@ -31,6 +31,11 @@ class Layout:
         return self.state / "state.db"
 
     @property
+    def library(self) -> Path:
+        """The file that marks a folder whose state is in Postgres, under the id in it."""
+        return self.state / "library"
+
+    @property
     def lock(self) -> Path:
         """The file that a run holds locked."""
         return self.state / "lock"

@@ -43,6 +43,8 @@ class Holder(NamedTuple):
     since: str | None = None
 
     def __str__(self) -> str:
+        if self.pid is None and self.since is not None:
+            return f"a run on the workers of the fleet, since {self.since}"
         if self.pid is None:
             return "a process that has not said who it is"
         return f"process {self.pid} on {self.host}, since {self.since}"

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 from batch.attempt import Attempt
 from batch.errors import RefusedError, StateError
 from batch.output.recall import read_row, recall
-from batch.output.sqlite import Database
-from batch.output.state import AddRow, Fact, Put
+from batch.output.state import FORGOT_AT, AddRow, Fact, Put
+from batch.output.store import Store
 from batch.redact import clean
-
-FORGOT_AT = "forgot_at"  # the fact that says when a state was found to be older than its results
 
 
 class Row(NamedTuple):
@@ -36,7 +34,7 @@ class ResultsFile:
         self._is_torn = False
         self._has_grown = False
 
-    def unknown(self, database: Database) -> list[Row]:
+    def unknown(self, database: Store) -> list[Row]:
         """Return the rows of attempts that the database lacks.
 
         If there are any, it is older than the file: a restored backup, a lost log.
@@ -64,7 +62,7 @@ class ResultsFile:
                 raise self._does_not_say_enough(row["task_id"], database)
         return rows
 
-    def recall(self, rows: list[Row], database: Database, now: float) -> None:
+    def recall(self, rows: list[Row], database: Store, now: float) -> None:
         """Record what *rows* report, and that the database had forgotten it.
 
         Raises:
@@ -88,7 +86,7 @@ class ResultsFile:
             task_id = rows[-1].attempt.task_id
             raise self._does_not_say_enough(str(task_id), database) from error
 
-    def _does_not_say_enough(self, task_id: str, database: Database) -> StateError:
+    def _does_not_say_enough(self, task_id: str, database: Store) -> StateError:
         return StateError(
             f"{self._path} names the paid task {clean(task_id)}, which the state in"
             f" {database.path.parent} does not know: that state is older than the results, and its"
@@ -97,7 +95,7 @@ class ResultsFile:
             " away"
         )
 
-    def repair(self, database: Database) -> int:
+    def repair(self, database: Store) -> int:
         """Cut off torn lines and append missing ones; return the number of those.
 
         Raises:
@@ -111,7 +109,7 @@ class ResultsFile:
     def _size(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
 
-    def _repair(self, database: Database) -> int:
+    def _repair(self, database: Store) -> int:
         size = self._size()
         last_run = database.last_run()
         has_ended = last_run is None or last_run[2] is not None
@@ -205,7 +203,7 @@ def _names_task(row: dict[str, Any]) -> bool:
     return all(isinstance(row.get(name), str) for name in ("external_task_id", "task_id"))
 
 
-def _ids_of(database: Database) -> set[str | None]:
+def _ids_of(database: Store) -> set[str | None]:
     """Return the external ids and task ids of all attempts."""
     known = [item for items in database.known().values() for item in items]
     return {item.external_task_id for item in known} | {item.task_id for item in known}

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 from batch.attempt import Account, Attempt, Phase
 from batch.plan import Known
 
+FORGOT_AT = "forgot_at"  # the fact that says when a state was found to have forgotten something
+
 
 @dataclass(frozen=True, slots=True)
 class Put:

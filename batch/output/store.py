@@ -24,7 +24,9 @@ class Store(Protocol):
     """
 
     path: Path
-    library: str | None
+
+    @property
+    def library(self) -> str | None: ...
 
     @property
     def is_new(self) -> bool:

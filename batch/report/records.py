@@ -14,14 +14,12 @@ from typing import Any
 from batch.attempt import Attempt, Landed
 from batch.days import parse_time
 from batch.library.planned import Planned
-from batch.output import lock
+from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
-from batch.output.layout import Layout
-from batch.output.sqlite import Database
-from batch.output.store import RunRecord
+from batch.output.store import RunRecord, Store
 from batch.plan import Known
 
-Presence = Callable[[Path, dict[str, list[Known]], Database], Callable[[str, int], bool]]
+Presence = Callable[[Path, dict[str, list[Known]], Store], Callable[[str, int], bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,9 @@ def read(root: Path, presence: Presence) -> Records:
     Raises:
         StateError: there is none, or it cannot be read.
     """
-    layout, now = Layout(root), clock.time()
-    is_running = lock.holder(layout.lock) is not None
-    with Database.open_to_read(layout.database) as database:
+    now = clock.time()
+    is_running = stores.holder(root) is not None
+    with stores.open_to_read(root) as database:
         attempts: dict[str, list[Attempt]] = {}
         for attempt in database.attempts():
             attempts.setdefault(attempt.job_id, []).append(attempt)

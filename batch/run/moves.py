@@ -24,8 +24,8 @@ from batch.output import disk, sidecar
 from batch.output.folder import OutputFolder
 from batch.output.layout import version_file
 from batch.output.row import has_outcome, make_row, to_line
-from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change, Fact, Put
+from batch.output.store import Store
 from batch.plan import Move
 
 # Facts: what moves have left to unlink, [[old file, new file], …]; and the videos that wait under a
@@ -72,7 +72,7 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
     _end_detours(folder)
 
 
-def _moved(database: Database, move: Move) -> Iterator[Attempt]:
+def _moved(database: Store, move: Move) -> Iterator[Attempt]:
     """Yield the attempts of a move with their new owner and numbers."""
     for item in move.attempts:
         attempt = database.attempt(item.external_task_id)

@@ -19,10 +19,10 @@ from batch.library.accounts import Books, Spent, figures, flat
 from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
-from batch.output.layout import Layout
 from batch.output.row import new_run_id
-from batch.output.sqlite import Database
 from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
+from batch.output.store import Store
+from batch.output.stores import has_state
 from batch.plan import COSTING, PAYING, Known, Plan, make_plan
 from batch.plan.changes import Changed, compare
 from batch.prices import estimate
@@ -205,7 +205,7 @@ def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:
 
     A wrong working directory, a renamed manifest and a disk that is not mounted look like that.
     """
-    if settings.sandbox or settings.new or Layout(settings.output_dir).database.exists():
+    if settings.sandbox or settings.new or has_state(settings.output_dir):
         return None
     plan = plan_only(manifest, settings)
     paying = sum(decision.action in COSTING for decision in plan.decisions)
@@ -266,7 +266,7 @@ def _plan(  # noqa: PLR0917 - all of them are asked for
     manifest: Manifest,
     settings: Settings,
     known: dict[str, list[Known]],
-    database: Database | None,
+    database: Store | None,
     hold: Hold,
     now: float,
 ) -> tuple[Plan, Presence]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from batch.attempt import Attempt, Checked, Landed
 from batch.output.checked import check, was_left_alone
 from batch.output.row import make_row, to_line
-from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change, Put
+from batch.output.store import Store
 from batch.plan import Known
 
 EDITED = "the file was edited after it had landed"
@@ -25,7 +25,7 @@ class Presence:
     """Tells a plan which videos are here: as they landed, or edited by a person."""
 
     def __init__(
-        self, root: Path, known: Mapping[str, Sequence[Known]], database: Database | None
+        self, root: Path, known: Mapping[str, Sequence[Known]], database: Store | None
     ) -> None:
         self._root = root
         self._known = known

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import urlsplit, urlunsplit
@@ -18,8 +18,10 @@ from batch.events import Event, Warned
 from batch.key import account_of, require_key
 from batch.library.allowances import Spending, allowances
 from batch.manifest.limits import Limits
+from batch.output.direct import DirectState
 from batch.output.layout import Layout
 from batch.output.rescue import Rescue
+from batch.output.sqlite import Database
 from batch.output.state import State
 from batch.output.videos import Videos
 from batch.output.writer import SqliteState
@@ -221,9 +223,11 @@ async def open_client(
         yield await exits.enter_async_context(client), Account(name, account_of(key))
 
 
-def _state(planned: PlannedRun, notify: Callable[[Event], None]) -> SqliteState:
+def _state(planned: PlannedRun, notify: Callable[[Event], None]) -> AbstractContextManager[State]:
     """Return the state; a lock that another program holds is waited for as long as for an answer."""
     limits, database = planned.settings.limits, planned.folder.database
+    if not isinstance(database, Database):  # of a fleet, in a run without workers
+        return nullcontext(DirectState(database, planned.folder.results))
     held = f"{database.path} cannot be written to at the moment; does another program have it open?"
     return SqliteState(
         database,

@@ -62,7 +62,7 @@ class Cluster:
 
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Run one statement, outside of a transaction."""
-        import psycopg  # noqa: PLC0415 - only where there is a Postgres
+        import psycopg
 
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             connection.execute(statement.encode())
@@ -97,7 +97,7 @@ class Cluster:
 
 
 def _ordinary_user() -> str:
-    import pwd  # noqa: PLC0415 - not on Windows
+    import pwd
 
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in NOBODY if name in known)

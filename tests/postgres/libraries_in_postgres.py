@@ -42,10 +42,10 @@ class Library:
 @asynccontextmanager
 async def library_in(url: str, name: str = LIBRARY, **options: Any) -> AsyncIterator[Library]:
     """Open a new library in the database at *url*."""
-    from batch.output.postgres.connection import connect, place_of  # noqa: PLC0415 - needs psycopg
-    from batch.output.postgres.database import PostgresDatabase  # noqa: PLC0415
-    from batch.output.postgres.pool import Connections  # noqa: PLC0415
-    from batch.output.postgres.state import PostgresState  # noqa: PLC0415
+    from batch.output.postgres.connection import connect, place_of
+    from batch.output.postgres.database import PostgresDatabase
+    from batch.output.postgres.pool import Connections
+    from batch.output.postgres.state import PostgresState
 
     engine = Secret(url)
     connection = connect(engine)

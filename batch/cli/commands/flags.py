@@ -21,6 +21,7 @@ from batch.cli.completing import (
 from batch.cli.notice import notice
 from batch.cli.words import similar
 from batch.errors import UsageError
+from batch.key import ENGINE_VARIABLE
 from batch.manifest.model import Manifest
 from batch.notify.channels import VARIABLES as NOTIFY_VARIABLES
 from batch.paths import expand_path
@@ -43,6 +44,7 @@ VARIABLES = {
     variable_of("--log-format"),
     variable_of("--progress"),
     variable_of("--metrics-file"),
+    ENGINE_VARIABLE,
     *NOTIFY_VARIABLES,
 }
 
@@ -146,7 +148,8 @@ def settle(manifest: Path, flags: Mapping[str, Any]) -> tuple[Manifest, Settings
         ManifestError: the manifest cannot be used.
         UsageError: a setting cannot be used.
     """
-    from batch.manifest.reader import load  # noqa: PLC0415 - `--help` needs no YAML
+    from batch.cli.folders import meet_engine  # noqa: PLC0415 - `--help` needs no state
+    from batch.manifest.reader import load  # noqa: PLC0415 - nor YAML
 
     told = notice()
     told.path = manifest
@@ -155,6 +158,7 @@ def settle(manifest: Path, flags: Mapping[str, Any]) -> tuple[Manifest, Settings
     told.notify = loaded.notify
     settings = resolve(loaded, options, os.environ, named=lambda name: FLAGS[name].flag)
     hide(settings.api_key.reveal())
+    meet_engine(settings.engine)
     told.output_dir = settings.output_dir
     return loaded, settings
 

@@ -24,7 +24,7 @@ from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.manifest.model import Manifest
 from batch.notify.channels import channels_of
-from batch.output.layout import Layout
+from batch.output.stores import has_state
 from batch.plan import Action, Decision, Plan
 from batch.run.planner import plan_only, price_of
 from batch.settings import Settings
@@ -211,7 +211,7 @@ def _everything(manifest: Manifest) -> tuple[int, float]:
 
 
 def _is_new(settings: Settings) -> bool:
-    return not Layout(settings.output_dir).database.exists()
+    return not has_state(settings.output_dir)
 
 
 def _listed(plan: Plan) -> list[Decision]:

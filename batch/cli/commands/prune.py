@@ -30,7 +30,8 @@ from batch.library.prune import (
 )
 from batch.manifest.model import Manifest
 from batch.output.layout import Layout
-from batch.output.sqlite import Database
+from batch.output.store import Store
+from batch.output.stores import open_to_read
 
 SCHEMA = 1
 KINDS = ("orphans", "versions", "strays")
@@ -90,7 +91,7 @@ def command(
     root, now = settings.output_dir, SystemClock().now()
     check_folder(root)
     if dry_run:
-        with Database.open_to_read(Layout(root).database) as database:
+        with open_to_read(root) as database:
             found = _find(Layout(root), database, loaded, wanted, now)
         _tell(root, found, as_json=as_json, dry_run=True)
         return ExitCode.OK
@@ -111,7 +112,7 @@ def command(
 
 
 def _find(
-    layout: Layout, database: Database, manifest: Manifest, wanted: Wanted, now: float
+    layout: Layout, database: Store, manifest: Manifest, wanted: Wanted, now: float
 ) -> Pruning:
     for pattern in unmatched(wanted.selection, database, manifest.jobs):
         raise UsageError(f"the pattern {pattern!r} matches no job of the manifest or the folder")

@@ -17,8 +17,7 @@ from batch.errors import ExitCode
 from batch.library.derived import renew
 from batch.library.ledger import iso
 from batch.library.restore import Version, choose, restore, unpin, versions_of
-from batch.output.layout import Layout
-from batch.output.sqlite import Database
+from batch.output.stores import open_to_read
 
 SCHEMA = 1
 HELP = f"""Bring an earlier version of a video back; nothing is paid.
@@ -72,7 +71,7 @@ def command(
 
 
 def _list(output_dir: Path, job: str) -> tuple[str, dict[str, Any]]:
-    with Database.open_to_read(Layout(output_dir).database) as database:
+    with open_to_read(output_dir) as database:
         found = versions_of(database, job)
     lines = [_line(output_dir, version) for version in found]
     said = "\n".join(lines) or f"{job} has no version that landed"

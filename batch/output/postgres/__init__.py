@@ -10,3 +10,15 @@ for twice, and each is needed:
 
 Only this package and `batch.run.gate_postgres` know psycopg.
 """
+
+from __future__ import annotations
+
+from batch.errors import UsageError
+
+try:
+    import psycopg as _psycopg  # noqa: F401 - or the system's libpq is missing
+except ImportError as error:
+    raise UsageError(
+        f"a fleet needs more than is installed ({error}); pip install 'kling-batch[fleet]'. Nothing was"
+        " sent"
+    ) from None

@@ -13,11 +13,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from batch.errors import StateError, UsageError
-from batch.key import Secret
+from batch.key import ENGINE_VARIABLE, Secret
 from batch.output.postgres.errors import map_errors
 from batch.output.postgres.schema import MIGRATIONS, SCHEMA
 
-ENGINE_VARIABLE = "KLING_BATCH_ENGINE"
 DEFAULTS = {
     "connect_timeout": "10",
     # A connection whose other end is gone is noticed within some 20 s, not two hours.

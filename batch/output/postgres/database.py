@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 
 from batch.attempt import Account, Attempt
+from batch.output.marker import mark
 from batch.output.postgres import questions
 from batch.output.postgres.changes import to_json
 from batch.output.postgres.errors import map_errors
@@ -47,7 +48,7 @@ class PostgresDatabase:
             self.connection.execute(COMMIT, values)
 
     def checkpoint(self) -> None:
-        """Postgres has it."""
+        mark(self.path, self.library)
 
     def ask(self, question: Question[T]) -> T:
         """Return the answer to a question."""

@@ -55,13 +55,6 @@ def copy_out(source: PostgresDatabase, target: Database) -> None:
     target.load((table, _from_postgres(source, table)) for table in TABLES)
 
 
-def copy_in_memory(source: PostgresDatabase) -> Database:
-    """Return a copy in memory."""
-    copy = Database.blank(source.path)
-    copy_out(source, copy)
-    return copy
-
-
 def _to_postgres(table: str, columns: str, rows: Iterator[Row]) -> tuple[str, Iterator[Row]]:
     if table != "results":
         return columns, rows
