@@ -14,6 +14,11 @@ from batch.run.account import LATE_S, SPREAD, Traffic
 from batch.run.budget import exceeded
 from batch.run.stop import StopReason
 
+FAILED_OVER = (
+    "a copy of the database has taken its place, and may have forgotten what was submitted last;"
+    " nothing more is submitted. Run again: the next run looks for it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -25,6 +30,8 @@ class Seen:
     already. *is_covered*: this run has set its estimate aside before. *standings* say what was spent
     of day and month without this attempt. *stop* is the reason and the sentence of a stopped run,
     *refused* why the provider refuses the account. *is_open*: the run has not ended.
+    *is_doubted*: the database is no longer the one of its handover, but a copy that took its place, and
+    may have forgotten what was sent last.
     """
 
     now: float
@@ -41,6 +48,7 @@ class Seen:
     stop: tuple[str, str] | None = None
     refused: str | None = None
     is_open: bool = True
+    is_doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +84,10 @@ def judge(seen: Seen, cost_usd: float | None, limits: Limits) -> Admit | Wait | 
         cost_usd: the estimate of what it costs.
         limits: those of its run; the rate is the account's.
     """
-    if seen.stop is not None:
-        return Deny(StopReason(seen.stop[0]), seen.stop[1])
-    if seen.refused is not None:
-        return Deny(StopReason.ACCOUNT, seen.refused)
-    if not seen.is_open:
-        return Deny(StopReason.TERMINATED, "the run has ended")
-    if seen.deadline_at is not None and seen.now >= seen.deadline_at:
-        return Deny(StopReason.DEADLINE, "the deadline is reached")
     usd = 0.0 if seen.is_covered else cost_usd or 0.0
+    ended = _ended(seen)
+    if ended is not None:
+        return ended
     if not seen.is_covered:
         reached = exceeded(usd, limits.budget_usd, seen.reserved_usd, seen.standings)
         if reached is not None:
@@ -99,6 +102,21 @@ def judge(seen: Seen, cost_usd: float | None, limits: Limits) -> Admit | Wait | 
             return Wait(traffic, None, for_slot=True)
     due, after = _turn(traffic, seen, limits.submit_rate)
     return Admit(after, usd) if due <= seen.now else Wait(traffic, due - seen.now)
+
+
+def _ended(seen: Seen) -> Deny | None:
+    """Return why nothing of the run goes out any more."""
+    if seen.stop is not None:
+        return Deny(StopReason(seen.stop[0]), seen.stop[1])
+    if seen.refused is not None:
+        return Deny(StopReason.ACCOUNT, seen.refused)
+    if not seen.is_open:
+        return Deny(StopReason.TERMINATED, "the run has ended")
+    if seen.is_doubted:
+        return Deny(StopReason.STATE, FAILED_OVER)
+    if seen.deadline_at is not None and seen.now >= seen.deadline_at:
+        return Deny(StopReason.DEADLINE, "the deadline is reached")
+    return None
 
 
 def _turn(traffic: Traffic, seen: Seen, rate: Rate) -> tuple[float, Traffic]:

@@ -183,6 +183,7 @@ def _seen(account: Row, seen: Row, standings: tuple[Standing, ...]) -> Seen:
         stop=stop,
         refused=account.refused,
         is_open=seen.is_open,
+        is_doubted=seen.is_doubted,
     )
 
 

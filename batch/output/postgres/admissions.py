@@ -15,7 +15,7 @@ OTHERS = (
 )
 SEEN = (
     f"SELECT {NOW} AS now, runs.is_open, runs.reserved_usd, runs.deadline_at, runs.stop_reason,"
-    " runs.stop_sentence, open.*, mine.*, others.*, (SELECT token FROM claims"
+    " runs.stop_sentence, runs.timeline IS DISTINCT FROM timeline() AS is_doubted, open.*, mine.*, others.*, (SELECT token FROM claims"
     " WHERE library = runs.library AND job_id = %(job_id)s) AS token FROM runs"
     " CROSS JOIN (SELECT max(max_in_flight) AS most, min(rate_interval_s) AS interval_s FROM runs"
     " WHERE is_open AND base_url = %(base_url)s AND account = %(account)s) AS open"

@@ -55,6 +55,7 @@ MIGRATIONS: tuple[str, ...] = (
         base_url text, account text, terms text, deadline_at float8,   -- since it was handed over
         budget_usd float8, reserved_usd float8 NOT NULL DEFAULT 0,
         max_in_flight integer, rate_interval_s float8,
+        timeline text,                     -- of the database, when it was handed over
         stop_reason text, stop_sentence text
     );
     CREATE UNIQUE INDEX open_run_of_library ON runs (library) WHERE is_open;
