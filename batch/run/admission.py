@@ -12,7 +12,7 @@ from batch.library.allowances import Standing
 from batch.manifest.limits import Limits, Rate
 from batch.run.account import LATE_S, SPREAD, Traffic
 from batch.run.budget import exceeded
-from batch.run.stop import StopReason
+from batch.run.stop import MILD, StopReason
 
 FAILED_OVER = (
     "a copy of the database has taken its place, and may have forgotten what was submitted last;"
@@ -106,7 +106,7 @@ def judge(seen: Seen, cost_usd: float | None, limits: Limits) -> Admit | Wait | 
 
 def _ended(seen: Seen) -> Deny | None:
     """Return why nothing of the run goes out any more."""
-    if seen.stop is not None:
+    if seen.stop is not None and seen.stop[0] not in MILD:
         return Deny(StopReason(seen.stop[0]), seen.stop[1])
     if seen.refused is not None:
         return Deny(StopReason.ACCOUNT, seen.refused)
