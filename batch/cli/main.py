@@ -91,7 +91,8 @@ class LazyGroup(click.Group):
 @click.command(
     cls=LazyGroup,
     help="Run a manifest of text-to-video prompts through Kling (CometAPI): paid once, collected"
-    f" always.\n\n{EXIT_CODES_HELP}",
+    " always.\n\nStart with `kling-batch init`; `kling-batch help` lists the pages of the manual.",
+    epilog=EXIT_CODES_HELP,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="kling-batch")

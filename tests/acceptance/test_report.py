@@ -73,6 +73,17 @@ def test_command_prints_where_the_page_is(night: Any, shell: Any) -> None:
     assert "out/report.html: 1 of 2 videos here, 1 needs you" in said.out
 
 
+def test_only_folder_needs_no_name(shell: Any, sandbox: Any) -> None:
+    """Of several, one has to be named; and the run says where its page is."""
+    box = sandbox()
+    said = shell("run", shell.manifest(1), "--base-url", box.base_url)
+    assert said.out.endswith("  outputs/night\n  outputs/night/report.html\n")
+    assert "outputs/night/report.html: 1 of 1 video here" in shell("report").out
+    shell("run", shell.manifest(1, name="day.yaml"), "--base-url", box.base_url)
+    said = shell("report")
+    assert (said.code, "name one of outputs/day, outputs/night" in said.err) == (2, True)
+
+
 def test_json_names_file_and_figures(night: Any, shell: Any) -> None:
     night()
     found = shell("report", "out", "--json", key=None).json

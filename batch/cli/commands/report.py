@@ -8,21 +8,27 @@ from pathlib import Path
 import click
 
 from batch.cli.completing import complete_folder
-from batch.cli.folders import check_folder
+from batch.cli.folders import check_folder, folders
 from batch.cli.words import counted
-from batch.errors import ExitCode
+from batch.errors import ExitCode, UsageError
 from batch.report.posters import Mode
 from batch.report.write import Report, write_report
 from batch.run.presence import Presence
 
 HELP = """Write the HTML page of an output folder: what needs you, what it cost, and the videos.
 
-Needs no network and no key, and may be called during a run.
+Without OUTPUT_DIR: of the only folder under outputs/. Needs no network and no key, and may be called
+during a run.
 """
 
 
 @click.command("report", help=HELP)
-@click.argument("output_dir", type=click.Path(path_type=Path), shell_complete=complete_folder)
+@click.argument(
+    "output_dir",
+    required=False,
+    type=click.Path(path_type=Path),
+    shell_complete=complete_folder,
+)
 @click.option("--open", "is_opened", is_flag=True, help="Open it in the browser.")
 @click.option(
     "--posters",
@@ -41,9 +47,10 @@ Needs no network and no key, and may be called during a run.
     help="The file. Default: report.html in OUTPUT_DIR.",
 )
 def command(
-    output_dir: Path, *, is_opened: bool, posters: str, as_json: bool, target: Path | None
+    output_dir: Path | None, *, is_opened: bool, posters: str, as_json: bool, target: Path | None
 ) -> int:
     """Write the page and print where it is."""
+    output_dir = _only_folder() if output_dir is None else output_dir
     check_folder(output_dir)
     report = write_report(output_dir, Presence, target, Mode(posters))
     if report.is_large:
@@ -59,6 +66,13 @@ def command(
         if not webbrowser.open(report.path.resolve().as_uri()):
             click.echo("warning: no browser was found to open it with", err=True)
     return ExitCode.OK
+
+
+def _only_folder() -> Path:
+    found = folders(())
+    if len(found) > 1:
+        raise UsageError(f"name one of {', '.join(map(str, found))}")
+    return found[0]
 
 
 def to_text(report: Report) -> str:

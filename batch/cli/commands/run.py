@@ -107,7 +107,9 @@ def command(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flag
         told.run_id, told.result, told.text = summary.run_id, summary.to_json(), to_text(summary)
         _tell(summary, as_json=as_json, quiet=quiet)
     if summary.outcomes or summary.superseded:
-        _draw(settings.output_dir, summary.exit_code, in_log=in_log, quiet=quiet)
+        page = _draw(settings.output_dir, summary.exit_code, in_log=in_log, quiet=quiet)
+        if page is not None and not (as_json or quiet):
+            click.echo(f"  {page}")
     return summary.exit_code
 
 
@@ -125,8 +127,8 @@ def _tell(summary: Summary, *, as_json: bool, quiet: bool) -> None:
         )
 
 
-def _draw(output_dir: Path, exit_code: ExitCode, *, in_log: bool, quiet: bool) -> None:
-    """Write the page after a run that has committed a row. A failure is a warning."""
+def _draw(output_dir: Path, exit_code: ExitCode, *, in_log: bool, quiet: bool) -> Path | None:
+    """Write the page after a run that has committed a row; return it. A failure is a warning."""
     from batch.report.posters import BUDGET_S  # noqa: PLC0415 - a quiet night draws nothing
     from batch.report.write import LARGE_LIBRARY, write_report  # noqa: PLC0415
     from batch.run.presence import Presence  # noqa: PLC0415
@@ -135,17 +137,18 @@ def _draw(output_dir: Path, exit_code: ExitCode, *, in_log: bool, quiet: bool) -
     is_interrupted = exit_code in {ExitCode.INTERRUPTED, ExitCode.TERMINATED}
     budget_s = 0.0 if is_interrupted else BUDGET_S
     try:
-        write_report(output_dir, Presence, budget_s=budget_s, up_to=LARGE_LIBRARY)
+        return write_report(output_dir, Presence, budget_s=budget_s, up_to=LARGE_LIBRARY).path
     except KeyboardInterrupt:
-        return  # the run is over, and its exit code stands
+        pass  # the run is over, and its exit code stands
     except Exception as error:  # noqa: BLE001 - whatever it is, the run went well
         if quiet:
-            return
+            return None
         reason = error if isinstance(error, BatchError) else f"{type(error).__name__}: {error}"
         if in_log:
             _log([f"no report was written: {reason}"])
         else:
             click.echo(f"warning: no report was written: {reason}", err=True)
+    return None
 
 
 def _show_warnings(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
@@ -250,9 +253,8 @@ def to_text(summary: Summary) -> str:
         lines.append(
             "  unconfirmed jobs may have been paid for, and the next run looks for them again. Where you"
             f" see the task at the provider: kling-batch adopt {summary.output_dir} JOB TASK_ID; where"
-            f" you see that there is none: kling-batch forget {summary.output_dir} JOB; where none of"
-            " them exists, for example since the base URL was wrong, run once with"
-            " --resubmit-unconfirmed"
+            f" you see that there is none: kling-batch forget {summary.output_dir} JOB; where there is"
+            " none of any, for example at a wrong base URL: run once with --resubmit-unconfirmed"
         )
     lines.append(f"  {summary.output_dir}")
     return "\n".join(lines)
