@@ -334,3 +334,26 @@ def test_money_rules_that_the_code_cites_exist() -> None:
     assert cited
     assert cited <= rules
     assert rules == {str(number) for number in range(1, len(rules) + 1)}
+
+
+PRIVATE = {
+    "a key": r"sk-(?!…)[A-Za-z0-9]{8,}|Bearer [A-Za-z0-9]{8,}",
+    "a signed link": r"[?&](ksSecret|cacheKey|X-Amz-\w+|Signature|Expires)=",
+    "a home": r"/(home|Users|root)/\w+",
+    "a temporary folder": r"/tmp/\w+|/var/folders",
+    "a person": r"[\w.]+@(?!studio\.example)[\w-]+\.\w+",
+    "a machine": r"\b(10|192\.168|172\.(1[6-9]|2\d|3[01]))(\.\d+){2,3}\b|\w\.local\b",
+}
+
+
+@pytest.mark.parametrize("what", PRIVATE)
+def test_documents_name_nothing_private(what: str) -> None:
+    """The README, the changelog, every page of the manual, the examples and the page's own files."""
+    kinds = ("*.md", "*.yaml", "*.html", "*.css", "*.js")
+    folders = (REPOSITORY / "batch", REPOSITORY / "jobs")
+    files = [README, REPOSITORY / "CHANGELOG.md"]
+    files += [path for folder in folders for kind in kinds for path in folder.rglob(kind)]
+    assert len(files) > 12
+    for path in files:
+        found = re.search(PRIVATE[what], path.read_text("utf-8"))
+        assert found is None, (path, found)

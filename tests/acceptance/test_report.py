@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -165,6 +166,26 @@ def test_read_only_folder_has_its_page_elsewhere(night: Any, shell: Any) -> None
         folder.chmod(0o555)
     assert shell("report", "out").code == 1
     assert shell("report", "out", "-o", "page.html").code == 0
+
+
+def test_nothing_written_names_machine_key_or_link(shell: Any, sandbox: Any) -> None:
+    """Page, index, metrics and rows of a night with every kind of trouble, at absolute paths."""
+    box = sandbox("download:404:match=cut*", "submit:drop-after:match=lost*", lookup=False)
+    jobs = [*JOBS, *({"id": name, "prompt": f"{name} it"} for name in ("cut", "lost", "placed"))]
+    manifest = shell.manifest(jobs, output={"index": "true", "sidecar": "both"})
+    out = shell.folder / "out"
+    (out / "videos/placed.mp4/in the way").mkdir(parents=True)
+    args = ("--base-url", box.base_url, "--output-dir", out, "--deadline", "4s")
+    shell("run", manifest, *args, "--metrics-file", out / "night.prom")
+    names = [*out.rglob("*.json"), *out.rglob("*.xmp"), out / "report.html", out / "night.prom"]
+    assert len(names) > 4
+    for path in [*names, out / "results.jsonl"]:
+        content = path.read_text("utf-8")
+        assert not re.search(r"ksSecret|cacheKey|Signature=|\.mp4\?", content), path
+        for secret in ("verysecret", str(shell.folder.parent), str(Path.home())):
+            assert secret not in content, (secret, path)
+        without_posters = re.sub(r'"inline":\{.*?\}', "", content)
+        assert not re.search(rf"\b{re.escape(gethostname())}\b", without_posters), path
 
 
 def test_page_holds_neither_key_nor_address(night: Any) -> None:
