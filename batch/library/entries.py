@@ -162,4 +162,5 @@ def _days_left(attempt: Attempt, fate: Fate, now: float) -> int | None:
     if fate in {Fate.FAILED, Fate.UNCONFIRMED}:
         return None
     begins = getattr(attempt.state, "generated_at", attempt.paid_task.submitted_at)
-    return max(0, int((begins + RETENTION_S - now) // DAY_S))
+    left_s = min(begins + RETENTION_S - now, RETENTION_S)  # the clock may have been set back since
+    return max(0, int(left_s // DAY_S))

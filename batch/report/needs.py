@@ -112,6 +112,6 @@ def _note(entry: Entry, kind: str, now: float) -> str:
     message: str = latest.get("error", {}).get("message", "")
     if kind != "missing":
         return message
-    left = KEPT_DAYS - int((now - latest["generated"]) / DAY_S)
+    left = min(KEPT_DAYS - int((now - latest["generated"]) / DAY_S), KEPT_DAYS)
     days = f"{left} days left" if left > 1 else "the last day" if left == 1 else "probably too late"
     return f"{days}; {message}" if message else days

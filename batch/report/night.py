@@ -123,10 +123,11 @@ def _tasks(attempts: Iterable[Attempt], run: Run, numbers: dict[str, int]) -> It
         if begun is None or ended < run.started_at or begun > run.until:
             continue
         until = landed if run.covers(landed) else None
+        begin = max(begun, run.started_at)
         yield Task(
             numbers[attempt.job_id],
-            max(begun, run.started_at) - run.started_at,
-            min(ended, run.until) - run.started_at,
+            begin - run.started_at,
+            max(min(ended, run.until), begin) - run.started_at,  # the clock may have been set back
             outcome if ended <= run.until else OPEN,
             None if until is None else until - run.started_at,
         )

@@ -39,7 +39,7 @@
   const local = (at) => new Date(at * 1000).toLocaleString(undefined, { dateStyle: "long", timeStyle: "long" });
   const time = (at, text) => el("time", { datetime: iso(at), title: local(at) }, text ?? `${stamp(at)} UTC`);
   function lasting(s) {
-    if (s < 60) return `${+s.toFixed(s < 10 ? 1 : 0)} s`;
+    if (s < 60) return `${+Math.max(s, 0).toFixed(s < 10 ? 1 : 0)} s`;
     const minutes = Math.floor(s / 60);
     return minutes < 60 ? `${minutes} min ${Math.floor(s % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   }

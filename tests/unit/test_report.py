@@ -310,6 +310,17 @@ def test_video_fetched_again_is_no_task_of_the_night() -> None:
     assert drawn(again) == []
 
 
+def test_clock_set_back_gives_no_time_below_zero() -> None:
+    """An hour back between submission and end; and the video is kept for 30 days at most."""
+    back = landed("a", TONIGHT + 4000)
+    back = replace(
+        back, state=replace(back.state, generated_at=TONIGHT + 460, landed_at=TONIGHT + 470)
+    )
+    assert drawn(back) == [[0, 0, 4000.0, 4000.0, 0, 470.0]]
+    found = [entry(landed("a", NOW + 400 * DAY_S), present=frozenset())]
+    assert needs(found, NIGHT, NOW)[0].message == "30 days left"
+
+
 def test_runs_that_did_nothing_are_left_out() -> None:
     read = records(landed("a", BEFORE))
     assert [night["id"] for night in nights(read, entries(read, EARLIER))] == ["earlier"]
