@@ -5,7 +5,7 @@
     silence    a provider that does not answer is reported
     resources  threads and descriptors, as the system grants them
     wiring     everything that a run talks to is opened and put together
-    execute    from the first event to the summary
+    execute    from the first event to the summary; refusals: when requests were refused for now
     rescue     what an earlier run could not record is taken in
     feeder     for each decision of the plan: wait for a slot, start a job
     job_run    the story of one job:
@@ -13,7 +13,7 @@
         collect what former versions have paid for
         while there is no video:
             submit     the gate gives the turn and puts the intent on disk; then the POST
-            lookup     if the answer was lost: does the task exist?
+            lookup     if the answer was lost: does the task exist?         proof: what "not found" is worth
             poll       until the provider reports how it ended              schedule, lessons: when
             landing    fetch the bytes, check them, move them to their name
             failed?    another attempt, where one can heal it

@@ -1,14 +1,12 @@
 """Look-up: find a task by our own external id when the answer to its submission was lost.
 
-"Not found" proves absence only where look-up is known to work (money rule 3): on this base URL and
-with this key, a task whose id we knew was found by its external id. The first task that a run sees
-accepted pays for that proof with one GET; it is recorded, and renewed when it is old.
+"Not found" proves absence only where look-up is known to work (`batch.run.proof`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from batch import events
 from batch.attempt import (
@@ -23,16 +21,15 @@ from batch.attempt import (
 from batch.callbacks.hints import Hint
 from batch.job import Failure, FailureKind
 from batch.output.rescue import Rescue
-from batch.output.state import Proof, Put, State
+from batch.output.state import Put, State
 from batch.provider.answers import AccountRefused, Found, NotFound, QueryAnswer, Task, Unavailable
 from batch.provider.protocol import VideoApi
 from batch.run.address import Address
 from batch.run.claims import Claims
 from batch.run.context import RunContext
+from batch.run.proof import LookUpProof, Past
 from batch.waker import sleep
 
-PROOF_LASTS_S = 7 * 24 * 3600.0
-PROOF_TRIES = 3  # per run; a fresh task may be invisible for some seconds
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
 REMEMBER_WAITS_S = (1.0, 5.0)  # between queries for an attempt that may be forgotten
@@ -41,21 +38,6 @@ GONE_AFTER = 3  # "not found" in a row: one may be a lag, and clocks may jump
 SENT_BEFORE = Failure(
     FailureKind.NETWORK, "the answer to an earlier submission of it was lost, and no task was found"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What earlier runs leave to look-up.
-
-    *proved_at* is when it was last seen to work for this run's account, *older* an attempt whose task
-    may still prove that. *is_known*: a task was seen at this base URL, with any key. *forgot_at* is
-    when the state was found to have forgotten tasks.
-    """
-
-    proved_at: float | None = None
-    older: Attempt | None = None
-    is_known: bool = False
-    forgot_at: float | None = None
 
 
 class LookUp:
@@ -77,10 +59,7 @@ class LookUp:
         self._api = api
         self._state = state
         self.claims = Claims(context, state, rescue or Rescue())
-        age_s = None if past.proved_at is None else context.clock.now() - past.proved_at
-        self._is_proved = age_s is not None and 0 <= age_s < PROOF_LASTS_S  # clocks may be set back
-        self._tries_left = PROOF_TRIES
-        self._older = past.older
+        self.proof = LookUpProof(context, get=self._get, state=state, past=past)
         self._forgot_at = past.forgot_at
         self.taken_over: set[str] = set()  # external ids whose tasks an earlier run has paid for
         self.address = Address(is_known=past.is_known)
@@ -88,7 +67,7 @@ class LookUp:
     @property
     def is_proved(self) -> bool:
         """Whether "not found" is to be believed of what was sent to this run's account."""
-        return self._is_proved
+        return self.proof.is_made
 
     def is_gone(self, attempt: Attempt, not_found: int) -> bool:
         """Return whether the provider no longer keeps a task that it did not find *not_found* times.
@@ -98,35 +77,6 @@ class LookUp:
         """
         age_s = self._context.clock.now() - attempt.paid_task.submitted_at
         return not_found >= GONE_AFTER and age_s > RETENTION_S and self._is_ours_to_tell(attempt)
-
-    # -- the proof
-
-    @property
-    def wants_proof(self) -> bool:
-        """Whether an open task should be queried by its external id, to see if that works."""
-        return not self._is_proved and self._tries_left > 0
-
-    async def prove(self, attempt: Attempt) -> QueryAnswer:
-        """Query an open task by its external id; finding the right one is the proof."""
-        self._tries_left -= 1
-        answer = await self._get(attempt.external_task_id)
-        if isinstance(answer, Found) and answer.task.task_id == attempt.task_id:
-            await self._record_proof()
-        return answer
-
-    async def _prove_by_older(self) -> None:
-        """Query an older task by its external id, once in a run: found, it is the proof as well.
-
-        So what was lost is settled also on a night on which nothing new is accepted.
-        """
-        older, self._older = self._older, None
-        if older is not None and not self._is_proved:
-            await self.prove(older)
-
-    async def _record_proof(self) -> None:
-        if not self._is_proved:
-            self._is_proved = True
-            await self._state.commit(Proof(self._context.account, self._context.clock.now()))
 
     # -- an attempt that the state may have forgotten
 
@@ -230,7 +180,7 @@ class LookUp:
                 limit_s = patience_s
                 longest_wait_s = LONGEST_WAIT_S if elapsed_s < settle_s else RARE_WAIT_S
             if elapsed_s >= limit_s:
-                await self._prove_by_older()
+                await self.proof.make_by_older()
                 return self._give_up(attempt, answer)
             wait_s = min(wait_s, max(limit_s - elapsed_s, 0.01))
             await sleep(wait_s, self._context.stop.leaving, hint.named)
@@ -265,7 +215,7 @@ class LookUp:
                 return True
             case Unavailable(failure=failure) | AccountRefused(failure=failure):
                 is_final = failure.http_status is not None and failure.http_status < 500
-                return is_final and failure.http_status != 429 and not self._is_proved
+                return is_final and failure.http_status != 429 and not self.is_proved
             case _:
                 return False
 
@@ -285,7 +235,7 @@ class LookUp:
         if task.external_task_id == attempt.external_task_id and not was_named:
             # It was found, and names its external id itself. What a callback has named may have been
             # found by its task id, which proves nothing about look-up by ours.
-            await self._record_proof()
+            await self.proof.record()
         created_at = math.inf if task.created_at is None else task.created_at
         is_new = sent_at is not None and created_at >= sent_at
         if not is_new:
@@ -315,7 +265,7 @@ class LookUp:
             return "the provider says that the task exists, but does not find it by its external id"
         if not isinstance(answer, NotFound):
             return "the answer to its submission was lost, and look-up is not answered"
-        if doubt.on_request and self._is_proved:
+        if doubt.on_request and self.is_proved:
             return "it was submitted again on request, and what became of that was lost"
         return (
             "the answer to its submission was lost, the task was not found, and look-up by"
@@ -330,7 +280,7 @@ class LookUp:
         assert doubt is not None
         if doubt.exists or (doubt.on_request and not self._context.policy.resubmit_unconfirmed):
             return False
-        return self._is_proved and self._is_ours_to_tell(attempt)
+        return self.is_proved and self._is_ours_to_tell(attempt)
 
     def _is_ours_to_tell(self, attempt: Attempt) -> bool:
         """Return whether it was sent to the address, and with the key, that are used now."""

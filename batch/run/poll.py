@@ -149,9 +149,9 @@ class Poller:
 
     async def _query(self, attempt: Attempt) -> QueryAnswer:
         task_id = attempt.paid_task.task_id
-        if self._lookup.wants_proof:
+        if self._lookup.proof.is_wanted:
             # The proof of look-up at no cost: this poll goes by the external id.
-            answer = await self._lookup.prove(attempt)
+            answer = await self._lookup.proof.make(attempt)
             if isinstance(answer, Found) and answer.task.task_id == task_id:
                 return answer
             return Unavailable(Failure(FailureKind.PROVIDER, "not found by its external id"))

@@ -185,8 +185,8 @@ class Submitter:
         self._context.notify(
             events.Submitted(attempt.job_id, task.task_id, attempt.external_task_id, attempt.number)
         )
-        if self._lookup.wants_proof:
-            await self._lookup.prove(attempt)
+        if self._lookup.proof.is_wanted:
+            await self._lookup.proof.make(attempt)
         return attempt
 
     # -- what was surely not created

@@ -35,10 +35,11 @@ from batch.run.gate import Gate, IsTooLate, LocalGate
 from batch.run.landing import Landing
 from batch.run.last_call import LastCall
 from batch.run.lessons import Lessons
-from batch.run.lookup import LookUp, Past
+from batch.run.lookup import LookUp
 from batch.run.pacer import Guard, window_guard
 from batch.run.planner import PlannedRun
 from batch.run.poll import Poller
+from batch.run.proof import Past
 from batch.run.rescue import Rescuer
 from batch.run.resources import Granted, fit, start_name_lookups, start_pool
 from batch.run.share import Alone, Share

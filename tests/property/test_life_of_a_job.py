@@ -43,7 +43,8 @@ from batch.output.state import AddRow, Change, Proof, Put, Withdraw
 from batch.plan import PAYING, Decision, Policy, make_plan
 from batch.provider.answers import Found, NotFound, QueryAnswer, Task, TaskStatus
 from batch.run.context import RunContext
-from batch.run.lookup import LookUp, Past
+from batch.run.lookup import LookUp
+from batch.run.proof import Past
 from batch.run.stop import Stop
 
 ACCOUNT = Account("https://model.example", "0a1b2c3d")

@@ -17,7 +17,7 @@ from batch.job import Failure, FailureKind
 from batch.output.state import Put
 from batch.plan import Policy
 from batch.provider.answers import Found, Task, TaskStatus, Unavailable
-from batch.run.lookup import PROOF_LASTS_S
+from batch.run.proof import PROOF_LASTS_S
 
 LOST = attempt(Lost(1.0, Doubt(SAID)))
 OTHERS = attempt(opened("8"), name="kb-other", job_id="b")

@@ -14,7 +14,7 @@ from batch.attempt import Attempt, Doubt, Intended, Lost, Unconfirmed
 from batch.callbacks.hints import Hint
 from batch.output.state import Put
 from batch.provider.answers import Created, Task, TaskStatus
-from batch.run.lookup import PROOF_TRIES
+from batch.run.proof import PROOF_TRIES
 
 
 def test_one_task_is_claimed_by_one_attempt(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_proof_of_the_future_is_none(tmp_path: Path, proved_at: float, is_prov
 def test_only_the_right_task_proves_look_up(tmp_path: Path, task_id: str, is_proof: bool) -> None:
     async def story(stages: Stages) -> tuple[bool, float | None]:
         stages.api.queries = [found(task_id=task_id)]
-        await stages.run.lookup.prove(attempt(opened("8")))
+        await stages.run.lookup.proof.make(attempt(opened("8")))
         return stages.run.lookup.is_proved, stages.state.proofs.get(ACCOUNT)
 
     proved, remembered = play(tmp_path, story)
@@ -112,8 +112,8 @@ def test_proof_is_tried_a_few_times_only(tmp_path: Path) -> None:
 
     async def story(stages: Stages) -> int:
         stages.api.queries = [NOT_FOUND]
-        while stages.run.lookup.wants_proof:
-            await stages.run.lookup.prove(attempt(opened("8")))
+        while stages.run.lookup.proof.is_wanted:
+            await stages.run.lookup.proof.make(attempt(opened("8")))
         return stages.api.count("query")
 
     assert play(tmp_path, story) == PROOF_TRIES
