@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Self, TypeVar
 
@@ -14,10 +15,12 @@ from batch.output.postgres.connection import SESSION, conninfo, place_of
 from batch.output.postgres.errors import LOST, as_ours
 from batch.output.postgres.questions import Question
 
+logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # `on_wait` says the same, once
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[Any]
 PATIENCE_S = 600.0  # so long a lost connection is waited for
 FIRST_WAIT_S, LAST_WAIT_S = 0.1, 2.0
+CONNECTS_WITHIN_S = 10.0
 MAX_CONNECTIONS = 4
 
 
@@ -47,7 +50,7 @@ class Connections:
             open=False,
             kwargs={"autocommit": True},
             configure=_configure,
-            timeout=10.0,
+            timeout=min(CONNECTS_WITHIN_S, max(patience_s, 0.1)),
             reconnect_timeout=LAST_WAIT_S,  # `again` does the waiting
         )
 
