@@ -21,7 +21,7 @@ from batch.plan.decision import (
     Policy,
     Round,
 )
-from batch.plan.judge import HEALS_BY_ITSELF, passes
+from batch.plan.judge import HEALS_BY_ITSELF, decide, orphan, passes
 from batch.plan.make import make_plan
 from batch.plan.select import STATES, Selection
 
@@ -38,6 +38,8 @@ __all__ = [
     "Policy",
     "Round",
     "Selection",
+    "decide",
     "make_plan",
+    "orphan",
     "passes",
 ]

@@ -50,8 +50,7 @@ class LookUpProof:
         self._context = context
         self._get = get
         self._state = state
-        age_s = None if past.proved_at is None else context.clock.now() - past.proved_at
-        self.is_made = age_s is not None and 0 <= age_s < PROOF_LASTS_S  # clocks may be set back
+        self.is_made = self._is_fresh(past.proved_at)
         self._tries_left = PROOF_TRIES
         self._older = past.older
 
@@ -73,9 +72,19 @@ class LookUpProof:
 
         So what was lost is settled also on a night on which nothing new is accepted.
         """
+        await self.learn()
         older, self._older = self._older, None
         if older is not None and not self.is_made:
             await self.make(older)
+
+    async def learn(self) -> None:
+        """Take over the proof that another worker has recorded since this one began."""
+        if not self.is_made:
+            self.is_made = self._is_fresh(await self._state.proved_at(self._context.account))
+
+    def _is_fresh(self, proved_at: float | None) -> bool:
+        age_s = None if proved_at is None else self._context.clock.now() - proved_at
+        return age_s is not None and 0 <= age_s < PROOF_LASTS_S  # clocks may be set back
 
     async def record(self) -> None:
         """Record that a task of ours was found by its external id."""

@@ -22,6 +22,7 @@ class StopReason(StrEnum):
     DISK = "disk"
     UNREACHABLE = "unreachable"
     STATE = "state"
+    BUG = "bug"
     INTERRUPTED = "interrupted"
     TERMINATED = "terminated"
 
@@ -36,6 +37,7 @@ EXIT_CODES = {
     StopReason.DISK: ExitCode.JOBS_FAILED,
     StopReason.UNREACHABLE: ExitCode.JOBS_FAILED,
     StopReason.STATE: ExitCode.JOBS_FAILED,
+    StopReason.BUG: ExitCode.BUG,
     StopReason.INTERRUPTED: ExitCode.INTERRUPTED,
     StopReason.TERMINATED: ExitCode.TERMINATED,
 }

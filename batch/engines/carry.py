@@ -1,0 +1,142 @@
+"""One job that a worker has claimed: what is still to be done for it, and how that comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from batch.attempt import Phase, Unconfirmed
+from batch.engines.stop import SharedStop
+from batch.engines.terms import Terms, decision_of
+from batch.output.fleet import Assignment, JobState, OpenRun
+from batch.output.videos import Videos
+from batch.plan import COSTING, PAYING, Action, Decision, Known, Policy, decide, orphan
+from batch.run.gate import Ticket
+from batch.run.job_run import JobRun
+from batch.run.stages import Run
+
+IsPresent = Callable[[str, int], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run that a worker has opened: as it was handed over, and its stages here."""
+
+    handed: OpenRun
+    terms: Terms
+    stop: SharedStop
+    run: Run
+    is_present: IsPresent
+
+
+async def carry_out(opened: Opened, assignment: Assignment) -> JobState:
+    """Do what is still to be done for a claimed job.
+
+    Raises:
+        ClaimLostError: another worker has claimed it since.
+        StateError: the state cannot be written.
+    """
+    run, order = opened.run, assignment.work.order
+    decision = _decision(opened, assignment)
+    failed = _failed_here(decision, assignment)
+    if failed is not None and not _goes_on(opened, decision, assignment):
+        # What has failed in this run is not tried again: that is all that is left to say of it.
+        job_run = JobRun(run, order, replace(decision, action=Action.RESTING), sent=assignment.sent)
+        await job_run.live()
+        await job_run.conclude(await run.state.attempt(failed))
+        return JobState.DONE
+    ticket = None
+    if decision.action in PAYING and not decision.former:
+        ticket = await _admit(run, order, decision)
+        if ticket is None:
+            return JobState.LEFT
+    job_run = JobRun(run, order, decision, ticket, sent=assignment.sent)
+    if assignment.is_second_look and decision.attempt is not None:
+        await _look_again(run, job_run, decision.attempt)
+    else:
+        await job_run.live()
+    if job_run.parked is not None:
+        return JobState.PARKED
+    return JobState.LEFT if job_run.is_left else JobState.DONE
+
+
+def decide_anew(
+    assignment: Assignment, planned: Decision, policy: Policy, is_present: IsPresent, now: float
+) -> Decision:
+    """Return what is to be done with a job that has begun.
+
+    What a person has asked for once was done when it began: to force it, or to try again what rests,
+    would pay for it twice.
+    """
+    known = assignment.known
+    if planned.job is None:
+        return orphan(planned.job_id, known)
+    policy = replace(policy, force=False, retry_failed=False)
+    decision = decide(planned.job, known, policy, is_present, now=now)
+    if decision.action in COSTING:
+        cost_usd = planned.cost_usd
+        if cost_usd is None:
+            cost_usd = next((a.cost_usd for a in reversed(known) if a.cost_usd is not None), None)
+        decision = replace(decision, cost_usd=cost_usd)
+    return replace(decision, held=planned.held)
+
+
+def _decision(opened: Opened, assignment: Assignment) -> Decision:
+    planned = decision_of(assignment.work)
+    if not (assignment.has_begun or assignment.is_second_look):
+        return planned
+    context = opened.run.context
+    return decide_anew(assignment, planned, context.policy, opened.is_present, context.clock.now())
+
+
+def _failed_here(decision: Decision, assignment: Assignment) -> str | None:
+    """Return the attempt for the job's request that has failed in this run, if it is the latest."""
+    job = decision.job
+    same: list[Known] = [
+        item for item in assignment.known if job and item.fingerprint == job.fingerprint
+    ]
+    if same and same[-1].phase is Phase.FAILED and same[-1].external_task_id in assignment.sent:
+        return same[-1].external_task_id
+    return None
+
+
+def _goes_on(opened: Opened, decision: Decision, assignment: Assignment) -> bool:
+    """Return whether another attempt may follow one that has failed in this run."""
+    limits = opened.run.context.limits
+    most = limits.max_attempts_per_run or limits.max_attempts
+    return decision.action in PAYING and len(assignment.sent) < most
+
+
+async def _admit(run: Run, order: int, decision: Decision) -> Ticket | None:
+    """Wait for a slot. None: the job is left to the next run."""
+    stop = run.context.stop
+    is_late = decision.job is not None and run.last_call.refuses(decision.job.request)
+    if decision.held is not None or stop.feeding.is_set() or is_late:
+        return None
+    ticket = await run.gate.enter(order)
+    if not stop.feeding.is_set():
+        return ticket
+    ticket.leave()
+    return None
+
+
+async def _look_again(run: Run, job_run: JobRun, external_task_id: str) -> None:
+    attempt = await run.state.attempt(external_task_id)
+    if not isinstance(attempt.state, Unconfirmed):  # it has got further since it was parked
+        await job_run.live()
+        return
+    await run.lookup.proof.learn()
+    job_run.parked = attempt
+    await job_run.look_again()
+
+
+def presence(videos: Videos) -> IsPresent:
+    """Return what tells of a file whether it is there in a size."""
+
+    def is_present(file: str, size: int) -> bool:
+        with suppress(OSError):
+            return (videos.layout.root / file).stat().st_size == size
+        return False
+
+    return is_present
