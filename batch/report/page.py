@@ -11,6 +11,7 @@ import base64
 import hashlib
 import re
 from datetime import UTC, date, datetime
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -24,23 +25,10 @@ NAMES_SHOWN = 50  # of each group; the gallery has all
 
 def render(page: Page) -> str:
     """Return the page as HTML."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - a quiet night needs none
-
     style, script = _style(), _script()
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "usd": usd,
-        "utc": utc,
-        "clock": clock,
-        "day": in_days,
-        "seconds": in_seconds,
-    }
     data = page.data
     failures = [entry for entry in data["jobs"] if entry["status"] != "succeeded"]
-    template = environment.from_string(_asset("page.html"))
-    return template.render(
+    html: str = _template().render(
         data=data,
         trouble=page.trouble,
         money=page.money,
@@ -57,6 +45,25 @@ def render(page: Page) -> str:
         json=script_json(data),
         policy=policy(style, script),
     )
+    return html
+
+
+@cache
+def _template() -> Any:
+    """Return the template of the page."""
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - a quiet night needs none
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "usd": usd,
+        "utc": utc,
+        "clock": clock,
+        "day": in_days,
+        "seconds": in_seconds,
+    }
+    return environment.from_string(_asset("page.html"))
 
 
 def _models(data: dict[str, Any]) -> list[str]:

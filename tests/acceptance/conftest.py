@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import INSTALLED, WarmCommand
 
 from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "sk-verysecretkey0123456789"
+TIMEOUT_S = 30
 NOWHERE = "http://127.0.0.1:9"
-INSTALLED = Path(sys.executable).with_name("kling-batch")
 MODULE = (sys.executable, "-m", "batch")
 LIMITS: dict[str, Any] = {
     "submit_rate": "1000/s",
@@ -46,10 +47,11 @@ class Said:
 
 
 class Shell:
-    """Calls the command in a folder of its own."""
+    """Calls the command in a folder of its own, by *warm* where that is the same."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warm: WarmCommand) -> None:
         self.folder = folder
+        self.warm = warm
         self.command = (str(INSTALLED),) if INSTALLED.exists() else MODULE
         # Only where the package is not installed does Python have to be told where it is.
         self.umask = -1
@@ -74,27 +76,41 @@ class Shell:
         *args: Any,
         key: str | None = KEY,
         as_module: bool = False,
+        is_fresh: bool = False,
         new: bool = True,
         **env: str,
     ) -> Said:
-        """Run to the end; with *new*, a run may pay for a library that does not exist yet."""
+        """Run to the end; with *new*, a run may pay for a library that does not exist yet.
+
+        With *is_fresh*, in a process that has imported nothing before.
+        """
         if new and args[:1] == ("run",):
             args = (*args, "--new")
-        done = subprocess.run(
-            [*(MODULE if as_module else self.command), *map(str, args)],
-            cwd=self.folder,
-            env=self.env(key, env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=30,
-            check=False,
-        )
-        out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
-        said = Said(done.returncode, out, err)
+        command = MODULE if as_module else self.command
+        can_be_warm = command == (str(INSTALLED),) and not is_fresh and self.warm.fits(env)
+        run = self._run_warm if can_be_warm else self._run_fresh
+        code, *told = run((*command, *map(str, args)), self.env(key, env))
+        out, err = (text.decode("utf-8", "replace") for text in told)
+        said = Said(code, out, err)
         assert "Traceback" not in said.out + said.err
         assert KEY not in said.out + said.err
         assert "\x1b" not in said.out + said.err, "colours without a terminal"
         return said
+
+    def _run_fresh(self, command: tuple[str, ...], env: dict[str, str]) -> tuple[int, bytes, bytes]:
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def _run_warm(self, command: tuple[str, ...], env: dict[str, str]) -> tuple[int, bytes, bytes]:
+        return self.warm.run(command[1:], cwd=self.folder, env=env, timeout_s=TIMEOUT_S)
 
     def env(self, key: str | None, more: dict[str, str]) -> dict[str, str]:
         """Return the whole environment of the command."""
@@ -168,12 +184,20 @@ def sandbox_in_a_thread(config: SandboxConfig) -> Iterator[Sandbox]:
         thread.join()
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmCommand]:
+    """Give what runs commands by forks."""
+    command = WarmCommand()
+    yield command
+    command.close()
+
+
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
+def shell(tmp_path: Path, warm: WarmCommand) -> Shell:
     """Give the command a folder."""
     folder = tmp_path / "here"
     folder.mkdir()
-    return Shell(folder)
+    return Shell(folder, warm)
 
 
 @pytest.fixture

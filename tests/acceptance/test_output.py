@@ -325,10 +325,11 @@ def test_verbose_logs_more(shell: Any, sandbox: Any) -> None:
 
 
 def test_python_m_batch_is_same_command(shell: Any) -> None:
-    """Same version, same help, same exit codes."""
+    """Same version, same help, same exit codes; and the forks of these tests are that command, too."""
     for args in (("--version",), ("--help",), ("run", "--help"), ("run", "missing.yaml")):
-        one, other = shell(*args), shell(*args, as_module=True)
+        one, other, forked = shell(*args, is_fresh=True), shell(*args, as_module=True), shell(*args)
         assert (one.code, one.out, one.err) == (other.code, other.out, other.err)
+        assert (one.code, one.out, one.err) == (forked.code, forked.out, forked.err)
     assert re.search(r"kling-batch.*\d+\.\d+", shell("--version").out)
 
 

@@ -70,8 +70,9 @@ class Library:
         }
 
     def versions(self, job_id: str = "fox") -> list[str]:
-        """Return the former versions of a job."""
-        return [name for name in self.files() if name.startswith(f"versions/{job_id}/")]
+        """Return the former versions of a job, oldest first; of one second, by their numbers."""
+        found = [name for name in self.files() if name.startswith(f"versions/{job_id}/")]
+        return sorted(found, key=lambda name: name.removesuffix(".mp4"))
 
     def shift(self, seconds: float) -> None:
         """Have everything be so much older."""
