@@ -24,11 +24,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Import before the forks what a run imports late.
+from warm import import_everything
+
 from batch.cli import main as cli
 from batch.output import disk, results, sqlite
 from batch.provider import client
-from batch.run import execute as _warm  # noqa: F401
 from batch.run import fetch, gate
 
 AT_ONCE = 4
@@ -38,6 +38,7 @@ KEYS = json.loads(os.environ.get("MORTALS_KEYS", "{}"))  # more of the manifest
 
 def main() -> None:
     mode, base_url, folder, count, limits, *rest = sys.argv[1:]
+    import_everything()  # before the forks
     root = Path(folder)
     fetch.RETRY_BASE_S = 0.01
     gate.SEND_WITHIN_S = gate.ARRIVES_WITHIN_S = (

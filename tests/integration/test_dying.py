@@ -23,6 +23,7 @@ from batch.sandbox import FaultPlan
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
 
 REPOSITORY = Path(__file__).parents[2]
+PATHS = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests/acceptance")))
 MORTALS = Path(__file__).with_name("mortals.py")
 LIMITS = {
     "submit_rate": "1000/s",
@@ -34,7 +35,7 @@ LIMITS = {
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a child process."""
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **more}
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": PATHS, **more}
 
 
 async def mortals(
