@@ -34,6 +34,10 @@ PROMPTS = {
     HOSTILE[2]: "一只狐狸走过高高的草丛，清晨的光线，镜头缓慢推进，浅景深",
 }
 DAY_S = 86_400
+RECORD = {
+    "limits": {"max_in_flight": 6, "submit_rate": [60, 60.0], "budget_per_month_usd": 300.0},
+    "refused": [[600, "1303", 3], [9000, "429", 1]],
+}
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Library:
                 BeginRun("20261120T020000Z-0a1b2c", self.start - 8 * DAY_S),
                 EndRun("20261120T020000Z-0a1b2c", self.start - 8 * DAY_S + 9000, 0),
                 BeginRun("20261128T005500Z-5c9ed6", self.start),
-                EndRun("20261128T005500Z-5c9ed6", self.start + 4 * 3600, 1),
+                EndRun("20261128T005500Z-5c9ed6", self.start + 4 * 3600, 1, json.dumps(RECORD)),
             ]
             listed = []
             for number in range(self.jobs):

@@ -117,6 +117,23 @@ def test_switch_of_the_scheme_lives_in_the_address(opened: Any) -> None:
     assert opened(hash_="#theme=dark").evaluate(ground) == dark
 
 
+def test_refusals_are_marked_and_told(opened: Any, tmp_path: Path) -> None:
+    """In the picture with a title, and in the table for those who do not see it."""
+    root = Library(tmp_path / "night", 8, is_bare=True).write()
+    page = opened(write_report(root, Presence, mode=Mode.NONE).path)
+    until(lambda: page.locator("svg .refused").count() == 2, "the marks are drawn")
+    title = page.locator("svg .refused title").first.text_content()
+    assert title.endswith(": 3 requests refused for now (1303)")
+    assert page.locator(".legend .x").is_visible()
+    page.click("#night-table summary")
+    until(lambda: page.locator("#night-rows").inner_text().count("refused for now") == 2, "rows")
+
+
+def test_card_without_a_video_says_why(opened: Any) -> None:
+    page = opened()
+    assert "risk control" in page.locator(".card:has-text('refused') .no").first.inner_text()
+
+
 def test_print_leaves_the_tools_out(opened: Any) -> None:
     page = opened()
     page.emulate_media(media="print")
