@@ -174,10 +174,10 @@ async def open_run(
         async def drive() -> None:
             summary = None
             try:
-                if planned.plan.decisions:
-                    summary = await execute(planned, [run, told], clock, stop=stop)
-                else:
+                if planned.is_quiet:
                     summary = planned.end_quietly(clock)
+                else:
+                    summary = await execute(planned, [run, told], clock, stop=stop)
             finally:
                 run.end(summary)
 

@@ -183,6 +183,16 @@ class JobEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A video is in the bucket, whole; *file* is its name there, below the prefix of *target*."""
+
+    job_id: str
+    file: str
+    target: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobLeft:
     """A job is left to the next run."""
 
@@ -221,6 +231,7 @@ Event = (
     | Downloading
     | DownloadBroke
     | JobEnded
+    | Uploaded
     | JobLeft
     | BugFound
     | Stopping

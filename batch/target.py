@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Self
+
+from batch.errors import UsageError
 
 SCHEMES = ("s3", "gs", "az")
 TARGET_PATTERN = r"^(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[^?#]*)?$"
@@ -54,3 +57,15 @@ def parse_target(text: str) -> str:
     if not is_plain or not {"", ".", ".."}.isdisjoint(parts):
         raise ValueError(f"{url[:60]!r} is not a valid bucket; for example s3://bucket/prefix")
     return url
+
+
+def check_installed() -> None:
+    """Look for what talks to buckets, without loading it.
+
+    Raises:
+        UsageError: it is not installed; nothing was sent.
+    """
+    if find_spec("obstore") is None:
+        raise UsageError(
+            "output.target needs the package obstore: pip install 'kling-batch[store]'. Nothing was sent"
+        )

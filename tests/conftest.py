@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, binaries, running
+from s3 import Server, s3_server
 
 from batch.key import Secret
 
@@ -18,7 +19,10 @@ from batch.key import Secret
 # closes; said to be none, none is made.
 asyncio.set_event_loop(None)
 
-FOREIGN = ("COMETAPI_", "XDG_STATE_HOME", "KLING_BATCH_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+FOREIGN = (
+    *("COMETAPI_", "XDG_STATE_HOME", "KLING_BATCH_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    *("AWS_", "GOOGLE_", "AZURE_"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +87,13 @@ def template(cluster: Cluster) -> str:
 def engine_url(cluster: Cluster, template: str) -> str:
     """Return the address of a fresh database with our tables."""
     return cluster.create(template)
+
+
+# -- S3: one server for each worker, a bucket for each test
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Server]:
+    """Serve S3, once for all tests of a process."""
+    with s3_server() as server:
+        yield server

@@ -156,6 +156,8 @@ def describe(event: Event) -> tuple[int, str]:  # noqa: C901, PLR0912 - one arm 
             return logging.INFO, _describe_retry(event)
         case events.JobEnded():
             return _describe_end(event)
+        case events.Uploaded():
+            return logging.INFO, f"{event.job_id}: uploaded to {event.target}/{event.file}"
         case events.JobLeft():
             return logging.DEBUG, f"{event.job_id}: left to the next run"
         case events.BugFound():

@@ -26,8 +26,9 @@ from batch.output import disk, sidecar
 from batch.output.folder import OutputFolder
 from batch.output.state import Fact
 from batch.output.store import Store
+from batch.output.uploaded import DERIVED_UPTO, away, target_of
 
-UPTO = "derived_upto"
+UPTO = DERIVED_UPTO
 SCHEMA = 1
 JOB = attrgetter("job_id")
 
@@ -105,7 +106,7 @@ class _Upto:
 
 @dataclass(slots=True)
 class _Job:
-    """The videos of a job that are here: the one that stands, and former ones, newest first."""
+    """The videos of a job that are here, or in the bucket: what stands, and former ones, newest first."""
 
     id: str
     current: Attempt | None = None
@@ -124,11 +125,17 @@ class _Writer:
         self._foreign: list[str] = []
 
     def jobs(self, ids: set[str] | None) -> Iterator[_Job]:
-        """Yield the jobs of *ids* (None for all) with their videos that are here."""
-        root = self._folder.layout.root
-        for job_id, attempts in itertools.groupby(_landed(self._folder.database, ids), JOB):
+        """Yield the jobs of *ids* (None for all) with their videos."""
+        root, database = self._folder.layout.root, self._folder.database
+        in_bucket = away(database, target_of(database))
+        for job_id, attempts in itertools.groupby(_landed(database, ids), JOB):
             job = _Job(job_id)
-            here = {_state(item).file: item for item in attempts if _is_here(root, item)}
+            landed = {_state(item).file: item for item in attempts}
+            here = {
+                file: item
+                for file, item in landed.items()
+                if file in in_bucket or (root / file).is_file()
+            }
             job.current = here.pop(video_path(job_id), None)
             job.former = sorted(here.values(), key=lambda item: -_state(item).landed_at)
             yield job
@@ -215,10 +222,6 @@ def _landed(database: Store, ids: set[str] | None) -> Iterator[Attempt]:
 def _state(attempt: Attempt) -> Landed:
     assert isinstance(attempt.state, Landed)
     return attempt.state
-
-
-def _is_here(root: Path, attempt: Attempt) -> bool:
-    return (root / _state(attempt).file).is_file()
 
 
 def _content(attempt: Attempt) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from batch.attempt import RETENTION_S, Attempt, Landed, Phase
 from batch.job import Failure, FailureKind, video_path
@@ -14,7 +15,9 @@ from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.row import failure_of
 from batch.output.store import Store
 from batch.output.stores import open_to_read
+from batch.output.uploaded import standing, target_of, videos_in
 from batch.plan import Known
+from batch.target import Target
 
 DAY_S = 86_400.0
 IsPresent = Callable[[str, int], bool]
@@ -39,7 +42,7 @@ class Entry:
     """An attempt that is, or may be, paid for.
 
     *submitted_at* is when it was sent, as far as is known. *is_here* tells whether its video is on
-    disk. *days_left* counts the full days for which the provider keeps its video.
+    disk, or need not be: the bucket has it. *url* is where it is in the bucket. *days_left* counts the full days for which the provider keeps its video.
     """
 
     attempt: Attempt
@@ -49,6 +52,7 @@ class Entry:
     days_left: int | None
     tags: tuple[str, ...]
     will_be_fetched: bool
+    url: str | None = None
 
     @property
     def external_task_id(self) -> str:
@@ -85,7 +89,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What a folder's state holds: every attempt, the paid ones as entries, and the latest plan."""
+    """What a folder's state holds: every attempt, the paid ones as entries, and the latest plan.
+
+    *uploads* is how its bucket stands, if the latest run had one.
+    """
 
     root: Path
     attempts: list[Attempt]
@@ -93,6 +100,7 @@ class Library:
     planned: Planned
     is_sandbox: bool
     last_run: tuple[str, float, float | None, int | None] | None
+    uploads: dict[str, Any] | None = None
 
 
 def read_library(root: Path, presence: Presence, now: float) -> Library:
@@ -107,12 +115,23 @@ def read_library(root: Path, presence: Presence, now: float) -> Library:
         is_sandbox = database.fact(ORIGIN) == SANDBOX
         last_run = database.last_run()
         is_present = presence(root, database.known(), database)
-        entries = list(_entries(attempts, planned, is_present, now))
-    return Library(root, attempts, entries, planned, is_sandbox, last_run)
+        target = target_of(database)
+        urls = {} if target is None else _urls(database, target)
+        entries = list(_entries(attempts, planned, is_present, now, urls))
+        uploads = None if target is None else standing(database, root, target)
+    return Library(root, attempts, entries, planned, is_sandbox, last_run, uploads)
+
+
+def _urls(database: Store, target: Target) -> dict[str, str]:
+    return {item.file: f"{target.url}/{item.file}" for item in videos_in(database, target)}
 
 
 def _entries(
-    attempts: list[Attempt], planned: Planned, is_present: IsPresent, now: float
+    attempts: list[Attempt],
+    planned: Planned,
+    is_present: IsPresent,
+    now: float,
+    urls: Mapping[str, str],
 ) -> Iterator[Entry]:
     latest = {attempt.job_id: attempt for attempt in attempts}
     for attempt in attempts:
@@ -131,6 +150,7 @@ def _entries(
             tags=planned.tags_of(attempt.job_id),
             will_be_fetched=attempt.phase.is_collectable
             or (attempt.phase is Phase.LANDED and is_wanted and not is_here),
+            url=urls.get(state.file) if isinstance(state, Landed) else None,
         )
 
 

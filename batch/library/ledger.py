@@ -21,7 +21,7 @@ SCHEMA = 1
 FIELDS = (
     *("submitted_at", "output_dir", "job_id", "task_id", "external_task_id", "model", "mode"),
     *("duration", "tags", "cost_usd", "outcome", "file", "here"),
-    *("days_left", "sandbox"),
+    *("days_left", "sandbox", "url"),
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NO_TAG = "(no tag)"
@@ -66,6 +66,7 @@ def line(root: Path, entry: Entry, *, is_sandbox: bool) -> dict[str, Any]:
         "here": entry.is_here,
         "days_left": entry.days_left,
         "sandbox": is_sandbox,
+        "url": entry.url,
     }
 
 

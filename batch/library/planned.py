@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from batch.job import Job
 from batch.output.state import Fact
 from batch.output.store import Store
+from batch.target import FACT as TARGET
+from batch.target import Target
 
 LISTED = "listed"  # the manifest's jobs in their order: [[id, [tag, …], fingerprint], …]
 PLANNED = "planned"
@@ -49,8 +51,12 @@ class Planned:
         return (self.listed or {}).get(job_id, ())
 
 
-def facts_of(database: Store, jobs: Iterable[Job], at: float, to_pay: int) -> list[Fact]:
-    """Return what a run that begins *at* has to record; the list of jobs only if it has changed."""
+def facts_of(
+    database: Store, jobs: Iterable[Job], at: float, to_pay: int, target: Target | None
+) -> list[Fact]:
+    """Return what a run that begins *at* has to record; jobs and bucket only if they have changed."""
     listed = json.dumps([[job.id, job.tags, job.fingerprint] for job in jobs], ensure_ascii=False)
-    facts = [Fact(PLANNED, json.dumps({"at": at, "to_pay": to_pay}))]
-    return facts if database.fact(LISTED) == listed else [*facts, Fact(LISTED, listed)]
+    uploads_to = "" if target is None else target.to_fact()
+    facts = [Fact(LISTED, listed), Fact(TARGET, uploads_to)]
+    changed = [fact for fact in facts if (database.fact(fact.name) or "") != fact.value]
+    return [Fact(PLANNED, json.dumps({"at": at, "to_pay": to_pay})), *changed]

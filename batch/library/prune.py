@@ -9,11 +9,10 @@ known of a task that was paid for stays.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from typing import NamedTuple
 
 from batch.attempt import Attempt, Landed
 from batch.job import Job, video_path
@@ -27,6 +26,7 @@ from batch.output.layout import Layout
 from batch.output.places import Places
 from batch.output.state import Put
 from batch.output.store import Store
+from batch.output.uploaded import away, target_of
 from batch.output.videos import Videos
 from batch.plan import Plan, Policy, Selection, make_plan
 from batch.plan.select import state_of
@@ -92,6 +92,14 @@ def find(
     return _Search(layout, database, jobs, wanted, now).run()
 
 
+class _Status(NamedTuple):
+    """What prune wants to know of a file."""
+
+    bytes: int
+    modified_at: float
+    changed_at: float
+
+
 class _Search:
     """One look at a library."""
 
@@ -112,6 +120,7 @@ class _Search:
         self._orphans = {item.job_id for item in plan.orphans}
         self._needed = _needed(jobs, plan, self._attempts)
         self._latest = {attempt.job_id: attempt for attempt in self._attempts}
+        self._in_bucket = away(database, target_of(database))
         self._found = Pruning()
 
     def run(self) -> Pruning:
@@ -146,7 +155,7 @@ class _Search:
     ) -> None:
         """Decide about a file that the state names."""
         job_id, wanted = holders[-1].job_id, self._wanted
-        status = _status(self._layout.root / file)
+        status = self._status(file)
         if status is None:
             return
         is_orphan, stands = job_id in self._orphans, any(map(_stands, holders))
@@ -160,30 +169,40 @@ class _Search:
             reason = "version beyond output.keep_versions and output.keep_within"
         else:
             return
-        left = self._why_left(holders, status.st_size, action)
+        left = self._why_left(holders, status.bytes, action)
         if left is not None:
             self._found.left.append((file, left))
             return
         self._add(file, job_id, status, reason, action, *holders)
 
-    def _is_kept(self, version: tuple[int, float | None], status: os.stat_result) -> bool:
+    def _status(self, file: str) -> _Status | None:
+        """Return what is known of a file; None if it is neither here nor in the bucket alone."""
+        try:
+            found = (self._layout.root / file).stat()
+        except OSError:
+            item = self._in_bucket.get(file)
+            at = 0.0 if item is None else item.uploaded_at
+            return None if item is None else _Status(item.bytes, at, at)
+        return _Status(found.st_size, found.st_mtime, found.st_ctime)
+
+    def _is_kept(self, version: tuple[int, float | None], status: _Status) -> bool:
         """Return whether the manifest has a version kept."""
         number, displaced_at = version
         # Nothing has displaced an orphan's: it got its name here when it was moved.
-        since = status.st_ctime if displaced_at is None else displaced_at
+        since = status.changed_at if displaced_at is None else displaced_at
         return self._wanted.keep.keeps(number, self._now - since)
 
     def _add(
         self,
         file: str,
         job_id: str,
-        status: os.stat_result,
+        status: _Status,
         reason: str,
         action: Action,
         *attempts: Attempt,
     ) -> None:
-        age_s = max(self._now - status.st_mtime, 0.0)
-        item = Item(file, job_id, status.st_size, age_s, reason, action, attempts)
+        age_s = max(self._now - status.modified_at, 0.0)
+        item = Item(file, job_id, status.bytes, age_s, reason, action, attempts)
         self._found.items.append(item)
 
     def _why_left(self, holders: list[Attempt], size: int, action: Action) -> str | None:
@@ -208,7 +227,7 @@ class _Search:
             action = Action.MOVE  # a prune that died had linked it into versions/
         elif not self._wanted.strays:
             return
-        status = _status(self._layout.root / stray.file)
+        status = self._status(stray.file)
         if stray.left:
             self._found.left.append((stray.file, stray.reason))
         elif status is not None:
@@ -282,13 +301,6 @@ def _displaced(attempts: Sequence[Attempt]) -> dict[str, tuple[int, float | None
             found[version.attempt.external_task_id] = number, newer_at
             newer_at = version.at
     return found
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
 
 
 def unmatched(selection: Selection, database: Store, jobs: Sequence[Job]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from batch.output.places import Places
 from batch.output.row import make_row, new_run_id, to_line
 from batch.output.state import AddRow, Put
 from batch.output.store import Store
+from batch.output.uploads import Copies
 from batch.output.videos import Videos
 
 SHOWN = 20  # ids in a message
@@ -124,9 +125,12 @@ async def restore(folder: OutputFolder, version: Version, clock: Clock) -> Attem
     planned = Planned.read(folder.database)
     pin = _pin(folder.database, version, planned)
     state = DirectState(folder.database, folder.results)
-    with Videos(folder.layout) as videos:
+    with (
+        Videos(folder.layout) as videos,
+        Copies(state, folder.database.targets(), folder.library) as copies,
+    ):
         try:
-            places = Places(state=state, videos=videos)
+            places = Places(state=state, videos=videos, copies=copies.fill)
             back = await places.bring_back(attempt, video_path(job_id), clock)
         except (OSError, MediaError) as error:
             what = getattr(error, "strerror", None) or error

@@ -61,6 +61,7 @@ def look(library: Library) -> dict[str, Any]:
         "waiting": _waiting(library),
         "tasks_paid": figures(library.attempts).tasks,
         "figures": asdict(figures(library.attempts)),
+        "uploads": library.uploads,
         "failed": list(_failed(library, latest)),
         "unconfirmed": [
             _named(attempt) | {"to_do": _ways_out(library, attempt)}

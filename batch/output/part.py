@@ -89,10 +89,14 @@ class Part:
     def copy_from(self, source: Path) -> None:
         """Fill the part from another file. Blocks."""
         with source.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                self.size += len(chunk)
-                self._waiting.append(chunk)
-                self.finish()
+            self.fill(iter(lambda: file.read(CHUNK_BYTES), b""))
+
+    def fill(self, chunks: Iterable[bytes]) -> None:
+        """Fill the part with *chunks*. Blocks."""
+        for chunk in chunks:
+            self.size += len(chunk)
+            self._waiting.append(chunk)
+            self.finish()
 
     def finish(self) -> None:
         """Write the chunks that still wait. Blocks: for a thread, in the hop that lands the file."""

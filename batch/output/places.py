@@ -7,7 +7,7 @@ taken: at no moment does the state call one the other.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +20,24 @@ from batch.output.part import Part
 from batch.output.state import Put, State
 from batch.output.videos import Videos
 
+Fill = Callable[[Part, frozenset[str]], Awaitable[bool]]
+
+
+async def no_copies(_part: Part, _contents: frozenset[str]) -> bool:
+    """Fill nothing: there is no other place."""
+    return False
+
 
 class Places:
-    """Gives whole videos their places, and keeps what is there."""
+    """Gives whole videos their places, and keeps what is there.
 
-    def __init__(self, *, state: State, videos: Videos) -> None:
+    *copies* fills a part with a video of one of these contents from elsewhere, if there is one.
+    """
+
+    def __init__(self, *, state: State, videos: Videos, copies: Fill = no_copies) -> None:
         self._state = state
         self._videos = videos
+        self._copies = copies
 
     async def bring_back(self, attempt: Attempt, file: str, clock: Clock) -> Attempt | None:
         """Bring a version that is still here, and whole, back to *file*; None if there is none.
@@ -63,7 +74,7 @@ class Places:
             if part.sha256 in state.contents:
                 return True
             await part.restart()
-        return False
+        return await self._copies(part, state.contents)
 
     async def take(self, attempt: Attempt, part: Part, file: str | None) -> str:
         """Move a checked video to *file*, or to a place under versions/; return where it is.

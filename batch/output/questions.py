@@ -137,6 +137,43 @@ class Questions:
         with map_errors(self.path):
             return [Uploaded(*record) for record in self._db.execute(query, (*given.values(),))]
 
+    def targets(self) -> list[str]:
+        """Return the buckets in which something is."""
+        with map_errors(self.path):
+            return [
+                url for (url,) in self._db.execute("SELECT DISTINCT target FROM uploads ORDER BY 1")
+            ]
+
+    def not_uploaded(self, target: str) -> list[str]:
+        """Return the files of landed videos that the bucket *target* does not have as they are now."""
+        query = (
+            "SELECT DISTINCT file FROM attempts WHERE state = 'Landed' AND file NOT IN ("
+            "SELECT uploads.file FROM uploads JOIN attempts ON attempts.file = uploads.file"
+            " WHERE uploads.target = ? AND state = 'Landed' AND uploads.sha256 ="
+            " coalesce(json_extract(detail, '$.checked.sha256'), json_extract(detail, '$.sha256'))"
+            ") ORDER BY file"
+        )
+        with map_errors(self.path):
+            return [file for (file,) in self._db.execute(query, (target,))]
+
+    def surplus(self, target: str) -> list[Uploaded]:
+        """Return what may go from the bucket *target*: videos that stand nowhere under that name.
+
+        They were discarded, or the bucket has them under another name, too.
+        """
+        query = (
+            f"SELECT {', '.join(UPLOAD_COLUMNS)} FROM uploads WHERE target = ?"  # noqa: S608
+            " AND external_task_id IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM attempts AS a WHERE a.file = uploads.file"
+            " AND a.state = 'Landed')"
+            " AND (EXISTS (SELECT 1 FROM uploads AS u WHERE u.target = uploads.target"
+            " AND u.sha256 = uploads.sha256 AND u.file <> uploads.file)"
+            " OR EXISTS (SELECT 1 FROM attempts AS a WHERE a.state = 'Discarded'"
+            " AND a.external_task_id = uploads.external_task_id)) ORDER BY file"
+        )
+        with map_errors(self.path):
+            return [Uploaded(*record) for record in self._db.execute(query, (target,))]
+
     def last_run(self) -> tuple[str, float, float | None, int | None] | None:
         """Return id, start, end and exit code of the latest run."""
         return next((run[:4] for run in self.runs(last=1)), None)

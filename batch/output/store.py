@@ -109,6 +109,21 @@ class Store(Protocol):
         """Return what is in the bucket *target*, by file: all, or only that *file* or content."""
         ...
 
+    def targets(self) -> list[str]:
+        """Return the buckets in which something is."""
+        ...
+
+    def not_uploaded(self, target: str) -> list[str]:
+        """Return the files of landed videos that the bucket *target* does not have as they are now."""
+        ...
+
+    def surplus(self, target: str) -> list[Uploaded]:
+        """Return what may go from the bucket *target*: videos that stand nowhere under that name.
+
+        They were discarded, or the bucket has them under another name, too.
+        """
+        ...
+
     def last_run(self) -> tuple[str, float, float | None, int | None] | None:
         """Return id, start, end and exit code of the latest run."""
         ...

@@ -11,6 +11,7 @@ from batch import events
 from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
+from batch.library.uploading import Found, settle
 from batch.output.probe import try_places
 from batch.plan import COSTING
 from batch.plan.saved import told_held
@@ -24,7 +25,10 @@ from batch.run.refusals import Refusals
 from batch.run.signals import on_stop
 from batch.run.stop import EXIT_CODES, Stop, StopReason
 from batch.run.summary import Summary
+from batch.run.uploader import uploading
 from batch.run.wiring import open_run
+
+INTERRUPTING = frozenset({StopReason.INTERRUPTED, StopReason.TERMINATED})
 
 
 async def execute(
@@ -52,7 +56,8 @@ async def execute(
     exit_code = EXIT_CODES[StopReason.INTERRUPTED]
     insisted: list[signal.Signals] = []
 
-    told: tuple[Observer, ...] = (counts, refusals, *observers)
+    told: list[Observer] = [counts, refusals, *observers]
+    found = None if planned.target is None else Found(planned.target.url)
 
     def notify(event: Event) -> None:
         for observer in told:
@@ -69,19 +74,27 @@ async def execute(
             _check_saved_plan(planned, stop)
             if planned.folder.forgotten:
                 notify(events.Warned(_forgotten(planned.folder.forgotten)))
-            await Feeder(run).feed(planned.plan.decisions)
+            async with uploading(planned, run, found, told):
+                await Feeder(run).feed(planned.plan.decisions)
             exit_code = counts.exit_code(planned.plan, stop)
     except asyncio.CancelledError:
         if not insisted:
             raise
         exit_code = ExitCode.TERMINATED if insisted[0] is signal.SIGTERM else ExitCode.INTERRUPTED
         counts.recount(planned.rows(), _to_make(planned))
+    warnings = () if insisted else planned.derive()
+    if planned.target is not None and found is not None and stop.reason not in INTERRUPTING:
+        await settle(planned.folder, planned.target, clock, found)
+        warnings = (*warnings, *found.warnings())
+        if exit_code is ExitCode.OK and not found.is_whole:
+            exit_code = ExitCode.JOBS_FAILED
     summary = planned.summary(
         exit_code,
         counts,
         seconds=round(clock.monotonic() - begun, 3),
         stopped=_why_stopped(stop, counts, insisted),
-        warnings=() if insisted else planned.derive(),
+        warnings=warnings,
+        uploads=None if found is None else found.to_json(),
     )
     planned.end(summary, clock, refusals.marks)
     return summary

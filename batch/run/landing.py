@@ -11,7 +11,7 @@ from batch.attempt import Attempt, Generated, Landed
 from batch.job import Failure, FailureKind, Video
 from batch.media.check import MediaError, compare, inspect
 from batch.output.layout import version_file
-from batch.output.places import Places
+from batch.output.places import Fill, Places, no_copies
 from batch.output.state import State
 from batch.output.videos import Videos
 from batch.plan import Action, Decision
@@ -36,10 +36,11 @@ class Landing:
         videos: Videos,
         fetcher: Fetcher,
         downloads: asyncio.Semaphore | None = None,
+        copies: Fill = no_copies,
     ) -> None:
         self._context = context
         self._videos = videos
-        self._places = Places(state=state, videos=videos)
+        self._places = Places(state=state, videos=videos, copies=copies)
         self._fetcher = fetcher
         self._downloads = downloads or asyncio.Semaphore(context.limits.max_downloads)
 

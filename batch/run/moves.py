@@ -12,7 +12,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -26,6 +26,7 @@ from batch.output.layout import version_file
 from batch.output.row import has_outcome, make_row, to_line
 from batch.output.state import AddRow, Change, Fact, Put
 from batch.output.store import Store
+from batch.output.uploaded import away, target_of
 from batch.plan import Move
 
 # Facts: what moves have left to unlink, [[old file, new file], …]; and the videos that wait under a
@@ -57,8 +58,11 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
         return
     placed: list[_Placed] = []
     lines: list[str] = []
+    in_bucket = _in_bucket(folder)
     for move in moves:
-        mine = [_place(folder, attempt, move) for attempt in _moved(folder.database, move)]
+        mine = [
+            _place(folder, attempt, move, in_bucket) for attempt in _moved(folder.database, move)
+        ]
         placed += mine
         wanted = [one.settled for one in mine if _takes_place(move, one.attempt)]
         if wanted and has_outcome(wanted[-1]):
@@ -104,12 +108,14 @@ class _Placed:
         return replace(self, file=None)
 
 
-def _place(folder: OutputFolder, attempt: Attempt, move: Move) -> _Placed:
+def _place(
+    folder: OutputFolder, attempt: Attempt, move: Move, in_bucket: Collection[str | None]
+) -> _Placed:
     """Return where a moved video belongs: one that stands under its old id gets the new name."""
     state = attempt.state
     if not isinstance(state, Landed) or state.file != video_path(move.old_id):
         return _Placed(attempt)
-    if not (folder.layout.root / state.file).is_file():
+    if not _is_here(folder, state.file) and attempt.external_task_id not in in_bucket:
         return _Placed(attempt)
     is_current = move.has_room and _takes_place(move, attempt)
     return _Placed(attempt, state.file, video_path(move.new_id) if is_current else None)
@@ -128,7 +134,8 @@ def _rename(folder: OutputFolder, placed: list[_Placed], more: list[Change]) -> 
             puts.append(Put(one.settled))
             continue
         file = one.file or _version(folder, one.attempt, one.source)
-        _link(folder, one, file)
+        if _is_here(folder, one.source):  # else it is in the bucket, which follows the state
+            _link(folder, one, file)
         puts.append(Put(replace(one, file=file).settled))
         left.append((one.source, file))
     folder.database.write([*puts, *more, Fact(TO_UNLINK, json.dumps(left))])
@@ -151,9 +158,10 @@ def _link(folder: OutputFolder, one: _Placed, file: str) -> None:
 def _version(folder: OutputFolder, attempt: Attempt, file: str) -> str:
     """Return where a video becomes a former version: a name that is free, or its own already."""
     root = folder.layout.root
-    at = (root / file).stat().st_mtime
     if isinstance(attempt.state, Landed) and file == attempt.state.file:
         at = attempt.state.came_at
+    else:
+        at = (root / file).stat().st_mtime
 
     def is_free(name: str) -> bool:
         is_own = not (root / name).exists() or _is_one_video(root / file, root / name)
@@ -175,13 +183,14 @@ def _end_detours(folder: OutputFolder) -> None:
     if not detours:
         return
     placed: list[_Placed] = []
+    in_bucket = _in_bucket(folder)
     for external_task_id, file in detours.items():
         attempt = folder.database.attempt(external_task_id)
-        if (
-            isinstance(attempt.state, Landed)
-            and (folder.layout.root / attempt.state.file).is_file()
+        state = attempt.state
+        if isinstance(state, Landed) and (
+            _is_here(folder, state.file) or external_task_id in in_bucket
         ):
-            placed.append(_Placed(attempt, attempt.state.file, file))
+            placed.append(_Placed(attempt, state.file, file))
     _rename(folder, placed, [Fact(DETOURS, "{}")])
 
 
@@ -196,6 +205,16 @@ def _unlink(folder: OutputFolder) -> None:
             sidecar.follow(root, old, new)
             _drop(root / old, root / new)
     folder.database.write([Fact(TO_UNLINK, "[]")])
+
+
+def _in_bucket(folder: OutputFolder) -> set[str | None]:
+    """Return the attempts whose videos are in the bucket, and need not be here."""
+    there = away(folder.database, target_of(folder.database)).values()
+    return {item.external_task_id for item in there}
+
+
+def _is_here(folder: OutputFolder, file: str) -> bool:
+    return (folder.layout.root / file).is_file()
 
 
 def _is_one_video(old: Path, new: Path) -> bool:

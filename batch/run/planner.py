@@ -23,6 +23,7 @@ from batch.output.row import new_run_id
 from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
 from batch.output.store import Store
 from batch.output.stores import has_state
+from batch.output.uploaded import away, is_due
 from batch.plan import COSTING, PAYING, Known, Plan, make_plan
 from batch.plan.changes import Changed, compare
 from batch.prices import estimate
@@ -32,6 +33,7 @@ from batch.run.presence import Presence
 from batch.run.refusals import Mark
 from batch.run.summary import Summary
 from batch.settings import Settings
+from batch.target import Target, check_installed
 
 Hold = Callable[[Plan], None]
 """Holds back the jobs of a plan that a run may not pay for."""
@@ -52,6 +54,22 @@ class PlannedRun:
     started_at: float
     books: Books
     found: tuple[Change, ...] = ()
+
+    @property
+    def target(self) -> Target | None:
+        """The bucket that videos are uploaded to."""
+        return target_for(self.manifest, self.settings)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be asked of the provider, or done at the bucket."""
+        if self.plan.decisions:
+            return False
+        if self.target is None:
+            return True
+        layout, database = self.folder.layout, self.folder.database
+        is_changed = bool(self.plan.moves or self.found)
+        return not (is_changed or is_due(database, layout.root, self.target, self.started_at))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -103,7 +121,8 @@ class PlannedRun:
 
     def _planned(self) -> list[Fact]:
         to_pay = sum(decision.action in PAYING for decision in self.plan.decisions)
-        return facts_of(self.folder.database, self.manifest.jobs, self.started_at, to_pay)
+        database, jobs = self.folder.database, self.manifest.jobs
+        return facts_of(database, jobs, self.started_at, to_pay, self.target)
 
     def derive(self) -> tuple[str, ...]:
         """Write the files beside the videos, as far as rows have changed; return what failed."""
@@ -131,7 +150,8 @@ class PlannedRun:
         self.folder.results.flush()
         counts = Counts()
         exit_code = counts.exit_code(self.plan)
-        summary = self.summary(exit_code, counts, warnings=self.derive())
+        uploads = None if self.target is None else {"target": self.target.url}
+        summary = self.summary(exit_code, counts, warnings=self.derive(), uploads=uploads)
         ended = EndRun(self.run_id, clock.now(), int(exit_code), self._record(summary))
         begun = BeginRun(self.run_id, self.started_at)
         self.folder.database.write([begun, *self._planned(), ended])
@@ -183,6 +203,8 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
             library without being told so.
     """
     check_selection(manifest, settings)
+    if target_for(manifest, settings) is not None:
+        check_installed()
     hold = _held_by_plan(settings)
     unexpected = unexpected_library(manifest, settings)
     if unexpected is not None:
@@ -216,6 +238,11 @@ def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:
         f"{settings.output_dir.absolute()} is a new library: nothing was ever made there, and this run"
         f" would pay for {videos}, about ${plan.cost_usd:.2f}"
     )
+
+
+def target_for(manifest: Manifest, settings: Settings) -> Target | None:
+    """Return the bucket that a run uploads to; what the sandbox has made goes nowhere."""
+    return None if settings.sandbox else manifest.target
 
 
 def plan_only(manifest: Manifest, settings: Settings) -> Plan:
@@ -270,7 +297,9 @@ def _plan(  # noqa: PLR0917 - all of them are asked for
     hold: Hold,
     now: float,
 ) -> tuple[Plan, Presence]:
-    presence = Presence(settings.output_dir, known, database)
+    target = target_for(manifest, settings)
+    in_bucket = {} if database is None else away(database, target)
+    presence = Presence(settings.output_dir, known, database, in_bucket)
     plan = make_plan(
         manifest.jobs,
         known,

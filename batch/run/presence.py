@@ -14,19 +14,30 @@ from pathlib import Path
 from batch.attempt import Attempt, Checked, Landed
 from batch.output.checked import check, was_left_alone
 from batch.output.row import make_row, to_line
-from batch.output.state import AddRow, Change, Put
+from batch.output.state import AddRow, Change, Put, Uploaded
 from batch.output.store import Store
+from batch.output.uploaded import away, target_of
 from batch.plan import Known
 
 EDITED = "the file was edited after it had landed"
 
 
 class Presence:
-    """Tells a plan which videos are here: as they landed, or edited by a person."""
+    """Tells a plan which videos are here: as they landed, or edited by a person.
+
+    What *in_bucket* names need not be here; by default, what the latest run had removed after upload.
+    """
 
     def __init__(
-        self, root: Path, known: Mapping[str, Sequence[Known]], database: Store | None
+        self,
+        root: Path,
+        known: Mapping[str, Sequence[Known]],
+        database: Store | None,
+        in_bucket: Mapping[str, Uploaded] | None = None,
     ) -> None:
+        if in_bucket is None:
+            in_bucket = {} if database is None else away(database, target_of(database))
+        self._in_bucket = in_bucket
         self._root = root
         self._known = known
         self._database = database
@@ -43,7 +54,14 @@ class Presence:
                 return True
             return self._is_kept(item, None if is_as_landed else status)
         except OSError:
+            return self._is_away(item)
+
+    def _is_away(self, item: Known) -> bool:
+        """Return whether a video that is not here is in the bucket, and only there."""
+        uploaded = self._in_bucket.get(item.file or "")
+        if uploaded is None or uploaded.external_task_id != item.external_task_id:
             return False
+        return item.failure_kind is None or self._is_kept(item, None)
 
     def _is_kept(self, item: Known, changed: os.stat_result | None) -> bool:
         """Look at a file that was changed, or is back after a run had missed it."""
@@ -71,7 +89,7 @@ class Presence:
             if other is item or other.file in {None, item.file}:
                 continue
             state = self._database.attempt(other.external_task_id).state
-            is_here = (self._root / str(other.file)).exists()
+            is_here = other.file in self._in_bucket or (self._root / str(other.file)).exists()
             if isinstance(state, Landed) and checked.sha256 in state.contents and not is_here:
                 return True
         return False

@@ -17,7 +17,8 @@ class Summary:
     """What a run came to. `to_json` is what `--json` prints.
 
     *tasks_created* and *cost_usd* are this run's; *library* is what all runs of the folder came to, as
-    `status` and `ledger` report it. *moved* counts jobs for which nothing but that was to be done. With *sandbox* nothing was paid: costs are the provider's prices.
+    `status` and `ledger` report it. *moved* counts jobs for which nothing but that was to be done. With *sandbox* nothing was paid: costs are the provider's prices. *uploads* is what became of those to the bucket,
+    if there is one.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class Summary:
     warnings: tuple[str, ...] = ()
     library: Figures = field(default_factory=Figures)
     sandbox: bool = False
+    uploads: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""

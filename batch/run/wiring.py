@@ -20,9 +20,11 @@ from batch.library.allowances import Spending, allowances
 from batch.manifest.limits import Limits
 from batch.output.direct import DirectState
 from batch.output.layout import Layout
+from batch.output.places import Fill, no_copies
 from batch.output.rescue import Rescue
 from batch.output.sqlite import Database
 from batch.output.state import State
+from batch.output.uploads import Copies
 from batch.output.videos import Videos
 from batch.output.writer import SqliteState
 from batch.provider.client import Client
@@ -62,6 +64,7 @@ class World:
     *forgot_at* is when the state was found to have forgotten tasks; *share* is what the account's
     other runs on this machine leave. A run that is one of many workers' has its gate (*gate_of*, which
     keeps the budgets, too) and its ids (*given*) from outside; *downloads* are those of all its runs.
+    *copies* are the videos in buckets.
     """
 
     api: VideoApi
@@ -77,6 +80,7 @@ class World:
     gate_of: Callable[[RunContext, IsTooLate], Gate] | None = None
     given: Given = field(default_factory=GivenHere)
     downloads: asyncio.Semaphore | None = None
+    copies: Fill = no_copies
 
 
 async def assemble(run_id: str, context: RunContext, world: World) -> Run:
@@ -132,6 +136,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
             videos=world.videos,
             fetcher=fetcher,
             downloads=world.downloads,
+            copies=world.copies,
         ),
         rescuer=Rescuer(context, api=api, state=world.state, rescue=world.rescue),
         hints=world.hints,
@@ -201,6 +206,7 @@ async def open_run(
             rescue=Rescue.of(planned.folder.layout, planned.manifest.path),
             forgot_at=planned.folder.forgot_at,
             share=_share(settings, context, exits),
+            copies=_copies(planned, state, exits),
         )
         yield await assemble(planned.run_id, context, world)
 
@@ -236,6 +242,12 @@ def _state(planned: PlannedRun, notify: Callable[[Event], None]) -> AbstractCont
         patience_s=max(LOCK_PATIENCE_S, limits.request_timeout_s + limits.settle_time_s),
         on_wait=lambda: notify(Warned(f"{held} The run waits for it")),
     )
+
+
+def _copies(planned: PlannedRun, state: State, exits: AsyncExitStack) -> Fill:
+    """Return what fetches a video from the buckets that it was uploaded to."""
+    urls, library = planned.folder.database.targets(), planned.folder.library
+    return exits.enter_context(Copies(state, urls, library)).fill if urls else no_copies
 
 
 def _tell_fitted(wanted: Limits, limits: Limits, notify: Callable[[Event], None]) -> None:

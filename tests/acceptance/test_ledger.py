@@ -13,6 +13,7 @@ import pytest
 FIELDS = [
     *("submitted_at", "output_dir", "job_id", "task_id", "external_task_id", "model", "mode"),
     *("duration", "tags", "cost_usd", "outcome", "file", "here", "days_left", "sandbox"),
+    "url",
 ]
 PRICES = {"kling-v2-6": {"std": 0.21}}
 

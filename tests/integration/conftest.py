@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3 import Bucket, Server
 
 from batch.cli import logs
 from batch.clock import Clock, SystemClock
@@ -34,7 +35,7 @@ from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
 from batch.settings import resolve
 
 KEY = "sk-verysecretkey0123456789"
-SECRETS = (KEY, "verysecret", "ksSecret=", "cacheKey=")
+SECRETS = (KEY, "verysecret", "AKIDEXAMPLE", "ksSecret=", "cacheKey=")
 LIMITS: dict[str, Any] = {
     "submit_rate": "2000/s",
     "max_in_flight": 50,
@@ -163,10 +164,10 @@ class Desk:
         clock = self.clock
         before = self.results() if is_checked else ""
         with open_planned_run(manifest, settings, clock) as planned:
-            if planned.plan.decisions:
-                summary = await execute(planned, [logs.LogObserver(), *observers], clock, stop=stop)
-            else:
+            if planned.is_quiet:
                 summary = planned.end_quietly(clock)
+            else:
+                summary = await execute(planned, [logs.LogObserver(), *observers], clock, stop=stop)
         assert summary.exit_code is not ExitCode.BUG, "\n".join(summary.bugs)
         if is_checked:
             assert self.results().startswith(before), "results.jsonl was rewritten"
@@ -285,3 +286,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr("batch.run.fetch.RETRY_BASE_S", 0.01)
     monkeypatch.setattr("batch.run.fetch.RETRY_CAP_S", 0.05)
     return Desk(tmp_path)
+
+
+@pytest.fixture
+def bucket(s3: Server, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """Return a bucket that the desk's manifest has as its target."""
+    made = s3.bucket()
+    for name, value in made.environ.items():
+        monkeypatch.setenv(name, value)
+    desk.extra["output"] = {"target": made.url}
+    return made

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from batch.cli.bucket import bucket_line, uploads_now
 from batch.cli.commands.flags import (
     manifest_argument,
     settle,
@@ -91,7 +92,9 @@ def show_plan(
         from batch.run.approved import save_plan  # noqa: PLC0415
 
         save_plan(out, plan, manifest, settings, SystemClock().now())
-    if quiet and not plan.decisions and not plan.resting and not plan.moved:
+    uploads = uploads_now(manifest, settings)
+    pending = 0 if uploads is None else uploads["pending"]
+    if quiet and not (plan.decisions or plan.resting or plan.moved or pending):
         return
     from batch.cli import budgets  # noqa: PLC0415 - a run shows no plan
 
@@ -99,9 +102,11 @@ def show_plan(
     standing = budgets.budgets_now(settings, now)
     if as_json:
         found = to_json(manifest, settings, plan, budgets.to_json(settings, standing))
-        click.echo(json.dumps(found, ensure_ascii=False))
+        click.echo(json.dumps({**found, "uploads": uploads}, ensure_ascii=False))
     else:
-        lines = budgets.to_lines(settings, plan, standing, now)
+        lines = list(budgets.to_lines(settings, plan, standing, now))
+        if uploads is not None:
+            lines.append(f"{bucket_line(uploads)}; each video that lands is uploaded")
         click.echo(to_text(manifest, settings, plan, lines))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from batch.cli.bucket import bring_bucket_up_to_date
 from batch.cli.commands.flags import FLAGS, manifest_argument, settle, with_options
 from batch.cli.folders import check_folder, held_folder
 from batch.cli.grouped import GroupedCommand, examples
@@ -104,6 +105,7 @@ def command(
         failed = asyncio.run(carry_out(folder, found.work, now))
         for warning in renew(folder, {item.job_id for item in found.work}):
             click.echo(f"warning: {warning}", err=True)
+        bring_bucket_up_to_date(folder)
     _tell(root, found, as_json=as_json, dry_run=False, failed=failed)
     if failed:
         names = "; ".join(f"{item.file} ({error.strerror or error})" for item, error in failed)

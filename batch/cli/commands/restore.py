@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from batch.cli.bucket import bring_bucket_up_to_date
 from batch.cli.folders import check_folder, held_folder
 from batch.cli.grouped import examples
 from batch.cli.settling import job_arguments
@@ -17,7 +18,9 @@ from batch.errors import ExitCode
 from batch.library.derived import renew
 from batch.library.ledger import iso
 from batch.library.restore import Version, choose, restore, unpin, versions_of
+from batch.output.store import Store
 from batch.output.stores import open_to_read
+from batch.output.uploaded import target_of
 
 SCHEMA = 1
 HELP = f"""Bring an earlier version of a video back; nothing is paid.
@@ -73,9 +76,9 @@ def command(
 def _list(output_dir: Path, job: str) -> tuple[str, dict[str, Any]]:
     with open_to_read(output_dir) as database:
         found = versions_of(database, job)
-    lines = [_line(output_dir, version) for version in found]
-    said = "\n".join(lines) or f"{job} has no version that landed"
-    return said, {"versions": [_to_json(output_dir, version) for version in found]}
+        told = [_to_json(output_dir, database, version) for version in found]
+    said = "\n".join(map(_line, told)) or f"{job} has no version that landed"
+    return said, {"versions": told}
 
 
 def _unpin(output_dir: Path, job: str) -> tuple[str, dict[str, Any]]:
@@ -95,15 +98,17 @@ def _restore(output_dir: Path, job: str, name: str | None) -> tuple[str, dict[st
             attempt = asyncio.run(restore(folder, version, SystemClock()))
             for warning in renew(folder, [job]):
                 click.echo(f"warning: {warning}", err=True)
+            bring_bucket_up_to_date(folder)
             version = Version(attempt, version.at, is_current=True)
             said = f"{job} has the version of {iso(version.at)} again"
             if version.landed.pin is not None:
                 said += ", pinned until the job is changed, --force or --unpin"
-    return said, {"restored": _to_json(output_dir, version)}
+        restored = _to_json(output_dir, folder.database, version)
+    return said, {"restored": restored}
 
 
-def _to_json(root: Path, version: Version) -> dict[str, Any]:
-    state = version.landed
+def _to_json(root: Path, database: Store, version: Version) -> dict[str, Any]:
+    state, target = version.landed, target_of(database)
     return {
         "version": iso(version.at),
         "file": state.file,
@@ -114,13 +119,13 @@ def _to_json(root: Path, version: Version) -> dict[str, Any]:
         "current": version.is_current,
         "pinned": state.pin is not None,
         "here": (root / state.file).exists(),
+        "in_bucket": target is not None and bool(database.uploads(target.url, file=state.file)),
     }
 
 
-def _line(root: Path, version: Version) -> str:
-    told = _to_json(root, version)
+def _line(told: dict[str, Any]) -> str:
     marks = ", ".join(word for word in ("current", "pinned") if told[word])
-    gone = "" if told["here"] else "  not here"
+    gone = "" if told["here"] else "  in the bucket" if told["in_bucket"] else "  not here"
     return (
         f"{told['version']}  {marks or 'former':<15}  {told['bytes']:>12,} bytes"
         f"  {told['sha256'][:12]}  {told['file']}{gone}"

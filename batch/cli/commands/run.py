@@ -183,7 +183,7 @@ def _run(
         require_key(settings.api_key)
     settings = _ask(manifest, settings)
     with open_planned_run(manifest, settings, clock) as planned:
-        if not planned.plan.decisions:
+        if planned.is_quiet:
             return planned.end_quietly(clock)
         return _drive(planned, flags, clock, afterwards, quiet=quiet)
 
@@ -248,6 +248,9 @@ def to_text(summary: Summary) -> str:
         what = counted(summary.library.to_collect, "task")
         made = "created" if summary.sandbox else "paid for"
         lines.append(f"  {what} {made} and not here yet: the next run collects what is there")
+    if summary.uploads and summary.uploads.get("uploaded"):
+        files = counted(summary.uploads["uploaded"], "file")
+        lines.append(f"  {files} uploaded to {summary.uploads['target']}")
     lines += _troubles(summary)
     if "unconfirmed" in summary.outcomes:
         lines.append(

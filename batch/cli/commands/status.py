@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from batch.cli.bucket import bucket_line
 from batch.cli.folders import folders, folders_argument
 from batch.cli.view import View
 from batch.cli.words import counted, ending
@@ -126,6 +127,8 @@ def to_text(found: dict[str, Any]) -> str:
     lines = [f"{found['output_dir']}: {', '.join(counts) or 'nothing submitted yet'}"]
     lines += _last_run(found)
     lines.append(f"  {_money(found)}")
+    if found["uploads"]:
+        lines.append(f"  {bucket_line(found['uploads'])}")
     lines += _listed("failed or timed out", [_trouble(item) for item in found["failed"]])
     for rescue in found["rescued"]:
         tasks = counted(len(rescue["task_ids"]), "paid task")

@@ -110,6 +110,15 @@ class PostgresDatabase:
     ) -> list[Uploaded]:
         return self.ask(questions.uploads(self.library, target, file, sha256))
 
+    def targets(self) -> list[str]:
+        return self.ask(questions.targets(self.library))
+
+    def not_uploaded(self, target: str) -> list[str]:
+        return self.ask(questions.not_uploaded(self.library, target))
+
+    def surplus(self, target: str) -> list[Uploaded]:
+        return self.ask(questions.surplus(self.library, target))
+
     def last_run(self) -> tuple[str, float, float | None, int | None] | None:
         return next((run[:4] for run in self.runs(last=1)), None)
 

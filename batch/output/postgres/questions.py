@@ -155,6 +155,39 @@ def uploads(
     )
 
 
+def targets(library: str) -> Question[list[str]]:
+    """Ask for the buckets in which something is."""
+    query = "SELECT DISTINCT target FROM uploads WHERE library = %s ORDER BY target"
+    return Question(query, (library,), _column)
+
+
+def not_uploaded(library: str, target: str) -> Question[list[str]]:
+    """Ask for the files of landed videos that a bucket does not have as they are now."""
+    query = (
+        "SELECT file FROM (SELECT DISTINCT file FROM attempts AS a WHERE library = %s"
+        " AND state = 'Landed' AND NOT EXISTS (SELECT 1 FROM attempts AS b JOIN uploads AS u"
+        " ON u.library = b.library AND u.file = b.file AND u.target = %s"
+        " AND u.sha256 = coalesce(b.detail->'checked'->>'sha256', b.detail->>'sha256')"
+        " WHERE b.library = a.library AND b.file = a.file AND b.state = 'Landed'))"
+        ' AS found ORDER BY file COLLATE "C"'
+    )
+    return Question(query, (library, target), _column)
+
+
+def surplus(library: str, target: str) -> Question[list[Uploaded]]:
+    """Ask for what may go from a bucket."""
+    query = (
+        f"SELECT {_UPLOAD} FROM uploads AS u WHERE library = %s AND target = %s"
+        " AND external_task_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM attempts AS a"
+        " WHERE a.library = u.library AND a.file = u.file AND a.state = 'Landed')"
+        " AND (EXISTS (SELECT 1 FROM uploads AS o WHERE o.library = u.library"
+        " AND o.target = u.target AND o.sha256 = u.sha256 AND o.file <> u.file)"
+        " OR EXISTS (SELECT 1 FROM attempts AS a WHERE a.library = u.library"
+        " AND a.external_task_id = u.external_task_id AND a.state = 'Discarded')) ORDER BY file"
+    )
+    return Question(query, (library, target), lambda rows: [Uploaded(*row) for row in rows])
+
+
 def forced(library: str) -> Question[dict[str, int]]:
     """Ask for the requests in rounds of `--force`."""
     query = "SELECT fingerprint, videos FROM forced WHERE library = %s"
@@ -206,6 +239,10 @@ def _all(rows: Rows) -> list[Attempt]:
 
 def _first(rows: Rows) -> Attempt | None:
     return from_record(rows[0]) if rows else None
+
+
+def _column(rows: Rows) -> list[str]:
+    return [value for (value,) in rows]
 
 
 def _value(rows: Rows) -> Any:

@@ -1,0 +1,243 @@
+"""A library's bucket is brought up to date: what landed, moved, was displaced or discarded since.
+
+    list, where that is due: what is lost is uploaded again, or fetched by the next run
+      →  videos, former ones, too  →  what is there under an old name goes
+      →  the files beside the videos  →  index.json, last and only once all videos are there
+      →  local copies go, where they are to
+
+What cannot be done is left to the next run; nothing here ever leads to a new task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batch.clock import Clock
+from batch.output import sidecar
+from batch.output.bucket import AT_ONCE, Bucket, BucketError, ChangedError
+from batch.output.direct import DirectState
+from batch.output.folder import OutputFolder
+from batch.output.state import Fact, State, Uploaded
+from batch.output.uploaded import (
+    DERIVED_THERE,
+    derived_now,
+    has_to_verify,
+    is_unverified,
+    to_remove,
+    to_upload,
+    verified,
+)
+from batch.output.uploads import ForeignError, Item, Uploads
+from batch.target import Target
+
+INDEX = "index.json"
+SHOWN = 3  # files that a warning names
+
+
+@dataclass(slots=True)
+class Found:
+    """What became of a library's uploads.
+
+    *uploaded* are files that were put or copied; *pending* are left to the next run, because of
+    *trouble*; in the place of *foreign* ones is an object of another origin; *lost* are those that were
+    in the bucket once, and are not any more.
+    """
+
+    target: str
+    uploaded: int = 0
+    bytes: int = 0
+    pending: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    trouble: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bucket holds what it should."""
+        return not (self.pending or self.foreign or self.lost or self.trouble)
+
+    def add(self, record: Uploaded | None) -> None:
+        """Count what was uploaded."""
+        if record is not None:
+            self.uploaded += 1
+            self.bytes += record.bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {
+            "target": self.target,
+            "uploaded": self.uploaded,
+            "bytes": self.bytes,
+            "pending": len(self.pending),
+            "foreign": list(self.foreign),
+            "lost": list(self.lost),
+            "trouble": self.trouble,
+        }
+
+    def warnings(self) -> Iterator[str]:
+        """Yield sentences about what is not as it should be."""
+        if self.foreign:
+            names = _named(f"{self.target}/{file}" for file in self.foreign)
+            yield (
+                f"{names}: an object of another origin is there, and is not overwritten. Move it away, or"
+                " give output.target a place of its own"
+            )
+        if self.lost:
+            names = _named(self.lost)
+            yield (
+                f"{names}: no longer in {self.target} as uploaded; what is not here, the next run fetches"
+                " again, as long as the provider keeps it"
+            )
+        if self.pending or self.trouble:
+            count = f"{len(self.pending)} {'file' if len(self.pending) == 1 else 'files'}"
+            what = f"{count} not uploaded" if self.pending else "not all was done"
+            yield f"{self.target}: {what} ({self.trouble}); the next run tries again"
+
+
+async def settle(
+    folder: OutputFolder, target: Target, clock: Clock, found: Found | None = None
+) -> Found:
+    """Bring the bucket up to date with the folder, as far as that goes now.
+
+    Args:
+        folder: the folder; nobody else commits to its state meanwhile.
+        target: the bucket.
+        clock: the time.
+        found: what a run has uploaded already.
+    """
+    found = found or Found(target.url)
+    try:
+        state = DirectState(folder.database, folder.results)
+        with Bucket.open(target.url, library=folder.library) as bucket:
+            uploads = uploads_of(folder, target, bucket, state, clock)
+            await _Settling(folder, target, state, uploads, found).run(clock.now())
+    except BucketError as error:
+        found.trouble = str(error)
+        found.pending = list(to_upload(folder.database, folder.layout.root, target))
+    return found
+
+
+def uploads_of(
+    folder: OutputFolder, target: Target, bucket: Bucket, state: State, clock: Clock
+) -> Uploads:
+    """Return what uploads the files of a folder."""
+    root, library = folder.layout.root, folder.library
+    return Uploads(bucket, state, root=root, url=target.url, library=library, clock=clock)
+
+
+class _Settling:
+    """One time that a bucket is brought up to date."""
+
+    def __init__(
+        self, folder: OutputFolder, target: Target, state: State, uploads: Uploads, found: Found
+    ) -> None:
+        self._folder, self._database = folder, folder.database
+        self._root = folder.layout.root
+        self._target = target
+        self._state = state
+        self._uploads = uploads
+        self._found = found
+
+    async def run(self, now: float) -> None:
+        """Do all that is due."""
+        await self._verify(now)
+        await self._bring_videos()
+        for record in self._database.surplus(self._target.url):
+            await self._uploads.drop(record)
+        await self._bring_derived()
+        for record in list(to_remove(self._database, self._root, self._target)):
+            await self._uploads.remove_local(record)
+
+    async def _verify(self, now: float) -> None:
+        if has_to_verify(self._database, self._target, now):
+            lost = await self._uploads.lost()
+            self._found.lost = [
+                record.file
+                for record in lost
+                if record.external_task_id is not None and not (self._root / record.file).is_file()
+            ]
+        elif not is_unverified(self._database, self._target):
+            return
+        await self._state.commit(verified(self._database, self._target, now))
+
+    async def _bring_videos(self) -> None:
+        slots, errors = asyncio.Semaphore(AT_ONCE), list[BucketError]()
+
+        async def bring(file: str) -> None:
+            async with slots:
+                if not errors:  # else the rest would wait for nothing
+                    try:
+                        await self._bring(Item.of((await self._state.holders_of(file))[-1]))
+                    except BucketError as error:
+                        errors.append(error)
+
+        files = list(to_upload(self._database, self._root, self._target))
+        await all_of(map(bring, files))
+        if errors:
+            raise errors[0]
+
+    async def _bring(self, item: Item) -> None:
+        """Upload a file; what stands in its way is noted."""
+        try:
+            self._found.add(await self._uploads.bring(item))
+        except ForeignError:
+            self._found.foreign.append(item.file)
+        except ChangedError:
+            self._found.pending.append(item.file)
+            self._found.trouble = "it was changed meanwhile"
+        except OSError as error:
+            self._found.pending.append(item.file)
+            self._found.trouble = f"it cannot be read: {error.strerror or error}"
+
+    async def _bring_derived(self) -> None:
+        """Upload the files beside the videos that are there, then index.json."""
+        there = derived_now(self._database, self._target)
+        if there is None or self._database.fact(DERIVED_THERE) == there:
+            return
+        records = {item.file: item for item in await self._state.uploads(self._target.url)}
+        beside = [
+            name
+            for file, record in records.items()
+            if record.external_task_id is not None
+            for name in sidecar.beside(file)
+        ]
+        for name in beside:
+            if (sha256 := await asyncio.to_thread(_hash_of_ours, self._root / name)) is not None:
+                await self._bring(Item(name, sha256))
+        for name, record in records.items():
+            is_beside = record.external_task_id is None and name != INDEX
+            if is_beside and not (self._root / name).is_file():
+                await self._uploads.drop(record)
+        if not self._found.is_whole:
+            return  # index.json names videos that are not there yet
+        if (sha256 := await asyncio.to_thread(_hash_of_ours, self._root / INDEX)) is not None:
+            await self._bring(Item(INDEX, sha256))
+        if self._found.is_whole:
+            await self._state.commit(Fact(DERIVED_THERE, there))
+
+
+def _hash_of_ours(path: Path) -> str | None:
+    """Return the hash of a file beside a video; None unless it is there and written here."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    return hashlib.sha256(data).hexdigest() if data and sidecar.is_ours(data) else None
+
+
+async def all_of(works: Iterable[Awaitable[None]]) -> None:
+    """Do all *works*; raise the first error once no other is under way."""
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if result is not None:
+            raise result
+
+
+def _named(files: Iterable[str]) -> str:
+    names = list(files)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"

@@ -1,0 +1,110 @@
+"""What the state says of a bucket: what is there, what is only there, and what is still to be done.
+
+Nothing here asks the bucket, so that a plan and a quiet night need neither network nor obstore.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from batch.output.state import Fact, Uploaded
+from batch.output.store import Store
+from batch.target import FACT, Target
+
+VERIFIED = "verified"  # the fact that says when each bucket was listed last, as JSON
+DERIVED_UPTO = "derived_upto"  # what `library.derived` has written beside the videos
+DERIVED_THERE = "derived_uploaded"  # the same, as it was when those files were last uploaded
+
+
+def target_of(database: Store) -> Target | None:
+    """Return where the latest run uploaded to."""
+    return Target.of_fact(database.fact(FACT))
+
+
+def away(database: Store, target: Target | None) -> dict[str, Uploaded]:
+    """Return the videos, by file, that need not be here: the bucket has them, and they are removed."""
+    if target is None or not target.removes:
+        return {}
+    return {item.file: item for item in videos_in(database, target)}
+
+
+def videos_in(database: Store, target: Target) -> Iterator[Uploaded]:
+    """Yield the videos in a bucket, by file."""
+    uploads = database.uploads(target.url)
+    return (item for item in uploads if item.external_task_id is not None)
+
+
+def to_upload(database: Store, root: Path, target: Target) -> Iterator[str]:
+    """Yield the files of videos that are to be uploaded, and can be: they are here, or there already."""
+    for file in database.not_uploaded(target.url):
+        if (root / file).is_file() or any(_copies(database, target, file)):
+            yield file
+
+
+def standing(database: Store, root: Path, target: Target) -> dict[str, Any]:
+    """Return how a bucket stands, as plain JSON values."""
+    there = list(videos_in(database, target))
+    return {
+        "target": target.url,
+        "local": "remove" if target.removes else "keep",
+        "uploaded": len(there),
+        "bytes": sum(item.bytes for item in there),
+        "pending": sum(1 for _ in to_upload(database, root, target)),
+    }
+
+
+def _copies(database: Store, target: Target, file: str) -> Iterator[Uploaded]:
+    """Yield what the bucket has of the video at *file* under another name."""
+    for holder in database.holders_of(file):
+        for sha256 in getattr(holder.state, "contents", ()):
+            yield from (
+                item for item in database.uploads(target.url, sha256=sha256) if item.file != file
+            )
+
+
+def is_due(database: Store, root: Path, target: Target, now: float) -> bool:
+    """Return whether a run has something to do at the bucket."""
+    return (
+        has_to_verify(database, target, now)
+        or next(to_upload(database, root, target), None) is not None
+        or bool(database.surplus(target.url))
+        or database.fact(DERIVED_THERE) != derived_now(database, target)
+        or next(to_remove(database, root, target), None) is not None
+    )
+
+
+def to_remove(database: Store, root: Path, target: Target) -> Iterator[Uploaded]:
+    """Yield the videos in the bucket whose local copies are still to be removed."""
+    for file, item in away(database, target).items():
+        if (root / file).is_file():
+            yield item
+
+
+def derived_now(database: Store, target: Target) -> str | None:
+    """Return what `DERIVED_THERE` says once all files beside the videos are uploaded."""
+    upto = database.fact(DERIVED_UPTO)
+    return None if upto is None else f"{target.url} {upto}"
+
+
+def has_to_verify(database: Store, target: Target, now: float) -> bool:
+    """Return whether it is time to list the bucket."""
+    at = _verified(database).get(target.url)
+    return at is not None and not 0 <= now - at < target.verify_every_s
+
+
+def verified(database: Store, target: Target, now: float) -> Fact:
+    """Return the fact that the bucket was listed *now*."""
+    return Fact(VERIFIED, json.dumps({**_verified(database), target.url: now}))
+
+
+def is_unverified(database: Store, target: Target) -> bool:
+    """Return whether the bucket was never listed."""
+    return target.url not in _verified(database)
+
+
+def _verified(database: Store) -> dict[str, float]:
+    found: dict[str, float] = json.loads(database.fact(VERIFIED) or "{}")
+    return found

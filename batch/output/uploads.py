@@ -1,0 +1,305 @@
+"""The files of a library go to its bucket, and the state records what is there.
+
+    what is there now is copied to where it belongs by now, and that is committed
+      →  put, unless something else has come in between (or copied, if the bucket has it elsewhere)
+      →  head: size and sha256 are right  →  commit Uploaded  →  the local copy goes, if it is to
+
+A death before the commit leaves an object that the next run knows again by its metadata, or puts anew.
+An object of another origin is never overwritten or deleted. Workers that share a state share all this:
+a local copy is then no more than a spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Self
+
+from batch.attempt import Attempt, Discarded, Landed
+from batch.clock import Clock
+from batch.errors import BatchError
+from batch.output import disk
+from batch.output.bucket import Bucket, GoneError, Stored, TakenError
+from batch.output.layout import version_file
+from batch.output.part import Part
+from batch.output.state import NotUploaded, State, Uploaded
+
+ROUNDS = 4  # in which what is in the way is looked at again
+
+
+class ForeignError(Exception):
+    """An object of another origin is where a file belongs; it stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file, what it holds, and the attempt whose video it is: None for a file beside a video."""
+
+    file: str
+    sha256: str
+    attempt: str | None = None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> Self:
+        """Return the video of an attempt that has landed, as it is now."""
+        state = attempt.state
+        assert isinstance(state, Landed)
+        content = state if state.checked is None else state.checked
+        return cls(state.file, content.sha256, attempt.external_task_id)
+
+
+class Uploads:
+    """Uploads the files of the folder *root* to the bucket at *url*."""
+
+    def __init__(
+        self, bucket: Bucket, state: State, *, root: Path, url: str, library: str, clock: Clock
+    ) -> None:
+        self._bucket = bucket
+        self._state = state
+        self._root = root
+        self._url = url
+        self._library = library
+        self._clock = clock
+        self._copying = asyncio.Lock()  # a copy is not conditional: no other may come in between
+
+    async def bring(self, item: Item) -> Uploaded | None:
+        """Upload a file; return its record, None if it is there already.
+
+        Raises:
+            BucketError: the bucket cannot be used.
+            ChangedError: the file was changed since, which the next plan finds.
+            ForeignError: another object is in its place.
+            OSError: the file cannot be read.
+        """
+        for _ in range(ROUNDS):
+            record = await self._record(item.file)
+            if record is not None and record.sha256 == item.sha256:
+                return None
+            try:
+                if record is not None:
+                    await self._make_way(record)
+                stored = await self._transfer(item, record)
+            except (TakenError, GoneError):
+                await self._look_again(item.file)
+            else:
+                return await self._commit(item.file, stored)
+        raise ForeignError(item.file)
+
+    async def _record(self, file: str) -> Uploaded | None:
+        found = await self._state.uploads(self._url, file=file)
+        return found[0] if found else None
+
+    async def _elsewhere(self, sha256: str, file: str) -> list[Uploaded]:
+        """Return the records of a content under other names than *file*."""
+        found = await self._state.uploads(self._url, sha256=sha256)
+        return [record for record in found if record.file != file]
+
+    async def _transfer(self, item: Item, record: Uploaded | None) -> Stored:
+        """Copy what the bucket has already, or put the local file."""
+        for twin in await self._elsewhere(item.sha256, item.file):
+            return await self._copy(twin, item.file, record)
+        replaces = None if record is None else _as_stored(record)
+        stored = await self._bucket.put(
+            item.file,
+            self._root / item.file,
+            sha256=item.sha256,
+            attempt=item.attempt,
+            replaces=replaces,
+        )
+        if stored.sha256 != item.sha256:
+            raise TakenError(item.file)  # somebody was quicker
+        return stored
+
+    async def _copy(self, source: Uploaded, file: str, over: Uploaded | None) -> Stored:
+        """Copy an object to *file*, in the place of what is *over*written."""
+        async with self._copying:
+            if not _is(await self._bucket.head(source.file), source):
+                await self._state.commit(NotUploaded(self._url, source.file))
+                raise GoneError(source.file)
+            if not _is(await self._bucket.head(file), over):
+                raise TakenError(file)
+            stored = await self._bucket.copy(source.file, file)
+            if (stored.sha256, stored.bytes) != (source.sha256, source.bytes):
+                raise TakenError(file)
+            return stored
+
+    async def _commit(self, file: str, stored: Stored) -> Uploaded:
+        record = Uploaded(
+            self._url,
+            file,
+            str(stored.sha256),
+            stored.bytes,
+            self._clock.now(),
+            stored.attempt,
+            stored.e_tag,
+            stored.version,
+        )
+        await self._state.commit(record)
+        return record
+
+    # -- what is in the way
+
+    async def _make_way(self, record: Uploaded) -> None:
+        """Copy what will be overwritten to where it belongs by now, unless the bucket has it there."""
+        if record.external_task_id is None or await self._elsewhere(record.sha256, record.file):
+            return
+        owner = await self._attempt(record.external_task_id)
+        if owner is not None and isinstance(owner.state, Discarded):
+            return
+        place = await self._place_of(owner, record)
+        await self._commit(place, await self._copy(record, place, None))
+
+    async def _place_of(self, owner: Attempt | None, record: Uploaded) -> str:
+        """Return where a video goes that makes way: its own place, or a name that is not taken."""
+        state = None if owner is None else owner.state
+        file, at = getattr(state, "file", record.file), getattr(state, "landed_at", None)
+        if file != record.file and await self._record(file) is None:
+            return str(file)
+        job_id = record.file.removesuffix(".mp4").partition("/")[2]
+        job_id, at = job_id if owner is None else owner.job_id, at or record.uploaded_at
+        for number in count(1):
+            name = version_file(job_id, at, number)
+            is_free = not await self._state.holders_of(name) and await self._record(name) is None
+            if is_free and await self._bucket.head(name) is None:
+                return name
+        raise AssertionError
+
+    async def _look_again(self, file: str) -> None:
+        """Record what is really there, if it is ours.
+
+        Raises:
+            ForeignError: it is not.
+        """
+        found, record = await self._bucket.head(file), await self._record(file)
+        if found is None:
+            if record is not None:
+                await self._state.commit(NotUploaded(self._url, file))
+        elif not _is(found, record) or found.e_tag != getattr(record, "e_tag", None):
+            if not await self._is_ours(found):
+                raise ForeignError(file)
+            await self._commit(file, found)
+
+    async def _is_ours(self, found: Stored) -> bool:
+        if found.library != self._library or found.sha256 is None:
+            return False
+        return found.attempt is None or await self._attempt(found.attempt) is not None
+
+    async def _attempt(self, external_task_id: str) -> Attempt | None:
+        try:
+            return await self._state.attempt(external_task_id)
+        except KeyError:
+            return None
+
+    # -- what goes
+
+    async def drop(self, record: Uploaded) -> None:
+        """Delete an object that is no longer wanted under its name, unless it is another by now.
+
+        Raises:
+            BucketError: the bucket cannot be used.
+        """
+        if _is(await self._bucket.head(record.file), record):
+            await self._bucket.delete(record.file)
+        await self._state.commit(NotUploaded(self._url, record.file))
+
+    async def remove_local(self, record: Uploaded) -> None:
+        """Remove the local copy of what is in the bucket; a file that holds something else stays.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        path = self._root / record.file
+        if await asyncio.to_thread(_holds, path, record.sha256):
+            await asyncio.to_thread(disk.remove, path)
+
+    # -- what is there
+
+    async def lost(self) -> list[Uploaded]:
+        """List the bucket; return, and forget, what is recorded and not there any more.
+
+        Raises:
+            BucketError: the bucket cannot be used.
+        """
+        listed = await self._bucket.list()
+        lost = [
+            record
+            for record in await self._state.uploads(self._url)
+            if not _is_listed(listed.get(record.file), record)
+            and not _is(await self._bucket.head(record.file), record)
+        ]
+        if lost:
+            await self._state.commit(*(NotUploaded(self._url, record.file) for record in lost))
+        return lost
+
+
+class Copies:
+    """The copies of videos in the buckets *urls*. Use as a context manager; opens them when needed."""
+
+    def __init__(self, state: State, urls: list[str], library: str) -> None:
+        self._state = state
+        self._urls = urls
+        self._library = library
+        self._exits = ExitStack()
+        self._open: dict[str, Bucket] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._exits.close()
+
+    async def fill(self, part: Part, contents: frozenset[str]) -> bool:
+        """Fill a part with a copy of one of *contents*; return whether there was one."""
+        for url in list(self._urls):
+            for sha256 in contents:
+                for record in await self._state.uploads(url, sha256=sha256):
+                    if await self._fill(part, url, record):
+                        return True
+        return False
+
+    async def _fill(self, part: Part, url: str, record: Uploaded) -> bool:
+        try:
+            await self._bucket(url).get(record.file, part.fill)
+        except GoneError:
+            pass
+        except BatchError:  # it does not answer, or obstore is not installed: not asked again
+            self._urls = [other for other in self._urls if other != url]
+        if part.sha256 == record.sha256:
+            return True
+        await part.restart()
+        return False
+
+    def _bucket(self, url: str) -> Bucket:
+        if url not in self._open:
+            bucket = Bucket.open(url, library=self._library)
+            self._open[url] = self._exits.enter_context(bucket)
+        return self._open[url]
+
+
+def _is(found: Stored | None, record: Uploaded | None) -> bool:
+    """Return whether an object is what the record says."""
+    if found is None or record is None:
+        return found is None and record is None
+    return record.sha256 == found.sha256 and record.bytes == found.bytes
+
+
+def _is_listed(found: Stored | None, record: Uploaded) -> bool:
+    """Return whether a listing shows what the record says; it does not tell the metadata."""
+    names = (record.bytes, record.e_tag)
+    return found is not None and (found.bytes, found.e_tag) == names
+
+
+def _as_stored(record: Uploaded) -> Stored:
+    return Stored(record.bytes, record.e_tag, record.version, record.sha256)
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False

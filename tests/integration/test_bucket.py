@@ -1,0 +1,205 @@
+"""A library with a bucket, on a real S3 server: what is where after each night, and what it asked."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3 import Bucket
+
+from batch.clock import SystemClock
+from batch.run.execute import execute
+from batch.run.planner import open_planned_run
+from batch.settings import resolve
+
+FOX, OWL = {"id": "fox", "prompt": "a fox"}, {"id": "owl", "prompt": "an owl"}
+NEW_FOX = {**FOX, "prompt": "a fox at night"}
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def local(root: Path) -> set[str]:
+    """Return the videos that are here."""
+    return {path.relative_to(root).as_posix() for path in root.rglob("*.mp4")}
+
+
+async def test_video_is_uploaded_as_it_landed(desk: Any, bucket: Bucket) -> None:
+    async with desk.sandbox(clip="prompt") as box:
+        summary = await desk.run(box, [FOX, OWL])
+        assert (summary.exit_code, summary.uploads["uploaded"]) == (0, 2)
+        assert set(bucket.objects) == {"videos/fox.mp4", "videos/owl.mp4"}
+        for job_id, row in desk.last.items():
+            assert sha256(bucket.objects[f"videos/{job_id}.mp4"]) == row["sha256"]
+            marks = bucket.metadata[f"videos/{job_id}.mp4"]
+            assert marks["content-type"] == "video/mp4"
+            assert marks["x-amz-meta-sha256"] == row["sha256"]
+            assert marks["x-amz-meta-attempt"] == row["external_task_id"]
+        assert local(desk.root) == set(bucket.objects)
+        assert desk.plan(box, [FOX, OWL]) == {"unchanged": 2}
+
+
+async def test_quiet_night_asks_the_bucket_nothing(desk: Any, bucket: Bucket) -> None:
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        bucket.requests.clear()
+        summary = await desk.run(box, [FOX])
+        assert summary.exit_code == 0
+        assert bucket.requests == []
+
+
+async def test_changed_video_keeps_the_former_one(desk: Any, bucket: Bucket) -> None:
+    """It is copied within the bucket, and never sent twice."""
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX])
+        bucket.requests.clear()
+        await desk.run(box, [NEW_FOX])
+        old, new = (row["sha256"] for row in desk.rows)
+        found = {name: sha256(data) for name, data in bucket.objects.items()}
+        (version,) = set(found) - {"videos/fox.mp4"}
+        assert found == {"videos/fox.mp4": new, version: old}
+        assert version in local(desk.root)
+        assert bucket.asked("PUT") == [version, "videos/fox.mp4"]
+
+
+async def test_removed_video_counts_as_here(desk: Any, bucket: Bucket) -> None:
+    desk.extra["output"]["local"] = "remove"
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX, OWL], is_checked=False)
+        await desk.run(box, [NEW_FOX, OWL], is_checked=False)
+        assert local(desk.root) == set()
+        assert len(bucket.objects) == 3
+        bucket.requests.clear()
+        summary = await desk.run(box, [NEW_FOX, OWL], is_checked=False)
+        assert (summary.exit_code, summary.planned["unchanged"]) == (0, 2)
+        assert bucket.requests == []
+        assert box.stats.created == 3
+        desk.check_secrets()
+
+
+# -- moves, versions, restore, prune
+
+
+async def test_renamed_job_moves_its_object(desk: Any, bucket: Bucket) -> None:
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX])
+        (data,) = bucket.objects.values()
+        bucket.requests.clear()
+        await desk.run(box, [{**FOX, "id": "red-fox"}], is_checked=False)
+        assert bucket.objects == {"videos/red-fox.mp4": data}
+        assert bucket.asked("PUT") == ["videos/red-fox.mp4"]
+        assert bucket.requests[-1] == ("POST", "")  # which deletes, after the copy is there
+        assert box.stats.created == 1
+
+
+async def test_swapped_names_of_removed_videos_swap(desk: Any, bucket: Bucket) -> None:
+    """No content is ever without a place, although a copy overwrites what is there."""
+    desk.extra["output"]["local"] = "remove"
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX, OWL], is_checked=False)
+        before = bucket.objects
+        swapped = [{**FOX, "id": "owl"}, {**OWL, "id": "fox"}]
+        summary = await desk.run(box, swapped, is_checked=False)
+        assert (summary.exit_code, summary.tasks_created) == (0, 0)
+        assert bucket.objects == {
+            "videos/fox.mp4": before["videos/owl.mp4"],
+            "videos/owl.mp4": before["videos/fox.mp4"],
+        }
+        assert desk.plan(box, swapped) == {"unchanged": 2}
+        bucket.requests.clear()
+        await desk.run(box, swapped, is_checked=False)
+        assert bucket.requests == []
+
+
+async def test_lost_disk_is_filled_from_the_bucket(desk: Any, bucket: Bucket) -> None:
+    """The provider is not asked: it keeps a video for thirty days, a bucket for ever."""
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX, OWL])
+        for path in desk.videos.values():
+            path.unlink()
+        asked = box.stats.queries
+        assert desk.plan(box, [FOX, OWL]) == {"fetch": 2}
+        summary = await desk.run(box, [FOX, OWL])
+        assert (summary.exit_code, summary.tasks_created, summary.outcomes) == (
+            0,
+            0,
+            {"succeeded": 2},
+        )
+        assert box.stats.queries == asked
+        assert local(desk.root) == set(bucket.objects)
+
+
+# -- what goes wrong
+
+
+async def test_foreign_object_is_named_and_stays(desk: Any, bucket: Bucket) -> None:
+    bucket.put("videos/fox.mp4", b"somebody's own")
+    async with desk.sandbox() as box:
+        summary = await desk.run(box, [FOX, OWL])
+        assert (summary.exit_code, summary.outcomes) == (1, {"succeeded": 2})
+        assert summary.uploads["foreign"] == ["videos/fox.mp4"]
+        (warning,) = summary.warnings
+        assert warning.startswith(
+            f"{bucket.url}/videos/fox.mp4: an object of another origin is there"
+        )
+        assert bucket.objects["videos/fox.mp4"] == b"somebody's own"
+        assert "videos/owl.mp4" in bucket.objects
+        bucket.delete("videos/fox.mp4")
+        summary = await desk.run(box, [FOX, OWL])
+        assert (summary.exit_code, summary.tasks_created) == (0, 0)
+        assert set(bucket.objects) == {"videos/fox.mp4", "videos/owl.mp4"}
+
+
+async def test_unreachable_bucket_is_tried_thrice_and_left(
+    desk: Any, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.refuses["PUT", ""] = "503 Slow Down", "SlowDown"
+    async with desk.sandbox() as box:
+        summary = await desk.run(box, [FOX])
+        assert (summary.exit_code, summary.outcomes) == (1, {"succeeded": 1})
+        assert len(bucket.asked("PUT")) == 6  # as it landed, and at the end
+        (warning,) = summary.warnings
+        assert warning == (
+            f"{bucket.url}: 1 file not uploaded (it answers 503); the next run tries again"
+        )
+        bucket.refuses.clear()
+        summary = await desk.run(box, [FOX])
+        assert (summary.exit_code, summary.tasks_created) == (0, 0)
+        assert set(bucket.objects) == {"videos/fox.mp4"}
+        assert box.stats.created == 1
+
+
+async def test_denied_access_says_what_to_check(desk: Any, bucket: Bucket) -> None:
+    bucket.refuses["PUT", ""] = "403 Forbidden", "SignatureDoesNotMatch"
+    async with desk.sandbox() as box:
+        summary = await desk.run(box, [FOX])
+        assert summary.exit_code == 1
+        assert (
+            "it denies access (403): check the credentials and their rights" in summary.warnings[0]
+        )
+        desk.check_secrets()
+
+
+async def test_overwritten_object_is_left_to_its_owner(desk: Any, bucket: Bucket) -> None:
+    """The e_tag that is recorded is not the one that is there: nothing is put."""
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX])
+        bucket.put("videos/fox.mp4", b"somebody's own")
+        summary = await desk.run(box, [NEW_FOX])
+        assert (summary.exit_code, summary.uploads["foreign"]) == (1, ["videos/fox.mp4"])
+        assert bucket.objects["videos/fox.mp4"] == b"somebody's own"
+
+
+async def test_sandbox_of_a_run_uploads_nothing(desk: Any, bucket: Bucket) -> None:
+    """Its videos are for trying out, and the bucket is a real one."""
+    desk.limits["poll_interval"] = "10ms"
+    manifest = desk.manifest([FOX])
+    settings = resolve(manifest, {"output_dir": desk.root, "sandbox": True}, {})
+    clock = SystemClock()
+    with open_planned_run(manifest, settings, clock) as planned:
+        summary = await execute(planned, [], clock)
+    assert (summary.exit_code, summary.uploads) == (0, None)
+    assert bucket.requests == []
