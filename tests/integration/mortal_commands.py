@@ -3,7 +3,8 @@
     python mortal_commands.py MADE FOLDER ARGUMENT...
 
 `{}` in an argument stands for the copy of MADE. A step is before and after each link, rename, flush,
-unlink and commit. Prints a JSON line for each copy: the folder, and the step in which it was left.
+unlink and commit. Where there is a bucket (of which each copy has its own), it is after each put, copy
+and deletion there, and after each of the others from then on. Prints a JSON line for each copy: the folder, and the step in which it was left.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from typing import Any
 from batch.cli import main as cli
 from batch.cli.commands import prune as _prune  # noqa: F401
 from batch.cli.commands import restore as _restore  # noqa: F401
+from batch.cli.commands import run as _run  # noqa: F401
 from batch.output import disk
+from batch.output.bucket import Bucket
 from batch.output.sqlite import Database
+from batch.run import execute as _execute  # noqa: F401
 
 DIED = 99
 
@@ -36,6 +40,8 @@ def main() -> None:
         child = os.fork()
         if not child:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if "AWS_ENDPOINT_URL" in os.environ:
+                os.environ["AWS_ENDPOINT_URL"] += f"/{out.name}"
             die_at(at, writer)
             os._exit(cli.main([arg.format(out) for arg in args]))
         os.close(writer)
@@ -52,9 +58,13 @@ def main() -> None:
 def die_at(number: int, writer: int) -> None:
     """Have this process end at its step *number*, and write which one that was."""
     left = number
+    is_of_a_bucket = "AWS_ENDPOINT_URL" in os.environ
+    has_begun = not is_of_a_bucket
 
     def step(what: str) -> None:
         nonlocal left
+        if not has_begun or (is_of_a_bucket and not what.startswith("after")):
+            return
         left -= 1
         if left == -1:
             os.write(writer, what.encode())
@@ -71,6 +81,19 @@ def die_at(number: int, writer: int) -> None:
 
         setattr(owner, name, wrapped)
 
+    def behind(name: str) -> None:
+        work: Callable[..., Any] = getattr(Bucket, name)
+
+        async def wrapped(*args: Any, **options: Any) -> Any:
+            nonlocal has_begun
+            has_begun, result = True, await work(*args, **options)
+            step(f"after {name}")
+            return result
+
+        setattr(Bucket, name, wrapped)
+
+    for name in ("put", "copy", "delete"):
+        behind(name)
     for owner, name in ((disk, "link"), (disk, "move"), (disk, "flush"), (Database, "write")):
         around(owner, name)
     around(Path, "unlink")

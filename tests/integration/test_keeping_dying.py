@@ -143,3 +143,47 @@ async def test_death_at_any_step_of_a_deletion_loses_no_knowledge(desk: Any) -> 
                 assert (summary.tasks_created, sha256(desk.videos["owl.mp4"])) == (0, owl)
         assert box.stats.created == 3
     assert {"before write", "after write", "before unlink", "after unlink", ""} <= steps
+
+
+async def test_death_at_any_step_at_the_bucket_loses_nothing(
+    desk: Any, s3: Any, bucket: Any, monkeypatch: Any
+) -> None:
+    """A video displaced, one renamed, the list of all, local copies to remove: the next run ends it."""
+    desk.limits["deadline"] = "1h"
+    desk.extra["output"] |= {"index": True}
+    steps = set()
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [*ask(OLD), *ask("an owl", "owl")])
+        bucket.refuses["PUT", ""] = "503 Slow Down", "SlowDown"
+        await desk.run(box, [*ask(NEW), *ask("an owl", "owl")])
+        bucket.refuses.clear()
+        contents = {sha256(path) for path in desk.root.rglob("*.mp4")}
+        assert (len(contents), len(bucket.objects)) == (3, 3)
+        desk.extra["output"]["local"] = "remove"
+        jobs = [*ask(NEW), *ask("an owl", "eagle")]
+        desk.manifest(jobs)
+        monkeypatch.setenv("COMETAPI_KEY", "sk-verysecretkey0123456789")
+        args = ("--base-url", box.base_url, "--quiet", "--output-dir", "{}")
+        for step in await killed(desk, "run", desk.tmp_path / "night.yaml", *args):
+            steps.add(step)
+            there = s3.world(bucket, desk.root.name)
+            here = {sha256(path) for path in desk.root.rglob("*.mp4")}
+            kept = {hashlib.sha256(data).hexdigest() for data in there.objects.values()}
+            assert contents <= here | kept, step
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"{bucket.server}/{desk.root.name}")
+            summary = await desk.run(box, jobs, is_checked=False)
+            assert (summary.exit_code, summary.tasks_created) == (0, 0), (step, summary.warnings)
+            found = {key: hashlib.sha256(data).hexdigest() for key, data in there.objects.items()}
+            assert {key for key in found if not key.startswith("versions/fox/")} == {
+                "index.json",
+                "videos/eagle.mp4",
+                "videos/fox.mp4",
+            }, step
+            assert contents < set(found.values()), step
+            assert list(desk.root.rglob("*.mp4")) == [], step
+            assert desk.plan(box, jobs) == {"unchanged": 2}, step
+            there.requests.clear()
+            await desk.run(box, jobs, is_checked=False)
+            assert there.requests == [], step
+        assert box.stats.created == 3
+    assert {"after put", "after copy", "after write", "after delete", "after unlink", ""} <= steps

@@ -83,6 +83,17 @@ class Server:
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         name, _, key = path.lstrip("/").partition("/")
+        if name not in self.buckets:  # an endpoint with a path: a world of its own
+            world, (name, _, key) = name, key.partition("/")
+            bucket = self.world(self.buckets[name], world)
+            environ["PATH_INFO"] = environ["RAW_URI"] = environ["REQUEST_URI"] = (
+                f"/{bucket.name}/{key}"
+            )
+            source = environ.get("HTTP_X_AMZ_COPY_SOURCE", "")
+            environ["HTTP_X_AMZ_COPY_SOURCE"] = source.replace(f"{name}/", f"{bucket.name}/", 1)
+            if not source:
+                del environ["HTTP_X_AMZ_COPY_SOURCE"]
+            name = bucket.name
         bucket = self.buckets[name]
         bucket.requests.append((method, key.removeprefix("loops/")))
         for (refused, part), (status, code) in bucket.refuses.items():
@@ -91,6 +102,17 @@ class Server:
                 return [ERROR.format(code).encode()]
         answer: Iterable[bytes] = self._app(environ, start)
         return answer
+
+    def world(self, bucket: Bucket, world: str) -> Bucket:
+        """Return the bucket that *bucket* is behind an endpoint of that path: at first, a copy."""
+        name = f"{bucket.name}-{world}"
+        if name not in self.buckets:
+            backend = _backend()
+            backend.create_bucket(name, "us-east-1")
+            for key, item in backend.get_bucket(bucket.name).keys.items():
+                backend.copy_object(item, name, key)
+            self.buckets[name] = Bucket(self.address, name)
+        return self.buckets[name]
 
     def bucket(self) -> Bucket:
         """Make a bucket."""
