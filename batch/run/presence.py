@@ -7,8 +7,10 @@ read, and what was found is recorded, so that the next night need not read it ag
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from batch.attempt import Attempt, Checked, Landed
@@ -71,28 +73,40 @@ class Presence:
         checked = attempt.state.checked
         if changed is not None and (checked is None or not checked.fits(changed)):
             checked = check(self._root / attempt.state.file, attempt)
-            if checked is None or self._is_anothers(item, checked):
+            if checked is None or self._is_anothers(item, checked, attempt.state):
                 return False
         found = attempt.to(replace(attempt.state, checked=checked, trouble=None))
         if found != attempt:
             self._found.append((item, found))
         return True
 
-    def _is_anothers(self, item: Known, checked: Checked) -> bool:
-        """Return whether a file is the video of another attempt of the job, and the only one.
+    def _is_anothers(self, item: Known, checked: Checked, own: Landed) -> bool:
+        """Return whether a file is the video of another job, or the only copy of another attempt.
 
-        Nobody has edited it then: the disk or the backup that it came with is older than the state.
-        A copy of a former version that is still here is a person's choice.
+        Nobody has edited it then: the disk or the backup that it came with is older than the state,
+        or than the names of the jobs. A copy of a former version that is still here is a person's
+        choice.
         """
         assert self._database is not None
-        for other in self._known[item.job_id]:
+        if checked.sha256 in own.contents:
+            return False
+        for other in (*self._known[item.job_id], *self._of_size[checked.bytes]):
             if other is item or other.file in {None, item.file}:
                 continue
             state = self._database.attempt(other.external_task_id).state
             is_here = other.file in self._in_bucket or (self._root / str(other.file)).exists()
-            if isinstance(state, Landed) and checked.sha256 in state.contents and not is_here:
+            is_for_it = other.job_id == item.job_id or other.fingerprint == item.fingerprint
+            is_chosen = is_here and is_for_it
+            if isinstance(state, Landed) and checked.sha256 in state.contents and not is_chosen:
                 return True
         return False
+
+    @cached_property
+    def _of_size(self) -> dict[int | None, list[Known]]:
+        found: dict[int | None, list[Known]] = defaultdict(list)
+        for item in self._holders.values():
+            found[item.bytes].append(item)
+        return found
 
     def changes(self, run_id: str, now: float) -> list[Change]:
         """Return what a run has to record. A video that is back gets a row: it has not failed."""

@@ -15,7 +15,7 @@ from fake_provider import video
 from sample_jobs import job, tried
 from scripted import SAID, landed
 
-from batch.attempt import Landed
+from batch.attempt import Landed, PaidTask
 from batch.job import Video
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change, Put
@@ -133,6 +133,18 @@ def test_video_that_is_back_gets_a_row(library: Library) -> None:
     assert (row["run_id"], row["attempts"], row["warnings"]) == ("r-1", 1, [])
     assert library.state == HERE
     assert library.look() == (True, [])
+
+
+@pytest.mark.parametrize("is_same_request", [False, True])
+def test_video_of_another_job_is_no_edit(library: Library, is_same_request: bool) -> None:
+    """Its disk was away while the two were renamed. A copy for the same request may be meant."""
+    other = job("b") if is_same_request else job("b", "a dog")
+    there = replace(HERE, task=PaidTask("9", 1.0), file="videos/b.mp4", bytes=len(EDIT))
+    there = replace(there, sha256=hashlib.sha256(EDIT).hexdigest())
+    library.database.write([Put(tried(there, other, "kb-9"))])
+    (library.root / there.file).write_bytes(EDIT)
+    library.put(EDIT, LATER)
+    assert library.look()[0] is is_same_request
 
 
 def test_row_of_edited_video_says_so(library: Library) -> None:
