@@ -23,20 +23,17 @@ from batch.attempt import (
     Unconfirmed,
 )
 from batch.callbacks.hints import Hint
-from batch.job import Failure, FailureKind, Job
+from batch.job import Job
 from batch.output.row import SUPERSEDED, make_row, to_line
 from batch.output.state import AddRow, Put, Withdraw
 from batch.plan import Action, Decision, passes
 from batch.plan.saved import told_held
-from batch.run.gate import Ticket, still_on_its_way
+from batch.run.earlier import look_up, next_id
+from batch.run.gate import Ticket
 from batch.run.stages import Run
 from batch.run.stop import StopReason
 
 NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
-DIED = Failure(FailureKind.NETWORK, "the run that was about to submit it ended in between")
-ASKED_AGAIN = Failure(
-    FailureKind.NETWORK, "the answer to its submission was lost in an earlier run"
-)
 
 
 class JobRun:
@@ -155,7 +152,7 @@ class JobRun:
 
     async def _new_attempt(self, job: Job, number: int, cost_usd: float | None) -> Attempt:
         """Return an attempt that is planned; its estimate has been set aside."""
-        external_task_id = await self._new_id(job)
+        external_task_id, self._tries = await next_id(self._run, job, self._tries)
         self._run.budget.cover(external_task_id, cost_usd)
         return Attempt(
             external_task_id=external_task_id,
@@ -167,25 +164,6 @@ class JobRun:
             cost_usd=cost_usd,
             account=self._run.context.account,
         )
-
-    async def _new_id(self, job: Job) -> str:
-        """Return the external id of the next attempt for the job's request.
-
-        Jobs with the same request share its ids: whichever of them was made, one that a restored
-        state has forgotten is the next that is free. An id whose request surely created nothing is
-        used again, for the same reason: a second id would pay for a forgotten task again.
-        """
-        while True:
-            self._tries += 1
-            name = self._run.new_id(job.fingerprint, self._tries)
-            if not await self._run.given.take(name, job.id):
-                continue
-            try:
-                taken = await self._run.state.attempt(name)
-            except KeyError:
-                return name
-            if taken.created_nothing and taken.job_id == job.id:
-                return name
 
     def _is_worth_another(self, attempt: Attempt) -> bool:
         """Return whether the provider has failed the task, and a new attempt may heal that."""
@@ -267,7 +245,7 @@ class JobRun:
         """Enter the story where an earlier run has left it."""
         run = self._run
         run.context.notify(events.Resumed(attempt.job_id, attempt.phase, attempt.task_id))
-        attempt = await self._find(attempt, hint)
+        attempt = await look_up(run, attempt, hint)
         if isinstance(attempt.state, Intended):
             run.budget.drop(attempt.external_task_id)
         else:
@@ -294,20 +272,6 @@ class JobRun:
         # Until now the slot was taken whatever the limit says, for a task that may have been open.
         await ticket.requeue()
         return await self._submit(attempt, ticket, hint)
-
-    async def _find(self, attempt: Attempt, hint: Hint) -> Attempt:
-        """Look up an attempt of an earlier run whose answer is not known."""
-        lookup, now = self._run.lookup, self._run.context.clock.now()
-        match attempt.state:
-            case Intended(since=since):
-                lost = await lookup.lose(attempt, DIED)
-                return await lookup.find(lost, hint, at_least_s=still_on_its_way(since, now))
-            case Unconfirmed():
-                return await lookup.find(await lookup.lose(attempt, ASKED_AGAIN), hint)
-            case Lost(since=since):
-                return await lookup.find(attempt, hint, at_least_s=still_on_its_way(since, now))
-            case _:
-                return attempt
 
     async def _submit(self, attempt: Attempt, ticket: Ticket, hint: Hint) -> Attempt | None:
         """Submit, and give the estimate back if this run created nothing."""
