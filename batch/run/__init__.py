@@ -8,7 +8,8 @@
     execute    from the first event to the summary; refusals: when requests were refused for now
     rescue     what an earlier run could not record is taken in
     feeder     for each decision of the plan: wait for a slot, start a job
-    job_run    the story of one job; earlier: what earlier runs have left of it:
+    earlier    what earlier runs have left of a job: a lost answer, ids that are taken
+    job_run    the story of one job:
 
         collect what former versions have paid for
         while there is no video:

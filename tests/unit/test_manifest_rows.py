@@ -16,20 +16,6 @@ from batch.manifest.reader import load
 Read = Callable[..., Manifest]
 
 
-@pytest.fixture
-def read(tmp_path: Path) -> Read:
-    """Write a file of rows, and a manifest that names it."""
-
-    def read(rows: str | bytes, *, name: str = "rows.csv", entry: str = "") -> Manifest:
-        data = rows if isinstance(rows, bytes) else rows.encode()
-        (tmp_path / name).write_bytes(data)
-        path = tmp_path / "m.yaml"
-        path.write_text(f"version: 1\njobs:\n  - from: {name}\n    {entry}\n", encoding="utf-8")
-        return load(path)
-
-    return read
-
-
 def faults(read: Read, rows: str | bytes, **kwargs: str) -> list[Problem]:
     with pytest.raises(ManifestError) as caught:
         read(rows, **kwargs)
