@@ -156,7 +156,9 @@ def _entries(
 
 def what_failed(attempt: Attempt) -> Failure:
     """Return why an attempt has no video."""
-    return failure_of(attempt) or Failure(FailureKind.NETWORK, "its run ended before the answer")
+    lost = None if attempt.doubt is None else attempt.doubt.failure
+    died = Failure(FailureKind.NETWORK, "its run ended before the answer")
+    return failure_of(attempt) or lost or died
 
 
 def _fate(attempt: Attempt) -> Fate | None:

@@ -43,6 +43,17 @@ def test_status_lists_unconfirmed_jobs(shell: Any, sandbox: Any) -> None:
     assert "kling-batch forget outputs/night job-0" in said.out
 
 
+def test_status_tells_why_an_answer_was_lost(shell: Any, sandbox: Any) -> None:
+    """Also of a job that a run has left before it knew; nothing is looked up without a run."""
+    box = sandbox("submit:drop-after:first=1", lookup=False)
+    manifest = shell.manifest(1, limits={"settle_time": "9s"})
+    said = shell("run", manifest, "--base-url", box.base_url, "--deadline", "500ms")
+    assert (said.code, box.stats.created) == (3, 1)
+    (found,) = shell("status", "--json", key=None).json
+    assert found["jobs"] == {"unconfirmed": 1}
+    assert "closed the connection" in found["unconfirmed"][0]["message"]
+
+
 def test_status_names_failures_with_a_way_out(shell: Any, sandbox: Any) -> None:
     """The reason in the provider's words, the external id, when it was sent, and what to do."""
     shell("run", shell.manifest(JOBS), "--base-url", sandbox().base_url)
