@@ -139,7 +139,8 @@ class PlannedRun:
         From then on the size of results.jsonl shows whether it is whole.
         """
         self.folder.results.flush()
-        record = self._record(summary, refused)
+        limits = self.settings.limits
+        record = summary.to_record(self.plan.cost_usd, limits, refused)
         ended = EndRun(self.run_id, clock.now(), int(summary.exit_code), record)
         self.folder.database.write([ended])
 
@@ -152,7 +153,8 @@ class PlannedRun:
         exit_code = counts.exit_code(self.plan)
         uploads = None if self.target is None else {"target": self.target.url}
         summary = self.summary(exit_code, counts, warnings=self.derive(), uploads=uploads)
-        ended = EndRun(self.run_id, clock.now(), int(exit_code), self._record(summary))
+        record = summary.to_record(self.plan.cost_usd, self.settings.limits)
+        ended = EndRun(self.run_id, clock.now(), int(exit_code), record)
         begun = BeginRun(self.run_id, self.started_at)
         self.folder.database.write([begun, *self._planned(), ended])
         return summary
@@ -165,30 +167,6 @@ class PlannedRun:
 
     def _carry_out_moves(self) -> None:
         carry_out(self.folder, self.plan.moves, run_id=self.run_id, now=self.started_at)
-
-    def _record(self, summary: Summary, refused: Sequence[Mark] = ()) -> str:
-        """Return what later commands want to know of this run, as JSON."""
-        limits = self.settings.limits
-        return json.dumps(
-            {
-                "planned": summary.planned,
-                "planned_cost_usd": round(self.plan.cost_usd, 4),
-                "outcomes": summary.outcomes,
-                "tasks_created": summary.tasks_created,
-                "cost_usd": summary.cost_usd,
-                "left": summary.left,
-                "stopped": summary.stopped,
-                "refused": refused,
-                "limits": {
-                    "budget_usd": limits.budget_usd,
-                    "budget_per_month_usd": limits.budget_per_month_usd,
-                    "day_starts": f"{limits.day_starts:%H:%M}",
-                    "max_in_flight": limits.max_in_flight,
-                    "submit_rate": [limits.submit_rate.count, limits.submit_rate.period_s],
-                },
-            },
-            ensure_ascii=False,
-        )
 
 
 @contextmanager

@@ -1,12 +1,16 @@
-"""What a run came to, as `--json` prints it."""
+"""What a run came to, as `--json` prints it, and as the state keeps it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from batch.errors import ExitCode
 from batch.library.accounts import Figures
+from batch.manifest.limits import Limits
+from batch.run.refusals import Mark
 
 SUMMARY_SCHEMA = 1
 TROUBLES_SHOWN = 1000
@@ -57,3 +61,27 @@ class Summary:
             "bugs": len(self.bugs),
             "warnings": list(self.warnings),
         }
+
+    def to_record(self, planned_usd: float, limits: Limits, refused: Sequence[Mark] = ()) -> str:
+        """Return what later commands want to know of the run, as JSON.
+
+        Args:
+            planned_usd: what the plan costs.
+            limits: those of the run.
+            refused: when requests were refused for the moment.
+        """
+        rate = limits.submit_rate
+        kept = ("planned", "outcomes", "tasks_created", "cost_usd", "left", "stopped")
+        record = {name: getattr(self, name) for name in kept}
+        record |= {
+            "planned_cost_usd": round(planned_usd, 4),
+            "refused": refused,
+            "limits": {
+                "budget_usd": limits.budget_usd,
+                "budget_per_month_usd": limits.budget_per_month_usd,
+                "day_starts": f"{limits.day_starts:%H:%M}",
+                "max_in_flight": limits.max_in_flight,
+                "submit_rate": [rate.count, rate.period_s],
+            },
+        }
+        return json.dumps(record, ensure_ascii=False)
