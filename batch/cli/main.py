@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from batch import __version__
 from batch.cli.bug_report import print_error, write_bug_report
 from batch.cli.notice import Notice, new_notice
-from batch.cli.problems import problems_of, with_hint
+from batch.cli.problems import faults_beside, problems_of, with_hint
 from batch.cli.words import similar
 from batch.errors import BatchError, ExitCode
 
@@ -140,14 +140,17 @@ def _tell(
     code: ExitCode | None = None,
 ) -> ExitCode:
     """Say what is wrong, to the person and (with `--json`) to the program; return the exit code."""
+    beside = None
     if isinstance(error, click.ClickException):
         error = with_hint(error)
         error.show(sys.stderr)
-        code = ExitCode.USAGE
+        code, beside = ExitCode.USAGE, faults_beside(error, args)
+        if beside is not None:
+            print_error(str(beside))
     else:
         print_error(str(error))
         code = code or error.exit_code
-    told = problems_of(error, code)
+    told = problems_of(error, code, beside)
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     notice.result, notice.text = told, text
     if "--json" in args:

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from batch.cli.completing import SUFFIXES
 from batch.cli.words import similar
 from batch.errors import BatchError, ExitCode, ManifestError, UsageError
 
 
-def problems_of(error: click.ClickException | BatchError, code: ExitCode) -> dict[str, Any]:
+def problems_of(
+    error: click.ClickException | BatchError, code: ExitCode, beside: ManifestError | None = None
+) -> dict[str, Any]:
     """Return what `--json` promises in place of a result: the exit code and every problem."""
-    return {"exit_code": int(code), "problems": _problems(error)}
+    more = [] if beside is None else _problems(beside)
+    return {"exit_code": int(code), "problems": [*_problems(error), *more]}
+
+
+def faults_beside(error: click.ClickException, args: Sequence[str]) -> ManifestError | None:
+    """Return what is wrong with the manifest of a line that has an invalid value, too.
+
+    Told one after the other, the faults of a long file would come to light only at the second try.
+    """
+    if not isinstance(error, click.BadParameter) or args[0] not in {"run", "plan"}:
+        return None
+    from batch.manifest.reader import load  # noqa: PLC0415 - `--help` reads none
+
+    for path in map(Path, args[1:]):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            try:
+                load(path)
+            except ManifestError as faults:
+                return faults
+    return None
 
 
 def with_hint(error: click.ClickException) -> click.ClickException:

@@ -268,6 +268,18 @@ def test_json_has_what_is_wrong(shell: Any, args: tuple[str, ...], message: str)
     assert said.err
 
 
+def test_invalid_value_hides_no_fault_of_the_manifest(shell: Any) -> None:
+    """An option is refused before the file is read; both are told at once, wherever they stand."""
+    manifest = shell.manifest([{"id": "a", "promt": "x", "mode": "prp"}])
+    for args in (("--submit-rate", "60/x", manifest), (manifest, "--submit-rate", "60/x")):
+        said = shell("plan", *args, "--json")
+        messages = [problem["message"] for problem in said.json["problems"]]
+        assert said.code == 2
+        assert [len(messages), "'60/x' is not a valid rate" in messages[0]] == [3, True]
+        assert "unknown key 'promt'" in said.err
+    assert len(shell("plan", shell.manifest(1), "--budget", "x", "--json").json["problems"]) == 1
+
+
 def test_json_has_the_place_in_an_env_file(shell: Any) -> None:
     Path(shell.folder, "key.env").write_text("# mine\nCOMETAPI_KEY='sk-verysecret\n", "utf-8")
     said = shell("run", shell.manifest(1), "--env-file", "key.env", "--json", key=None)
