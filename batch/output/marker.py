@@ -20,14 +20,15 @@ def library_at(path: Path) -> str | None:
     """
     try:
         name = path.read_text("utf-8").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise StateError(f"{path} cannot be read: {error}") from error
+        what = getattr(error, "strerror", None) or error
+        raise StateError(f"{path} cannot be read ({what}); correct that and run again") from error
     if not _NAME.fullmatch(name):
         raise StateError(
-            f"{path} does not name a library; restore it from a backup (`kling-batch engine status`"
-            " lists the libraries)"
+            f"{path} does not name a library: it is to hold one id of 32 digits; restore it from a"
+            " backup"
         )
     return name
 

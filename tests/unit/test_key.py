@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import UsageError
-from batch.key import find_key, require_key
+from batch.key import find_engine, find_key, require_key
 
 KEY = "sk-example-000000000"
 
@@ -104,3 +104,36 @@ def test_invalid_key_is_refused_unseen(value: str) -> None:
     with pytest.raises(UsageError, match="COMETAPI_KEY is not a valid key: it holds") as caught:
         require_key(find_key({"COMETAPI_KEY": value}, None, is_needed=True))
     assert value not in str(caught.value)
+
+
+URL = "postgresql://kling:ge#heim@db.example/kling"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "found"),
+    [
+        (f"KLING_BATCH_ENGINE={URL}", {}, URL),
+        (f"KLING_BATCH_ENGINE='{URL}' # ours", {}, URL),
+        (f"KLING_BATCH_ENGINE=old\nCOMETAPI_KEY={KEY}\nexport KLING_BATCH_ENGINE={URL}\n", {}, URL),
+        ("PW=ge#heim\nKLING_BATCH_ENGINE=postgresql://kling:${PW}@db.example/kling\n", {}, URL),
+        ("KLING_BATCH_ENGINE=old", {"KLING_BATCH_ENGINE": URL}, URL),
+        ("", {"KLING_BATCH_ENGINE": f'"{URL}"'}, URL),
+        (f"COMETAPI_KEY={KEY}", {}, ""),
+        ("", {"KLING_BATCH_ENGINE": " "}, ""),
+    ],
+)
+def test_engine_is_found_like_the_key(
+    text: str, environ: dict[str, str], found: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(text, "utf-8")
+    engine = find_engine(environ, tmp_path / ".env")
+    assert engine.reveal() == found
+    assert bool(engine) == bool(found)
+    assert URL not in repr(engine)
+
+
+def test_fault_of_the_engine_has_its_place(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\nKLING_BATCH_ENGINE='postgresql://geheim", "utf-8")
+    with pytest.raises(UsageError, match=r"\.env:2: KLING_BATCH_ENGINE cannot be read") as caught:
+        find_engine({}, tmp_path / ".env")
+    assert "geheim" not in str(caught.value)

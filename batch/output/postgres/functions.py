@@ -94,7 +94,9 @@ DECLARE
     its_digest bytea := sha256(convert_to(its_line, 'UTF8'));
     at libraries;
 BEGIN
-    SELECT * INTO at FROM libraries WHERE library = its_library FOR UPDATE;
+    -- Not FOR UPDATE: whoever has inserted into a table that refers to the library holds a share of
+    -- its key, and two that both do would wait for each other.
+    SELECT * INTO at FROM libraries WHERE library = its_library FOR NO KEY UPDATE;
     INSERT INTO results (library, seq, line, ends_at, digest, run_id, job_id) VALUES (
         its_library, at.results + 1, its_line, at.results_end + octet_length(its_line) + 1,
         its_digest, its_run, its_job
