@@ -158,9 +158,18 @@ def test_plan_decides_every_old_state(old: Any) -> None:
     ]
 
 
-def test_run_continues_every_old_state(old: Any) -> None:
+@pytest.mark.parametrize("is_moved", [False, True], ids=["as it was", "from Postgres"])
+def test_run_continues_every_old_state(
+    old: Any, is_moved: bool, request: pytest.FixtureRequest
+) -> None:
     """It pays for what the plan says, and sends again only requests that created nothing."""
     library = old("state-2")
+    if is_moved:  # there and back
+        url = request.getfixturevalue("engine_url")
+        for move in ("import", "export"):
+            said = library.shell("engine", move, "outputs/night", KLING_BATCH_ENGINE=url)
+            assert said.code == 0, said.err
+        assert (library.root / "results.jsonl").read_bytes() == library.old_results
     before = {path: data for path, data in library.shell.files().items() if path.endswith(".mp4")}
     said = library("run")
     assert said.code == 1

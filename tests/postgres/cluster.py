@@ -1,6 +1,6 @@
 """A throw-away Postgres: a cluster in a temporary folder, and a fresh database for each test.
 
-Everything that keeps data through a power cut is off. Each worker of pytest-xdist has a cluster of its
+Everything that keeps data through a power cut is off; a commit outlives the death of Postgres. Each worker of pytest-xdist has a cluster of its
 own: making one takes a second, and no test waits for another worker's.
 """
 
@@ -25,7 +25,6 @@ listen_addresses = '127.0.0.1'
 max_connections = 200
 shared_buffers = 32MB
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 autovacuum = off
 """

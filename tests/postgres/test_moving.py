@@ -10,13 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from batch.errors import StateError, UsageError
 from batch.key import Secret
 from batch.output import stores
+from batch.output.folder import open_folder, peek
 from batch.output.layout import Layout
 from batch.output.sqlite import TABLES, Database
+from batch.output.store import Store
 
 REPOSITORY = Path(__file__).parents[2]
 MADE = REPOSITORY / "tests" / "data" / "c951909"
@@ -40,6 +43,11 @@ def copied(name: str, root: Path) -> Path:
     with Database.open(Layout(root).database):  # brings it up to date
         pass
     return root
+
+
+def tasks_of(store: Store) -> set[tuple[str, str | None]]:
+    """Return the tasks that a state knows."""
+    return {(item.job_id, item.task_id) for items in store.known().values() for item in items}
 
 
 def dumped(root: Path) -> dict[str, list[Any]]:
@@ -94,6 +102,35 @@ def test_death_at_any_step_of_a_move_is_harmless(tmp_path: Path, engine_url: str
         assert None in {death["with"], death["without"]}, death
     steps = {(death["command"], death["step"]) for death in deaths}
     assert {("import", "after take"), ("import", "after move"), ("export", "after retire")} <= steps
+
+
+def test_rows_that_postgres_has_forgotten_are_taken_over(
+    tmp_path: Path, engine: Secret, engine_url: str
+) -> None:
+    """It was restored from a backup; a plan sees as much, and changes nothing."""
+    from batch.output.moving import bring_in
+
+    root = copied("state-2", tmp_path / "night")
+    bring_in(root, engine, 0.0)
+    with open_folder(root, sandbox=False, now=1.0) as folder:
+        tasks, lines = tasks_of(folder.database), list(folder.database.result_lines())
+        (landed,) = folder.database.known()["landed"]
+    with psycopg.connect(engine_url) as connection:
+        connection.execute("SET search_path TO kling")
+        connection.execute(
+            "DELETE FROM attempts WHERE external_task_id = %s", (landed.external_task_id,)
+        )
+        connection.execute("DELETE FROM results WHERE line LIKE %s", (f"%{landed.task_id}%",))
+        connection.execute("UPDATE libraries SET results_end = results_end - 1")
+    for _ in range(2):
+        with peek(root, sandbox=False) as seen:
+            assert seen is not None
+            assert tasks_of(seen) == tasks
+    with open_folder(root, sandbox=False, now=2.0) as folder:
+        assert folder.forgotten == 1
+        assert folder.forgot_at == 2.0
+        assert tasks_of(folder.database) == tasks
+        assert sorted(folder.database.result_lines()) == sorted(lines)
 
 
 def test_copy_of_an_imported_folder_is_refused(tmp_path: Path, engine: Secret) -> None:

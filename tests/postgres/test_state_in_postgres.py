@@ -262,6 +262,15 @@ async def test_commit_waits_while_postgres_is_away(engine_url: str, cluster: Clu
     assert len(told) == 1
 
 
+async def test_leaving_waits_for_the_commit_of_a_cancelled_call(engine_url: str) -> None:
+    async with library_in(engine_url) as library:
+        call = asyncio.create_task(library.state.commit(Put(attempt())))
+        await asyncio.sleep(0)
+        call.cancel()
+    with psycopg.connect(engine_url) as connection:
+        assert connection.execute("SELECT count(*) FROM kling.attempts").fetchone() == (1,)
+
+
 async def test_commit_gives_up_at_last(engine_url: str, cluster: Cluster) -> None:
     async with library_in(engine_url, patience_s=0.0) as library:
         cluster.stop()

@@ -34,7 +34,8 @@ class map_errors:  # noqa: N801 - reads as a word where it is used
 
 def as_ours(error: psycopg.Error, place: str) -> BatchError:
     """Return the error of the state that an error of Postgres stands for."""
-    text = " ".join(str(error).split())
+    said = (error.diag.message_primary, error.diag.message_detail)  # not the statement
+    text = " ".join(" ".join(filter(None, said) if any(said) else [str(error)]).split())
     if error.sqlstate == CLAIM_LOST:
         return ClaimLostError(f"{text}: this worker was taken for dead; nothing was recorded")
     if isinstance(error, errors.UniqueViolation):

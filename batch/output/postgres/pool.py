@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -21,11 +21,14 @@ Connection = psycopg.AsyncConnection[Any]
 PATIENCE_S = 600.0  # so long a lost connection is waited for
 FIRST_WAIT_S, LAST_WAIT_S = 0.1, 2.0
 CONNECTS_WITHIN_S = 10.0
+LEAVES_WITHIN_S = 10.0
 MAX_CONNECTIONS = 4
 
 
 class Connections:
     """Connections to one database, for the event loop. Use as an async context manager.
+
+    Leaving it waits for the work that was started.
 
     Every transaction may be repeated, since its answer may be lost after it was committed. So each is,
     for *patience_s*, while Postgres does not answer; *on_wait* is called when that begins.
@@ -43,6 +46,7 @@ class Connections:
         self._patience_s = patience_s
         self._on_wait = on_wait
         self._has_told = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self._pool = AsyncConnectionPool(
             conninfo(engine),
             min_size=1,
@@ -59,7 +63,21 @@ class Connections:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LEAVES_WITHIN_S)
         await self._pool.close()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start *work* that is to be finished although its caller may be cancelled."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+        return task
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # of a cancelled caller, nobody asks for it
 
     async def again(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Return what *work* does with a connection; do it again while Postgres does not answer.

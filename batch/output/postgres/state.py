@@ -77,7 +77,7 @@ class PostgresState:
         claim = CLAIM.get()
         assert claim is None or claim.library == self._library
         before = self._commits.get(claim)
-        task = asyncio.create_task(self._commit(claim, to_json(changes), before))
+        task = self._connections.start(self._commit(claim, to_json(changes), before))
         self._commits[claim] = task
         task.add_done_callback(lambda done: self._forget(claim, done))
         await asyncio.shield(task)  # cancelling the call does not take it back
@@ -100,5 +100,3 @@ class PostgresState:
     def _forget(self, claim: Claim | None, done: asyncio.Task[None]) -> None:
         if self._commits.get(claim) is done:
             del self._commits[claim]
-        if not done.cancelled():
-            done.exception()  # of a cancelled call, nobody asks for it
