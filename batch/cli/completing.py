@@ -61,11 +61,10 @@ def complete_job(
 ) -> list[CompletionItem]:
     """Return the ids of the jobs that the output folder in the line knows."""
     from batch.errors import BatchError  # noqa: PLC0415 - only a shell needs it
-    from batch.output.layout import Layout  # noqa: PLC0415
-    from batch.output.sqlite import Database  # noqa: PLC0415
+    from batch.output.stores import open_to_read  # noqa: PLC0415
 
     try:
-        with Database.open_to_read(Layout(Path(ctx.params["output_dir"])).database) as database:
+        with open_to_read(Path(ctx.params["output_dir"])) as database:
             ids = sorted(database.known())
     except (BatchError, KeyError, TypeError):
         return []

@@ -86,7 +86,7 @@ def bring_in(folder: Path, env_file: str | None) -> int:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @engine_option
 def bring_back(folder: Path, env_file: str | None) -> int:
-    """Move the state of an output folder from Postgres back into its state.db.
+    """Move the state of an output folder back into its state.db.
 
     Cut short, the same command completes it.
     """
