@@ -89,6 +89,19 @@ def engine_url(cluster: Cluster, template: str) -> str:
     return cluster.create(template)
 
 
+@pytest.fixture(scope="session")
+def shared_url(cluster: Cluster, template: str) -> str:
+    """Return the address of the database of `emptied_url`."""
+    return cluster.create(template)
+
+
+@pytest.fixture
+def emptied_url(cluster: Cluster, shared_url: str) -> str:
+    """Return the address of a database with our tables, empty: for tests that leave no connection."""
+    cluster.empty(shared_url)
+    return shared_url
+
+
 # -- S3: one server for each worker, a bucket for each test
 
 

@@ -39,7 +39,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "postgres":
         from fleets import opened_fleet  # noqa: PLC0415 - needs psycopg
 
-        async with opened_fleet(request.getfixturevalue("engine_url")) as made:
+        async with opened_fleet(request.getfixturevalue("emptied_url")) as made:
             yield Subject(made.fleet, made.state(LIBRARY), made.age)
         return
     memory = MemoryFleet(asyncio.get_running_loop().time)

@@ -87,7 +87,7 @@ IMPLEMENTATIONS: list[Callable[[Path, Callable[[], str]], AbstractAsyncContextMa
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=lambda made: made.__name__)
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
-    async with request.param(tmp_path, lambda: request.getfixturevalue("engine_url")) as made:
+    async with request.param(tmp_path, lambda: request.getfixturevalue("emptied_url")) as made:
         yield made
 
 

@@ -66,6 +66,18 @@ class Cluster:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    def empty(self, url: str) -> None:
+        """Empty our tables in a database that no other test uses at the moment: 10 times as fast."""
+        import psycopg
+
+        tables = (
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'kling' AND tablename <> 'meta'"
+        )
+        with psycopg.connect(url) as connection:
+            names = [name for (name,) in connection.execute(tables)]
+            deletes = "".join(f"DELETE FROM kling.{name};" for name in names)
+            connection.execute(f"SET session_replication_role TO replica; {deletes}".encode())
+
     def make(self) -> None:
         """Make the cluster's files."""
         if self._as:

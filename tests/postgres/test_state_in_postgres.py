@@ -41,8 +41,8 @@ CLAIMED = Claim(LIBRARY, "run-1", "a", 7)
 
 
 @pytest.fixture
-async def library(engine_url: str) -> AsyncIterator[Library]:
-    async with library_in(engine_url) as library:
+async def library(emptied_url: str) -> AsyncIterator[Library]:
+    async with library_in(emptied_url) as library:
         yield library
 
 
@@ -213,9 +213,9 @@ async def test_slot_and_reservation_follow_the_state(
 # -- the rules, across libraries
 
 
-async def test_task_of_another_library_is_refused(library: Library, engine_url: str) -> None:
+async def test_task_of_another_library_is_refused(library: Library, emptied_url: str) -> None:
     await library.state.commit(Put(attempt(opened("8"))))
-    async with library_in(engine_url, "f" * 32) as other:
+    async with library_in(emptied_url, "f" * 32) as other:
         with pytest.raises(RefusedError, match="owner_of_task"):
             await other.state.commit(Put(attempt(opened("8"), name="kb-2", job_id="b")))
         assert await other.state.owner_of("8") == "kb-1"
