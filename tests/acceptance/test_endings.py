@@ -199,7 +199,7 @@ def test_state_that_cannot_be_written(accounts: Any) -> None:
     """Its file may not grow any more; what was under way is perhaps paid, and found by the next run."""
     books = accounts(jobs=30, limits={"max_in_flight": 8, "settle_time": "1s"})
     whole = books.shell.command
-    books.shell.command = ("bash", "-c", 'ulimit -f 400; exec "$0" "$@"', *whole)
+    books.shell.command = ("bash", "-c", 'ulimit -f 250; exec "$0" "$@"', *whole)
     assert books.shell(*books.args).code == 1
     books.check()
     assert books.box.stats.created < 30
