@@ -283,6 +283,7 @@ def check_row(row: dict[str, Any]) -> None:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Return a desk with short waits between retries."""
     monkeypatch.setattr("batch.run.gate.REFUSAL_BASE_S", 0.04)
+    monkeypatch.setattr("batch.run.lookup.FIRST_WAIT_S", 0.05)
     monkeypatch.setattr("batch.run.fetch.RETRY_BASE_S", 0.01)
     monkeypatch.setattr("batch.run.fetch.RETRY_CAP_S", 0.05)
     return Desk(tmp_path)

@@ -1,4 +1,4 @@
-"""Faults of submissions: twenty jobs get twenty videos from twenty tasks, where possible."""
+"""Faults of submissions: each job gets one video from one task, where possible."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from batch.errors import ExitCode
 from batch.events import Adopted
+from batch.sandbox import FaultPlan
 
 # The task was created, but the answer does not say so: it is found by its external id.
 CREATED_AND_LOST = [
@@ -33,14 +34,14 @@ MODERATION = ["1300", "1301"]
 DRESSES = [*(f"shape:{n}" for n in range(6)), "numeric-ids"]
 
 
-async def all_home(desk: Any, box: Any) -> None:
+async def all_home(desk: Any, box: Any, count: int = 20) -> None:
     """Check that every job is done and paid for once."""
-    assert desk.statuses == {"succeeded": 20}
-    assert box.stats.created == 20
-    assert len(desk.videos) == 20
+    assert desk.statuses == {"succeeded": count}
+    assert box.stats.created == count
+    assert len(desk.videos) == count
     assert all(row["attempts"] == 1 for row in desk.last.values())
     posts = box.stats.posts
-    summary = await desk.run(box)
+    summary = await desk.run(box, count)
     assert summary.exit_code is ExitCode.OK
     assert box.stats.posts == posts
 
@@ -50,35 +51,35 @@ async def test_task_with_lost_answer_is_adopted(desk: Any, fault: str) -> None:
     """Every answer is lost after creation; no POST is repeated."""
     seen = desk.witness()
     async with desk.sandbox(f"submit:{fault}") as box:
-        summary = await desk.run(box, observers=[seen])
+        summary = await desk.run(box, 5, observers=[seen])
         assert summary.exit_code is ExitCode.OK
-        assert len(seen.of(Adopted)) == 20
-        assert box.stats.posts == 20
-        await all_home(desk, box)
+        assert len(seen.of(Adopted)) == 5
+        assert box.stats.posts == 5
+        await all_home(desk, box, 5)
 
 
 @pytest.mark.parametrize("fault", ABSENT_AND_LOST)
 async def test_absent_request_is_resent_under_its_id(desk: Any, fault: str) -> None:
     """The other tasks have proved look-up, so "not found" is trusted."""
-    async with desk.sandbox(desk.rule("submit", fault, "first=5")) as box:
-        summary = await desk.run(box)
+    async with desk.sandbox(desk.rule("submit", fault, "first=2")) as box:
+        summary = await desk.run(box, 6)
         assert summary.exit_code is ExitCode.OK
         lost = sum(box.faults_fired.values())
         assert lost >= 1
-        assert box.stats.posts == 20 + lost
+        assert box.stats.posts == 6 + lost
         # One attempt per job: a resent request keeps its external id.
-        assert len(desk.sql("SELECT * FROM attempts")) == 20
-        await all_home(desk, box)
+        assert len(desk.sql("SELECT * FROM attempts")) == 6
+        await all_home(desk, box, 6)
 
 
 @pytest.mark.parametrize("fault", NOT_NOW)
 async def test_temporarily_refused_submission_is_retried(desk: Any, fault: str) -> None:
     """The first five submissions are refused for now."""
     async with desk.sandbox(desk.rule("submit", fault, "first=5")) as box:
-        summary = await desk.run(box)
+        summary = await desk.run(box, 8)
         assert summary.exit_code is ExitCode.OK
-        assert box.stats.posts == 25
-        await all_home(desk, box)
+        assert box.stats.posts == 13
+        await all_home(desk, box, 8)
 
 
 @pytest.mark.parametrize("fault", DRESSES)
@@ -87,26 +88,26 @@ async def test_every_shape_of_answer_is_understood(desk: Any, fault: str) -> Non
     async with desk.sandbox(
         *(f"{where}:{fault}" for where in ("submit", "query", "lookup"))
     ) as box:
-        summary = await desk.run(box)
+        summary = await desk.run(box, 6)
         assert summary.exit_code is ExitCode.OK
         created = {task.task_id for task in box.tasks}
         assert {row["task_id"] for row in desk.rows} == created
-        await all_home(desk, box)
+        await all_home(desk, box, 6)
 
 
 @pytest.mark.parametrize("fault", ACCOUNT)
 async def test_refused_account_stops_and_collects(desk: Any, fault: str) -> None:
-    """Refused after ten tasks: ten videos, ten jobs as if never started, exit code 4."""
-    async with desk.sandbox(f"submit:{fault}:after=10", median_s=0.2) as box:
-        summary = await desk.run(box, limits={"max_in_flight": 4})
+    """Refused after five tasks: five videos, five jobs as if never started, exit code 4."""
+    async with desk.sandbox(f"submit:{fault}:after=5", median_s=0.2) as box:
+        summary = await desk.run(box, 10, limits={"max_in_flight": 4})
         assert summary.exit_code is ExitCode.ACCOUNT
-        assert summary.outcomes == {"succeeded": 10}
-        assert summary.left == 10
-        assert box.stats.created == 10
-        assert box.stats.posts <= 14, "it went on submitting"
-        assert len(desk.rows) == 10
-        assert desk.states() == {"Landed": 10}
-        assert desk.plan(box) == {"unchanged": 10, "new": 10}
+        assert summary.outcomes == {"succeeded": 5}
+        assert summary.left == 5
+        assert box.stats.created == 5
+        assert box.stats.posts <= 9, "it went on submitting"
+        assert len(desk.rows) == 5
+        assert desk.states() == {"Landed": 5}
+        assert desk.plan(box, 10) == {"unchanged": 5, "new": 5}
         assert "account" in desk.log.getvalue()
 
 
@@ -149,27 +150,27 @@ async def test_wrong_key_costs_one_post_per_slot(desk: Any) -> None:
     [*((fault, "invalid_request") for fault in INVALID), *((f, "moderation") for f in MODERATION)],
 )
 async def test_refused_request_rests_alone(desk: Any, fault: str, kind: str) -> None:
-    """Three are refused for good: 17 videos, exit code 1, and later runs do not retry."""
+    """Three are refused for good: four videos, exit code 1, and later runs do not retry."""
     async with desk.sandbox(f"submit:{fault}:first=3") as box:
-        summary = await desk.run(box)
+        summary = await desk.run(box, 7)
         assert summary.exit_code is ExitCode.JOBS_FAILED
-        assert desk.statuses == {"succeeded": 17, "failed": 3}
+        assert desk.statuses == {"succeeded": 4, "failed": 3}
         assert desk.kinds == {kind: 3}
-        assert box.stats.created == 17
-        assert box.stats.posts == 20
+        assert box.stats.created == 4
+        assert box.stats.posts == 7
         failed = [row for row in desk.rows if row["status"] == "failed"]
         assert all(row["task_id"] is None and row["attempts"] == 0 for row in failed)
         assert all(row["cost_usd"] is None and row["error"]["http_status"] for row in failed)
         before = desk.results()
-        again = await desk.run(box)
+        again = await desk.run(box, 7)
         assert again.exit_code is ExitCode.JOBS_FAILED
-        assert again.planned == {"unchanged": 17, "resting": 3}
-        assert box.stats.posts == 20
+        assert again.planned == {"unchanged": 4, "resting": 3}
+        assert box.stats.posts == 7
         assert desk.results() == before
-        asked = await desk.run(box, retry_failed=True)
+        asked = await desk.run(box, 7, retry_failed=True)
         assert asked.exit_code is ExitCode.OK
         assert asked.tasks_created == 3
-        await all_home(desk, box)
+        await all_home(desk, box, 7)
 
 
 async def test_unexplained_1201_creates_no_second_task(desk: Any) -> None:
@@ -189,14 +190,17 @@ async def test_unexplained_1201_without_look_up_counts_as_refused(desk: Any) -> 
 
 
 async def test_resent_duplicate_is_looked_up(desk: Any) -> None:
-    """Not found within the settle time, it is resent, answered 1201 and then found."""
-    async with desk.sandbox(
-        "submit:drop-after:until=3", "lookup:1203:until=3,per_task=4", invisible_s=0.0
-    ) as box:
-        summary = await desk.run(box, 10, limits={"settle_time": "60ms"})
+    """Not found at the end of the settle time, it is resent, answered 1201 and then found."""
+    other = [{"id": "other", "prompt": "a task that proves look-up"}]
+    async with desk.sandbox() as box:
+        await desk.run(box, other)
+        lost = ("submit:drop-after:first=5", "lookup:1203:per_task=1,match=fox*")
+        box.set_faults(FaultPlan.from_strings(lost))
+        summary = await desk.run(box, [*desk.jobs(5), *other], limits={"settle_time": "1ms"})
         assert summary.exit_code is ExitCode.OK
-        assert box.stats.created == 10
-        assert desk.statuses == {"succeeded": 10}
+        assert box.stats.created == 6
+        assert box.stats.posts == 11
+        assert desk.statuses == {"succeeded": 6}
 
 
 async def test_briefly_invisible_task_is_found(desk: Any) -> None:
