@@ -216,7 +216,7 @@ def test_any_bytes_give_a_manifest_or_an_error(scratch: Path, data: bytes) -> No
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=6), JOBS)
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_tree_gives_a_manifest_or_an_error(
     scratch: Path, root: dict[str, object], jobs: object
 ) -> None:
