@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Awaitable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -18,36 +17,14 @@ from batch.cli.bug_report import hide
 from batch.cli.notice import Notice
 from batch.clock import SystemClock
 from batch.errors import ExitCode
-from batch.events import Observer
 from batch.manifest.model import Notify
 from batch.notify.channels import Channels, channels_of
 from batch.redact import redact
-from batch.run.summary import Summary
-
-
-def observers(notice: Notice) -> list[Observer]:
-    """Return the observer that tells a monitor of the start, if one is to be told."""
-    channels = _channels(notice)
-    if not (notice.is_wanted and any(channels.notify.pings)):
-        return []
-    from batch.notify.deliver import StartPing  # noqa: PLC0415 - only where somebody is told
-
-    notice.start = StartPing(channels, _own_id(notice))
-    return [notice.start]
-
-
-async def until_started(notice: Notice, run: Awaitable[Summary]) -> Summary:
-    """Return what *run* does, when the monitor has been told of its start."""
-    try:
-        return await run
-    finally:
-        if notice.start is not None:
-            await notice.start.finish()
 
 
 def report(notice: Notice, exit_code: int) -> None:
     """Tell how the run has ended. A failure is a warning and no more."""
-    channels = _channels(notice)
+    channels = channels_for(notice)
     if not channels:
         return
     sys.stdout.flush()  # the result goes first
@@ -81,7 +58,8 @@ def write_metrics(notice: Notice, exit_code: int) -> None:
             _warn(f"no metrics were written to {path}: {reason}", in_log=notice.in_log)
 
 
-def _channels(notice: Notice) -> Channels:
+def channels_for(notice: Notice) -> Channels:
+    """Return whom the run is reported to; a bug report hides their addresses."""
     folder = Path() if notice.path is None else notice.path.absolute().parent
     channels = channels_of(notice.notify or Notify(), folder, os.environ)
     for address in channels.addresses:
@@ -101,7 +79,7 @@ def _report(notice: Notice, channels: Channels, exit_code: int) -> list[str]:
     if root is not None and exit_code != ExitCode.LOCKED:
         news = read_news(root, notice.run_id, exit_code)
     is_wanted = {"always": True, "news": news.is_any}.get(channels.notify.on, bool(exit_code))
-    rid = _own_id(notice)
+    rid = own_id(notice)
     message = Message(
         key=notice.run_id or rid,
         rid=rid,
@@ -118,7 +96,7 @@ def _report(notice: Notice, channels: Channels, exit_code: int) -> list[str]:
     return [str(delivery) for delivery in (*started, *deliveries) if delivery.failure]
 
 
-def _own_id(notice: Notice) -> str:
+def own_id(notice: Notice) -> str:
     """Return what tells this run from others, also if it got no further than its options."""
     notice.rid = notice.rid or str(uuid.uuid4())
     return notice.rid

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from batch import events
 from batch.cli import logs
-from batch.cli.notice import notice
+from batch.cli.notice import Notice, notice
 from batch.cli.progress import Expected, Progress
+from batch.cli.reporting import channels_for, own_id
 from batch.clock import Clock
 from batch.events import Event, Observer
 from batch.run.planner import PlannedRun
+from batch.run.summary import Summary
 
 LINE_S = 30.0  # between two lines of progress, where no screen can be drawn
 
@@ -115,3 +117,23 @@ def _is_beside_screen(record: logging.LogRecord) -> bool:
         return True
     is_shown = logs.is_in_summary(record) or action == events.NotAnswering.__name__
     return record.levelno >= logging.WARNING and not is_shown
+
+
+def reporters(notice: Notice) -> list[Observer]:
+    """Return the observer that tells a monitor of the start, if one is to be told."""
+    channels = channels_for(notice)
+    if not (notice.is_wanted and any(channels.notify.pings)):
+        return []
+    from batch.notify.deliver import StartPing  # noqa: PLC0415 - only where somebody is told
+
+    notice.start = StartPing(channels, own_id(notice))
+    return [notice.start]
+
+
+async def until_started(notice: Notice, run: Awaitable[Summary]) -> Summary:
+    """Return what *run* does, when the monitor has been told of its start."""
+    try:
+        return await run
+    finally:
+        if notice.start is not None:
+            await notice.start.finish()

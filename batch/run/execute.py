@@ -90,7 +90,9 @@ async def execute(
             exit_code = ExitCode.JOBS_FAILED
     summary = planned.summary(
         exit_code,
-        counts,
+        counts.sent,
+        counts.taken_over,
+        **counts.found(),
         seconds=round(clock.monotonic() - begun, 3),
         stopped=_why_stopped(stop, counts, insisted),
         warnings=warnings,

@@ -20,7 +20,7 @@ from pathlib import Path
 from batch.attempt import Attempt, Landed
 from batch.errors import StateError
 from batch.job import folded, video_path
-from batch.output import disk, sidecar
+from batch.output import disk
 from batch.output.folder import OutputFolder
 from batch.output.layout import version_file
 from batch.output.row import has_outcome, make_row, to_line
@@ -199,6 +199,8 @@ def _unlink(folder: OutputFolder) -> None:
     left = json.loads(folder.database.fact(TO_UNLINK) or "[]")
     if not left:
         return
+    from batch.output import sidecar  # noqa: PLC0415 - most nights move nothing
+
     root = folder.layout.root
     for old, new in left:
         if not folder.database.holders_of(old) and _is_one_video(root / old, root / new):

@@ -27,14 +27,14 @@ from batch.output.uploaded import away, is_due
 from batch.plan import COSTING, PAYING, Known, Plan, make_plan
 from batch.plan.changes import Changed, compare
 from batch.prices import estimate
-from batch.run.counts import Counts
 from batch.run.moves import carry_out
 from batch.run.presence import Presence
-from batch.run.refusals import Mark
 from batch.run.summary import Summary
 from batch.settings import Settings
 from batch.target import Target, check_installed
 
+Marks = Sequence[tuple[int, str, int]]
+"""When requests were refused for now, as `batch.run.refusals` counts them."""
 Hold = Callable[[Plan], None]
 """Holds back the jobs of a plan that a run may not pay for."""
 
@@ -76,12 +76,25 @@ class PlannedRun:
         """How many jobs the plan has of each action, by its name."""
         return {action.value: count for action, count in self.plan.counts.items()}
 
-    def summary(self, exit_code: ExitCode, counts: Counts, **found: Any) -> Summary:
-        """Return the summary of this run: what *counts* and the state say, and *found*."""
+    def summary(
+        self,
+        exit_code: ExitCode,
+        sent: Collection[str] = (),
+        taken_over: Collection[str] = (),
+        **found: Any,
+    ) -> Summary:
+        """Return the summary of this run: what the state says, and *found*.
+
+        Args:
+            exit_code: how it ended.
+            sent: as `batch.run.counts.Counts` has it.
+            taken_over: likewise.
+            found: fields of the summary.
+        """
         spent, library = Spent(), self.books.figures
         if self.plan.decisions:  # or else nothing was created, and the state need not be read again
             attempts = list(flat(self.folder.database.known()))
-            spent = self.books.spent(attempts, counts.sent, counts.taken_over)
+            spent = self.books.spent(attempts, sent, taken_over)
             library = figures(attempts)
         return Summary(
             run_id=self.run_id,
@@ -96,7 +109,6 @@ class PlannedRun:
             adopted=spent.adopted,
             cost_usd=spent.cost_usd,
             library=library,
-            **counts.found(),
             **found,
         )
 
@@ -133,7 +145,7 @@ class PlannedRun:
         listing = Listing(self.manifest.name, self.run_id, self.manifest.jobs)
         return tuple(derive(self.folder, self.manifest.derived, listing))
 
-    def end(self, summary: Summary, clock: Clock, refused: Sequence[Mark] = ()) -> None:
+    def end(self, summary: Summary, clock: Clock, refused: Marks = ()) -> None:
         """Record how the run ended, and what it came to.
 
         From then on the size of results.jsonl shows whether it is whole.
@@ -149,10 +161,9 @@ class PlannedRun:
         self._record_found()
         self._carry_out_moves()
         self.folder.results.flush()
-        counts = Counts()
-        exit_code = counts.exit_code(self.plan)
+        exit_code = ExitCode.JOBS_FAILED if self.plan.resting else ExitCode.OK
         uploads = None if self.target is None else {"target": self.target.url}
-        summary = self.summary(exit_code, counts, warnings=self.derive(), uploads=uploads)
+        summary = self.summary(exit_code, warnings=self.derive(), uploads=uploads)
         record = summary.to_record(self.plan.cost_usd, self.settings.limits)
         ended = EndRun(self.run_id, clock.now(), int(exit_code), record)
         begun = BeginRun(self.run_id, self.started_at)

@@ -145,7 +145,7 @@ def test_4_when_account_is_refused(shell: Any, sandbox: Any) -> None:
 def test_70_when_bug_is_ours(shell: Any) -> None:
     """One sentence and a report file, which holds the traceback and not the key."""
     code = (
-        "import sys, batch.cli.main, batch.cli.commands.run as run\n"
+        "import sys, batch.cli.main, batch.cli.running as run\n"
         "def broken(*args):\n"
         "    raise ValueError('sk-verysecretkey0123456789 https://x.test/a.mp4?ksSecret=abc')\n"
         "run.settle = broken\n"

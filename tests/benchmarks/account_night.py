@@ -37,7 +37,7 @@ from virtual_time import (  # noqa: E402
 
 from batch import attempt  # noqa: E402
 from batch.callbacks.hints import Hints  # noqa: E402
-from batch.cli.commands.run import GC_ALLOCATIONS  # noqa: E402
+from batch.cli.running import GC_ALLOCATIONS  # noqa: E402
 from batch.job import Job, canonical_request, fingerprint  # noqa: E402
 from batch.manifest.limits import Limits, Rate  # noqa: E402
 from batch.manifest.model import Manifest  # noqa: E402

@@ -598,7 +598,9 @@ class Night:
             self._violate([f"a bug: {bug}" for bug in counts.bugs])
             self._violate(rules.of_the_pace(self, api.calls, loop.napped))
             self._violate(rules.of_the_budget(self, run, planned))
-        planned.end(planned.summary(exit_code, counts), clock)
+        planned.end(
+            planned.summary(exit_code, counts.sent, counts.taken_over, **counts.found()), clock
+        )
         return exit_code
 
     def _schedule(

@@ -57,7 +57,7 @@ def test_key_of_an_env_file_stays_hidden(
     def fall(secret: Secret) -> str:
         raise RuntimeError(f"boom {secret.reveal()}")
 
-    monkeypatch.setattr("batch.cli.commands.run.require_key", fall)
+    monkeypatch.setattr("batch.cli.running.require_key", fall)
     where = ["--env-file", str(tmp_path / ".env"), "--output-dir", str(tmp_path / "out")]
     assert main(["run", str(manifest), *where]) == ExitCode.BUG
     (report,) = tmp_path.glob("kling-batch-bug-*.txt")

@@ -23,7 +23,6 @@ from batch.cli.words import similar
 from batch.errors import UsageError
 from batch.key import ENGINE_VARIABLE
 from batch.manifest.model import Manifest
-from batch.notify.channels import VARIABLES as NOTIFY_VARIABLES
 from batch.paths import expand_path
 from batch.plan.select import read_pattern
 from batch.settings import OPTIONS, Option, Options, Settings, resolve
@@ -45,7 +44,6 @@ VARIABLES = {
     variable_of("--progress"),
     variable_of("--metrics-file"),
     ENGINE_VARIABLE,
-    *NOTIFY_VARIABLES,
 }
 
 
@@ -183,9 +181,12 @@ def _given(flags: Mapping[str, Any]) -> Options:
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """Warn of each variable that looks like one of ours and is none."""
+    from batch.notify.channels import VARIABLES as OF_NOTIFY  # noqa: PLC0415 - `--help` tells nobody
+
+    known = VARIABLES | OF_NOTIFY
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in VARIABLES:
-            names = [variable.removeprefix(PREFIX) for variable in VARIABLES]
+        if name.startswith(PREFIX) and name not in known:
+            names = [variable.removeprefix(PREFIX) for variable in known]
             near = similar(name.removeprefix(PREFIX), names)
             hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             yield f"the environment variable {name} is unknown and has no effect{hint}"

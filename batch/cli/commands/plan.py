@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from batch.cli.bucket import bucket_line, uploads_now
-from batch.cli.commands.flags import (
-    manifest_argument,
-    settle,
-    unknown_variables,
-    with_options,
-)
+from batch.cli.commands.flags import manifest_argument, settle, with_options
 from batch.cli.grouped import GroupedCommand, examples
-from batch.cli.words import counted
-from batch.clock import SystemClock
 from batch.errors import ExitCode
-from batch.manifest.model import Manifest
-from batch.notify.channels import channels_of
-from batch.output.stores import has_state
-from batch.plan import Action, Decision, Plan
-from batch.run.planner import plan_only, price_of
-from batch.settings import Settings
-
-SHOWN = 50  # of each kind, in text; --json lists all
-SHARED = 5  # so many jobs with the same changes get a line each
-
 
 HELP = f"""Report what `run` would do and cost. Sends nothing, writes nothing.
 
@@ -60,189 +37,9 @@ for each of these jobs, at most at this price. A job that has changed since is l
 )
 def command(manifest: Path, *, as_json: bool, quiet: bool, out: Path | None, **flags: Any) -> int:
     """Print the warnings and the plan."""
+    from batch.cli.planned import show_plan, show_warnings  # noqa: PLC0415 - `--help` shows none
+
     loaded, settings = settle(manifest, flags)
     show_warnings(loaded, settings, quiet=quiet)
     show_plan(loaded, settings, as_json=as_json, quiet=quiet, out=out)
     return ExitCode.OK
-
-
-def warnings(manifest: Manifest, settings: Settings) -> Iterator[str]:
-    """Warn of unknown variables, of excluded tags that no job has, and as the manifest does."""
-    yield from unknown_variables(os.environ)
-    yield from channels_of(manifest.notify, manifest.path.parent, os.environ).faults
-    for tag in settings.policy.selection.idle_tags(manifest.jobs):
-        yield f"the pattern {tag!r} excludes no job of the manifest"
-    yield from map(str, manifest.warnings[:SHOWN])
-    if len(manifest.warnings) > SHOWN:
-        yield f"… and {len(manifest.warnings) - SHOWN} more"
-
-
-def show_warnings(manifest: Manifest, settings: Settings, *, quiet: bool) -> None:
-    """Print the warnings to stderr."""
-    for warning in () if quiet else warnings(manifest, settings):
-        click.echo(f"warning: {warning}", err=True)
-
-
-def show_plan(
-    manifest: Manifest, settings: Settings, *, as_json: bool, quiet: bool, out: Path | None = None
-) -> None:
-    """Make the plan, save it where it is to be, and print it to stdout."""
-    plan = plan_only(manifest, settings)
-    if out is not None:
-        from batch.run.approved import save_plan  # noqa: PLC0415
-
-        save_plan(out, plan, manifest, settings, SystemClock().now())
-    uploads = uploads_now(manifest, settings)
-    pending = 0 if uploads is None else uploads["pending"]
-    if quiet and not (plan.decisions or plan.resting or plan.moved or pending):
-        return
-    from batch.cli import budgets  # noqa: PLC0415 - a run shows no plan
-
-    now = SystemClock().now()
-    standing = budgets.budgets_now(settings, now)
-    if as_json:
-        found = to_json(manifest, settings, plan, budgets.to_json(settings, standing))
-        click.echo(json.dumps({**found, "uploads": uploads}, ensure_ascii=False))
-    else:
-        lines = list(budgets.to_lines(settings, plan, standing, now))
-        if uploads is not None:
-            lines.append(f"{bucket_line(uploads)}; each video that lands is uploaded")
-        click.echo(to_text(manifest, settings, plan, lines))
-
-
-def to_json(
-    manifest: Manifest, settings: Settings, plan: Plan, budget: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the plan as plain JSON values."""
-    _, cost_all_usd = _everything(manifest)
-    return {
-        "schema": 1,
-        "name": manifest.name,
-        "output_dir": str(settings.output_dir),
-        "new_library": _is_new(settings),
-        "counts": {action.value: plan.counts[action] for action in Action},
-        "cost_usd": round(plan.cost_usd, 4),
-        "cost_all_usd": round(cost_all_usd, 4),
-        "price_unknown": plan.has_unknown_price,
-        "budget": budget,
-        "unfinished_round": plan.unfinished,
-        "jobs": [_decision_json(item, plan) for item in _listed(plan)],
-    }
-
-
-def to_text(
-    manifest: Manifest, settings: Settings, plan: Plan, about_budgets: Iterable[str]
-) -> str:
-    """Return the plan as text."""
-    counts = [f"{plan.counts[action]} {action.value}" for action in Action if plan.counts[action]]
-    lines = [f"{manifest.name} → {settings.output_dir}: {', '.join(counts) or 'no jobs'}"]
-    if _is_new(settings):
-        lines.append(f"  a new library at {settings.output_dir.absolute()}")
-    for action in Action:
-        items = [item for item in _listed(plan) if item.action is action]
-        told = _changes(items, plan) if action is Action.CHANGED else map(_line, items)
-        shown = list(itertools.islice(told, SHOWN + 1))
-        lines += shown[:SHOWN]
-        if len(shown) > SHOWN:
-            lines.append(f"  {action.value:<10} … and more; --json lists all {len(items)}")
-    return "\n".join([*lines, *_money(manifest, plan, about_budgets)])
-
-
-def _line(item: Decision) -> str:
-    return f"  {item.action.value:<10} {item.job_id}: {item.reason}"
-
-
-def _changes(items: list[Decision], plan: Plan) -> Iterator[str]:
-    """Yield a line for each changed job; many with the same changes share one."""
-    alike: dict[str, list[Decision]] = {}
-    for item in items:
-        changed = plan.changed.get(item.job_id)
-        told = "; ".join(map(str, changed.options if changed else ())) or item.reason
-        alike.setdefault(told, []).append(item)
-    for told, group in alike.items():
-        if len(group) > SHARED:
-            yield f"  {'changed':<10} ({len(group)} jobs) {told}{_cost(group, plan)}"
-        else:
-            for item in group:
-                moved = f"was {item.moved_from!r}; " if item.moved_from else ""
-                yield f"  {'changed':<10} {item.job_id}: {moved}{told}{_cost([item], plan)}"
-
-
-def _cost(items: list[Decision], plan: Plan) -> str:
-    after = sum(item.cost_usd or 0.0 for item in items)
-    changed = [plan.changed[item.job_id] for item in items if item.job_id in plan.changed]
-    before = sum(change.cost_before_usd or 0.0 for change in changed)
-    return f"    ${before:.2f} → ${after:.2f}"
-
-
-def _money(manifest: Manifest, plan: Plan, about_budgets: Iterable[str]) -> Iterator[str]:
-    """Yield the lines about money, and about a round of --force."""
-    pays = sum(item.cost_usd is not None for item in plan.decisions)
-    number, cost_usd = _everything(manifest)
-    yield (
-        f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}; everything once:"
-        f" {counted(number, 'task')}, about ${cost_usd:.2f}"
-    )
-    if plan.has_unknown_price:
-        yield _guessed(plan)
-    yield from about_budgets
-    if plan.round is not None and not plan.round.is_new:
-        yield "--force goes on with the round that an earlier run has begun"
-    if plan.unfinished:
-        yield (
-            f"a round of --force is unfinished: {counted(plan.unfinished, 'job')} left; a run without"
-            " --force leaves them as they are"
-        )
-
-
-def _guessed(plan: Plan) -> str:
-    """Return whose price is not known, and what it counts as."""
-    unknown = [item for item in plan.decisions if item.job and not item.price_known]
-    models = Counter(
-        str(json.loads(item.job.request).get("model_name")) for item in unknown if item.job
-    )
-    named = ", ".join(f"{model} ({counted(n, 'task')})" for model, n in models.most_common())
-    most_usd = max((item.cost_usd or 0.0 for item in unknown), default=0.0)
-    return (
-        f"of unknown price: {named}, counted as the dearest known one, up to ${most_usd:.2f} each;"
-        " mend the name, or set it under prices:"
-    )
-
-
-def _everything(manifest: Manifest) -> tuple[int, float]:
-    """Return how many tasks all jobs take, each once, and what they cost."""
-    price = price_of(manifest)
-    return len(manifest.jobs), sum(price(job)[0] for job in manifest.jobs)
-
-
-def _is_new(settings: Settings) -> bool:
-    return not has_state(settings.output_dir)
-
-
-def _listed(plan: Plan) -> list[Decision]:
-    """Return every decision once: in the manifest's order, then resting jobs, then orphans."""
-    rest = {Action.RESTING, Action.ORPHANED}
-    return [
-        *(item for item in plan.decisions if item.action not in rest),
-        *plan.moved,
-        *plan.pinned,
-        *plan.resting,
-        *plan.orphans,
-    ]
-
-
-def _decision_json(item: Decision, plan: Plan) -> dict[str, Any]:
-    changed = plan.changed.get(item.job_id)
-    options = () if changed is None else changed.options
-    return {
-        "job_id": item.job_id,
-        "action": item.action.value,
-        "reason": item.reason,
-        "cost_usd": None if item.cost_usd is None else round(item.cost_usd, 4),
-        "cost_before_usd": None if changed is None else changed.cost_before_usd,
-        "price_known": item.price_known,
-        "held": item.held,
-        "superseded_tasks": len(item.former),
-        "moved_from": item.moved_from,
-        "changes": [{"option": one.option, "from": one.before, "to": one.after} for one in options],
-    }

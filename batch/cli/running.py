@@ -1,0 +1,263 @@
+"""Carry out `kling-batch run`: from its flags to the summary and the page."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batch.cli.bug_report import print_error, write_bug_report
+from batch.cli.commands.flags import settle
+from batch.cli.notice import notice
+from batch.cli.planned import show_plan, show_warnings, warnings
+from batch.cli.words import counted, ending
+from batch.clock import SystemClock
+from batch.errors import BatchError, ExitCode, UsageError
+from batch.key import require_key
+from batch.manifest.model import Manifest
+from batch.run.planner import PlannedRun, open_planned_run, unexpected_library
+from batch.run.summary import Summary
+from batch.settings import Settings
+
+TROUBLES_SHOWN = 20
+TO_DO = {"moderation": "change the prompt", "invalid_request": "change the job"}
+SHARED = 3  # jobs with the same trouble that are named one by one
+GC_ALLOCATIONS = 20_000
+
+
+def run(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> int:
+    """Run the manifest, print the summary, and return the exit code."""
+    in_log = flags["log_format"] == "json" and not dry_run
+    told = notice()
+    told.quiet, told.in_log, told.metrics_file = quiet, in_log, flags["metrics_file"]
+    loaded, settings = settle(manifest, flags)
+    _show_warnings(loaded, settings, in_log=in_log, quiet=quiet)
+    if dry_run:
+        show_plan(loaded, settings, as_json=as_json, quiet=quiet)
+        return ExitCode.OK
+    with ExitStack() as afterwards:  # the first line of a mail is the summary's, then comes the log
+        summary = _run(loaded, settings, flags, afterwards, quiet=quiet)
+        told.run_id, told.result, told.text = summary.run_id, summary.to_json(), to_text(summary)
+        _tell(summary, as_json=as_json, quiet=quiet)
+    if summary.outcomes or summary.superseded:
+        page = _draw(settings.output_dir, summary.exit_code, in_log=in_log, quiet=quiet)
+        if page is not None and not (as_json or quiet):
+            click.echo(f"  {page}")
+    return summary.exit_code
+
+
+def _tell(summary: Summary, *, as_json: bool, quiet: bool) -> None:
+    """Print what the run came to."""
+    for bug in summary.bugs[:1]:
+        path = write_bug_report("\n".join(summary.bugs[:10]))
+        what = bug.strip().splitlines()[-1].split(":")[0]
+        print_error(f"this is a bug of kling-batch ({what}); report it with {path}")
+    if not (quiet and summary.exit_code is ExitCode.OK):
+        for warning in summary.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        click.echo(
+            json.dumps(summary.to_json(), ensure_ascii=False) if as_json else to_text(summary)
+        )
+
+
+def _draw(output_dir: Path, exit_code: ExitCode, *, in_log: bool, quiet: bool) -> Path | None:
+    """Write the page after a run that has committed a row; return it. A failure is a warning."""
+    from batch.report.posters import BUDGET_S  # noqa: PLC0415 - a quiet night draws nothing
+    from batch.report.write import LARGE_LIBRARY, write_report  # noqa: PLC0415
+    from batch.run.presence import Presence  # noqa: PLC0415
+
+    # Somebody who interrupts a run wants it to end: the pictures can wait for the next one.
+    is_interrupted = exit_code in {ExitCode.INTERRUPTED, ExitCode.TERMINATED}
+    budget_s = 0.0 if is_interrupted else BUDGET_S
+    try:
+        return write_report(output_dir, Presence, budget_s=budget_s, up_to=LARGE_LIBRARY).path
+    except KeyboardInterrupt:
+        pass  # the run is over, and its exit code stands
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run went well
+        if quiet:
+            return None
+        reason = error if isinstance(error, BatchError) else f"{type(error).__name__}: {error}"
+        if in_log:
+            _log([f"no report was written: {reason}"])
+        else:
+            click.echo(f"warning: no report was written: {reason}", err=True)
+    return None
+
+
+def _show_warnings(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
+    """Print the warnings to stderr: as lines or, with a JSON log, as its records."""
+    if not in_log:
+        show_warnings(manifest, settings, quiet=quiet)
+    elif not quiet:
+        _log(list(warnings(manifest, settings)))
+
+
+def _log(found: list[str]) -> None:
+    if found:
+        import logging  # noqa: PLC0415 - only a JSON log needs it
+
+        from batch.cli import logs  # noqa: PLC0415
+
+        logs.configure(level=logging.WARNING, log_format="json")
+        for warning in found:
+            logs.logger.warning(warning)
+
+
+def _run(
+    manifest: Manifest,
+    settings: Settings,
+    flags: dict[str, Any],
+    afterwards: ExitStack,
+    *,
+    quiet: bool,
+) -> Summary:
+    clock = SystemClock()
+    if not settings.sandbox:
+        require_key(settings.api_key)
+    settings = _ask(manifest, settings)
+    with open_planned_run(manifest, settings, clock) as planned:
+        if planned.is_quiet:
+            return planned.end_quietly(clock)
+        return _drive(planned, flags, clock, afterwards, quiet=quiet)
+
+
+def _ask(manifest: Manifest, settings: Settings) -> Settings:
+    """Ask on a terminal before a new library is paid for; return the settings with the answer."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+        return settings
+    unexpected = unexpected_library(manifest, settings)
+    if unexpected is None:
+        return settings
+    if not click.confirm(f"{unexpected}. Go on?", err=True):
+        raise UsageError("nothing was sent, and no folder was made")
+    return replace(settings, new=True)
+
+
+def _drive(
+    planned: PlannedRun,
+    flags: dict[str, Any],
+    clock: SystemClock,
+    afterwards: ExitStack,
+    *,
+    quiet: bool,
+) -> Summary:
+    """Carry out the plan; with *quiet*, the log is written *afterwards*, if the exit code is not 0."""
+    # Imported late: the network's library takes longer to load than a quiet night takes to run.
+    import asyncio  # noqa: PLC0415
+
+    from batch.cli.watching import observers, reporters, until_started  # noqa: PLC0415
+    from batch.run.execute import execute  # noqa: PLC0415
+    from batch.run.resources import fit, raise_descriptor_limit  # noqa: PLC0415
+
+    # The jobs stay until the end: no collection needs to walk them again, and what a job in flight
+    # leaves behind is freed by its reference counts, so that looking for cycles can be rare.
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+    raise_descriptor_limit()
+    fit(planned.settings.limits, is_embedded=planned.settings.sandbox)  # before the loop needs some
+    exit_code = None
+    with ExitStack() as exits:
+        watchers, held = observers(exits, flags, planned, clock, quiet=quiet)
+        try:
+            carried_out = execute(
+                planned, [*watchers, *reporters(notice())], clock, handle_signals=True
+            )
+            summary = asyncio.run(until_started(notice(), carried_out))
+            exit_code = summary.exit_code
+        finally:
+            if held is not None and exit_code is not ExitCode.OK:
+                afterwards.callback(held.hand_over)
+    return summary
+
+
+def to_text(summary: Summary) -> str:
+    """Return the summary as text; its first line is the news."""
+    counts = ", ".join(_counts(summary)) or "no jobs"
+    lines = [f"{summary.name}: {counts}"]
+    if summary.stopped:
+        lines = [f"{summary.name}: stopped early: {summary.stopped}", f"  {counts}"]
+    lines.append(f"  {_money(summary)}")
+    if summary.library.to_collect:
+        what = counted(summary.library.to_collect, "task")
+        made = "created" if summary.sandbox else "paid for"
+        lines.append(f"  {what} {made} and not here yet: the next run collects what is there")
+    if summary.uploads and summary.uploads.get("uploaded"):
+        files = counted(summary.uploads["uploaded"], "file")
+        lines.append(f"  {files} uploaded to {summary.uploads['target']}")
+    lines += _troubles(summary)
+    if "unconfirmed" in summary.outcomes:
+        lines.append(
+            "  unconfirmed jobs may have been paid for, and the next run looks for them again. Where you"
+            f" see the task at the provider: kling-batch adopt {summary.output_dir} JOB TASK_ID; where"
+            f" you see that there is none: kling-batch forget {summary.output_dir} JOB; where there is"
+            " none of any, for example at a wrong base URL: run once with --resubmit-unconfirmed"
+        )
+    lines.append(f"  {summary.output_dir}")
+    return "\n".join(lines)
+
+
+def _counts(summary: Summary) -> Iterator[str]:
+    """Yield what became of the jobs, news first."""
+    for status in ("failed", "timed_out", "unconfirmed"):
+        if status in summary.outcomes:
+            yield f"{summary.outcomes[status]} {ending(status, None)}"
+    if summary.planned.get("resting"):
+        yield f"{summary.planned['resting']} failed before"
+    if summary.left:
+        yield f"{summary.left} left to the next run"
+    if summary.outcomes or summary.tasks_created or summary.left:
+        yield f"{summary.outcomes.get('succeeded', 0)} made"
+    if summary.superseded:
+        yield f"{counted(summary.superseded, 'former version')} collected"
+    if summary.moved:
+        yield f"{summary.moved} moved"
+    for action in ("unchanged", "orphaned"):
+        if summary.planned.get(action):
+            yield f"{summary.planned[action]} {action}"
+
+
+def _money(summary: Summary) -> str:
+    tasks, library = counted(summary.tasks_created, "task"), summary.library
+    if summary.sandbox:
+        worth = f"; real ones would cost about ${summary.cost_usd:.2f}" if summary.cost_usd else ""
+        return (
+            f"{tasks} created in the sandbox, nothing was paid{worth}; in {summary.seconds:.0f} s"
+        )
+    created = f"{tasks} created, about ${summary.cost_usd:.2f}"
+    if library.perhaps_paid:
+        doubt = f"{library.perhaps_paid} perhaps, about ${library.perhaps_usd:.2f}"
+        created = f"{created} ({doubt})"
+    return f"{created}, in {summary.seconds:.0f} s"
+
+
+def _troubles(summary: Summary) -> list[str]:
+    """Return a line for each trouble; many jobs with the same one share a line."""
+    jobs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in summary.troubles:
+        error = row["error"] or {}
+        message = "; ".join(
+            filter(None, (str(error.get("message")), TO_DO.get(str(error.get("kind")))))
+        )
+        jobs.setdefault((ending(row["status"], row["error"]), message), []).append(row)
+    lines = []
+    for (what, message), rows in jobs.items():
+        if len(rows) > SHARED:
+            named = ", ".join(row["job_id"] for row in rows[:SHARED])
+            lines.append(f"  {named} and {len(rows) - SHARED} more: {what}: {message}")
+            continue
+        for row in rows:
+            task = f" [task {row['task_id']}]" if row["task_id"] else ""
+            lines.append(f"  {row['job_id']}: {what}{task}: {message}")
+    lines += [f"  {job_id}: {reason}" for job_id, reason in summary.resting]
+    if len(lines) > TROUBLES_SHOWN:
+        hidden = len(lines) - TROUBLES_SHOWN
+        more = f"  … and {hidden} more, see kling-batch status {summary.output_dir}"
+        lines = [*lines[:TROUBLES_SHOWN], more]
+    return lines
