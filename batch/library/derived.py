@@ -134,7 +134,7 @@ class _Writer:
             here = {
                 file: item
                 for file, item in landed.items()
-                if file in in_bucket or (root / file).is_file()
+                if item.external_task_id in in_bucket or (root / file).is_file()
             }
             job.current = here.pop(video_path(job_id), None)
             job.former = sorted(here.values(), key=lambda item: -_state(item).landed_at)

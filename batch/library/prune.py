@@ -155,7 +155,7 @@ class _Search:
     ) -> None:
         """Decide about a file that the state names."""
         job_id, wanted = holders[-1].job_id, self._wanted
-        status = self._status(file)
+        status = self._status(file, *holders)
         if status is None:
             return
         is_orphan, stands = job_id in self._orphans, any(map(_stands, holders))
@@ -175,14 +175,14 @@ class _Search:
             return
         self._add(file, job_id, status, reason, action, *holders)
 
-    def _status(self, file: str) -> _Status | None:
+    def _status(self, file: str, *holders: Attempt) -> _Status | None:
         """Return what is known of a file; None if it is neither here nor in the bucket alone."""
         try:
             found = (self._layout.root / file).stat()
         except OSError:
-            item = self._in_bucket.get(file)
-            at = 0.0 if item is None else item.uploaded_at
-            return None if item is None else _Status(item.bytes, at, at)
+            for item in filter(None, (self._in_bucket.get(a.external_task_id) for a in holders)):
+                return _Status(item.bytes, item.uploaded_at, item.uploaded_at)
+            return None
         return _Status(found.st_size, found.st_mtime, found.st_ctime)
 
     def _is_kept(self, version: tuple[int, float | None], status: _Status) -> bool:

@@ -277,6 +277,8 @@ def _mapped(error: Exception, key: str) -> Exception:
         return BucketError("it does not accept the credentials (401)")
     if "169.254.169.254" in text or "metadata.google.internal" in text:
         return BucketError("the environment holds no credentials for it")
+    if "builder error" in text:
+        return BucketError("its address is not an https one; AWS_ALLOW_HTTP=true allows that")
     status = re.search(r"non-2xx status code: (\d{3})", text)
     if status is not None:
         return BucketError(f"it answers {status[1]}")

@@ -25,10 +25,10 @@ def target_of(database: Store) -> Target | None:
 
 
 def away(database: Store, target: Target | None) -> dict[str, Uploaded]:
-    """Return the videos, by file, that need not be here: the bucket has them, and they are removed."""
+    """Return what need not be here, by the attempts whose videos the bucket has, under any name."""
     if target is None or not target.removes:
         return {}
-    return {item.file: item for item in videos_in(database, target)}
+    return {str(item.external_task_id): item for item in videos_in(database, target)}
 
 
 def videos_in(database: Store, target: Target) -> Iterator[Uploaded]:
@@ -78,8 +78,8 @@ def is_due(database: Store, root: Path, target: Target, now: float) -> bool:
 
 def to_remove(database: Store, root: Path, target: Target) -> Iterator[Uploaded]:
     """Yield the videos in the bucket whose local copies are still to be removed."""
-    for file, item in away(database, target).items():
-        if (root / file).is_file():
+    for item in videos_in(database, target) if target.removes else ():
+        if (root / item.file).is_file():
             yield item
 
 

@@ -109,7 +109,7 @@ class _Placed:
 
 
 def _place(
-    folder: OutputFolder, attempt: Attempt, move: Move, in_bucket: Collection[str | None]
+    folder: OutputFolder, attempt: Attempt, move: Move, in_bucket: Collection[str]
 ) -> _Placed:
     """Return where a moved video belongs: one that stands under its old id gets the new name."""
     state = attempt.state
@@ -203,16 +203,19 @@ def _unlink(folder: OutputFolder) -> None:
 
     root = folder.layout.root
     for old, new in left:
-        if not folder.database.holders_of(old) and _is_one_video(root / old, root / new):
+        if folder.database.holders_of(old):
+            continue
+        if _is_one_video(root / old, root / new):
             sidecar.follow(root, old, new)
             _drop(root / old, root / new)
+        elif not (_is_here(folder, old) or _is_here(folder, new)):  # both are in the bucket
+            sidecar.follow(root, old, new)
     folder.database.write([Fact(TO_UNLINK, "[]")])
 
 
-def _in_bucket(folder: OutputFolder) -> set[str | None]:
+def _in_bucket(folder: OutputFolder) -> Collection[str]:
     """Return the attempts whose videos are in the bucket, and need not be here."""
-    there = away(folder.database, target_of(folder.database)).values()
-    return {item.external_task_id for item in there}
+    return away(folder.database, target_of(folder.database))
 
 
 def _is_here(folder: OutputFolder, file: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from batch.attempt import Attempt, Checked, Landed
 from batch.output.checked import check, was_left_alone
 from batch.output.row import make_row, to_line
-from batch.output.state import AddRow, Change, Put, Uploaded
+from batch.output.state import AddRow, Change, Put
 from batch.output.store import Store
 from batch.output.uploaded import away, target_of
 from batch.plan import Known
@@ -27,7 +27,7 @@ EDITED = "the file was edited after it had landed"
 class Presence:
     """Tells a plan which videos are here: as they landed, or edited by a person.
 
-    What *in_bucket* names need not be here; by default, what the latest run had removed after upload.
+    The videos of attempts *in_bucket* need not be here; by default, where the latest run has it so.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Presence:
         root: Path,
         known: Mapping[str, Sequence[Known]],
         database: Store | None,
-        in_bucket: Mapping[str, Uploaded] | None = None,
+        in_bucket: Container[str] | None = None,
     ) -> None:
         if in_bucket is None:
             in_bucket = {} if database is None else away(database, target_of(database))
@@ -60,8 +60,7 @@ class Presence:
 
     def _is_away(self, item: Known) -> bool:
         """Return whether a video that is not here is in the bucket, and only there."""
-        uploaded = self._in_bucket.get(item.file or "")
-        if uploaded is None or uploaded.external_task_id != item.external_task_id:
+        if item.external_task_id not in self._in_bucket:
             return False
         return item.failure_kind is None or self._is_kept(item, None)
 
@@ -94,7 +93,8 @@ class Presence:
             if other is item or other.file in {None, item.file}:
                 continue
             state = self._database.attempt(other.external_task_id).state
-            is_here = other.file in self._in_bucket or (self._root / str(other.file)).exists()
+            is_away = other.external_task_id in self._in_bucket
+            is_here = is_away or (self._root / str(other.file)).exists()
             is_for_it = other.job_id == item.job_id or other.fingerprint == item.fingerprint
             is_chosen = is_here and is_for_it
             if isinstance(state, Landed) and checked.sha256 in state.contents and not is_chosen:

@@ -10,6 +10,7 @@ import pytest
 from s3 import Bucket
 
 from batch.clock import SystemClock
+from batch.errors import UsageError
 from batch.run.execute import execute
 from batch.run.planner import open_planned_run
 from batch.settings import resolve
@@ -191,6 +192,114 @@ async def test_overwritten_object_is_left_to_its_owner(desk: Any, bucket: Bucket
         summary = await desk.run(box, [NEW_FOX])
         assert (summary.exit_code, summary.uploads["foreign"]) == (1, ["videos/fox.mp4"])
         assert bucket.objects["videos/fox.mp4"] == b"somebody's own"
+
+
+# -- what is listed
+
+
+class Later:
+    """A clock that is days ahead."""
+
+    def __init__(self, days: float) -> None:
+        self._clock, self._ahead_s = SystemClock(), days * 86_400.0
+
+    def now(self) -> float:
+        return self._clock.now() + self._ahead_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+
+async def test_lost_object_is_found_missing_and_fetched(desk: Any, bucket: Bucket) -> None:
+    """A week later one request lists the bucket; the provider still keeps the video."""
+    desk.extra["output"]["local"] = "remove"
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX, OWL], is_checked=False)
+        lost = bucket.objects["videos/fox.mp4"]
+        bucket.delete("videos/fox.mp4")
+        desk.clock = Later(6.9)
+        bucket.requests.clear()
+        assert (await desk.run(box, [FOX, OWL], is_checked=False)).exit_code == 0
+        assert bucket.requests == []
+        desk.clock = Later(7.1)
+        summary = await desk.run(box, [FOX, OWL], is_checked=False)
+        assert bucket.asked("GET") == [""]
+        assert (summary.exit_code, summary.uploads["lost"]) == (1, ["videos/fox.mp4"])
+        assert "videos/fox.mp4: no longer in s3://" in summary.warnings[0]
+        assert desk.plan(box, [FOX, OWL]) == {"fetch": 1, "unchanged": 1}
+        summary = await desk.run(box, [FOX, OWL], is_checked=False)
+        assert (summary.exit_code, summary.tasks_created) == (0, 0)
+        assert bucket.objects["videos/fox.mp4"] == lost
+        bucket.requests.clear()
+        assert (await desk.run(box, [FOX, OWL], is_checked=False)).exit_code == 0
+        assert bucket.requests == []
+        assert box.stats.created == 2
+
+
+async def test_lost_object_that_is_here_is_uploaded_again(desk: Any, bucket: Bucket) -> None:
+    desk.extra["output"]["verify_every"] = "1d"
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        bucket.delete("videos/fox.mp4")
+        desk.clock = Later(1.1)
+        summary = await desk.run(box, [FOX])
+        assert (summary.exit_code, summary.uploads["uploaded"], summary.warnings) == (0, 1, ())
+        assert set(bucket.objects) == {"videos/fox.mp4"}
+
+
+async def test_put_whose_answer_was_lost_is_known_again(desk: Any, bucket: Bucket) -> None:
+    """A death between put and commit: the object is ours by its metadata, and is not foreign."""
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX])
+        desk.sql("DELETE FROM uploads")
+        summary = await desk.run(box, [NEW_FOX])
+        assert (summary.exit_code, summary.uploads["foreign"]) == (0, [])
+        assert {sha256(data) for data in bucket.objects.values()} == {
+            row["sha256"] for row in desk.rows
+        }
+
+
+async def test_other_library_in_the_same_place_is_foreign(desk: Any, bucket: Bucket) -> None:
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX])
+        before = bucket.objects
+        desk.root = desk.tmp_path / "another"
+        summary = await desk.run(box, [NEW_FOX])
+        assert (summary.exit_code, summary.uploads["foreign"]) == (1, ["videos/fox.mp4"])
+        assert bucket.objects == before
+
+
+async def test_files_beside_videos_follow_them(desk: Any, bucket: Bucket) -> None:
+    """`index.json` comes last, and only with all that it names."""
+    desk.extra["output"] |= {"sidecar": "json", "local": "remove"}
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX], is_checked=False)
+        assert bucket.asked("PUT") == ["videos/fox.mp4", "videos/fox.json", "index.json"]
+        assert bucket.metadata["index.json"]["content-type"] == "application/json"
+        bucket.refuses["PUT", "owl.mp4"] = "503 Slow Down", "SlowDown"
+        index = bucket.objects["index.json"]
+        await desk.run(box, [FOX, OWL], is_checked=False)
+        assert bucket.objects["index.json"] == index
+        bucket.refuses.clear()
+        await desk.run(box, [FOX, OWL], is_checked=False)
+        assert b'"owl"' in bucket.objects["index.json"]
+        assert {"videos/fox.json", "videos/owl.json"} <= set(bucket.objects)
+        await desk.run(box, [OWL, {**FOX, "id": "red-fox"}], is_checked=False)
+        names = {f"videos/{job}.{end}" for job in ("owl", "red-fox") for end in ("mp4", "json")}
+        assert set(bucket.objects) == {*names, "index.json"}
+
+
+# -- what is refused
+
+
+async def test_run_without_obstore_sends_nothing(
+    desk: Any, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.target.find_spec", lambda _name: None)
+    async with desk.sandbox() as box:
+        with pytest.raises(UsageError, match=r"pip install 'kling-batch\[store\]'"):
+            await desk.run(box, [FOX])
+        assert box.stats.posts == 0
 
 
 async def test_sandbox_of_a_run_uploads_nothing(desk: Any, bucket: Bucket) -> None:
