@@ -1,0 +1,117 @@
+"""The installed command with a bucket: what it says of it, and what else changes there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from s3 import SECRET, Bucket
+
+FOX, OWL = {"id": "fox", "prompt": "a fox"}, {"id": "owl", "prompt": "an owl"}
+NEW_FOX = {**FOX, "prompt": "a fox at night"}
+
+
+class Library:
+    """A library whose videos are only in its bucket."""
+
+    def __init__(self, shell: Any, box: Any, bucket: Bucket) -> None:
+        self.shell, self.box, self.bucket = shell, box, bucket
+        self.manifest([FOX, OWL])
+
+    def manifest(self, jobs: list[dict[str, str]], **output: str) -> None:
+        output = {"target": self.bucket.url, "local": "remove", **output}
+        self.path = self.shell.manifest(jobs, output=output, base_url=self.box.base_url)
+
+    def __call__(self, command: str, *args: Any, **env: str) -> Any:
+        said = self.shell(command, *args, **self.bucket.environ, **env)
+        assert SECRET not in said.out + said.err
+        for name, data in self.shell.files().items():
+            assert SECRET.encode() not in data, name
+        return said
+
+    def here(self) -> list[str]:
+        """Return the videos that are here."""
+        return [name for name in self.shell.files() if name.endswith(".mp4")]
+
+
+@pytest.fixture
+def library(shell: Any, sandbox: Any, s3: Any) -> Library:
+    made = Library(shell, sandbox(clip="prompt"), s3.bucket())
+    said = made("run", made.path)
+    assert (said.code, said.err.count("warning")) == (0, 0)
+    assert f"2 files uploaded to {made.bucket.url}" in said.out
+    return made
+
+
+def test_quiet_night_loads_nothing_for_the_bucket(library: Library) -> None:
+    library.bucket.requests.clear()
+    imported = library("run", library.path, PYTHONPROFILEIMPORTTIME="1").err
+    assert "batch.output.uploaded" in imported
+    for name in ("obstore", "asyncio", "batch.output.bucket"):
+        assert name not in imported
+    assert library.bucket.requests == []
+    assert library.here() == []
+
+
+def test_plan_and_status_say_what_is_uploaded(library: Library) -> None:
+    url = library.bucket.url
+    assert f"2 videos uploaded to {url}; each video that lands" in library("plan", library.path).out
+    size = sum(map(len, library.bucket.objects.values()))
+    uploads = {"target": url, "local": "remove", "uploaded": 2, "bytes": size, "pending": 0}
+    assert library("plan", library.path, "--json").json["uploads"] == uploads
+    (found,) = library("status", "--json").json
+    assert (found["uploads"], found["paid_without_file"]) == (uploads, [])
+    assert f"2 videos uploaded to {url}" in library("status").out
+    tasks = library("ledger", "--json").json["tasks"]
+    assert [(task["here"], task["url"]) for task in tasks] == [
+        (True, f"{url}/videos/{task['job_id']}.mp4") for task in tasks
+    ]
+
+
+def test_plan_says_what_is_still_to_be_uploaded(library: Library) -> None:
+    library.bucket.refuses["PUT", ""] = "503 Slow Down", "SlowDown"
+    library.manifest([NEW_FOX, OWL])
+    said = library("run", library.path)
+    assert (said.code, "2 files not uploaded (it answers 503)" in said.err) == (1, True)
+    assert "2 videos uploaded" in library("plan", library.path).out
+    assert ", 2 to upload" in library("plan", library.path, "--quiet").out
+    assert library("plan", library.path, "--json").json["uploads"]["pending"] == 2
+
+
+def test_version_comes_back_from_the_bucket(library: Library) -> None:
+    old = library.bucket.objects["videos/fox.mp4"]
+    library.manifest([NEW_FOX, OWL])
+    assert library("run", library.path).code == 0
+    new = library.bucket.objects["videos/fox.mp4"]
+    listed = library("restore", "outputs/night", "fox", "--list")
+    assert listed.out.count("in the bucket") == 2
+    assert library("restore", "outputs/night", "fox").code == 0
+    objects = library.bucket.objects
+    assert objects["videos/fox.mp4"] == old
+    assert new in objects.values()
+    assert library.here() == []
+    library.bucket.requests.clear()
+    assert library("run", library.path).code == 0
+    assert library.bucket.requests == []
+    assert library.box.stats.created == 3
+
+
+def test_pruned_video_goes_from_the_bucket(library: Library) -> None:
+    library.manifest([OWL])
+    prune = ("prune", library.path, "--orphans", "--yes")
+    said = library(*prune)
+    assert (said.code, "moved 1 file to versions/" in said.out) == (0, True)
+    moved, owl = library.bucket.objects
+    assert (moved.startswith("versions/fox/"), owl) == (True, "videos/owl.mp4")
+    assert library(*prune, "--delete").code == 0
+    assert list(library.bucket.objects) == ["videos/owl.mp4"]
+
+
+def test_local_copies_come_back_on_request(library: Library) -> None:
+    """From remove to keep: each is fetched from the bucket, not from the provider."""
+    library.manifest([FOX, OWL], local="keep")
+    assert "2 fetch" in library("plan", library.path).out
+    asked = library.box.stats.queries
+    assert library("run", library.path).code == 0
+    assert library.here() == ["outputs/night/videos/fox.mp4", "outputs/night/videos/owl.mp4"]
+    assert library.box.stats.queries == asked
