@@ -9,6 +9,7 @@ after the third an unknown file, for which it does the same. In both cases: rest
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Sequence
@@ -153,6 +154,8 @@ async def restore(folder: OutputFolder, version: Version, clock: Clock) -> Attem
         await state.commit(
             Put(restored), AddRow(to_line(row)), *_unpinned(folder.database, attempt)
         )
+        with contextlib.suppress(OSError):
+            await places.vacate(attempt, restored)
     folder.results.flush()
     return restored
 

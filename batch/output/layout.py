@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 STATE_FOLDER = ".kling-batch"  # users keep nothing in it
+VERSIONS = "versions"
 _LIKE_A_VERSION = re.compile(
     r"\d{8}T\d{6}Z(-\d+)?\.(mp4|json|mp4\.xmp)_*$", re.ASCII | re.IGNORECASE
 )
@@ -53,7 +54,7 @@ class Layout:
     @property
     def kept(self) -> tuple[Path, ...]:
         """The folders of videos, current and former; the last is that of an older release."""
-        return self.videos, self.root / "versions", self.state / "former"
+        return self.videos, self.root / VERSIONS, self.state / "former"
 
     @property
     def results(self) -> Path:
@@ -95,7 +96,7 @@ def version_folder(job_id: str) -> str:
     """Return the folder of a job's former versions."""
     # A folder must not have the name that another job's version, or a file beside it, may have.
     parts = [f"{part}_" if _LIKE_A_VERSION.match(part) else part for part in job_id.split("/")]
-    return "/".join(("versions", *parts))
+    return "/".join((VERSIONS, *parts))
 
 
 def version_file(job_id: str, at: float, number: int = 1) -> str:

@@ -15,7 +15,7 @@ from batch.attempt import Attempt, Checked, Generated, Landed
 from batch.clock import Clock
 from batch.media.check import inspect
 from batch.output.checked import look
-from batch.output.layout import version_file, version_folder
+from batch.output.layout import VERSIONS, version_file, version_folder
 from batch.output.part import Part
 from batch.output.state import Put, State
 from batch.output.videos import Videos
@@ -61,6 +61,18 @@ class Places:
             checked = Checked(part.size, modified_at, part.sha256)
         back = replace(state, file=file, landed_at=clock.now(), first_at=state.came_at)
         return attempt.to(replace(back, trouble=None, checked=checked))
+
+    async def vacate(self, former: Attempt, back: Attempt) -> None:
+        """Drop the name under versions/ that a video had until it was brought back.
+
+        To be called once its new place is committed; a death before that leaves a second name. A name
+        of other content, or of another attempt, stays.
+        """
+        assert isinstance(former.state, Landed)
+        assert isinstance(back.state, Landed)
+        old, new = former.state.file, back.state.file
+        if old.startswith(f"{VERSIONS}/") and not await self._state.holders_of(old):
+            await self._videos.drop(old, new)
 
     async def _copy_version(self, attempt: Attempt, state: Landed, part: Part, file: str) -> bool:
         """Fill *part* with a version that is not known to be at *file*; return whether there is one."""

@@ -109,6 +109,12 @@ class Videos:
         root = self.layout.root
         await self.run(_keep, root / file, root / name)
 
+    async def drop(self, name: str, file: str) -> None:
+        """Remove *name* if it holds the same as *file*; it stays where the disk does not let it go."""
+        self._check_place()
+        root = self.layout.root
+        await self.run(_drop, root / name, root / file)
+
     async def twins(self, video: Path, folder: str) -> list[str]:
         """Return the videos in *folder* that hold the same as *video*, sorted."""
         return await self.run(_twins, self.layout.root, video, folder)
@@ -141,6 +147,13 @@ def _keep(final: Path, name: Path) -> None:
         disk.make(name.parent)
         disk.link(final, name)
         disk.flush(name.parent)
+
+
+def _drop(name: Path, final: Path) -> None:
+    with contextlib.suppress(OSError):
+        if _is_same(name, final):
+            name.unlink()
+            disk.flush(name.parent)
 
 
 def _twins(root: Path, video: Path, folder: str) -> list[str]:

@@ -113,6 +113,7 @@ class JobRun:
         restored = await self._run.landing.restore(attempt, file=job.video_path)
         if restored is not None:
             await self.conclude(restored)
+            await self._run.landing.vacate(attempt, restored)
             return
         is_new = self.decision.attempt is None
         while True:

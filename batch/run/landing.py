@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Iterable
 from dataclasses import replace
@@ -102,6 +103,11 @@ class Landing:
                 return await self._places.bring_back(attempt, file, self._context.clock)
             except (OSError, MediaError):
                 return None  # it is fetched then, as if it were not here
+
+    async def vacate(self, former: Attempt, back: Attempt) -> None:
+        """Drop the name that a version had until it was brought *back*, which is committed."""
+        with contextlib.suppress(OSError):
+            await self._places.vacate(former, back)
 
     def _not_fetched(self, error: FetchFailedError) -> Attempt:
         """Return the attempt whose video could not be fetched.

@@ -391,3 +391,11 @@ def test_videos_of_moved_jobs_have_one_name(library: Library) -> None:
     library.night({"a": FOX, "b": DEER})
     library.night({"b": FOX, "a": DEER})
     assert len(list(Path(library.root).rglob("*.mp4"))) == 2
+
+
+def test_reverted_and_renamed_job_leaves_no_copies(library: Library) -> None:
+    """A version that is wanted again leaves its former name."""
+    for job_id, prompt in (("a", FOX), ("a", DEER), ("a", FOX), ("b", FOX), ("b", DEER)):
+        library.night({job_id: prompt})
+    assert library.paid == 2
+    assert len(list(Path(library.root).rglob("*.mp4"))) == 2
