@@ -31,6 +31,25 @@ def passes(failure: Failure) -> bool:
     return failure.kind in HEALS_BY_ITSELF and not failure.is_unexplained
 
 
+def is_up_to_date(
+    job: Job, attempts: Sequence[Known], is_present: Callable[[str, int], bool]
+) -> bool:
+    """Return whether one attempt alone has made a job's video, which is here: nothing is to be done.
+
+    A job that is not may be up to date all the same; `decide` tells.
+    """
+    if len(attempts) != 1:
+        return False
+    (only,) = attempts
+    return (
+        only.phase is Phase.LANDED
+        and only.fingerprint == job.fingerprint
+        and only.pinned_for is None
+        and only.file == job.video_path
+        and is_present(only.file, only.bytes or 0)
+    )
+
+
 def decide(
     job: Job,
     attempts: Sequence[Known],

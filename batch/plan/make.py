@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from batch.job import Job
 from batch.plan.decision import COSTING, Action, Decision, Known, Plan, Policy
-from batch.plan.judge import decide, is_left_to_force, orphan
+from batch.plan.judge import decide, is_left_to_force, is_up_to_date, orphan
 from batch.plan.moves import after_moves, find_moves, with_room
 from batch.plan.rounds import due_jobs, round_of, videos_of
 from batch.plan.select import state_of
@@ -54,8 +54,10 @@ def make_plan(
     due = plan.round.due if plan.round is not None else frozenset()
     for job in selected:
         attempts = known.get(job.id, ())
-        move = moves.get(job.id)
-        force = job.id in due
+        move, force = moves.get(job.id), job.id in due
+        if move is None and not force and is_up_to_date(job, attempts, is_present):
+            plan.counts[Action.UNCHANGED] += 1  # on most nights all of them
+            continue
         decision = decide(job, attempts, policy, is_present, force=force, move=move, now=now)
         if decision.action in COSTING:
             cost_usd, price_known = price(job)
