@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from warm import WarmCommand
 
 from batch.cli.main import app
 from batch.errors import ExitCode
@@ -109,10 +110,17 @@ def desk(tmp_path: Path, sandbox: Callable[..., Any]) -> Desk:
 
 
 @pytest.fixture
-def library(desk: Desk) -> Desk:
+def library(desk: Desk, warm: WarmCommand) -> Desk:
     """Give the desk after its first night."""
-    desk.run("kling-batch", "run", "nature.yaml", "--env-file", ".env", "--new")
-    desk.run("sh", "-c", "kling-batch ledger outputs/nature-loops --csv > ledger.csv")
+    run, ledger = (
+        warm.run(command.split(), cwd=desk.folder, env=desk.env, timeout_s=60)
+        for command in (
+            "run nature.yaml --env-file .env --new",
+            "ledger outputs/nature-loops --csv",
+        )
+    )
+    assert (run[0], ledger[0]) == (0, 0)
+    (desk.folder / "ledger.csv").write_bytes(ledger[1])
     return desk
 
 
