@@ -15,6 +15,7 @@ from batch.manifest.model import Derived
 from batch.output.fleet import OpenRun, Work
 from batch.plan import Decision, Policy
 from batch.settings import Receiver
+from batch.target import Target
 
 NEWER = "was handed over by another release of kling-batch; upgrade this worker"
 
@@ -23,7 +24,7 @@ NEWER = "was handed over by another release of kling-batch; upgrade this worker"
 class Terms:
     """What the workers go by.
 
-    *manifest* is its path where the run was planned; *listed* its jobs, where files are derived from
+    *manifest* is its path where the run was planned; *target* the bucket that videos are uploaded to; *listed* its jobs, where files are derived from
     them; *planned* counts the jobs of the plan by action; *moved* and *resting* are what the summary
     says of jobs for which nothing is to be done; *before* are the library's figures when the run began;
     *forgot_at* is when the state was found to have forgotten tasks.
@@ -34,6 +35,7 @@ class Terms:
     limits: Limits
     policy: Policy
     callback: Receiver | None = None
+    target: Target | None = None
     derived: Derived = field(default_factory=Derived)
     listed: tuple[Job, ...] = ()
     planned: dict[str, int] = field(default_factory=dict)

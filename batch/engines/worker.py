@@ -88,6 +88,7 @@ class Worker:
         self._lives: dict[tuple[str, str], set[asyncio.Task[Any]]] = {}
         self._busy: set[asyncio.Task[Any]] = set()  # with what it can end
         self._is_idle = Waker()
+        self._has_none = Waker()  # of the jobs that were delivered: a run may be settled
         self._chores: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._untold: dict[tuple[str, StopReason], str] = {}
         self._said: set[str] = set()
@@ -104,7 +105,9 @@ class Worker:
                 return not self._cut_off.is_set()
         rooms = dict.fromkeys(self._accounts, SPARE_ROOM)
         async with self._runs, self._engine.working(rooms, self.live):
-            while not await sleep(self._times.beat_s, ending, self._cut_off):
+            while not (ending.is_set() or self._cut_off.is_set()):
+                await sleep(self._times.beat_s, ending, self._cut_off, self._has_none)
+                self._has_none.clear()
                 await self._beat()
             if not self._cut_off.is_set():
                 await self._drain()
@@ -139,6 +142,8 @@ class Worker:
             if not lives and self._lives.get(key) is lives:
                 del self._lives[key]
             self._rest(task)
+            if not self._lives:
+                self._has_none.set()
 
     async def _live(self, run_id: str, job_id: str) -> Fate:
         if self._ending.is_set() or self._cut_off.is_set():

@@ -17,9 +17,13 @@ _LATEST = 253_402_300_799.0  # the end of the year 9999, the last that a name ca
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of the output folder at *root*. A `file` elsewhere is relative to that."""
+    """The paths of the output folder at *root*. A `file` elsewhere is relative to that.
+
+    Each of several processes that write to it at once has part files of its own, under *process*.
+    """
 
     root: Path
+    process: str = ""
 
     @property
     def state(self) -> Path:
@@ -44,7 +48,7 @@ class Layout:
     @property
     def parts(self) -> Path:
         """The folder of part files."""
-        return self.state / "parts"
+        return self.state / "parts" / self.process
 
     @property
     def videos(self) -> Path:

@@ -70,10 +70,10 @@ async def execute(
                 exits.enter_context(_stop_on_signals(stop, insisted))
             run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
             notify(_started(planned, clock))
-            _check_plan_cost(planned, stop)
-            _check_saved_plan(planned, stop)
+            check_plan_cost(planned, stop)
+            check_saved_plan(planned, stop)
             if planned.folder.forgotten:
-                notify(events.Warned(_forgotten(planned.folder.forgotten)))
+                notify(events.Warned(told_forgotten(planned.folder.forgotten)))
             async with uploading(planned, run, found, told):
                 await Feeder(run).feed(planned.plan.decisions)
             exit_code = counts.exit_code(planned.plan, stop)
@@ -109,7 +109,7 @@ def _started(planned: PlannedRun, clock: Clock) -> events.RunStarted:
     return events.RunStarted(planned.run_id, folder, planned.counts, planned.plan.cost_usd, ends_at)
 
 
-def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
+def check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
     """Stop a run whose plan is dearer than a person allows; what is paid for is collected."""
     limit_usd, cost_usd = planned.settings.limits.max_plan_cost_usd, planned.plan.cost_usd
     if limit_usd is not None and cost_usd > limit_usd + DUST_USD:
@@ -121,14 +121,15 @@ def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
         )
 
 
-def _check_saved_plan(planned: PlannedRun, stop: Stop) -> None:
+def check_saved_plan(planned: PlannedRun, stop: Stop) -> None:
     """Say which jobs the saved plan does not cover; they are left."""
     left = told_held(item for item in planned.plan.decisions if item.action in COSTING)
     if left:
         stop.ask(StopReason.SAVED_PLAN, left)
 
 
-def _forgotten(count: int) -> str:
+def told_forgotten(count: int) -> str:
+    """Return the sentence about rows that a state had forgotten."""
     rows = "1 row that it lacked was" if count == 1 else f"{count} rows that it lacked were"
     return (
         f"the state is older than results.jsonl (a restored backup?): {rows} taken over from there;"

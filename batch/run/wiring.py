@@ -49,7 +49,7 @@ from batch.run.silence import Listening
 from batch.run.stages import Given, GivenHere, NewId, Run
 from batch.run.stop import Stop
 from batch.run.submit import CallbackUrl, Submitter
-from batch.settings import Settings
+from batch.settings import Receiver, Settings
 
 LOCK_PATIENCE_S = 60.0  # at least, however short the time-outs of a run are
 SANDBOX_NAME = "sandbox"  # stands for its address, which is another one at every start
@@ -201,7 +201,7 @@ async def open_run(
             state=state,
             guard=window_guard(limits.submit_rate),
             hints=hints,
-            callback_url=await _callbacks(settings, hints, exits),
+            callback_url=await open_callbacks(settings.callback, hints, exits),
             new_id=partial(external_id, planned.folder.library),
             rescue=Rescue.of(planned.folder.layout, planned.manifest.path),
             forgot_at=planned.folder.forgot_at,
@@ -287,14 +287,16 @@ def _share(settings: Settings, context: RunContext, exits: AsyncExitStack) -> Sh
     return exits.enter_context(book)
 
 
-async def _callbacks(settings: Settings, hints: Hints, exits: AsyncExitStack) -> CallbackUrl:
+async def open_callbacks(
+    receiver: Receiver | None, hints: Hints, exits: AsyncExitStack
+) -> CallbackUrl:
     """Start the receiver, if there is to be one; return what makes each attempt's callback URL."""
-    if settings.callback is None:
+    if receiver is None:
         return lambda _external_task_id: None
     from batch.callbacks.receiver import listen  # noqa: PLC0415 - only with callbacks
 
-    await exits.enter_async_context(listen(settings.callback.listen, hints))
-    parts = urlsplit(settings.callback.url)
+    await exits.enter_async_context(listen(receiver.listen, hints))
+    parts = urlsplit(receiver.url)
 
     def callback_url(external_task_id: str) -> tuple[str, str]:
         token = new_token()

@@ -53,6 +53,11 @@ def conninfo(engine: Secret) -> str:
     return make_conninfo("", **{**DEFAULTS, "application_name": name, **given})
 
 
+def parameters(engine: Secret) -> dict[str, str]:
+    """Return what a connection is made of, by libpq's names."""
+    return {name: str(value) for name, value in conninfo_to_dict(conninfo(engine)).items()}
+
+
 def place_of(engine: Secret) -> str:
     """Return host and name of the database, to be shown."""
     given = conninfo_to_dict(conninfo(engine))

@@ -113,6 +113,19 @@ def open_library(engine: Secret, library: str, layout: Layout) -> Iterator[Postg
         yield database
 
 
+@contextmanager
+def hold_to_end(engine: Secret, library: str, layout: Layout) -> Iterator[PostgresDatabase | None]:
+    """Open a library whose run has settled, to end it; None if somebody else is at it.
+
+    Raises:
+        StateError: it cannot be used.
+    """
+    with open_library(engine, library, layout) as database:
+        with map_errors(database.place):
+            taken = database.connection.execute(LOCK.encode(), {"library": library}).fetchone()
+        yield database if taken is not None and taken[0] else None
+
+
 def lock(connection: psycopg.Connection[Any], library: str, layout: Layout) -> None:
     """Hold a library for as long as the connection lasts.
 

@@ -31,7 +31,6 @@ def copy_in(source: Database, target: PostgresDatabase) -> None:
             with db.cursor().copy(f"COPY {table} (library, {names}) FROM STDIN".encode()) as copy:
                 for row in rows:
                     copy.write_row((library, *row))
-        db.execute("ANALYZE attempts; ANALYZE results")  # of the rows that came at once
         db.execute(
             "UPDATE libraries SET results = coalesce(last.seq, 0), results_end = coalesce(ends_at, 0)"
             " FROM (SELECT max(seq) AS seq, max(ends_at) AS ends_at FROM results WHERE library = %s)"

@@ -88,7 +88,7 @@ MIGRATIONS: tuple[str, ...] = (
         reserved_usd float8,               -- of the budget of the run in `sent_in`
         PRIMARY KEY (library, external_task_id)
     );
-    CREATE INDEX attempts_of_job ON attempts (library, job_id, number, external_task_id);
+    CREATE INDEX attempts_of_job ON attempts (library, job_id, number);
     CREATE UNIQUE INDEX owner_of_task ON attempts (task_id, base_url) WHERE task_id IS NOT NULL;
     CREATE UNIQUE INDEX unfinished_of_job ON attempts (library, job_id, fingerprint)
         WHERE state NOT IN ('Landed', 'Discarded', 'Failed');

@@ -1,0 +1,222 @@
+"""The engine on DBOS Transact, in the same Postgres: the only file that knows DBOS.
+
+One workflow for each run, job and look, without steps: executed again, it begins at its top, and the job
+is claimed and decided anew. Its input are the ids. What DBOS could limit (rate, concurrency over all
+workers) it does not: that happens where a request goes out.
+
+A workflow that returns is done for DBOS, so one whose job another worker has, or that stays this worker's
+until it is taken over, ends as cancelled: then DBOS writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, WorkflowStatus
+from sqlalchemy import URL
+
+from batch.attempt import Account
+from batch.engines.engine import Fate, Live
+from batch.key import Secret
+from batch.output.postgres.connection import parameters
+from batch.output.postgres.schema import MIGRATIONS
+
+APP, WORKFLOW, SCHEMA = "kling-batch", "kling_batch.job", "dbos"
+VERSION = f"state {len(MIGRATIONS)}"  # workers of one version of the state share their jobs
+POLLS_S = 1.0  # between two looks at a queue
+CONNECTIONS = 4
+PENDING = "PENDING"
+WAITING = frozenset({"ENQUEUED", "DELAYED"})
+ENQUEUE = """
+    SELECT count(dbos.enqueue_workflow(
+        %(workflow)s, %(queue)s, ARRAY[to_json(%(run)s::text), to_json(job)],
+        workflow_id => %(run)s || '/' || %(look)s || '/' || job, app_version => %(version)s,
+        priority => place, application_name => %(app)s
+    )) FROM unnest(%(places)s::int[], %(jobs)s::text[]) AS its (place, job)
+"""
+
+
+def migrate(engine: Secret) -> None:
+    """Create the tables of DBOS, or bring them up to date."""
+    _quiet(logging.getLogger("batch"))
+    DBOS.migrate(_url(engine), schema=SCHEMA)
+
+
+def enqueue(
+    transaction: Any,
+    run_id: str,
+    account: Account,
+    jobs: Sequence[tuple[int, str]],
+    look: int = 1,
+) -> None:
+    """See `Engine.enqueue`; also for a process that is no worker."""
+    values = {"workflow": WORKFLOW, "queue": queue_of(account), "run": run_id, "look": str(look)}
+    listed = {"places": [place for place, _ in jobs], "jobs": [job_id for _, job_id in jobs]}
+    transaction.execute(ENQUEUE, {**values, **listed, "version": VERSION, "app": APP})
+
+
+def queue_of(account: Account) -> str:
+    """Return the name of an account's queue."""
+    address = hashlib.sha256(account.base_url.encode()).hexdigest()[:16]
+    return f"{address} {account.key_hash}"
+
+
+class DbosEngine:
+    """The engine of one worker, by whose name DBOS knows it. There is one in a process."""
+
+    def __init__(
+        self, engine: Secret, worker: str, *, log: logging.Logger, polls_s: float = POLLS_S
+    ) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._log = log
+        self._polls_s = polls_s
+        self._rooms: dict[Account, int] = {}
+
+    def enqueue(
+        self,
+        transaction: Any,
+        run_id: str,
+        account: Account,
+        jobs: Sequence[tuple[int, str]],
+        look: int = 1,
+    ) -> None:
+        enqueue(transaction, run_id, account, jobs, look)
+
+    @asynccontextmanager
+    async def working(self, rooms: Mapping[Account, int], live: Live) -> AsyncIterator[None]:
+        self._rooms = dict(rooms)
+        under_way: set[asyncio.Task[Any]] = set()
+        _quiet(self._log)
+        DBOS(config=self._config())
+        DBOS.listen_queues([queue_of(account) for account in rooms])
+        DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow(live, under_way))
+        try:
+            DBOS.launch()  # its workflows run in the loop that runs now
+            for account, room in rooms.items():
+                await DBOS.register_queue_async(
+                    queue_of(account),
+                    worker_concurrency=room,
+                    polling_interval_sec=self._polls_s,
+                    on_conflict="never_update",
+                )
+            yield
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+
+    async def make_room(self, account: Account, room: int) -> None:
+        if self._rooms.get(account, 0) >= room:
+            return
+        self._rooms[account] = room
+        queue = await DBOS.retrieve_queue_async(queue_of(account))
+        if queue is not None and (await queue.get_worker_concurrency_async() or 0) < room:
+            await queue.set_worker_concurrency_async(room)
+
+    def take_over(self, worker: str) -> None:
+        _resume(_listed(executor_id=worker, status=PENDING))
+
+    async def deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
+        await asyncio.to_thread(self._deliver_again, jobs)
+
+    async def forget(self, run_id: str) -> None:
+        def work() -> None:
+            ids = [found.workflow_id for found in _listed(workflow_id_prefix=f"{run_id}/")]
+            for begin in range(0, len(ids), 1000):
+                DBOS.delete_workflows(ids[begin : begin + 1000])
+
+        await asyncio.to_thread(work)
+
+    def _workflow(self, live: Live, under_way: set[asyncio.Task[Any]]) -> Callable[..., Any]:
+        async def job(run_id: str, job_id: str) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            under_way.add(task)
+            try:
+                fate = await live(run_id, job_id)
+                if fate is Fate.BACK and DBOS.workflow_id is not None:
+                    await _in_thread(_resume_one, DBOS.workflow_id)
+                if fate is not Fate.DONE:
+                    raise asyncio.CancelledError
+            finally:
+                under_way.discard(task)
+
+        return job
+
+    def _deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
+        for run_id, job_id in jobs:
+            ids = [f"{run_id}/{look}/{job_id}" for look in (2, 1)]
+            found = {item.workflow_id: item for item in _listed(workflow_ids=ids)}
+            latest = next((found[name] for name in ids if name in found), None)
+            if latest is None or latest.status in WAITING:
+                continue
+            if latest.status != PENDING:
+                DBOS.rewind_workflow(latest.workflow_id, queue_name=latest.queue_name)
+            elif latest.executor_id == self._worker:
+                _resume([latest])
+
+    def _config(self) -> DBOSConfig:
+        return {
+            "name": APP,
+            "system_database_url": _url(self._engine),
+            "dbos_system_schema": SCHEMA,
+            "sys_db_pool_size": CONNECTIONS,
+            "application_version": VERSION,
+            "executor_id": self._worker,
+            "run_migrations": False,  # `engine init` does that
+            "enable_otlp": False,
+            "log_level": "WARNING",
+        }
+
+
+def _listed(**asked: Any) -> list[WorkflowStatus]:
+    return DBOS.list_workflows(load_input=False, load_output=False, **asked)
+
+
+def _resume(workflows: Iterable[WorkflowStatus]) -> None:
+    """Queue workflows again, each where it was."""
+    by_queue = sorted(workflows, key=lambda found: str(found.queue_name))
+    for queue, group in groupby(by_queue, key=lambda found: found.queue_name):
+        DBOS.resume_workflows([found.workflow_id for found in group], queue_name=queue)
+
+
+def _resume_one(workflow_id: str) -> None:
+    _resume(_listed(workflow_ids=[workflow_id]))
+
+
+async def _in_thread(work: Callable[[str], None], argument: str) -> None:
+    """Work in a thread that knows of no workflow: it would be a step of it."""
+    await asyncio.get_running_loop().run_in_executor(None, work, argument)
+
+
+def _url(engine: Secret) -> str:
+    given = parameters(engine)
+    named = {name: given.pop(name, None) for name in ("user", "password", "dbname")}
+    if "host" in given and not given["host"].startswith("/") and "," not in given["host"]:
+        named |= {name: given.pop(name, None) for name in ("host", "port")}
+    url = URL.create(
+        "postgresql",
+        username=named["user"],
+        password=named["password"],
+        host=named.get("host"),
+        port=int(named.get("port") or 0) or None,
+        database=named["dbname"],
+        query=given,
+    )
+    return url.render_as_string(hide_password=False)
+
+
+def _quiet(log: logging.Logger) -> None:
+    """Have the log of DBOS go where ours goes, as far as it is more than a report."""
+    theirs = logging.getLogger("dbos")
+    theirs.handlers[:] = log.handlers or [logging.NullHandler()]
+    theirs.propagate = False
+    theirs.setLevel(logging.ERROR)

@@ -1,0 +1,189 @@
+"""Follow a run that the workers carry out: the same words, summary and exit code as on one machine.
+
+A follower that ends stops nothing. Only where a run is stopped and no worker is alive, it ends the run:
+nobody else would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from batch import events
+from batch.clock import Clock
+from batch.engines.conclude import conclude, summary_of
+from batch.engines.ending import Ending
+from batch.engines.terms import Terms
+from batch.errors import AwayError, ExitCode
+from batch.events import Event
+from batch.output.fleet import Fleet, OpenRun, Progress
+from batch.output.row import is_superseded
+from batch.output.store import Store
+from batch.run.signals import on_stop
+from batch.run.stop import LEAVES, StopReason
+from batch.run.summary import Summary
+from batch.waker import Waker, sleep
+
+LOOKS_S = 0.5
+NO_WORKER = (
+    "no worker of the fleet is alive: the run waits. Start one with `kling-batch worker`, on any machine"
+    " that has the engine's address, the key and the folder"
+)
+SOFTLY = (
+    "nothing more is submitted, open tasks are left to the next run, downloads under way finish; once"
+    " more to leave the workers to it"
+)
+
+
+@dataclass
+class Follower:
+    """Follows one run.
+
+    Args:
+        run: as it was handed over.
+        fleet: the shared records.
+        ending: ends the run, if no worker does.
+        clock: the time.
+        notify: is told what happens.
+        looks_s: between two looks.
+    """
+
+    run: OpenRun
+    fleet: Fleet
+    ending: Ending
+    clock: Clock
+    notify: Callable[[Event], None]
+    looks_s: float = LOOKS_S
+    _insisted: list[signal.Signals] = field(default_factory=list)
+    _asked: Waker = field(default_factory=Waker)
+    _stops: list[tuple[StopReason, str]] = field(default_factory=list)
+    _has_said_stop: bool = False
+    _has_said_none: bool = False
+
+    async def follow(self, store: Store, *, handle_signals: bool = False) -> Summary:
+        """Follow the run to its end; return its summary.
+
+        Args:
+            store: the library, to read.
+            handle_signals: the first SIGINT or SIGTERM stops the run softly, the second ends this.
+        """
+        progress = await self.fleet.progress(self.run.run_id)
+        with self._signals() if handle_signals else _nothing():
+            rows = _Rows(store, self.run.run_id)
+            while progress.exit_code is None and not self._insisted:
+                await self._stop()
+                self._tell(progress, await asyncio.to_thread(rows.new))
+                await self._end_without_workers(progress)
+                await sleep(self.looks_s, self._asked)
+                self._asked.clear()
+                progress = await self.fleet.progress(self.run.run_id)
+            self._tell(progress, await asyncio.to_thread(rows.new))
+        return await self._summary(store, progress)
+
+    async def _stop(self) -> None:
+        while self._stops:
+            reason, sentence = self._stops[0]
+            await self.fleet.stop(self.run.run_id, reason.value, sentence)
+            self._stops.pop(0)
+
+    def _tell(self, progress: Progress, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            job_id = str(row["job_id"])
+            self.notify(events.JobEnded(job_id, row, superseded=is_superseded(row)))
+        if progress.stop is not None and not self._has_said_stop:
+            self._has_said_stop = True
+            self.notify(events.Stopping(progress.stop[1]))
+        if progress.workers:
+            self._has_said_none = False
+        elif progress.exit_code is None and not self._has_said_none:
+            self._has_said_none = True
+            self.notify(events.Warned(NO_WORKER))
+
+    async def _end_without_workers(self, progress: Progress) -> None:
+        """End a run that is left anyway, where no worker would."""
+        is_left = progress.stop is not None and progress.stop[0] in LEAVES
+        if progress.workers or not is_left:
+            return
+        run = await self.fleet.run_of(self.run.run_id)
+        if run is None:
+            return
+        outcome = await self.fleet.outcome(run.run_id)
+        try:
+            exit_code, record = await asyncio.to_thread(
+                self.ending.write, run, Terms.of(run), outcome
+            )
+        except AwayError:
+            return
+        await self.fleet.end(run.run_id, int(exit_code), record)
+
+    async def _summary(self, store: Store, progress: Progress) -> Summary:
+        run, terms = replace(self.run, stop=progress.stop), Terms.of(self.run)
+        outcome = await self.fleet.outcome(run.run_id)
+        found = conclude(run, terms, outcome, None)
+        known = await asyncio.to_thread(store.known)
+        seconds = round(max(self.clock.now() - run.began_at, 0.0), 3)
+        if self._insisted:
+            is_term = self._insisted[0] is signal.SIGTERM
+            code = ExitCode.TERMINATED if is_term else ExitCode.INTERRUPTED
+            name = self._insisted[0].name
+            why = f"left at the second {name}; the workers end the run (`kling-batch run --join`)"
+            found = replace(found, exit_code=code, stopped=why)
+            return summary_of(run, terms, outcome, found, known, seconds=seconds)
+        recorded = await asyncio.to_thread(_record_of, store, run.run_id)
+        assert progress.exit_code is not None
+        found = replace(
+            found, exit_code=ExitCode(progress.exit_code), stopped=recorded.get("stopped")
+        )
+        more = {"warnings": tuple(recorded.get("warnings", ())), "uploads": recorded.get("uploads")}
+        return summary_of(run, terms, outcome, found, known, seconds=seconds, **more)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def ask(number: signal.Signals) -> None:
+            is_int = number is signal.SIGINT
+            reason = StopReason.INTERRUPTED if is_int else StopReason.TERMINATED
+            self._stops.append((reason, f"{number.name}: {SOFTLY}"))
+            self._asked.set()
+
+        def insist(number: signal.Signals) -> None:
+            self._insisted.append(number)
+            self._asked.set()
+
+        with on_stop(ask, insist):
+            yield
+
+
+class _Rows:
+    """The rows of a run as they come."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._named = f'"run_id":"{run_id}"'
+        self._seen = 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Return the rows since the last call. Blocks."""
+        found = []
+        for line in self._store.result_lines(self._seen):
+            self._seen += 1
+            if self._named in line:
+                found.append(json.loads(line))
+        return found
+
+
+def _record_of(store: Store, run_id: str) -> dict[str, Any]:
+    for known in store.runs(5):
+        if known[0] == run_id and known[4]:
+            record: dict[str, Any] = json.loads(known[4])
+            return record
+    return {}
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield

@@ -1,0 +1,128 @@
+"""A planned run is handed over to the workers, in one transaction: from then on it is theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batch import events
+from batch.attempt import Account
+from batch.clock import Clock
+from batch.engines.dbos import enqueue
+from batch.engines.terms import Terms, works
+from batch.errors import UsageError
+from batch.events import Observer
+from batch.key import account_of, require_key
+from batch.output.fleet import Fleet, OpenRun, Work
+from batch.output.probe import try_places
+from batch.output.rescue import Rescue
+from batch.plan import PAYING, Decision
+from batch.run.execute import check_plan_cost, check_saved_plan, told_forgotten
+from batch.run.feeder import in_order
+from batch.run.landing import files_of
+from batch.run.planner import PlannedRun
+from batch.run.stop import Stop
+
+
+async def hand_over(
+    planned: PlannedRun, fleet: Fleet, clock: Clock, observers: list[Observer]
+) -> OpenRun:
+    """Begin a planned run, and hand it over.
+
+    Raises:
+        StateError: the videos cannot be written, or the state; no worker begins then.
+        UsageError: there is no key.
+    """
+    settings, decisions = planned.settings, planned.plan.decisions
+    account = Account(settings.base_url, account_of(require_key(settings.api_key)))
+    try_places(settings.output_dir, files_of(decisions))
+    _check_rescued(planned)
+    planned.begin()
+
+    def notify(event: events.Event) -> None:
+        for observer in observers:
+            observer.notify(event)
+
+    stop = Stop(notify)
+    run, ranked = _run(planned, account, clock), _ranked(planned)
+    left_s = None if run.deadline_at is None else run.deadline_at
+    costs = planned.plan.cost_usd
+    folder = str(settings.output_dir)
+    notify(events.RunStarted(run.run_id, folder, planned.counts, costs, left_s))
+    check_plan_cost(planned, stop)
+    check_saved_plan(planned, stop)
+    if planned.folder.forgotten:
+        notify(events.Warned(told_forgotten(planned.folder.forgotten)))
+    if stop.reason is not None:  # before a worker begins
+        await fleet.stop(run.run_id, stop.reason.value, stop.sentence)
+    jobs = [(place, work.job_id) for place, work in enumerate(ranked)]
+
+    def queue(transaction: Any) -> None:
+        enqueue(transaction, run.run_id, account, jobs)
+
+    await fleet.hand_over(run, ranked, queue)
+    return run
+
+
+def _run(planned: PlannedRun, account: Account, clock: Clock) -> OpenRun:
+    limits, now = planned.settings.limits, clock.now()
+    left_s = limits.seconds_left(now)
+    return OpenRun(
+        run_id=planned.run_id,
+        library=planned.folder.library,
+        root=str(planned.settings.output_dir.resolve()),
+        account=account,
+        terms=_terms(planned).written(),
+        began_at=planned.started_at,
+        deadline_at=None if left_s is None else now + left_s,
+        budget_usd=limits.budget_usd,
+    )
+
+
+def _terms(planned: PlannedRun) -> Terms:
+    manifest, settings, plan = planned.manifest, planned.settings, planned.plan
+    return Terms(
+        name=manifest.name,
+        manifest=str(manifest.path),
+        limits=settings.limits,
+        policy=settings.policy,
+        callback=settings.callback,
+        target=planned.target,
+        derived=manifest.derived,
+        listed=manifest.jobs if manifest.derived else (),
+        planned=planned.counts,
+        planned_cost_usd=plan.cost_usd,
+        moved=len(plan.moved),
+        resting=tuple((item.job_id, item.reason) for item in plan.resting),
+        before=planned.books.figures,
+        forgot_at=planned.folder.forgot_at,
+    )
+
+
+def _ranked(planned: PlannedRun) -> list[Work]:
+    """Return the jobs in the order in which they are delivered: first what is paid for already.
+
+    Each keeps its place in the manifest, by which slots are given.
+    """
+    begun: list[tuple[int, Decision]] = []
+    fresh: list[tuple[int, Decision]] = []
+    for order, decision in enumerate(planned.plan.decisions):
+        is_fresh = decision.action in PAYING and not decision.former
+        (fresh if is_fresh else begun).append((order, decision))
+    return works([*begun, *in_order(fresh, planned.settings.limits.order)])
+
+
+def _check_rescued(planned: PlannedRun) -> None:
+    """Refuse to begin while tasks wait in a rescue file: one machine takes them in, workers do not.
+
+    Raises:
+        UsageError: there is such a file.
+    """
+    rescue = Rescue.of(planned.folder.layout, planned.manifest.path)
+    found = next(iter(rescue.files()), None)
+    if found is not None:
+        root = planned.settings.output_dir
+        raise UsageError(
+            f"{found.path} holds paid tasks that an earlier run could not record; nothing was sent."
+            f" Take them in first, without the fleet: `kling-batch engine export {root}`, run there, and"
+            f" `kling-batch engine import {root}`"
+        )

@@ -1,0 +1,77 @@
+"""Put a worker together over Postgres and DBOS, and have it work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from batch import __version__
+from batch.attempt import Account
+from batch.clock import SystemClock
+from batch.engines.clock import FleetClock
+from batch.engines.dbos import POLLS_S, DbosEngine
+from batch.engines.ending import Ending
+from batch.engines.house import Means, PostgresHouse
+from batch.engines.worker import Times, Worker
+from batch.events import Event, Warned
+from batch.key import NO_SECRET, Secret
+from batch.output.fleet import DEAD_AFTER_S
+from batch.output.postgres.fleet import PostgresFleet
+from batch.output.postgres.pool import Connections
+from batch.run.gate_postgres import PostgresGates
+from batch.waker import Waker
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an operator says of a worker, and how long it waits for what.
+
+    *downloads* at once, in all runs; None: as each run says.
+    """
+
+    engine: Secret
+    keys: Mapping[Account, Secret]
+    name: str = ""
+    downloads: int | None = None
+    proxy: Secret = NO_SECRET
+    times: Times = field(default_factory=Times)
+    dead_after_s: float = DEAD_AFTER_S
+    polls_s: float = POLLS_S
+
+
+async def work(
+    setup: Setup, ending: Waker, notify: Callable[[Event], None], log: logging.Logger
+) -> bool:
+    """Work until *ending* is set; False if the worker has ended by itself, to be started anew."""
+    name, clock = process_name(setup.name), FleetClock(SystemClock())
+
+    def tell_wait(place: str) -> None:
+        notify(Warned(f"{place} does not answer; this worker waits for it"))
+
+    connections = Connections(setup.engine, on_wait=tell_wait)
+    async with connections, PostgresGates(setup.engine, connections) as gates:
+        fleet = PostgresFleet(
+            setup.engine, connections, dead_after_s=setup.dead_after_s, version=__version__
+        )
+        means = Means(name, setup.keys, clock, notify, setup.downloads, setup.proxy)
+        house = PostgresHouse(means, fleet, connections, gates, Ending(setup.engine, clock))
+        worker = Worker(
+            name,
+            list(setup.keys),
+            fleet=fleet,
+            engine=DbosEngine(setup.engine, name, log=log, polls_s=setup.polls_s),
+            house=house,
+            clock=clock,
+            notify=notify,
+            times=setup.times,
+        )
+        return await worker.work(ending)
+
+
+def process_name(name: str) -> str:
+    """Return the name of this process: no later one has it, whatever *name* an operator gives."""
+    return f"{name or platform.node()}-{os.getpid()}-{secrets.token_hex(3)}"
