@@ -14,7 +14,6 @@ from cluster import Cluster, binaries, running
 from s3 import Server, s3_server
 
 from batch.key import Secret
-from batch.output.stores import use_engine
 
 # pytest-asyncio asks for "the current loop" before its first test, which makes one that nobody ever
 # closes; said to be none, none is made.
@@ -29,7 +28,6 @@ FOREIGN = (
 @pytest.fixture(autouse=True)
 def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away what a shell may have set; home and the current folder are the test's own."""
-    use_engine(None)  # that a command of an earlier test has met
     for name in list(os.environ):
         if name.upper().startswith(FOREIGN):
             monkeypatch.delenv(name)

@@ -31,6 +31,7 @@ COMMANDS = {
     "adopt": "Settle an unconfirmed job: this task is it.",
     "forget": "Settle an unconfirmed job: the provider has no task for it.",
     "notify": "Try out whom a run tells when it has ended.",
+    "worker": "Carry out the runs of a fleet.",
     "engine": "Share libraries between machines: a Postgres, and what is in it.",
     "sandbox": "Serve the local imitation of the API.",
     "schema": "Print the manifest's JSON Schema.",

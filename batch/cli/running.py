@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from batch.cli.planned import show_plan, show_warnings, warnings
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
-from batch.key import require_key
+from batch.events import Observer
+from batch.key import ENGINE_VARIABLE, require_key
 from batch.manifest.model import Manifest
 from batch.run.planner import PlannedRun, open_planned_run, unexpected_library
 from batch.run.summary import Summary
@@ -44,6 +46,8 @@ def run(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: A
         return ExitCode.OK
     with ExitStack() as afterwards:  # the first line of a mail is the summary's, then comes the log
         summary = _run(loaded, settings, flags, afterwards, quiet=quiet)
+        if summary is None:
+            return _tell_handed_over(settings, as_json=as_json, quiet=quiet)
         told.run_id, told.result, told.text = summary.run_id, summary.to_json(), to_text(summary)
         _tell(summary, as_json=as_json, quiet=quiet)
     if summary.outcomes or summary.superseded:
@@ -51,6 +55,17 @@ def run(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: A
         if page is not None and not (as_json or quiet):
             click.echo(f"  {page}")
     return summary.exit_code
+
+
+def _tell_handed_over(settings: Settings, *, as_json: bool, quiet: bool) -> int:
+    """Say that the workers have the run now."""
+    root = settings.output_dir
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "output_dir": str(root), "handed_over": True}))
+    elif not quiet:
+        click.echo(f"handed over to the workers; `kling-batch status {root}` shows how far it is")
+    notice().is_wanted = False  # it has not ended
+    return ExitCode.OK
 
 
 def _tell(summary: Summary, *, as_json: bool, quiet: bool) -> None:
@@ -117,15 +132,39 @@ def _run(
     afterwards: ExitStack,
     *,
     quiet: bool,
-) -> Summary:
+) -> Summary | None:
+    """Run, and return the summary; None if the run was handed over, and nobody waits for it."""
     clock = SystemClock()
     if not settings.sandbox:
         require_key(settings.api_key)
+    if flags["join"]:
+        return _join(settings, flags, clock, quiet=quiet)
     settings = _ask(manifest, settings)
-    with open_planned_run(manifest, settings, clock) as planned:
+    with ExitStack() as held:
+        planned = held.enter_context(open_planned_run(manifest, settings, clock))
         if planned.is_quiet:
             return planned.end_quietly(clock)
-        return _drive(planned, flags, clock, afterwards, quiet=quiet)
+        is_fleet = planned.folder.database.library is not None
+        if flags["detach"] and not is_fleet:
+            raise UsageError(
+                f"--detach is for the runs of a fleet; {ENGINE_VARIABLE} is not set, or --sandbox"
+                " was given. Nothing was sent"
+            )
+        release = held.close if is_fleet else None
+        return _drive(planned, flags, clock, afterwards, quiet=quiet, release=release)
+
+
+def _join(settings: Settings, flags: dict[str, Any], clock: SystemClock, *, quiet: bool) -> Summary:
+    """Follow the run that is under way."""
+    import asyncio  # noqa: PLC0415 - as in `_drive`
+
+    from batch.cli import logs  # noqa: PLC0415
+    from batch.cli.fleet import join  # noqa: PLC0415
+
+    level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
+    logs.configure(level=level, log_format=flags["log_format"])
+    watchers: list[Observer] = [logs.LogObserver()]
+    return asyncio.run(join(settings.output_dir, lambda _run: watchers, clock))
 
 
 def _ask(manifest: Manifest, settings: Settings) -> Settings:
@@ -147,13 +186,16 @@ def _drive(
     afterwards: ExitStack,
     *,
     quiet: bool,
-) -> Summary:
-    """Carry out the plan; with *quiet*, the log is written *afterwards*, if the exit code is not 0."""
+    release: Callable[[], None] | None,
+) -> Summary | None:
+    """Carry out the plan; with *quiet*, the log is written *afterwards*, if the exit code is not 0.
+
+    With *release*, the workers of a fleet do it, and *release* leaves the folder to them.
+    """
     # Imported late: the network's library takes longer to load than a quiet night takes to run.
     import asyncio  # noqa: PLC0415
 
     from batch.cli.watching import observers, reporters, until_started  # noqa: PLC0415
-    from batch.run.execute import execute  # noqa: PLC0415
     from batch.run.resources import fit, raise_descriptor_limit  # noqa: PLC0415
 
     # The jobs stay until the end: no collection needs to walk them again, and what a job in flight
@@ -166,15 +208,30 @@ def _drive(
     with ExitStack() as exits:
         watchers, held = observers(exits, flags, planned, clock, quiet=quiet)
         try:
-            carried_out = execute(
-                planned, [*watchers, *reporters(notice())], clock, handle_signals=True
-            )
+            told = [*watchers, *reporters(notice())]
+            if release is None:
+                carried_out = _here(planned, told, clock)
+            else:
+                from batch.cli.fleet import carry_out  # noqa: PLC0415 - needs psycopg and DBOS
+
+                is_detached = flags["detach"]
+                carried_out = carry_out(
+                    planned, told, clock, release=release, is_detached=is_detached
+                )
             summary = asyncio.run(until_started(notice(), carried_out))
-            exit_code = summary.exit_code
+            exit_code = ExitCode.OK if summary is None else summary.exit_code
         finally:
             if held is not None and exit_code is not ExitCode.OK:
                 afterwards.callback(held.hand_over)
     return summary
+
+
+def _here(
+    planned: PlannedRun, observers: Sequence[Observer], clock: SystemClock
+) -> Coroutine[Any, Any, Summary | None]:
+    from batch.run.execute import execute  # noqa: PLC0415 - as above
+
+    return execute(planned, observers, clock, handle_signals=True)
 
 
 def to_text(summary: Summary) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from batch import events
 from batch.cli import logs
@@ -18,8 +18,8 @@ from batch.cli.reporting import channels_for, own_id
 from batch.clock import Clock
 from batch.events import Event, Observer
 from batch.run.planner import PlannedRun
-from batch.run.summary import Summary
 
+T = TypeVar("T")
 LINE_S = 30.0  # between two lines of progress, where no screen can be drawn
 
 
@@ -130,7 +130,7 @@ def reporters(notice: Notice) -> list[Observer]:
     return [notice.start]
 
 
-async def until_started(notice: Notice, run: Awaitable[Summary]) -> Summary:
+async def until_started(notice: Notice, run: Awaitable[T]) -> T:
     """Return what *run* does, when the monitor has been told of its start."""
     try:
         return await run

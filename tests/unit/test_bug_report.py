@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from batch.cli.bug_report import write_bug_report
-from batch.cli.folders import meet_engine
 from batch.cli.main import main
 from batch.errors import ExitCode
 from batch.key import Secret
@@ -73,16 +72,3 @@ def test_unwritable_report_is_printed(
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
     assert write_bug_report("boom") == "the lines above"
     assert "boom" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "engine",
-    ["postgresql://kling:geheim-1@db/x", "host=db user=kling password='geheim-1' dbname=x"],
-)
-def test_report_holds_no_password_of_the_engine(engine: str) -> None:
-    """Nor what a library makes of it; the URL may be known from an env file alone."""
-    meet_engine(Secret(engine))
-    report = Path(write_bug_report(f"at {engine}: {{'password': 'geheim-1'}} boom"))
-    assert "geheim-1" not in report.read_text(encoding="utf-8")
-    assert "boom" in report.read_text(encoding="utf-8")
-    report.unlink()

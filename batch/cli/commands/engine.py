@@ -56,6 +56,9 @@ def init(env_file: str | None) -> int:
     from batch.output.postgres.connection import init, place_of  # noqa: PLC0415 - needs psycopg
 
     had = init(engine)
+    from batch.engines.dbos import migrate  # noqa: PLC0415 - needs DBOS
+
+    migrate(engine)
     click.echo(
         f"{place_of(engine)} {'is up to date' if had else 'has the tables of kling-batch now'}"
     )

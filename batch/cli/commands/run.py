@@ -62,6 +62,10 @@ HELP = f"""Bring the output folder up to date with the manifest.
     help="Keep numbers for Prometheus there, for node_exporter's textfile collector: a name ending"
     " in .prom.",
 )
+@click.option(
+    "--detach", is_flag=True, help="In a fleet: hand the run over to the workers, and return."
+)
+@click.option("--join", is_flag=True, help="In a fleet: follow the run that is under way.")
 def command(manifest: Path, **flags: Any) -> int:
     """Run the manifest and print the summary."""
     from batch.cli.running import run  # noqa: PLC0415 - `--help` runs nothing

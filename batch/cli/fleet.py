@@ -1,0 +1,77 @@
+"""Carry out a planned run by the workers of a fleet: hand it over, and follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from batch.clock import Clock
+from batch.engines.clock import FleetClock
+from batch.engines.ending import Ending
+from batch.engines.follow import Follower
+from batch.engines.handover import hand_over
+from batch.errors import UsageError
+from batch.events import Event, Observer
+from batch.output.fleet import OpenRun
+from batch.output.layout import Layout
+from batch.output.marker import library_at
+from batch.output.postgres.fleet import PostgresFleet
+from batch.output.postgres.pool import Connections
+from batch.output.stores import current_engine, open_to_read
+from batch.run.planner import PlannedRun
+from batch.run.summary import Summary
+
+
+async def carry_out(
+    planned: PlannedRun,
+    observers: Sequence[Observer],
+    clock: Clock,
+    *,
+    release: Callable[[], None],
+    is_detached: bool,
+) -> Summary | None:
+    """Hand a run over, *release* its folder, and follow the run to its end; None if detached."""
+    engine, root = current_engine(), planned.settings.output_dir
+    async with Connections(engine) as connections:
+        fleet = PostgresFleet(engine, connections)
+        run = await hand_over(planned, fleet, clock, list(observers))
+        release()
+        if is_detached:
+            return None
+        return await _follow(run, root, fleet, observers, clock)
+
+
+async def join(
+    root: Path, observers: Callable[[OpenRun], Sequence[Observer]], clock: Clock
+) -> Summary:
+    """Follow the run of a folder that has not ended; *observers* are asked for when it is known.
+
+    Raises:
+        UsageError: there is none.
+    """
+    engine = current_engine()
+    if not engine or library_at(Layout(root).library) is None:
+        raise UsageError(f"{root} has no run of a fleet to join")
+    with open_to_read(root) as store:
+        last = store.last_run()
+    async with Connections(engine) as connections:
+        fleet = PostgresFleet(engine, connections)
+        run = None if last is None else await fleet.run_of(last[0])
+        if run is None:
+            raise UsageError(
+                f"no run of {root} is under way; `kling-batch status` has the last one"
+            )
+        return await _follow(run, root, fleet, observers(run), clock)
+
+
+async def _follow(
+    run: OpenRun, root: Path, fleet: PostgresFleet, observers: Sequence[Observer], clock: Clock
+) -> Summary:
+    def notify(event: Event) -> None:
+        for observer in observers:
+            observer.notify(event)
+
+    ending = Ending(current_engine(), FleetClock(clock))
+    with open_to_read(root) as store:
+        follower = Follower(run, fleet, ending, clock, notify)
+        return await follower.follow(store, handle_signals=True)
