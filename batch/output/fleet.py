@@ -151,7 +151,10 @@ class Fleet(Protocol):
         ...
 
     async def claim(self, run_id: str, job_id: str, worker: str) -> Assignment | None:
-        """Claim a job for *worker*; None when it is no longer to be done, or its run has ended."""
+        """Claim a job for *worker*; None when it is no longer to be done, or its run has ended.
+
+        A worker that has not beaten yet, or was buried since, counts as alive from now on.
+        """
         ...
 
     async def settle(self, claim: Claim, state: JobState) -> None:

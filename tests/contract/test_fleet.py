@@ -355,6 +355,16 @@ async def test_deaths_over_a_job_are_counted(subject: Subject) -> None:
     assert found.takeovers == 0
 
 
+async def test_worker_that_claims_is_alive(subject: Subject) -> None:
+    """It may have been buried while it slept, and die again before its next beat."""
+    fleet = subject.fleet
+    await hand_over(fleet)
+    await claimed(fleet)
+    assert (await fleet.beat("w2", [])).dead == ()
+    subject.age("w1", 31.0)
+    assert (await fleet.beat("w2", [])).dead == ("w1",)
+
+
 async def test_jobs_without_a_living_worker_are_astray(subject: Subject) -> None:
     """What was never claimed waits in the queue of the engine."""
     fleet = subject.fleet

@@ -21,6 +21,9 @@ BEGIN
             token = nextval('tokens'), run_id = excluded.run_id, worker = excluded.worker,
             takeovers = CASE WHEN old.run_id = excluded.run_id THEN old.takeovers ELSE 0 END
         RETURNING token, takeovers INTO its_token, its_takeovers;
+    -- A worker that was buried, and has woken up, can die before its next beat.
+    INSERT INTO workers (worker, beat_at)
+        VALUES (its_worker, extract(epoch FROM clock_timestamp())) ON CONFLICT DO NOTHING;
     -- Whoever had the job may have settled it before it lost the claim.
     SELECT ord, work, looks INTO its_order, its_work, its_looks FROM jobs
         WHERE run_id = its_run AND job_id = its_job AND state = 'todo';
