@@ -30,7 +30,7 @@ from batch.output.fleet import (
     Pulse,
     Work,
 )
-from batch.output.state import Change, Put, Withdraw
+from batch.output.state import AddRow, Change, Put, Withdraw
 from batch.run.account import Traffic
 from batch.run.admission import Deny, Seen, Wait, judge
 from batch.run.context import RunContext
@@ -98,6 +98,7 @@ class MemoryFleet:
     def __init__(self, now: Callable[[], float], *, dead_after_s: float = DEAD_AFTER_S) -> None:
         self.now = now
         self.fences = True  # taken down by tests of the tests
+        self.lost_claims = 0
         self.runs: dict[str, Handed] = {}
         self.claims: dict[tuple[str, str], Held] = {}
         self.beats: dict[str, float] = {}
@@ -126,6 +127,7 @@ class MemoryFleet:
             return
         held = self.claims.get((claim.library, claim.job_id))
         if held is None or held.token != claim.token:
+            self.lost_claims += 1
             raise ClaimLostError(f"another worker has claimed job {claim.job_id!r}")
 
     # -- runs
@@ -208,6 +210,7 @@ class MemoryFleet:
         takeovers = before.takeovers if before is not None and before.run_id == run_id else 0
         held = Held(next(self._tokens), run_id, worker, takeovers)
         self.claims[library, job_id] = held
+        self.beats.setdefault(worker, self.now())
         state = self.state(library)
         mine = [item for item in state.attempts.values() if item.job_id == job_id]
         marks = {item.external_task_id: state.mark(item.external_task_id) for item in mine}
@@ -311,6 +314,9 @@ class FencedState(MemoryState):
     def write(self, changes: tuple[Change, ...]) -> None:
         claim = CLAIM.get()
         self._fleet.check(claim)
+        # A row that is there already was committed by the same call, whose answer was lost.
+        known = set(self.rows)
+        changes = tuple(c for c in changes if not isinstance(c, AddRow) or c.line not in known)
         super().write(changes)
         for change in changes:
             match change:
@@ -350,6 +356,7 @@ class MemoryDesk:
         self._fleet = fleet
         self._state = fleet.state(library)
         self._run_id = run_id
+        self.clock = fleet.now
 
     async def ask(self, request: Request, limits: Limits) -> Admitted | Wait | Deny:
         fleet, attempt = self._fleet, request.attempt
@@ -380,7 +387,7 @@ class MemoryDesk:
 
     async def occupy(self, request: Request) -> None:
         mark = self._state.mark(request.attempt.external_task_id)
-        mark.slot_until = self._fleet.now() + request.slot_s
+        mark.slot_until = self.clock() + request.slot_s
 
     async def free(self, request: Request) -> None:
         self._state.mark(request.attempt.external_task_id).slot_until = None
@@ -390,13 +397,13 @@ class MemoryDesk:
     async def learn(self, external_task_id: str, rule: Learn) -> None:
         handed = self._fleet.runs[self._run_id]
         row = self._fleet.accounts[handed.run.account]
-        now = self._fleet.now()
+        now = self.clock()
         others = len(self._others(handed.run.account, external_task_id))
         row.traffic = rule(row.traffic or Traffic(self._ceiling(handed)), now, others)
 
     def _seen(self, handed: Handed, attempt: Attempt, limits: Limits) -> Seen:
         fleet, name = self._fleet, attempt.external_task_id
-        now, account, run = fleet.now(), handed.run.account, handed.run
+        now, account, run = self.clock(), handed.run.account, handed.run
         ceiling = self._ceiling(handed)
         others = self._others(account, name)
         row, mark = fleet.accounts[account], self._state.marks.get(name, Mark())
@@ -437,7 +444,7 @@ class MemoryDesk:
         return max(item.limits.max_in_flight for item in self._mates(handed))
 
     def _others(self, account: Account, external_task_id: str) -> list[Mark]:
-        now, found = self._fleet.now(), []
+        now, found = self.clock(), []
         for state in self._fleet.states.values():
             for name, mark in state.marks.items():
                 attempt = state.attempts.get(name)

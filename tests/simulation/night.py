@@ -691,7 +691,8 @@ class Night:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def folder() -> Iterator[Path]:
+    """Make a folder for one seed, in memory where there is one."""
     where = "/dev/shm" if Path("/dev/shm").is_dir() else None
     root = Path(tempfile.mkdtemp(prefix="night-", dir=where))
     try:
@@ -702,7 +703,7 @@ def _folder() -> Iterator[Path]:
 
 def play(seed: int, *, tell: Callable[[str], None] | None = None, is_year: bool = False) -> Report:
     """Play the seed in a folder of its own."""
-    with _folder() as root:
+    with folder() as root:
         report = Night(seed, root, tell=tell, is_year=is_year).play()
     gc.collect(0)
     return report

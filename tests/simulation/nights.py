@@ -3,6 +3,7 @@
 python tests/simulation/nights.py --seed 123 --verbose
 python tests/simulation/nights.py --seeds 0:20000
 python tests/simulation/nights.py --years --seeds 0:5000
+python tests/simulation/nights.py --fleet --seeds 0:5000
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2]))  # works in a checkout, installed or not
 
+import fleet_night
 from night import Report, play
+
+Player = Callable[..., Report]
 
 
 def main() -> int:
@@ -33,17 +38,19 @@ def main() -> int:
     parser.add_argument(
         "--years", action="store_true", help="years of nights, with a person in them"
     )
+    parser.add_argument("--fleet", action="store_true", help="nights of several workers")
     options = parser.parse_args()
+    player: Player = fleet_night.play if options.fleet else partial(play, is_year=options.years)
     if options.seed is not None:
         tell = print if options.verbose else None
-        report = play(options.seed, tell=tell, is_year=options.years)
+        report = player(options.seed, tell=tell)
         _print(report)
         return 1 if report.violations else 0
     first, _, last = options.seeds.partition(":")
-    return _play_many(range(int(first), int(last)), options.jobs, is_year=options.years)
+    return _play_many(range(int(first), int(last)), options.jobs, player)
 
 
-def _play_many(seeds: range, jobs: int, *, is_year: bool) -> int:
+def _play_many(seeds: range, jobs: int, player: Player) -> int:
     begun = time.perf_counter()
     total = Report(-1)
     broken: list[Report] = []
@@ -51,9 +58,7 @@ def _play_many(seeds: range, jobs: int, *, is_year: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Pool(jobs, initializer=_ignore_interrupts) as pool:
         try:
-            for report in pool.imap_unordered(
-                partial(_play_quietly, is_year=is_year), seeds, chunksize=8
-            ):
+            for report in pool.imap_unordered(partial(_play_quietly, player), seeds, chunksize=8):
                 played += 1
                 _add(total, report)
                 if report.violations:
@@ -93,9 +98,9 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _play_quietly(seed: int, *, is_year: bool) -> Report:
+def _play_quietly(player: Player, seed: int) -> Report:
     try:
-        report = play(seed, is_year=is_year)
+        report = player(seed)
     except Exception as error:  # noqa: BLE001 - reported with its seed
         report = Report(seed, violations=[f"the simulation itself failed: {error!r}"])
     report.trace.clear()

@@ -1,0 +1,137 @@
+"""An engine in memory: one queue, from which the workers of the simulation draw.
+
+It keeps no more than its protocol promises: a job is delivered at least once, perhaps twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from machines import Machine
+
+from batch.attempt import Account
+from batch.engines.engine import Fate, Live
+from batch.waker import Waker, sleep
+
+DELIVERS_S = 0.2  # at most, until a job reaches a worker
+LOOKS_S = 30.0  # a worker that was told of none
+
+
+@dataclass(order=True)
+class Delivery:
+    """A job in the queue."""
+
+    look: int
+    order: int
+    run_id: str
+    job_id: str
+
+
+@dataclass
+class MemoryQueue:
+    """What is queued, and which worker is at what; *twice* is how often a job comes twice."""
+
+    rng: random.Random
+    twice: float = 0.0
+    waiting: list[Delivery] = field(default_factory=list)
+    news: Waker = field(default_factory=Waker)
+    under_way: dict[str, list[Delivery]] = field(default_factory=dict)
+
+    def put(self, deliveries: Sequence[Delivery]) -> None:
+        """Queue jobs; the lowest place comes first."""
+        self.waiting = sorted([*self.waiting, *deliveries])
+        self.news.set()
+
+    def draw(self, worker: str) -> Delivery | None:
+        """Deliver the next job to a worker."""
+        if not self.waiting:
+            self.news.clear()
+            return None
+        found = self.waiting.pop(0)
+        if self.rng.random() < self.twice:
+            self.put([found])
+        self.under_way.setdefault(worker, []).append(found)
+        return found
+
+    def ended(self, worker: str, delivery: Delivery) -> None:
+        """Forget a delivery that has ended, unless another worker has taken it over."""
+        mine = self.under_way.get(worker, [])
+        if delivery in mine:
+            mine.remove(delivery)
+
+
+class MemoryEngine:
+    """The engine as one machine has it. *is_known* tells of a worker whether it can be dead."""
+
+    def __init__(self, queue: MemoryQueue, machine: Machine, known: Mapping[str, float]) -> None:
+        self._queue, self._machine, self._known = queue, machine, known
+        self._room = 0
+
+    def enqueue(
+        self,
+        _transaction: Any,
+        run_id: str,
+        _account: Account,
+        jobs: Sequence[tuple[int, str]],
+        look: int = 1,
+    ) -> None:
+        self._queue.put([Delivery(look, order, run_id, job_id) for order, job_id in jobs])
+
+    @asynccontextmanager
+    async def working(self, rooms: Mapping[Account, int], live: Live) -> AsyncIterator[None]:
+        self._room = max(rooms.values())
+        drawing = asyncio.create_task(self._draw(live), name="deliveries")
+        try:
+            yield
+        finally:
+            drawing.cancel()
+
+    async def make_room(self, _account: Account, room: int) -> None:
+        self._room = max(self._room, room)
+
+    def take_over(self, worker: str) -> None:
+        self._queue.put(self._queue.under_way.pop(worker, []))
+
+    async def deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """Deliver what is not under way: neither here, nor at a worker that is known."""
+        queue, me = self._queue, self._machine.name
+        mine = queue.under_way.get(me, [])
+        queue.under_way[me] = [item for item in mine if (item.run_id, item.job_id) not in jobs]
+        for worker in [worker for worker in queue.under_way if worker not in self._known]:
+            self.take_over(worker)
+        busy = [*queue.waiting, *(item for items in queue.under_way.values() for item in items)]
+        known = {(item.run_id, item.job_id) for item in busy}
+        queue.put([Delivery(1, 0, *job) for job in jobs if job not in known])
+
+    async def forget(self, _run_id: str) -> None:
+        return None
+
+    async def _draw(self, live: Live) -> None:
+        busy: set[asyncio.Task[None]] = set()
+        machine, queue = self._machine, self._queue
+        try:
+            while True:
+                await machine.reach("delivery: draw")
+                found = queue.draw(machine.name) if len(busy) < self._room else None
+                if found is None:
+                    await sleep(LOOKS_S, queue.news)
+                else:
+                    task = asyncio.create_task(self._carry(found, live))
+                    busy.add(task)
+                    task.add_done_callback(busy.discard)
+                await asyncio.sleep(machine.rng.random() * DELIVERS_S)
+        finally:
+            for task in busy:
+                task.cancel()
+
+    async def _carry(self, delivery: Delivery, live: Live) -> None:
+        fate = await live(delivery.run_id, delivery.job_id)
+        await self._machine.reach("delivery: ends")
+        self._queue.ended(self._machine.name, delivery)
+        if fate is Fate.BACK:
+            self._queue.put([delivery])
