@@ -96,6 +96,9 @@ class _State:
     async def owner_of(self, task_id: str) -> str | None:
         return self._machine.store.owner_of(task_id)
 
+    async def proved_at(self, account: Account) -> float | None:
+        return self._machine.store.proved_at(account)
+
 
 class LifeOfAJob(RuleBasedStateMachine):
     """One output folder, one provider, and processes one after another."""
