@@ -89,7 +89,8 @@ class Decision:
     """What to do with one job.
 
     *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
-    *may_send*: it may be sent again where it surely created nothing; a round's only with `--force`.
+    *stands* is the attempt whose video stands where that is one of a round of `--force`: without
+    `--force` it is not sent again.
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
     *tries* counts the attempts for this fingerprint that may have created a task, *paid* the tasks,
     *failed_paid* those of them that failed since the last success; *cost_usd* is the estimate for
@@ -104,7 +105,7 @@ class Decision:
     reason: str
     job: Job | None = None
     attempt: str | None = None
-    may_send: bool = True
+    stands: str | None = None
     former: tuple[str, ...] = ()
     number: int = 1
     held: str | None = None

@@ -104,7 +104,7 @@ def decide(
         reason=reason,
         job=job,
         attempt=latest.external_task_id if latest is not None and goes_on else None,
-        may_send=policy.force or action is Action.RESUBMIT or not _is_of_a_round(same),
+        stands=None if policy.force or action is Action.RESUBMIT else _stands(same),
         former=former,
         number=attempts[-1].number + 1 if attempts else 1,
         tries=sum(item.phase is not Phase.FAILED or item.task_id is not None for item in same),
@@ -121,9 +121,10 @@ def decide(
     )
 
 
-def _is_of_a_round(same: Sequence[Known]) -> bool:
-    """Return whether the latest attempt is one of `--force`: a video stands already."""
-    return bool(same) and not same[-1].phase.is_finished and _has_video(same)
+def _stands(same: Sequence[Known]) -> str | None:
+    """Return the attempt whose video stands beside an unfinished one, which is a round's then."""
+    made = [item for item in same if item.phase is Phase.LANDED]
+    return made[-1].external_task_id if made and not same[-1].phase.is_finished else None
 
 
 def _has_video(same: Sequence[Known]) -> bool:

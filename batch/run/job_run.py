@@ -65,6 +65,7 @@ class JobRun:
         self._tasks = decision.paid
         self._failures = decision.failed_paid
         self._sent = sent
+        self._has_ended = False
 
     async def live(self) -> None:
         """Collect what earlier versions have paid for, then bring this one home."""
@@ -122,7 +123,8 @@ class JobRun:
             if reached is not None and isinstance(reached.state, Generated | Landed):
                 reached = await self._run.landing.land(reached, link, file=job.video_path)
             if reached is None:
-                self._leave()
+                if not self._has_ended:
+                    self._leave()
                 return
             self._tasks += reached.task is not None and not had_task
             attempt = reached
@@ -253,10 +255,11 @@ class JobRun:
             run.budget.book(attempt)
         is_wanted = run.context.policy.resubmit_unconfirmed and not is_superseded
         match attempt.state:
-            case Intended() if (
-                is_superseded or not self.decision.may_send
-            ):  # absent, and not wanted
+            case Intended() if is_superseded:  # absent, and not wanted
                 await run.state.commit(Withdraw(attempt.external_task_id))
+                return None
+            case Intended() if self.decision.stands is not None:
+                await self._let_stand(attempt, self.decision.stands)
                 return None
             case Unconfirmed(doubt=doubt) if is_wanted:
                 doubt = replace(doubt, on_request=True)
@@ -273,6 +276,16 @@ class JobRun:
         # Until now the slot was taken whatever the limit says, for a task that may have been open.
         await ticket.requeue()
         return await self._submit(attempt, ticket, hint)
+
+    async def _let_stand(self, absent: Attempt, stands: str) -> None:
+        """Leave a round's request, which created nothing, to `--force`; the last row tells the video."""
+        run, job = self._run, self.decision.job
+        made = await run.state.attempt(stands)
+        now, tags = run.context.clock.now(), () if job is None else job.tags
+        row = make_row(made, run_id=run.run_id, tasks=self._tasks, now=now, tags=tags)
+        await run.state.commit(Withdraw(absent.external_task_id), AddRow(to_line(row)))
+        run.context.notify(events.JobEnded(made.job_id, row))
+        self._has_ended = True
 
     async def _submit(self, attempt: Attempt, ticket: Ticket, hint: Hint) -> Attempt | None:
         """Submit, and give the estimate back if this run created nothing."""

@@ -184,8 +184,8 @@ def test_absent_task_of_a_round_is_left_to_force(tmp_path: Path, doubtful: Any) 
     """A run of --force died in its request. The video that it was to replace stands."""
     made = tried(landed("8", "videos/a.mp4", len(VIDEO)), job())
 
-    def run(policy: Policy) -> tuple[int, ExitCode, list[str], Action]:
-        async def story(stages: Stages) -> tuple[int, ExitCode, list[str], Action]:
+    def run(policy: Policy) -> list[Any]:
+        async def story(stages: Stages) -> list[Any]:
             (tmp_path / "videos").mkdir(exist_ok=True)
             (tmp_path / "videos/a.mp4").write_bytes(VIDEO)
             again = tried(doubtful, job(), "kb-1", 2)
@@ -194,11 +194,12 @@ def test_absent_task_of_a_round_is_left_to_force(tmp_path: Path, doubtful: Any) 
             plan = await feed(stages, job())
             (then,) = (await planned(stages, [job()])).counts
             exit_code = stages.counts.exit_code(plan, stages.stop)
-            return stages.api.count("submit"), exit_code, list(stages.state.attempts), then
+            told = [json.loads(line)["status"] for line in stages.state.rows]
+            return [stages.api.count("submit"), exit_code, list(stages.state.attempts), then, told]
 
         return play(tmp_path, story, proved_at=EPOCH, policy=policy)
 
-    assert run(Policy()) == (0, ExitCode.OK, ["kb-0"], Action.UNCHANGED)
+    assert run(Policy()) == [0, ExitCode.OK, ["kb-0"], Action.UNCHANGED, ["succeeded"]]
     assert run(Policy(force=True))[0] == 1
 
 
