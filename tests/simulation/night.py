@@ -22,11 +22,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import keeper
+import purse
 import rules
 from fake_api import FakeApi
 from fake_provider import (
@@ -56,7 +57,7 @@ from batch.manifest.limits import Limits, Rate
 from batch.manifest.model import Manifest
 from batch.output.sqlite import Database
 from batch.output.videos import Videos
-from batch.plan import Action, Policy
+from batch.plan import Action, Plan, Policy
 from batch.run.context import RunContext
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
@@ -109,6 +110,7 @@ class RunPlan:
     clock_jump: tuple[float, float] | None = None
     account: str = "somebody"
     page: str | None = None  # answers every request at a wrong address
+    plan: Path | None = None  # a saved one
 
     @property
     def base_url(self) -> str:
@@ -159,6 +161,8 @@ class Night:
             deadline_s=rng.choice([None, None, None, 120.0, 3600.0]),
             budget_usd=rng.choice([None, None, None, 1.0, 3.0]),
         )
+        self.purse = purse.Purse(seed, is_year=is_year)
+        self.limits = self.purse.laid_over(self.limits)
         self.ways = Ways(look_up=rng.choice([WORKS, WORKS, WORKS, WORKS, SILENT, ABSENT, RELAY]))
         sandbox = SandboxConfig(
             seed=seed,
@@ -189,7 +193,13 @@ class Night:
             store=rng.choice((0.0, 0.0, 0.002)),
         )
         # Without these two a provider cannot tell what a restored backup has forgotten.
-        self.has_backups = is_year and sandbox.unique_external_ids and self.ways.look_up == WORKS
+        has_whole_state = not (self.purse.has_budgets or self.purse.is_tidy)
+        self.has_backups = (
+            is_year
+            and has_whole_state
+            and sandbox.unique_external_ids
+            and self.ways.look_up == WORKS
+        )
         self.is_mortal = rng.random() < 0.75
         self.fickle = rng.choice((0.05, 0.05, 0.05, 0.4))  # how much of the manifest is edited
         self.provider = Provider(self.ways, sandbox, random.Random(rng.random()))
@@ -235,6 +245,7 @@ class Night:
     def _settle(self, number: int) -> None:
         """Run without faults until nothing is left to do, in a few runs at most."""
         self.limits = self.limits.with_given(deadline_s=None, budget_usd=None)
+        self.limits = self.limits.with_given(budget_per_day_usd=None, budget_per_month_usd=None)
         self.ways.look_up = WORKS
         self.provider.configure(max_parallel=None, other_keys="everything")
         for calm in range(1, CALM_RUNS + 1):
@@ -269,6 +280,8 @@ class Night:
             run.naps = [(self.now + rng.expovariate(1 / 60), 3600.0)]
         if rng.random() < 0.15:
             run.clock_jump = (rng.expovariate(1 / 60), rng.choice((-3600.0, 3600.0)))
+        if self.purse.has_budgets:  # what is adopted counts by the provider's clock
+            run.clock_jump = None
         if rng.random() < 0.15 and not self.has_backups:  # a duplicate is one for the same key
             run.account = "somebody else"
         if rng.random() < 0.1:
@@ -277,6 +290,7 @@ class Night:
             run.force = rng.random() < 0.05
             run.retry_failed = rng.random() < 0.1
             run.resubmit = rng.random() < 0.1
+        run.plan = self.purse.plan_of(self, run)
         return run
 
     def _edit(self, number: int) -> None:
@@ -286,7 +300,7 @@ class Night:
             return
         # What is edited on a disk that has just come back is taken for an edit of the video meant to
         # be there: nobody could tell.
-        may_tamper = not self._mount()
+        may_tamper = not (self._mount() or self.purse.is_tidy)
         for key in self.names:
             luck = rng.random()
             if luck < self.fickle:
@@ -311,7 +325,7 @@ class Night:
         if self.is_year and rng.random() < 0.15:
             self._violate(keeper.keep(self))
             self._age()
-        if rng.random() < 0.05:
+        if rng.random() < 0.05 and not self.purse.is_tidy:
             self._unmount()
 
     def _back_up_or_restore(self) -> None:
@@ -401,6 +415,13 @@ class Night:
         home = self.root / recorded
         return home.exists() and home.samefile(self.root / file)
 
+    def plan(self) -> Plan:
+        """Return the plan of a run started now; of everything where nothing was made yet."""
+        if not (self.root / ".kling-batch/state.db").exists():
+            return rules.plan_of(self, None)
+        with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+            return rules.plan_of(self, database)
+
     def jobs(self) -> tuple[Job, ...]:
         """Return the jobs of the manifest as it is now."""
         return tuple(self._job(name, version) for name, version in self.versions.items())
@@ -424,6 +445,31 @@ class Night:
         """Return the prompt of a version of a job; the rules read all they need from it."""
         return f"{name} v{version} {self.traits.get((name, version), '')}"
 
+    def manifest(self, jobs: tuple[Job, ...] | None = None) -> Manifest:
+        """Return the manifest as it is now."""
+        return Manifest(Path("night.yaml"), "night", jobs or self.jobs(), self.limits)
+
+    def limits_of(self, run: RunPlan) -> Limits:
+        """Return the limits of a run: by a saved plan it pays for each job once."""
+        return self.limits if run.plan is None else replace(self.limits, max_attempts_per_run=1)
+
+    def settings(self, run: RunPlan) -> Settings:
+        """Return the settings of a run."""
+        return Settings(
+            output_dir=self.root,
+            base_url=run.base_url,
+            sandbox=False,
+            limits=self.limits_of(run),
+            new=True,
+            policy=Policy(
+                force=run.force,
+                retry_failed=run.retry_failed,
+                resubmit_unconfirmed=run.resubmit,
+                max_attempts=self.limits.max_attempts,
+            ),
+            plan=run.plan,
+        )
+
     # -- one run
 
     def _run(self, run: RunPlan) -> ExitCode | None:
@@ -438,20 +484,9 @@ class Night:
         loop = VirtualLoop(self.now)
         loop.naps = list(run.naps)
         clock = VirtualClock(loop, offset=self.offset, boot=self.rng.random() * 1e6)
-        settings = Settings(
-            output_dir=mortal_path(self.root, life, random.Random(self.rng.random())),
-            base_url=run.base_url,
-            sandbox=False,
-            limits=self.limits,
-            new=True,
-            policy=Policy(
-                force=run.force,
-                retry_failed=run.retry_failed,
-                resubmit_unconfirmed=run.resubmit,
-                max_attempts=self.limits.max_attempts,
-            ),
-        )
-        manifest = Manifest(Path("night.yaml"), "night", jobs, self.limits)
+        mortal = mortal_path(self.root, life, random.Random(self.rng.random()))
+        settings = replace(self.settings(run), output_dir=mortal)
+        manifest = self.manifest(jobs)
         self._say(loop, f"run {run}")
         exit_code = self._guarded(run, manifest, settings, loop, clock, life)
         self.provider.configure(has_credit=True)
@@ -698,12 +733,14 @@ def folder() -> Iterator[Path]:
     try:
         yield root
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        for folder in (root, root.with_name(f"{root.name}-backup")):
+            shutil.rmtree(folder, ignore_errors=True)
+        root.with_name(f"{root.name}-plan.json").unlink(missing_ok=True)
 
 
 def play(seed: int, *, tell: Callable[[str], None] | None = None, is_year: bool = False) -> Report:
     """Play the seed in a folder of its own."""
-    with folder() as root:
+    with folder() as root, purse.in_a_zone() if is_year else contextlib.nullcontext():
         report = Night(seed, root, tell=tell, is_year=is_year).play()
     gc.collect(0)
     return report

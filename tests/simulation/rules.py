@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import purse
 from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, UNKNOWN, ProviderTask
 
 from batch.attempt import (
@@ -40,16 +41,16 @@ TITLE = b"\0\0\0\x0dfreemine."  # a box that a person adds to a video, which sta
 UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
 
 
-def plan_of(night: Night, database: Database) -> Plan:
+def plan_of(night: Night, database: Database | None) -> Plan:
     """Return the plan of a run started now."""
-    known = database.known()
+    known = {} if database is None else database.known()
     return make_plan(
         night.jobs(),
         known,
         policy=Policy(max_attempts=night.limits.max_attempts),
         is_present=Presence(night.root, known, database),
         price=lambda _job: (PRICE_USD, True),
-        forced=database.forced(),
+        forced={} if database is None else database.forced(),
         now=night.now,
     )
 
@@ -64,6 +65,7 @@ def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
         attempts = {attempt.external_task_id: attempt for attempt in database.attempts()}
         lines = list(database.result_lines())
     broken = _money(night) + _memory(night, attempts) + _looks(night, run)
+    broken += purse.of_the_days(night) + purse.of_the_run(night, run, attempts)
     broken += _files(night, attempts)
     if is_whole:
         broken += _rows(night, lines)
@@ -99,7 +101,7 @@ def at_the_end(night: Night) -> list[str]:
             continue
         if _bytes(night.root / attempt.state.file) != task.content:
             broken.append(f"{attempt.external_task_id} is not in {attempt.state.file}")
-    return broken + _last_lines(current, attempts, lines)
+    return broken + purse.at_the_end(night, attempts) + _last_lines(current, attempts, lines)
 
 
 def _in_question(job: Job, attempts: list[Attempt]) -> list[Attempt]:
