@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from batch.waker import Waker
 
 STRETCH = 4.0  # how much rarer to poll while callbacks keep coming
-PROVED_BY = 3  # ends in a row that callbacks have announced; a missed one resets the count
+# Tasks of which a callback of any kind came; once an end was missed: ends in a row that were announced.
+PROVED_BY = 3
 KEY_CHARS = 16  # of a hash, to find it by; all of it is then compared in constant time
 
 
@@ -69,6 +70,8 @@ class Hints:
         self._by_attempt: dict[str, Hint] = {}
         self._owners: dict[str, tuple[str, str]] = {}  # start of a token's hash: the hash, whose
         self._announced = 0  # ends in a row
+        self._heard: set[str] = set()  # attempts of which a callback came, until an end is missed
+        self._has_missed = False
         self.doubted = (
             Waker()
         )  # wakes the pollers that wait longer than usual when the trust has ended
@@ -105,22 +108,30 @@ class Hints:
     ) -> bool:
         """Take a callback in; False if its attempt is not in flight or it is older than what is known."""
         hint = self._by_attempt.get(external_task_id)
-        return hint is not None and hint.record(
-            task_id, updated_at, has_ended=has_ended, names_us=names_us
-        )
+        if hint is None:
+            return False
+        if not self._has_missed and len(self._heard) < PROVED_BY:
+            self._heard.add(external_task_id)
+        return hint.record(task_id, updated_at, has_ended=has_ended, names_us=names_us)
 
     @property
     def stretch(self) -> float:
         """How many times longer than usual to wait for the next poll."""
-        return STRETCH if self._announced >= PROVED_BY else 1.0
+        return STRETCH if self._is_trusted else 1.0
+
+    @property
+    def _is_trusted(self) -> bool:
+        """Whether callbacks keep coming: of several tasks, and no end was missed yet."""
+        return self._announced >= PROVED_BY or len(self._heard) >= PROVED_BY
 
     def ended(self, hint: Hint) -> None:
         """A task was seen to have ended: by a callback, or without one, which ends the trust."""
         if hint.announced_end:
             self._announced += 1
             return
-        was_trusted = self._announced >= PROVED_BY
-        self._announced = 0
+        was_trusted = self._is_trusted
+        self._announced, self._has_missed = 0, True
+        self._heard.clear()
         if was_trusted:
             # Only trusted callbacks make pollers wait longer: waking all of them at every end would
             # cost as much as there are tasks.

@@ -75,6 +75,7 @@ class Feeder:
                 self._run.context.notify(events.JobLeft(decision.job_id))
             else:
                 self._start(group, JobRun(self._run, order, decision, ticket))
+        self._run.lessons.begin_tail()
 
     async def _admit(self, order: int, decision: Decision) -> Ticket | None:
         """Set the estimate aside and wait for a slot. None: the job is left to the next run."""

@@ -5,18 +5,25 @@ from __future__ import annotations
 import functools
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from batch.attempt import Attempt
 from batch.output.state import GenerationTime
 from batch.run import schedule
+from batch.waker import Waker
+
+REPLANNED_AT = frozenset({1, 2, 4, 8, 16, 32, 64})  # tasks open at the tail
 
 
 class Lessons:
     """Generation times by kind of task: learned in this run and in earlier ones.
 
-    *times* are seconds by kind; *is_urgent* says whether a finished task would free a slot that a
-    job waits for.
+    *times* are seconds by kind; *is_waited_for* says whether a job waits for a slot.
+
+    *watched* counts the tasks that are polled, and *is_tail* is set once nothing more is to be
+    submitted: they say what lateness costs. *changed* wakes those that wait for their next poll when
+    that may now come earlier.
     """
 
     def __init__(
@@ -25,21 +32,54 @@ class Lessons:
         poll_interval_s: float,
         dice: random.Random,
         *,
-        is_urgent: Callable[[], bool] = lambda: False,
+        is_waited_for: Callable[[], bool] = lambda: False,
     ) -> None:
         self._histories = {kind: schedule.History(seconds) for kind, seconds in times.items()}
         self._poll_interval_s = poll_interval_s
         self._dice = dice
-        self._is_urgent = is_urgent
+        self._is_waited_for = is_waited_for
+        self._watched = 0
+        self._is_tail = False
+        self.changed = Waker()
 
-    def next_poll(self, attempt: Attempt, age_s: float) -> float:
-        """Return seconds until the next poll of a task of this age."""
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Count a task as polled while the block runs."""
+        self._watched += 1
+        try:
+            yield
+        finally:
+            self._watched -= 1
+            if self._is_tail and self._watched in REPLANNED_AT:
+                self._replan()
+
+    def begin_tail(self) -> None:
+        """Record that nothing more is to be submitted."""
+        self._is_tail = True
+        if 0 < self._watched <= max(REPLANNED_AT):
+            self._replan()
+
+    def _replan(self) -> None:
+        self.changed.set()
+        self.changed.clear()
+
+    def next_poll(self, attempt: Attempt, age_s: float, stretch: float = 1.0) -> float:
+        """Return seconds until the next poll of a task of this age.
+
+        With a *stretch* above 1, callbacks are trusted to announce the end.
+        """
         return schedule.next_poll(
             age_s,
             poll_interval_s=self._poll_interval_s,
             history=self._histories.get(kind_of(attempt.request)),
             rng=self._dice,
-            poll_cost=schedule.URGENT_POLL_COST if self._is_urgent() else schedule.POLL_COST,
+            watched=self._watched,
+            worth=schedule.worth(
+                self._watched,
+                is_waited_for=self._is_waited_for(),
+                is_tail=self._is_tail,
+                stretch=stretch,
+            ),
         )
 
     def usual_s(self, request: str, share: float) -> float | None:
@@ -50,7 +90,10 @@ class Lessons:
     def learn(self, attempt: Attempt, seconds: float) -> GenerationTime:
         """Take in how long a task took; used at once, and returned to be kept for later nights."""
         kind = kind_of(attempt.request)
-        self._histories.setdefault(kind, schedule.History()).add(seconds)
+        history = self._histories.setdefault(kind, schedule.History())
+        history.add(seconds)
+        if len(history) == 1:  # until now, their polls knew nothing
+            self._replan()
         return GenerationTime(kind, seconds)
 
 

@@ -6,7 +6,7 @@ time-out only move the next poll. Our own deadline is no verdict either: the tas
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from batch import events
 from batch.attempt import Attempt, TimedOut
@@ -72,20 +72,24 @@ class Poller:
             *TimedOut* (to be committed with its row), or None: the run is being left, the task is
             open.
         """
-        watch = _Watch(self._context, attempt, is_fresh=is_fresh)
+        with self._lessons.watch():
+            return await self._watch(
+                attempt, hint, _Watch(self._context, attempt, is_fresh=is_fresh)
+            )
+
+    async def _watch(
+        self, attempt: Attempt, hint: Hint, watch: _Watch
+    ) -> tuple[Attempt | None, str | None]:
         interval_s = self._context.limits.poll_interval_s
-        wait_s = min(self._lessons.next_poll(attempt, 0.0), watch.patience_s) if is_fresh else 0.0
-        most_s = watch.patience_s
+        pause = _Pause(0.0, watch.patience_s if watch.is_fresh else 0.0)
         while True:
-            if await self._wait(wait_s, most_s, hint):
+            if await self._wait(attempt, watch.age_s, pause, hint):
                 return None, None
             answer = await self._query(attempt)
             attempt = attempt.polled()
             watch.note(answer)
             left_s = watch.left_s
-            next_s = self._lessons.next_poll(attempt, watch.age_s)
-            wait_s = max(min(next_s, left_s), interval_s)
-            most_s = max(wait_s, left_s)
+            pause = _Pause(interval_s, max(left_s, interval_s))
             match answer:
                 case Found(task):
                     self._note(attempt, task, hint)
@@ -99,8 +103,8 @@ class Poller:
                     failed = events.PollFailed(attempt.job_id, attempt.paid_task.task_id, failure)
                     self._context.notify(failed)
                     # As long as it wants, but no longer than the task is waited for.
-                    wait_s = max(wait_s, min(asked_s or 0.0, max(left_s, interval_s)))
-                    most_s = wait_s
+                    least_s = max(interval_s, min(asked_s or 0.0, pause.most_s))
+                    pause = _Pause(least_s, pause.most_s, stretches=False)
                 case AccountRefused(failure) if watch.refusals >= ACCOUNT_REFUSALS:
                     self._context.stop.ask(
                         StopReason.ACCOUNT,
@@ -121,24 +125,27 @@ class Poller:
         else:
             hint.correct(task.updated_at)
 
-    async def _wait(self, usual_s: float, most_s: float, hint: Hint) -> bool:
-        """Wait for the next poll; True if the run is being left.
+    async def _wait(self, attempt: Attempt, age_s: float, pause: _Pause, hint: Hint) -> bool:
+        """Wait for the next poll of a task of this age; True if the run is being left.
 
-        As long as usual; or longer, up to *most_s*, while callbacks are trusted; or until one says
-        that the task has ended. A sender that repeats it again and again causes one poll per
-        poll_interval.
+        As long as the schedule says; longer while callbacks are trusted; or until one says that the
+        task has ended. A sender that repeats it again and again causes one poll per poll_interval.
         """
         stop, clock = self._context.stop, self._context.clock
-        if usual_s <= 0:
+        if pause.most_s <= 0:
             hint.ended.clear()  # the poll at once answers what was announced before it
             return False
         begun = clock.monotonic()
         while not hint.ended.is_set() and not stop.leaving.is_set():
-            planned_s = min(usual_s * self._hints.stretch, most_s)
-            left_s = begun + planned_s - clock.monotonic()
-            if left_s <= 0:
+            stretch = self._hints.stretch if pause.stretches else 1.0
+            usual_s = self._lessons.next_poll(attempt, age_s, stretch)
+            due = begun + min(max(usual_s, pause.least_s), pause.most_s)
+            left_s = due - clock.monotonic()
+            changes = (self._hints.doubted, self._lessons.changed)
+            if left_s > 0:
+                await sleep(left_s, stop.leaving, hint.ended, *changes, by_ticks=True)
+            if clock.monotonic() >= due:
                 break
-            await sleep(left_s, stop.leaving, hint.ended, self._hints.doubted, by_ticks=True)
         else:
             again_s = hint.woke_at + self._context.limits.poll_interval_s - clock.monotonic()
             if again_s > 0:
@@ -179,6 +186,15 @@ class Poller:
         message = "the provider no longer keeps this task (it clears them after 30 days)"
         gone = replace(failure, kind=FailureKind.DOWNLOAD, message=message)
         return attempt.failed(self._context.clock.now(), gone)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """The bounds of a wait between two polls; *stretches*: longer than usual with callbacks."""
+
+    least_s: float
+    most_s: float
+    stretches: bool = True
 
 
 class _Watch:

@@ -1,32 +1,43 @@
 """When to poll a task next.
 
-Polling often notices a finished task early and costs requests; polling rarely is the reverse. The
-price of a poll, in seconds of lateness that are as bad, is the one knob: `POLL_COST`, as a share of
-the typical generation time. Given past generation times, `plan` finds the polls with the least
+Polling often notices a finished task early and costs requests; polling rarely is the reverse. One
+formula weighs them, in seconds:
 
-    expected polls * price + expected lateness
+    cost = polls * POLL_COST * typical generation time  +  seconds of lateness * worth
 
-exactly, by dynamic programming: no poll before a task can be done, many where it probably is, few in
-the tail.
+The worth of a second (`worth`) is 1 where many tasks are open and nothing waits for their ends: late
+is only one download. It is `SLOT_WORTH` while jobs wait for a slot: late is a slot that stays empty.
+It is 1 + TAIL / tasks open once nothing more is to be submitted: the last ends are the run's own end,
+so that the last few tasks are polled as often as poll_interval allows. While callbacks announce the ends,
+it is 1 / stretch**2: a poll only insures against a callback that is lost.
+
+Given past generation times, `plan` finds the polls of the least expected cost exactly, by dynamic
+programming (`batch.run.cheapest`): no poll before a task can be done, many where it probably is, few
+in the tail of the distribution.
 
 Without history, intervals grow with the age of the task: after *a* seconds the next poll comes
-`GROWTH * a` later, so that lateness stays a constant share of the time that the task took.
+`GROWTH * a / sqrt(worth)` later, so that lateness stays a constant share of the time that the task
+took. A crowd's polls are rarer, since the first end that one of them sees is a history for all.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from batch.run.cheapest import cheapest
+
+POLL_COST = 0.028  # of the typical generation time: one poll is worth so much lateness
+# More polls of a full account buy little: half a poll_interval is the least mean lateness.
+SLOT_WORTH = 9.0
+TAIL = 64.0
 GROWTH = 0.15  # of a task's age, where nothing is known
-POLL_COST = 0.035  # of the typical generation time: one poll is worth so much lateness
-# While jobs wait for a slot, a task whose end is noticed late leaves a slot empty that is wanted.
-# With five slots: 97 % of them are in use, for some eight polls per task; at 0.012 95 % for six.
-URGENT_POLL_COST = 0.004
+CROWD_GROWTH = 0.4  # likewise, at most, of a task of a crowd
+CROWD = 8  # tasks
 
 MAX_SAMPLES = 256  # generation times kept per kind of task
 _MAX_TIME_S = 7 * 86_400.0  # no task takes a week
@@ -48,16 +59,24 @@ class Plan:
     """When to poll tasks of one kind: after a poll in vain at `ages[i]` comes the one at `nexts[i]`.
 
     All in seconds since submission, `ages` ascending from 0. Beyond the last age nothing is planned.
+    Polls are *poll_interval_s* apart at least.
     """
 
     ages: tuple[float, ...]
     nexts: tuple[float, ...]
+    poll_interval_s: float
 
     def after(self, age_s: float) -> float | None:
         """Return the age of the next poll, or None beyond the plan."""
         if age_s >= self.ages[-1]:
             return None
-        return self.nexts[bisect_right(self.ages, max(age_s, 0.0)) - 1]
+        cell = bisect_right(self.ages, max(age_s, 0.0)) - 1
+        soonest, due = age_s + self.poll_interval_s, self.nexts[cell]
+        # Where the ages are closer than polls may be, the first one that is allowed stands for the
+        # earliest poll that is.
+        first = bisect_left(self.ages, self.ages[cell] + self.poll_interval_s)
+        is_first = cell + 1 < first < len(self.ages) and due <= self.ages[first]
+        return soonest if is_first else max(due, soonest)
 
     def polls(self) -> list[float]:
         """Return the ages at which a task that is never done is polled."""
@@ -76,12 +95,11 @@ class History:
     answer nor an old state file can spoil it.
     """
 
-    __slots__ = ("_fresh", "_plan", "_plan_key", "_samples")
+    __slots__ = ("_fresh", "_plans", "_samples")
 
     def __init__(self, samples: Iterable[object] = ()) -> None:
         self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
-        self._plan: Plan | None = None
-        self._plan_key: tuple[float, float] | None = None
+        self._plans: dict[tuple[float, float], Plan] = {}
         self._fresh = 0
         for sample in samples:
             self.add(sample)
@@ -113,14 +131,34 @@ class History:
         """Return the times, oldest first; `History(list)` reads them back."""
         return list(self._samples)
 
-    def plan(self, *, poll_interval_s: float, poll_cost: float = POLL_COST) -> Plan:
+    def plan(self, *, poll_interval_s: float, worth: float = 1.0) -> Plan:
         """Return the plan for what is known; computed again when that has grown by an eighth."""
-        key = (poll_interval_s, poll_cost)
-        is_stale = self._fresh * _REPLAN >= len(self._samples) and self._fresh > 0
-        if self._plan is None or is_stale or key != self._plan_key:
-            self._plan = plan(self._samples, poll_interval_s=poll_interval_s, poll_cost=poll_cost)
-            self._plan_key, self._fresh = key, 0
-        return self._plan
+        if self._fresh * _REPLAN >= len(self._samples) and self._fresh > 0:
+            self._plans, self._fresh = {}, 0
+        key = (poll_interval_s, worth)
+        found = self._plans.get(key)
+        if found is None:
+            found = plan(self._samples, poll_interval_s=poll_interval_s, worth=worth)
+            self._plans[key] = found
+        return found
+
+
+def worth(watched: int, *, is_waited_for: bool, is_tail: bool, stretch: float = 1.0) -> float:
+    """Return what a second of lateness is worth, by the formula above; a power of 2.
+
+    Args:
+        watched: how many tasks are open.
+        is_waited_for: whether a job waits for a slot.
+        is_tail: whether nothing more is to be submitted.
+        stretch: how many times longer to wait, since callbacks announce the ends.
+    """
+    if stretch > 1.0:
+        return stretch**-2
+    if is_waited_for:
+        return SLOT_WORTH
+    if not is_tail:
+        return 1.0
+    return 2.0 ** round(math.log2(1.0 + TAIL / max(watched, 1)))
 
 
 def next_poll(
@@ -129,45 +167,50 @@ def next_poll(
     poll_interval_s: float,
     history: History | None,
     rng: random.Random,
-    poll_cost: float = POLL_COST,
+    worth: float = 1.0,
+    watched: int = 1,
 ) -> float:
     """Return seconds until the next poll of a task that was submitted *age_s* ago.
 
     Never less than *poll_interval_s*. Without history, the first poll comes after just that, later
     ones at intervals that grow with the age. Jitter only ever adds: a crowd that was submitted at
     once does not come back at once.
+
+    Args:
+        age_s: the task's age.
+        poll_interval_s: the least that is returned.
+        history: the generation times of its kind.
+        rng: decides the jitter.
+        worth: of a second of lateness.
+        watched: how many tasks are open.
     """
     age_s = max(age_s, 0.0)
     due_s = None
     if history:
-        plan = history.plan(poll_interval_s=poll_interval_s, poll_cost=poll_cost)
-        due_s = plan.after(age_s)
+        due_s = history.plan(poll_interval_s=poll_interval_s, worth=worth).after(age_s)
     if due_s is not None:
-        wait_s = max(due_s - age_s, poll_interval_s)
+        wait_s = due_s - age_s
         return wait_s + rng.random() * _FINE_JITTER * wait_s
     if age_s <= 0:
         return poll_interval_s
-    wait_s = max(poll_interval_s, GROWTH * age_s)
+    growth = min(GROWTH * math.sqrt(max(watched / CROWD, 1.0)), CROWD_GROWTH)
+    wait_s = max(poll_interval_s, growth / math.sqrt(worth) * age_s)
     return wait_s + rng.random() * _JITTER * wait_s
 
 
-def plan(
-    samples: Sequence[float],
-    *,
-    poll_interval_s: float,
-    poll_cost: float = POLL_COST,
-) -> Plan:
+def plan(samples: Sequence[float], *, poll_interval_s: float, worth: float = 1.0) -> Plan:
     """Plan the polls of a task whose generation time is like *samples* (seconds, oldest first).
 
-    *poll_cost* is the price of a poll as a share of the median: less of it means less lateness and
-    more requests. Pure; about half a millisecond.
+    The more a second of lateness is worth, the less of it and the more polls. Pure; about half a
+    millisecond.
     """
     bumps, spread = _bumps(samples)
     median = math.exp(bumps[len(bumps) // 2])
     axis = _axis(bumps, spread)
     ages = (0.0, *map(math.exp, axis))
     done = [0.0, *_done_by(axis, bumps, spread, surprise=1 / (len(samples) + 2))]
-    return Plan(ages, _cheapest(ages, done, poll_cost * median, poll_interval_s))
+    nexts = cheapest(ages, done, POLL_COST / worth * median, poll_interval_s)
+    return Plan(ages, nexts, poll_interval_s)
 
 
 # -- what is known of generation times -------------------------------------------------------
@@ -234,72 +277,3 @@ def _done_by(
         other = math.erfc((middle - log_age) * steepness_of_other) / 2
         done.append((1 - surprise) * (passed + near / 2) / count + surprise * other)
     return done
-
-
-# -- the cheapest polls ----------------------------------------------------------------------
-
-
-def _cheapest(
-    ages: Sequence[float], done: Sequence[float], price_s: float, poll_interval_s: float
-) -> tuple[float, ...]:
-    """Return, for each age at which a poll was in vain, the age of the poll that should follow.
-
-    With F = *done* and I its integral, the lateness of what ends between two polls at a and b is
-    I(b) - I(a) - F(a) (b - a). So the least cost from age i on is
-
-        V(i) = price (1 - F_i) - I_i + F_i t_i + min over j of ( I_j + V_j - F_i t_j ),
-
-    a minimum over lines in F_i. Going backwards the lines come in the order of their slopes, so
-    that a stack holds their lower envelope, and F_i falls, so that the lowest line only moves up
-    the stack: n steps instead of n².
-    """
-    areas = _integral(ages, done)
-    last = len(ages) - 1
-    costs = [price_s * (1 - share) for share in done]
-    nexts = [age + poll_interval_s for age in ages]
-    lines: list[tuple[float, float]] = []  # (t_j, I_j + V_j), in the order of their slopes
-    best, candidate = 0, last
-    for i in range(last - 1, -1, -1):
-        age, share = ages[i], done[i]
-        while candidate > i and ages[candidate] >= age + poll_interval_s:
-            _push(lines, ages[candidate], areas[candidate] + costs[candidate])
-            best = min(best, len(lines) - 1)  # what replaced the lowest line is the lowest
-            candidate -= 1
-        if not lines:
-            continue
-        best = _lowest(lines, share, best)
-        nexts[i], level = lines[best]
-        costs[i] += level - areas[i] - share * (nexts[i] - age)
-    return tuple(nexts)
-
-
-def _integral(ages: Sequence[float], done: Sequence[float]) -> list[float]:
-    areas = [0.0]
-    for i in range(1, len(ages)):
-        areas.append(areas[-1] + (done[i - 1] + done[i]) / 2 * (ages[i] - ages[i - 1]))
-    return areas
-
-
-def _push(lines: list[tuple[float, float]], age: float, level: float) -> None:
-    """Add the line `level - F * age`, flatter than all before, to the lower envelope."""
-    while len(lines) >= 2:
-        (age1, level1), (age2, level2) = lines[-2], lines[-1]
-        # With F falling, the last line takes over from its neighbour; it is of no use if the new
-        # one has taken over by then.
-        if (level2 - level) * (age1 - age2) < (level1 - level2) * (age2 - age):
-            break
-        lines.pop()
-    lines.append((age, level))
-
-
-def _lowest(lines: list[tuple[float, float]], share: float, start: int) -> int:
-    """Return which line is the lowest at F = *share*, being asked with F falling.
-
-    The lowest one then only ever moves towards the flatter lines, from where it was: *start*.
-    """
-    while start + 1 < len(lines):
-        (age1, level1), (age2, level2) = lines[start], lines[start + 1]
-        if level1 - share * age1 <= level2 - share * age2:
-            break
-        start += 1
-    return start

@@ -13,6 +13,7 @@ from batch.run.context import RunContext
 from batch.run.gate import Gate
 from batch.run.landing import Landing
 from batch.run.last_call import LastCall
+from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp
 from batch.run.poll import Poller
 from batch.run.rescue import Rescuer
@@ -52,6 +53,7 @@ class Run:
     last_call: LastCall
     lookup: LookUp
     submitter: Submitter
+    lessons: Lessons
     poller: Poller
     landing: Landing
     rescuer: Rescuer

@@ -102,7 +102,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
         await world.state.generation_times(),
         limits.poll_interval_s,
         context.dice,
-        is_urgent=lambda: gate.is_waited_for,
+        is_waited_for=lambda: gate.is_waited_for,
     )
     last_call = LastCall(limits.seconds_left(context.clock.now()), lessons, context.clock)
     gate = _gate(context, world, last_call.refuses)
@@ -122,6 +122,7 @@ async def assemble(run_id: str, context: RunContext, world: World) -> Run:
             lookup=lookup,
             callback_url=world.callback_url,
         ),
+        lessons=lessons,
         poller=Poller(
             context,
             api=api,

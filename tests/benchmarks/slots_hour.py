@@ -15,7 +15,7 @@ import selectors
 import sys
 from typing import Any
 
-from batch.run.schedule import POLL_COST, URGENT_POLL_COST, History, next_poll
+from batch.run.schedule import SLOT_WORTH, History, next_poll
 from batch.run.slots import Slots
 
 MEDIAN_S = 60.0
@@ -94,7 +94,7 @@ class _Night:
                 poll_interval_s=POLL_INTERVAL_S,
                 history=self._history,
                 rng=self._dice,
-                poll_cost=URGENT_POLL_COST if is_urgent else POLL_COST,
+                worth=SLOT_WORTH if is_urgent else 1.0,
             )
             await asyncio.sleep(wait_s)
             self.polls += 1

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,7 @@ from batch.run.poll import Poller
 from batch.run.stages import Run
 from batch.run.stop import Stop
 from batch.run.wiring import World, assemble
+from batch.waker import Waker
 
 T = TypeVar("T")
 ACCOUNT = Account("https://scripted.example", "0a1b2c3d")
@@ -179,9 +180,13 @@ class SteadyLessons:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
+        self.changed = Waker()
 
-    def next_poll(self, _attempt: Attempt, _age_s: float) -> float:
-        return self._interval_s
+    def watch(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def next_poll(self, _attempt: Attempt, _age_s: float, stretch: float = 1.0) -> float:
+        return self._interval_s * stretch
 
     def learn(self, _attempt: Attempt, _seconds: float) -> None:
         return None

@@ -17,7 +17,7 @@ from batch.manifest.limits import Rate
 from batch.run.account import QUIET_S
 from batch.run.gate import SEND_WITHIN_S
 from batch.run.pacer import Pacer, window_guard
-from batch.run.schedule import POLL_COST, URGENT_POLL_COST, History, next_poll
+from batch.run.schedule import SLOT_WORTH, History, next_poll
 from batch.run.slots import Slots
 from batch.run.stop import StopReason
 from batch.waker import Waker
@@ -168,7 +168,7 @@ class _Provider:
                 poll_interval_s=2.2,  # to the generation time as 5 s is to 135 s
                 history=self.history,
                 rng=self.dice,
-                poll_cost=URGENT_POLL_COST if slots.is_waited_for else POLL_COST,
+                worth=SLOT_WORTH if slots.is_waited_for else 1.0,
             )
             await asyncio.sleep(wait_s)
             self.looks += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,22 @@ def test_trust_needs_several_and_ends_with_one() -> None:
         told(hints, announced)
         seen.append(hints.stretch)
     assert seen == [*[1.0] * (PROVED_BY - 1), STRETCH, *[1.0] * PROVED_BY, STRETCH]
+
+
+def test_callbacks_of_several_tasks_are_trusted() -> None:
+    """That they come is seen long before the first task ends; one task proves nothing."""
+    hints, seen = Hints(), []
+    names = ["kb-1", "kb-1", "kb-2", "kb-3"]
+    with ExitStack() as expected:
+        for name in names:
+            expected.enter_context(hints.expect(name, None))
+        for name in names:
+            hints.record(name, "8", None, has_ended=False)
+            seen.append(hints.stretch)
+        told(hints, announced=False)
+        hints.record("kb-1", "8", None, has_ended=False)
+    assert seen == [1.0, 1.0, 1.0, STRETCH]
+    assert hints.stretch == 1.0, "a missed end outweighs any other callback"
 
 
 async def test_end_of_trust_wakes_long_sleepers() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batch.run.schedule import MAX_SAMPLES, History, _cheapest, _integral, next_poll, plan
+from batch.run.cheapest import cheapest, integral
+from batch.run.schedule import MAX_SAMPLES, SLOT_WORTH, History, next_poll, plan, worth
 
 MEDIAN_S = 135.0
 
@@ -56,7 +57,7 @@ def test_without_history_intervals_grow_with_the_age() -> None:
     st.integers(0, 2**32),
 )
 def test_every_wait_is_at_least_the_interval(
-    age_s: float, poll_interval_s: float, samples: list[float], cost: float, seed: int
+    age_s: float, poll_interval_s: float, samples: list[float], worth_of_late: float, seed: int
 ) -> None:
     """Whatever was learned; and the next look is always some time."""
     wait = next_poll(
@@ -64,7 +65,7 @@ def test_every_wait_is_at_least_the_interval(
         poll_interval_s=poll_interval_s,
         history=History(samples),
         rng=random.Random(seed),
-        poll_cost=cost,
+        worth=worth_of_late,
     )
     assert poll_interval_s <= wait < math.inf
 
@@ -95,11 +96,11 @@ def test_learned_looks_beat_a_fixed_interval() -> None:
 
 
 def test_the_knob_trades_lateness_for_requests() -> None:
-    """Dearer looks are fewer."""
+    """The more lateness costs, the more polls."""
     samples = night(50).to_list()
     counts = [
-        len(plan(samples, poll_interval_s=1.0, poll_cost=cost).polls())
-        for cost in (0.001, 0.01, 0.1, 1.0)
+        len(plan(samples, poll_interval_s=1.0, worth=late).polls())
+        for late in (32.0, 4.0, 0.25, 0.03)
     ]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 2 * counts[2]
@@ -119,8 +120,8 @@ def test_the_cheapest_looks_equal_an_exhaustive_search(
     ages = [0.0, *itertools.accumulate(width for width, _ in cells)]
     total = sum(weight for _, weight in cells) or 1.0
     done = [0.0, *(sum_ / total for sum_ in itertools.accumulate(weight for _, weight in cells))]
-    nexts = _cheapest(ages, done, price_s, poll_interval_s)
-    areas = _integral(ages, done)
+    nexts = cheapest(ages, done, price_s, poll_interval_s)
+    areas = integral(ages, done)
 
     def cost_of(i: int, j: int) -> float:
         late_s = areas[j] - areas[i] - done[i] * (ages[j] - ages[i])
@@ -200,3 +201,42 @@ def test_every_plan_ends(samples: list[float], poll_interval_s: float) -> None:
     assert len(looks) <= 300
     gaps = [after - before for before, after in itertools.pairwise([0.0, *looks])]
     assert min(gaps) >= poll_interval_s * (1 - 1e-9)
+
+
+def test_waited_for_slot_outweighs_everything() -> None:
+    """An empty slot that is wanted delays every job behind it."""
+    assert worth(500, is_waited_for=True, is_tail=False) == SLOT_WORTH
+    assert worth(500, is_waited_for=False, is_tail=False) == 1.0
+
+
+def test_lateness_costs_more_as_tail_shrinks() -> None:
+    """The last ends are the run's own end; of many open tasks one more or less is not."""
+    tail = [worth(count, is_waited_for=False, is_tail=True) for count in (1_000, 64, 8, 1)]
+    assert tail == [1.0, 2.0, 8.0, 64.0]
+
+
+def test_trusted_callbacks_make_polls_insurance() -> None:
+    """Even at the tail: the callback brings the end at once."""
+    assert worth(1, is_waited_for=True, is_tail=True, stretch=4.0) == 1 / 16
+
+
+def test_last_task_is_polled_at_every_interval() -> None:
+    """Where it is likely to end."""
+    late = worth(1, is_waited_for=False, is_tail=True)
+    polls = plan(night(50).to_list(), poll_interval_s=5.0, worth=late).polls()
+    near = [after - before for before, after in itertools.pairwise(polls) if 110 < before < 160]
+    assert near
+    assert max(near) == pytest.approx(5.0)
+
+
+def test_crowd_without_history_is_polled_less() -> None:
+    """One of them teaches all; a task alone has nobody to learn from."""
+    dice = random.Random(1)
+    waits = [
+        next_poll(100.0, poll_interval_s=5.0, history=None, rng=dice, watched=count)
+        for count in (1, 8, 32, 10_000)
+    ]
+    assert waits[0] < 17.3
+    assert waits[1] < 17.3
+    assert waits[2] >= 30.0
+    assert 40.0 <= waits[3] <= 46.0
