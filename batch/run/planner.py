@@ -6,7 +6,7 @@ Light on purpose: a night on which nothing is to be done needs no more than this
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,12 +29,10 @@ from batch.plan.changes import Changed, compare
 from batch.prices import estimate
 from batch.run.moves import carry_out
 from batch.run.presence import Presence
-from batch.run.summary import Summary
+from batch.run.summary import Marks, Summary
 from batch.settings import Settings
 from batch.target import Target, check_installed
 
-Marks = Sequence[tuple[int, str, int]]
-"""When requests were refused for now, as `batch.run.refusals` counts them."""
 Hold = Callable[[Plan], None]
 """Holds back the jobs of a plan that a run may not pay for."""
 

@@ -10,9 +10,10 @@ from typing import Any
 from batch.errors import ExitCode
 from batch.library.accounts import Figures
 from batch.manifest.limits import Limits
-from batch.run.refusals import Mark
 
 SUMMARY_SCHEMA = 1
+Marks = Sequence[tuple[int, str, int]]
+"""When requests were refused for now, as `batch.run.refusals` counts them, which no quiet night loads."""
 TROUBLES_SHOWN = 1000
 
 
@@ -62,7 +63,7 @@ class Summary:
             "warnings": list(self.warnings),
         }
 
-    def to_record(self, planned_usd: float, limits: Limits, refused: Sequence[Mark] = ()) -> str:
+    def to_record(self, planned_usd: float, limits: Limits, refused: Marks = ()) -> str:
         """Return what later commands want to know of the run, as JSON.
 
         Args:

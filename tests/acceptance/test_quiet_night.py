@@ -33,6 +33,7 @@ def test_quiet_night_imports_no_network_library(night: Any) -> None:
     assert "batch.manifest.yaml_events" in imported
     assert "aiohttp" not in imported
     assert "asyncio" not in imported
+    assert "batch.events" not in imported
     assert "postgres" not in imported
     assert "psycopg" not in imported
     assert "ssl" not in {line.rpartition("|")[2].strip() for line in imported.splitlines()}
