@@ -102,6 +102,23 @@ def emptied_url(cluster: Cluster, shared_url: str) -> str:
     return shared_url
 
 
+@pytest.fixture(scope="session")
+def fleet_template(cluster: Cluster, template: str) -> str:
+    """Return the name of a database that has our tables, and those of the engine."""
+    pytest.importorskip("dbos", reason="the extra [fleet] is not installed")
+    from batch.engines.dbos import migrate  # noqa: PLC0415 - needs DBOS
+
+    cluster.execute(f"CREATE DATABASE fleet TEMPLATE {template}")
+    migrate(Secret(cluster.url("fleet")))
+    return "fleet"
+
+
+@pytest.fixture
+def fleet_url(cluster: Cluster, fleet_template: str) -> str:
+    """Return the address of a fresh database for workers."""
+    return cluster.create(fleet_template)
+
+
 # -- S3: one server for each worker, a bucket for each test
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,8 +111,10 @@ class Worker:
                 await self._beat()
             if not self._cut_off.is_set():
                 await self._drain()
-            for chore in list(self._chores.values()):
+            chores = list(self._chores.values())
+            for chore in chores:
                 chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
         if not self._cut_off.is_set():
             await self._fleet.leave(self.name)
         return not self._cut_off.is_set()
@@ -227,28 +229,27 @@ class Worker:
             opened = self._runs.find(run_id)
             if opened is not None:
                 opened.stop.hear(StopReason(reason), sentence)
-        self._do(("tell",), self._tell_all())
+        self._do(("tell",), self._tell_all)
         for worker in pulse.dead:
-            self._do(("bury", worker), self._bury(worker))
+            self._do(("bury", worker), partial(self._bury, worker))
         for run_id in pulse.settled:
-            self._do(("end", run_id), self._end(run_id))
+            self._do(("end", run_id), partial(self._end, run_id))
         if self._beats % SWEEP_EVERY == SWEEP_EVERY - 1:
-            self._do(("sweep",), self._sweep())
+            self._do(("sweep",), self._sweep)
         self._beats += 1
         return True
 
-    def _do(self, name: tuple[str, ...], chore: Coroutine[Any, Any, None]) -> None:
+    def _do(self, name: tuple[str, ...], chore: Callable[[], Awaitable[None]]) -> None:
         """Do a chore beside the beats, unless it is being done."""
         if name in self._chores:
-            chore.close()
             return
         task = asyncio.create_task(self._guard(chore), name=" ".join(name))
         self._chores[name] = task
         task.add_done_callback(lambda _task: self._chores.pop(name, None))
 
-    async def _guard(self, chore: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, chore: Callable[[], Awaitable[None]]) -> None:
         try:
-            await chore
+            await chore()
         except StateError:
             pass  # the next beat tries again
         except BatchError as error:
@@ -296,7 +297,7 @@ class Worker:
     def _tell(self, run_id: str) -> Tell:
         def tell(reason: StopReason, sentence: str) -> None:
             self._untold[run_id, reason] = sentence
-            self._do(("tell",), self._tell_all())
+            self._do(("tell",), self._tell_all)
 
         return tell
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from cluster import binaries, ordinary_folder
 from warm import WarmCommand
 
 from batch.cli.main import app
@@ -181,6 +182,31 @@ def test_commands_of_page_run(library: Desk, page: Path) -> None:
         library.run("bash", "-euo", "pipefail", "-c", block.text)
 
 
+def test_fleet_of_page_is_tried_by_an_ordinary_user(desk: Desk) -> None:
+    """Postgres in a folder, a sandbox, a worker and a run."""
+    if binaries() is None:
+        pytest.skip("no Postgres is installed (Debian: apt-get install postgresql)")
+    blocks = {b.mark: b.text for b in blocks_of(REPOSITORY / "batch/cli/pages/fleet.md")}
+    with ordinary_folder() as (folder, user):
+
+        def call(text: str, **more: Any) -> subprocess.CompletedProcess[str]:
+            command = ["bash", "-euo", "pipefail", "-c", text]
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True}
+            return subprocess.run(
+                command, env=desk.env, timeout=100, text=True, check=False, **streams, **more
+            )
+
+        path, *make = blocks["cluster"].splitlines(keepends=True)
+        assert call("".join([path, *make]), cwd=folder, **user).returncode == 0
+        try:
+            done = call(blocks["try"], cwd=desk.folder)
+        finally:
+            call(path + blocks["away"], cwd=folder, **user)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no worker is alive" not in done.stdout + done.stderr
+    assert " made\n" in done.stdout
+
+
 @each("sh")
 def test_commands_parse(block: Block) -> None:
     subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
@@ -260,7 +286,7 @@ def test_crontab_lines_run_as_cron_runs_them(library: Desk, block: Block) -> Non
     assert library.run("/bin/sh", "-c", library.localized(command), env=bare) == ""
 
 
-@each("ini", mark=lambda mark: mark.endswith(".service"))
+@each("ini", mark=lambda mark: mark == "kling-batch.service")
 def test_units_are_valid_and_run(library: Desk, block: Block) -> None:
     """The service's command runs in its folder, in next to no environment."""
     units = [item for item in BLOCKS if item.language == "ini"]

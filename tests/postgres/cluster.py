@@ -115,6 +115,20 @@ def _ordinary_user() -> str:
 
 
 @contextmanager
+def ordinary_folder() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Make a folder of an ordinary user; yield it, and how a process becomes that user's."""
+    folder = Path(tempfile.mkdtemp(prefix="kling-user-"))
+    user: dict[str, Any] = {}
+    if sys.platform != "win32" and os.getuid() == 0:
+        user = {"user": _ordinary_user(), "extra_groups": []}
+        shutil.chown(folder, user["user"])
+    try:
+        yield folder, user
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
 def running(binaries: Path) -> Iterator[Cluster]:
     """Make and start a cluster, and remove it at the end."""
     # Not below pytest's folder: that belongs to root alone, and a socket's path must be short.

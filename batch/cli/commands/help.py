@@ -19,6 +19,7 @@ TOPICS = {
     "money-rule": "Why nothing is paid for twice, rule by rule.",
     "results-and-state": "The output folder, results.jsonl, versions, unconfirmed jobs.",
     "operations": "cron, systemd, Actions, proxies, several machines, backup, callbacks.",
+    "fleet": "Many machines, one account: Postgres, workers, backup, upgrades.",
     "sandbox": "Trying things out without a key: faults, and a server for other clients.",
     "python-api": "Plan and run from Python, rows as they come, events.",
     "recipes": "results.jsonl with jq, DuckDB and pandas.",
