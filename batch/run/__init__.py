@@ -22,7 +22,9 @@
 
 The gate asks two parts for that: `pacer` for the turn, `slots` for the slot. Both keep to what the
 account's other runs on this machine leave: `share` says what that is, `book` is the file through which
-they meet, and `Alone` stands for a run without others.
+they meet, and `Alone` stands for a run without others. What a refusal teaches, and when a turn is due,
+says `account` for all of them. In a fleet, a `doorkeeper` asks for all jobs of a run in one worker:
+`admission` judges slot, turn and budget together, and `gate_postgres` keeps them in one transaction.
 
 A failure of one job is a value (`Failure`) and ends up in its row; only a state that cannot be written
 ends the run. What stops a run early is asked of `stop`: it is the one switch that every stage observes.

@@ -13,7 +13,7 @@ from doors import ASKS, Door, doors, planned
 from every_state import EVERY_STATE
 from scripted import ACCOUNT, SAID, generated, opened
 
-from batch.attempt import Attempt, Doubt, Failed, Intended, Lost, Open, PaidTask
+from batch.attempt import Attempt, Doubt, Failed, Intended, Lost, Open, PaidTask, Phase
 from batch.errors import ClaimLostError
 from batch.library.accounts import charged_usd
 from batch.manifest.limits import Rate
@@ -145,6 +145,19 @@ async def test_open_task_takes_a_slot_whatever_the_limit(engine_url: str) -> Non
             await let_in(asked, 0)
             await door.commit(Put(replace(planned(number), state=generated(str(number)))))
         await let_in(asked, 1)
+
+
+async def test_ended_task_takes_no_slot(engine_url: str) -> None:
+    """A worker that wakes up remembers it as open."""
+    async with doors(engine_url, 1) as (door,):
+        for number, state in enumerate(EVERY_STATE):
+            task = getattr(state, "task", None)
+            own = state if task is None else replace(state, task=replace(task, task_id=f"{number}"))
+            await door.commit(Put(planned(number, state=own)))
+            await door.gate.occupy(number, planned(number))
+        held = door.worker.execute("SELECT DISTINCT state FROM attempts WHERE slot_until > 0")
+        expected = {phase.value for phase in Phase if phase.holds_slot}
+        assert {state for (state,) in held} == expected
 
 
 async def test_held_slot_needs_no_other(engine_url: str) -> None:

@@ -41,6 +41,7 @@ KEEP = (
 HOLD = (
     f"UPDATE attempts SET slot_until = {NOW} + %(slot_s)s"
     " WHERE library = %(library)s AND external_task_id = %(name)s"
+    " AND state NOT IN ('Generated', 'Landed', 'Discarded', 'Failed')"  # by another, meanwhile
 )
 FREE = (
     "UPDATE attempts SET slot_until = NULL"
