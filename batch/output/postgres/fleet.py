@@ -37,6 +37,11 @@ from batch.plan import Known
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+CLAIM_JOB = b"SELECT * FROM claim_job(%s, %s, %s)"
+TOUCHED = (
+    b"SELECT external_task_id, run_id = %s, sent_in = %s FROM attempts"
+    b" WHERE library = (SELECT library FROM runs WHERE run_id = %s) AND job_id = %s"
+)
 _RUN = (
     "run_id, library, root, base_url, account, terms, started_at, deadline_at, budget_usd,"
     " stop_reason, stop_sentence"
@@ -130,28 +135,23 @@ class PostgresFleet:
 
     async def claim(self, run_id: str, job_id: str, worker: str) -> Assignment | None:
         async def work(connection: Connection) -> Assignment | None:
-            async with connection.transaction():
-                query = b"SELECT * FROM claim_job(%s, %s, %s)"
-                row = await (await connection.execute(query, (run_id, job_id, worker))).fetchone()
-                if row is None or row[1] is None:
-                    return None
-                library, order, its_work, looks, token, takeovers = row
-                query = (
-                    b"SELECT external_task_id, run_id = %s, sent_in = %s FROM attempts"
-                    b" WHERE library = %s AND job_id = %s"
-                )
-                values = (run_id, run_id, library, job_id)
-                touched = await (await connection.execute(query, values)).fetchall()
-                has_begun = any(is_changed for _, is_changed, _ in touched)
-                known: tuple[Known, ...] = ()
-                if has_begun or looks > 1:
-                    known = await _known(connection, library, job_id)
+            async with connection.pipeline():  # one round trip, one transaction
+                claimed = await connection.execute(CLAIM_JOB, (run_id, job_id, worker))
+                touched = await connection.execute(TOUCHED, (run_id, run_id, run_id, job_id))
+                row, attempts = await claimed.fetchone(), await touched.fetchall()
+            if row is None or row[1] is None:
+                return None
+            library, order, its_work, looks, token, takeovers = row
+            has_begun = any(is_changed for _, is_changed, _ in attempts)
+            known: tuple[Known, ...] = ()
+            if has_begun or looks > 1:
+                known = await _known(connection, library, job_id)
             return Assignment(
                 Claim(library, run_id, job_id, token),
                 Work(order, job_id, its_work),
                 has_begun=has_begun,
                 known=known,
-                sent=frozenset(name for name, _, is_sent in touched if is_sent),
+                sent=frozenset(name for name, _, is_sent in attempts if is_sent),
                 is_second_look=looks > 1,
                 takeovers=takeovers,
             )
