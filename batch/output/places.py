@@ -68,8 +68,8 @@ class Places:
         To be called once its new place is committed; a death before that leaves a second name. A name
         of other content, or of another attempt, stays.
         """
-        assert isinstance(former.state, Landed)
-        assert isinstance(back.state, Landed)
+        if not (isinstance(former.state, Landed) and isinstance(back.state, Landed)):
+            return
         old, new = former.state.file, back.state.file
         if old.startswith(f"{VERSIONS}/") and not await self._state.holders_of(old):
             await self._videos.drop(old, new)

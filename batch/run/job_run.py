@@ -116,7 +116,7 @@ class JobRun:
             await self.conclude(restored)
             await self._run.landing.vacate(attempt, restored)
             return
-        is_new = self.decision.attempt is None
+        is_new, found = self.decision.attempt is None, attempt
         while True:
             had_task = attempt.task is not None
             reached, link = await self._at_provider(attempt, is_new=is_new)
@@ -139,6 +139,7 @@ class JobRun:
             self.parked = attempt
         else:
             await self.conclude(attempt)
+            await self._run.landing.vacate(found, attempt)
 
     async def _first_attempt(self, job: Job) -> Attempt | None:
         """Return the attempt to go on with, or a new one; None where the budget does not cover it."""

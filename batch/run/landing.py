@@ -105,7 +105,7 @@ class Landing:
                 return None  # it is fetched then, as if it were not here
 
     async def vacate(self, former: Attempt, back: Attempt) -> None:
-        """Drop the name that a version had until it was brought *back*, which is committed."""
+        """Drop the name that a version had until it came *back*, copied or fetched: see `Places`."""
         with contextlib.suppress(OSError):
             await self._places.vacate(former, back)
 
