@@ -218,6 +218,7 @@ class Night:
         self.tampered: set[str] = set()  # files (relative) that were tampered with
         self.tampered_ids: set[str] = set()  # and the external ids of their tasks
         self.forgotten: set[str] = set()  # external ids that a restored backup does not know
+        self.may_leave_copies = self.rates.disk > 0.0
         self.ages: set[int] = set()  # times of files, as this clock has them
         self.opened: dict[tuple[int, str], float] = {}  # by run and task id: known since
         self._graves: list[tuple[VirtualLoop, InlineState | None]] = []
@@ -494,6 +495,7 @@ class Night:
         self.report.steps += life.steps
         if life.is_dead:
             self.report.died_at[life.died_of or ""] += 1
+        self.may_leave_copies |= life.is_dead or run.insist_after_s is not None
         how = f"died: {life.died_of}" if life.is_dead else str(exit_code)
         self.report.exits[how.split(":")[0]] += 1
         self._say(loop, f"end of run {run.number}: {how}, {life.count} steps")
@@ -733,8 +735,8 @@ def folder() -> Iterator[Path]:
     try:
         yield root
     finally:
-        for folder in (root, root.with_name(f"{root.name}-backup")):
-            shutil.rmtree(folder, ignore_errors=True)
+        for left in (root, root.with_name(f"{root.name}-backup")):
+            shutil.rmtree(left, ignore_errors=True)
         root.with_name(f"{root.name}-plan.json").unlink(missing_ok=True)
 
 

@@ -156,7 +156,8 @@ def at_the_end(night: Night, attempts: list[Attempt]) -> list[str]:
 def _unowned(night: Night, attempts: list[Attempt]) -> list[str]:
     """Return what is not recorded for an attempt, and what is recorded and not here.
 
-    A death just after a version was brought back leaves a copy under its former name.
+    A death, a second Ctrl-C or a fault of the disk just after a version was brought back leaves a copy
+    under its former name.
     """
     landed = {a.task_id: a.state.file for a in attempts if isinstance(a.state, Landed)}
     contents = {night.provider.tasks[str(task_id)].content for task_id in landed}
@@ -165,7 +166,7 @@ def _unowned(night: Night, attempts: list[Attempt]) -> list[str]:
     copies = {
         file
         for file, path in files.items()
-        if night.report.died_at and file.startswith("versions/") and path.read_bytes() in contents
+        if night.may_leave_copies and file.startswith("versions/") and path.read_bytes() in contents
     }
     broken = [f"{file} has no owner" for file in sorted(files.keys() - owned - copies)]
     broken += [f"{file} is not here" for file in sorted(owned - files.keys())]
