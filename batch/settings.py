@@ -35,6 +35,7 @@ from batch.manifest.model import Callback, Manifest
 from batch.paths import expand_path
 from batch.plan import Policy
 from batch.plan.select import Selection, read_pattern
+from batch.target import Target
 
 SANDBOX_SUFFIX = ".sandbox"  # of the folder whose videos cost nothing
 
@@ -144,7 +145,10 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run goes by, with every choice made."""
+    """What a run goes by, with every choice made.
+
+    *target* is the bucket that videos are uploaded to; what the sandbox makes goes nowhere.
+    """
 
     output_dir: Path
     base_url: str
@@ -156,6 +160,7 @@ class Settings:
     callback: Receiver | None = None
     api_key: Secret = field(default_factory=lambda: Secret(""))
     proxy: Secret = field(default_factory=lambda: Secret(""))  # its URL may hold a password
+    target: Target | None = None
     engine: Secret = NO_SECRET  # likewise: the Postgres of a fleet; empty for this machine alone
 
 
@@ -214,6 +219,7 @@ def resolve(
         or find_key(environ, given.get("env_file"), is_needed=not sandbox),
         proxy=_proxy(given.get("proxy", manifest.proxy)),
         engine=NO_SECRET if sandbox else find_engine(environ, given.get("env_file")),
+        target=None if sandbox else manifest.target,
     )
 
 

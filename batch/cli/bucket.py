@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from batch.cli.checks import Check, fail, ok
 from batch.cli.words import counted
 from batch.clock import SystemClock
-from batch.errors import UsageError
-from batch.manifest.model import Manifest
+from batch.errors import BatchError, UsageError
 from batch.output.folder import OutputFolder, peek
 from batch.output.uploaded import standing, target_of
-from batch.run.planner import target_for
 from batch.settings import Settings
 
 
-def uploads_now(manifest: Manifest, settings: Settings) -> dict[str, Any] | None:
-    """Return how the bucket of a manifest stands before a run; None without one."""
-    target = target_for(manifest, settings)
+def uploads_now(settings: Settings) -> dict[str, Any] | None:
+    """Return how the bucket of a run stands before it; None without one."""
+    target = settings.target
     if target is None:
         return None
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
@@ -50,3 +50,25 @@ def bring_bucket_up_to_date(folder: OutputFolder) -> None:
     else:
         for warning in found.warnings():
             click.echo(f"warning: {warning}", err=True)
+
+
+def check_bucket(settings: Settings) -> Iterator[Check]:
+    """Ask the bucket for an object that is not there: nothing is written."""
+    target = settings.target
+    if target is None:
+        return
+    import asyncio  # noqa: PLC0415 - for libraries with a bucket
+
+    from batch.output.bucket import Bucket  # noqa: PLC0415
+
+    async def ask() -> None:
+        with Bucket.open(target.url, library="") as bucket:
+            await bucket.head("kling-batch-doctor")
+
+    try:
+        asyncio.run(ask())
+    except BatchError as error:
+        todo = "its credentials come from the environment: kling-batch help operations"
+        yield fail("bucket", f"{target.url}: {error}", todo)
+    else:
+        yield ok("bucket", f"{target.url} answers; whether it can be written to was not tried")

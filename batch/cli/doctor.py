@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from batch import __version__
 from batch.addresses import DEFAULT_BASE_URL
+from batch.cli.bucket import check_bucket
 from batch.cli.bug_report import hide
 from batch.cli.checks import Check, fail, ok, warn
 from batch.cli.commands.flags import unknown_variables
@@ -71,6 +72,7 @@ def examine(path: Path | None, flags: Mapping[str, Any]) -> list[Check]:
         checks.append(warn("provider", "not asked", "mend the manifest: it may name the base URL"))
     elif not settings.sandbox:
         checks += _provider(settings, key)
+        checks += check_bucket(settings)
     if manifest is not None or flags["output_dir"] is not None:
         checks += _folder(settings.output_dir, manifest, is_sandbox=settings.sandbox)
     elif is_known:

@@ -53,7 +53,7 @@ def show_plan(
         from batch.run.approved import save_plan  # noqa: PLC0415
 
         save_plan(out, plan, manifest, settings, SystemClock().now())
-    uploads = uploads_now(manifest, settings)
+    uploads = uploads_now(settings)
     pending = 0 if uploads is None else uploads["pending"]
     if quiet and not (plan.decisions or plan.resting or plan.moved or pending):
         return

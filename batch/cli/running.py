@@ -245,7 +245,7 @@ def to_text(summary: Summary) -> str:
         what = counted(summary.library.to_collect, "task")
         made = "created" if summary.sandbox else "paid for"
         lines.append(f"  {what} {made} and not here yet: the next run collects what is there")
-    if summary.uploads and summary.uploads.get("uploaded"):
+    if summary.uploads and summary.uploads["uploaded"]:
         files = counted(summary.uploads["uploaded"], "file")
         lines.append(f"  {files} uploaded to {summary.uploads['target']}")
     lines += _troubles(summary)

@@ -15,12 +15,13 @@ from batch.engines.terms import Terms
 from batch.errors import AwayError, ExitCode
 from batch.key import Secret
 from batch.library.derived import Listing, derive
-from batch.library.uploading import Found, settle
+from batch.library.uploading import settle
 from batch.output.fleet import OpenRun, Outcome
 from batch.output.folder import OutputFolder
 from batch.output.layout import Layout
 from batch.output.postgres.libraries import hold_to_end
 from batch.output.results import ResultsFile
+from batch.output.uploaded import Found
 from batch.run.last_call import LastCall
 
 

@@ -86,7 +86,7 @@ def _terms(planned: PlannedRun) -> Terms:
         limits=settings.limits,
         policy=settings.policy,
         callback=settings.callback,
-        target=planned.target,
+        target=planned.settings.target,
         derived=manifest.derived,
         listed=manifest.jobs if manifest.derived else (),
         planned=planned.counts,

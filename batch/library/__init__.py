@@ -6,11 +6,12 @@
     ledger     entries as lines, in text, CSV and JSON
     status     what stands where, what is wrong by name, and what to do about it
     derived    files beside the videos, and index.json, written from the state
+    uploading  its bucket is brought up to date
     settle     an unconfirmed job is settled by hand: adopted or forgotten
     restore    an earlier version of a video takes its name again, and is pinned
     prune      orphans, old versions and strays go (strays: files that the state does not name)
 
-All but the last four only read: without a lock, also while a run is going. Summary, `status` and `ledger`
+All but the last five only read: without a lock, also while a run is going. Summary, `status` and `ledger`
 agree because each of them asks `accounts`; none of them counts for itself.
 
 Public face: `Figures`, `Books` and `figures` in `accounts`, `read_library` in `entries`, `look` in

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
-from typing import Any
 
 from batch.clock import Clock
 from batch.output import sidecar
 from batch.output.bucket import AT_ONCE, Bucket, BucketError, ChangedError
 from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
-from batch.output.state import Fact, State, Uploaded
+from batch.output.state import Fact, State
 from batch.output.uploaded import (
     DERIVED_THERE,
+    Found,
     derived_now,
     has_to_verify,
     is_unverified,
@@ -36,67 +35,6 @@ from batch.output.uploads import ForeignError, Item, Uploads
 from batch.target import Target
 
 INDEX = "index.json"
-SHOWN = 3  # files that a warning names
-
-
-@dataclass(slots=True)
-class Found:
-    """What became of a library's uploads.
-
-    *uploaded* are files that were put or copied; *pending* are left to the next run, because of
-    *trouble*; in the place of *foreign* ones is an object of another origin; *lost* are those that were
-    in the bucket once, and are not any more.
-    """
-
-    target: str
-    uploaded: int = 0
-    bytes: int = 0
-    pending: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    trouble: str | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the bucket holds what it should."""
-        return not (self.pending or self.foreign or self.lost or self.trouble)
-
-    def add(self, record: Uploaded | None) -> None:
-        """Count what was uploaded."""
-        if record is not None:
-            self.uploaded += 1
-            self.bytes += record.bytes
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it for `--json`."""
-        return {
-            "target": self.target,
-            "uploaded": self.uploaded,
-            "bytes": self.bytes,
-            "pending": len(self.pending),
-            "foreign": list(self.foreign),
-            "lost": list(self.lost),
-            "trouble": self.trouble,
-        }
-
-    def warnings(self) -> Iterator[str]:
-        """Yield sentences about what is not as it should be."""
-        if self.foreign:
-            names = _named(f"{self.target}/{file}" for file in self.foreign)
-            yield (
-                f"{names}: an object of another origin is there, and is not overwritten. Move it away, or"
-                " give output.target a place of its own"
-            )
-        if self.lost:
-            names = _named(self.lost)
-            yield (
-                f"{names}: no longer in {self.target} as uploaded; what is not here, the next run fetches"
-                " again, as long as the provider keeps it"
-            )
-        if self.pending or self.trouble:
-            count = f"{len(self.pending)} {'file' if len(self.pending) == 1 else 'files'}"
-            what = f"{count} not uploaded" if self.pending else "not all was done"
-            yield f"{self.target}: {what} ({self.trouble}); the next run tries again"
 
 
 async def settle(
@@ -235,9 +173,3 @@ async def all_of(works: Iterable[Awaitable[None]]) -> None:
     for result in await asyncio.gather(*works, return_exceptions=True):
         if result is not None:
             raise result
-
-
-def _named(files: Iterable[str]) -> str:
-    names = list(files)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"

@@ -7,6 +7,8 @@
     results      results.jsonl, appended to with each commit; row: one line of it
     videos       a part file grows (part), is checked, flushed and renamed (disk)
     sidecar      the files beside a video that say what it is
+    bucket       put, head, copy, get, list in a bucket; uploads: the files of a library go there, and
+                 the state records it; uploaded: what it says of that, without asking the bucket
     probe        a file is written where videos will lie, before anything is paid for
     rescue       task ids that the database did not take, for the next run
     layout       every path of the folder, once
@@ -18,6 +20,7 @@ The database is the truth and everything else follows it. So after a death at an
     poll                           the task id                          polls on
     put a video at its name        where the former one is kept         downloads again, unpaid
     miss a video that has landed   that it has landed                   looks for it again
+    remove a local copy            that the bucket has it, seen there   removes it
     report the end of a job        the outcome and its row, in one      appends the row
 
 A part file left over is removed, half a line of results.jsonl is cut off and written again. Nothing

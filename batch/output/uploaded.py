@@ -6,7 +6,8 @@ Nothing here asks the bucket, so that a plan and a quiet night need neither netw
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from batch.output.store import Store
 from batch.target import FACT, Target
 
 VERIFIED = "verified"  # the fact that says when each bucket was listed last, as JSON
+SHOWN = 3  # files that a warning names
 DERIVED_UPTO = "derived_upto"  # what `library.derived` has written beside the videos
 DERIVED_THERE = "derived_uploaded"  # the same, as it was when those files were last uploaded
 
@@ -108,3 +110,69 @@ def is_unverified(database: Store, target: Target) -> bool:
 def _verified(database: Store) -> dict[str, float]:
     found: dict[str, float] = json.loads(database.fact(VERIFIED) or "{}")
     return found
+
+
+@dataclass(slots=True)
+class Found:
+    """What became of a library's uploads.
+
+    *uploaded* are files that were put or copied; *pending* are left to the next run, because of
+    *trouble*; in the place of *foreign* ones is an object of another origin; *lost* are those that were
+    in the bucket once, and are not any more.
+    """
+
+    target: str
+    uploaded: int = 0
+    bytes: int = 0
+    pending: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    trouble: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bucket holds what it should."""
+        return not (self.pending or self.foreign or self.lost or self.trouble)
+
+    def add(self, record: Uploaded | None) -> None:
+        """Count what was uploaded."""
+        if record is not None:
+            self.uploaded += 1
+            self.bytes += record.bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {
+            "target": self.target,
+            "uploaded": self.uploaded,
+            "bytes": self.bytes,
+            "pending": len(self.pending),
+            "foreign": list(self.foreign),
+            "lost": list(self.lost),
+            "trouble": self.trouble,
+        }
+
+    def warnings(self) -> Iterator[str]:
+        """Yield sentences about what is not as it should be."""
+        if self.foreign:
+            names = _named(f"{self.target}/{file}" for file in self.foreign)
+            yield (
+                f"{names}: an object of another origin is there, and is not overwritten. Move it away, or"
+                " give output.target a place of its own"
+            )
+        if self.lost:
+            names = _named(self.lost)
+            yield (
+                f"{names}: no longer in {self.target} as uploaded; what is not here, the next run fetches"
+                " again, as long as the provider keeps it"
+            )
+        if self.pending or self.trouble:
+            count = f"{len(self.pending)} {'file' if len(self.pending) == 1 else 'files'}"
+            what = f"{count} not uploaded" if self.pending else "not all was done"
+            yield f"{self.target}: {what} ({self.trouble}); the next run tries again"
+
+
+def _named(files: Iterable[str]) -> str:
+    names = list(files)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"

@@ -6,6 +6,7 @@
     resources  threads and descriptors, as the system grants them
     wiring     everything that a run talks to is opened and put together
     execute    from the first event to the summary; refusals: when requests were refused for now
+    uploader   videos go to the bucket as they land
     rescue     what an earlier run could not record is taken in
     feeder     for each decision of the plan: wait for a slot, start a job
     earlier    what earlier runs have left of a job: a lost answer, ids that are taken

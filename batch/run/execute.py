@@ -11,8 +11,9 @@ from batch import events
 from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event, Observer
-from batch.library.uploading import Found, settle
+from batch.library.uploading import settle
 from batch.output.probe import try_places
+from batch.output.uploaded import Found
 from batch.plan import COSTING
 from batch.plan.saved import told_held
 from batch.run.budget import DUST_USD
@@ -57,7 +58,7 @@ async def execute(
     insisted: list[signal.Signals] = []
 
     told: list[Observer] = [counts, refusals, *observers]
-    found = None if planned.target is None else Found(planned.target.url)
+    found = None if planned.settings.target is None else Found(planned.settings.target.url)
 
     def notify(event: Event) -> None:
         for observer in told:
@@ -83,8 +84,12 @@ async def execute(
         exit_code = ExitCode.TERMINATED if insisted[0] is signal.SIGTERM else ExitCode.INTERRUPTED
         counts.recount(planned.rows(), _to_make(planned))
     warnings = () if insisted else planned.derive()
-    if planned.target is not None and found is not None and stop.reason not in INTERRUPTING:
-        await settle(planned.folder, planned.target, clock, found)
+    if (
+        planned.settings.target is not None
+        and found is not None
+        and stop.reason not in INTERRUPTING
+    ):
+        await settle(planned.folder, planned.settings.target, clock, found)
         warnings = (*warnings, *found.warnings())
         if exit_code is ExitCode.OK and not found.is_whole:
             exit_code = ExitCode.JOBS_FAILED

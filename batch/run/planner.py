@@ -23,7 +23,7 @@ from batch.output.row import new_run_id
 from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
 from batch.output.store import Store
 from batch.output.stores import has_state
-from batch.output.uploaded import away, is_due
+from batch.output.uploaded import Found, away, is_due
 from batch.plan import COSTING, PAYING, Known, Plan, make_plan
 from batch.plan.changes import Changed, compare
 from batch.prices import estimate
@@ -31,7 +31,7 @@ from batch.run.moves import carry_out
 from batch.run.presence import Presence
 from batch.run.summary import Marks, Summary
 from batch.settings import Settings
-from batch.target import Target, check_installed
+from batch.target import check_installed
 
 Hold = Callable[[Plan], None]
 """Holds back the jobs of a plan that a run may not pay for."""
@@ -54,20 +54,14 @@ class PlannedRun:
     found: tuple[Change, ...] = ()
 
     @property
-    def target(self) -> Target | None:
-        """The bucket that videos are uploaded to."""
-        return target_for(self.manifest, self.settings)
-
-    @property
     def is_quiet(self) -> bool:
         """Whether nothing is to be asked of the provider, or done at the bucket."""
-        if self.plan.decisions:
+        folder, target = self.folder, self.settings.target
+        if self.plan.decisions or target is None:
+            return not self.plan.decisions
+        if self.plan.moves or self.found:
             return False
-        if self.target is None:
-            return True
-        layout, database = self.folder.layout, self.folder.database
-        is_changed = bool(self.plan.moves or self.found)
-        return not (is_changed or is_due(database, layout.root, self.target, self.started_at))
+        return not is_due(folder.database, folder.layout.root, target, self.started_at)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -132,7 +126,7 @@ class PlannedRun:
     def _planned(self) -> list[Fact]:
         to_pay = sum(decision.action in PAYING for decision in self.plan.decisions)
         database, jobs = self.folder.database, self.manifest.jobs
-        return facts_of(database, jobs, self.started_at, to_pay, self.target)
+        return facts_of(database, jobs, self.started_at, to_pay, self.settings.target)
 
     def derive(self) -> tuple[str, ...]:
         """Write the files beside the videos, as far as rows have changed; return what failed."""
@@ -160,7 +154,8 @@ class PlannedRun:
         self._carry_out_moves()
         self.folder.results.flush()
         exit_code = ExitCode.JOBS_FAILED if self.plan.resting else ExitCode.OK
-        uploads = None if self.target is None else {"target": self.target.url}
+        target = self.settings.target
+        uploads = None if target is None else Found(target.url).to_json()
         summary = self.summary(exit_code, warnings=self.derive(), uploads=uploads)
         record = summary.to_record(self.plan.cost_usd, self.settings.limits)
         ended = EndRun(self.run_id, clock.now(), int(exit_code), record)
@@ -190,7 +185,7 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
             library without being told so.
     """
     check_selection(manifest, settings)
-    if target_for(manifest, settings) is not None:
+    if settings.target is not None:
         check_installed()
     hold = _held_by_plan(settings)
     unexpected = unexpected_library(manifest, settings)
@@ -225,11 +220,6 @@ def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:
         f"{settings.output_dir.absolute()} is a new library: nothing was ever made there, and this run"
         f" would pay for {videos}, about ${plan.cost_usd:.2f}"
     )
-
-
-def target_for(manifest: Manifest, settings: Settings) -> Target | None:
-    """Return the bucket that a run uploads to; what the sandbox has made goes nowhere."""
-    return None if settings.sandbox else manifest.target
 
 
 def plan_only(manifest: Manifest, settings: Settings) -> Plan:
@@ -284,8 +274,7 @@ def _plan(  # noqa: PLR0917 - all of them are asked for
     hold: Hold,
     now: float,
 ) -> tuple[Plan, Presence]:
-    target = target_for(manifest, settings)
-    in_bucket = {} if database is None else away(database, target)
+    in_bucket = {} if database is None else away(database, settings.target)
     presence = Presence(settings.output_dir, known, database, in_bucket)
     plan = make_plan(
         manifest.jobs,

@@ -8,9 +8,10 @@ from contextlib import ExitStack, asynccontextmanager
 
 from batch import events
 from batch.events import Event, Observer
-from batch.library.uploading import Found, all_of, uploads_of
+from batch.library.uploading import all_of, uploads_of
 from batch.output.bucket import AT_ONCE, Bucket, BucketError, ChangedError
 from batch.output.state import State
+from batch.output.uploaded import Found
 from batch.output.uploads import ForeignError, Item, Uploads
 from batch.run.context import RunContext
 from batch.run.planner import PlannedRun
@@ -115,7 +116,7 @@ async def uploading(
 
 def _open(planned: PlannedRun, run: Run, found: Found | None, exits: ExitStack) -> Uploader | None:
     """Return what uploads; None without a bucket, or where it cannot be opened (told at the end)."""
-    target, folder = planned.target, planned.folder
+    target, folder = planned.settings.target, planned.folder
     if target is None or found is None:
         return None
     try:

@@ -115,3 +115,12 @@ def test_local_copies_come_back_on_request(library: Library) -> None:
     assert library("run", library.path).code == 0
     assert library.here() == ["outputs/night/videos/fox.mp4", "outputs/night/videos/owl.mp4"]
     assert library.box.stats.queries == asked
+
+
+def test_doctor_asks_the_bucket(library: Library) -> None:
+    flags = ("doctor", library.path, "--base-url", library.box.base_url)
+    said = library(*flags).out
+    assert f"{library.bucket.url} answers; whether it can be written to was not tried" in said
+    library.bucket.refuses["HEAD", ""] = "403 Forbidden", ""
+    said = library(*flags)
+    assert (said.code, f"{library.bucket.url}: it denies access (403)" in said.out) == (1, True)
