@@ -103,9 +103,11 @@ def _costs(name: str, found: _Found, total: int) -> list[Figure]:
     ours = per_gb.pop("ours")
     return [
         *(
-            figures.compared(f"{name}, CPU", "s/GB", ours, who, theirs)
+            figures.compared(
+                f"{name}, CPU", "s/GB", ours, who, theirs, at_most=1.0 if who == HASHED else None
+            )
             for who, theirs in per_gb.items()
-            if who not in (FLUSHED, HASHED)
+            if who != FLUSHED
         ),
         Figure(
             name=f"{name}, peak memory",

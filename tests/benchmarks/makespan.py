@@ -34,7 +34,7 @@ def measure(*, quick: bool = False) -> figures.Report:
     walls = [each.wall_s for each in ours]
     bare_walls = [each.wall_s for each in bare]
     found = [
-        figures.compared("wall", "s", walls, "ideal", [ideal_s] * rounds, at_most=1.10),
+        figures.compared("wall", "s", walls, "ideal", [ideal_s] * rounds, at_most=1.04),
         figures.compared("wall", "s", walls, "bare script", bare_walls),
         figures.compared(
             "client CPU",

@@ -26,8 +26,8 @@ from batch.run.schedule import History, next_poll, plan
 MEDIAN_S = 135.0  # kling-3.0, API sheet section 6
 POLL_INTERVAL_S = 5.0
 HORIZON = 30.0  # medians; later polls are ignored
-GOAL_LATENESS = 0.10  # of the median
-GOAL_REQUESTS = 0.60  # of what a fixed interval needs
+GOAL_LATENESS = 0.08  # of the median
+GOAL_REQUESTS = 0.55  # of what a fixed interval needs
 
 Done = Callable[[float], float]
 

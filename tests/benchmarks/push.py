@@ -45,7 +45,7 @@ def measure(*, quick: bool = False) -> figures.Report:
             at_most=at_most,
         )
         for what, unit, key, at_most in (
-            ("status requests per task", "", "requests per task", 0.5),
+            ("status requests per task", "", "requests per task", 0.4),
             ("lateness, in the mean", "ms", "lateness, mean ms", 1.0),
         )
     ]

@@ -1,9 +1,10 @@
 """One run in virtual time: the real feeder, gate, schedule and callbacks over a provider that counts.
 
-    python tests/benchmarks/virtual_run.py [--jobs N] [--median S] [--spread X] [--poll S] …
+    python tests/benchmarks/virtual_run.py [--quick] [--check]         every case, and the goals
+    python tests/benchmarks/virtual_run.py --jobs N [--median S] …     one run, as JSON
 
 Nothing is loaded by it but one core for some seconds, so its figures do not depend on what else the
-machine does. State and network are in memory; each request takes `--latency`. Prints JSON.
+machine does. State and network are in memory; each request takes `--latency`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "simulation"))
 
+import figures  # noqa: E402
 from fake_provider import video  # noqa: E402
 from memory_state import MemoryState  # noqa: E402
 from virtual_time import EPOCH, InlineExecutor, VirtualClock, VirtualLoop, VirtualWindow  # noqa: E402
@@ -277,5 +279,74 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         loop.close()
 
 
+CAPPED = ("--jobs=900", "--rate=1", "--median=60", "--spread=0.25", "--poll=2.2", "--warm=3600")
+CAPPED += ("--cap=5", "--in-flight=5", "--latency=0.05", "--history=100")
+PUSH = ("--jobs=200", "--rate=50", "--spread=0.25", "--poll=0.15")
+CASES: dict[str, tuple[str, ...]] = {
+    "tail": ("--jobs=1000",),
+    "second night": ("--jobs=200", "--rate=10", "--median=6", "--spread=0.25", "--history=50"),
+    "first night": ("--jobs=200", "--rate=10", "--median=6", "--spread=0.25"),
+    "5 slots": CAPPED,
+    "5 slots, callbacks": (*CAPPED, "--lost=0"),
+    "no callbacks": PUSH,
+    "callbacks": (*PUSH, "--lost=0"),
+    "half of the callbacks": (*PUSH, "--lost=0.5"),
+}
+
+
+def report(*, quick: bool = False) -> figures.Report:
+    """Carry out every case in virtual time, and compare with the goals."""
+    more = ("--jobs=100", "--warm=0") if quick else ()
+    found = {name: measure(options_of([*case, *more])) for name, case in CASES.items()}
+    tail, second, slots = found["tail"], found["second night"], found["5 slots"]
+    pushed, alone = found["callbacks"], found["no callbacks"]
+    told: list[tuple[str, str, float, float | None, float | None]] = [
+        ("tail: wall, without start-up", "ideal", tail["seconds"] / tail["ideal_s"], 1.04, None),
+        ("second night: lateness", "of the median", second["lateness"], 0.08, None),
+        ("second night: polls", "of a fixed interval's", second["against_fixed"], 0.55, None),
+        ("5 slots: in use", "of 1", slots["slots"], None, 0.99),
+        ("5 slots: most that half a poll_interval allows", "of 1", 60 / (60 + 1.1), None, None),
+        ("5 slots, callbacks: in use", "of 1", found["5 slots, callbacks"]["slots"], None, 0.99),
+        (
+            "callbacks: status requests",
+            "of those without",
+            pushed["polls"] / alone["polls"],
+            0.4,
+            None,
+        ),
+        (
+            "callbacks: lateness",
+            "of that without",
+            pushed["lateness"] / alone["lateness"],
+            1.0,
+            None,
+        ),
+    ]
+    return figures.report(
+        "schedule",
+        "whole runs in virtual time: the real feeder, gate, schedule and callbacks",
+        [
+            figures.Figure(
+                name=name, unit=unit, ours=figures.rounded(ours), at_most=most, at_least=least
+            )
+            for name, unit, ours, most, least in told
+        ],
+        rows=[
+            {
+                "case": name,
+                "lateness": figures.rounded(row["lateness"]),
+                "polls": figures.rounded(row["polls"]),
+                "of fixed": figures.rounded(row["against_fixed"]),
+                "refused": row["refused"],
+            }
+            for name, row in found.items()
+        ],
+        notes=["of fixed: of the polls of a fixed interval that is as late on the same tasks"],
+    )
+
+
 if __name__ == "__main__":
+    if len(sys.argv) == 1 or sys.argv[1] in {"--quick", "--check"}:
+        figures.main(report)
+        raise SystemExit
     print(json.dumps(measure(options_of())))

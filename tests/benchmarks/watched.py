@@ -18,7 +18,7 @@ from typing import Any
 
 from batch import events
 from batch.cli import main as cli
-from batch.run import wiring as bootstrap
+from batch.run import execute as running
 
 BEAT_S = 0.005
 
@@ -34,7 +34,7 @@ class Watch:
 
     def notify(self, event: events.Event) -> None:
         """Record the start and the end of the downloads."""
-        if isinstance(event, events.Generated) and self.begun is None:
+        if isinstance(event, events.VideoReady) and self.begun is None:
             self.begun, self.cpu_before = time.perf_counter(), time.process_time()
         if isinstance(event, events.JobEnded):
             self.ended, self.cpu_after = time.perf_counter(), time.process_time()
@@ -69,7 +69,7 @@ class Watch:
 def main(findings: Path, arguments: list[str]) -> int:
     """Run the command line under the watch."""
     watch = Watch()
-    execute = bootstrap.execute
+    execute = running.execute
 
     async def watched(session: Any, observers: Any, *rest: Any, **options: Any) -> Any:
         heart = asyncio.create_task(watch.beat())
@@ -78,7 +78,7 @@ def main(findings: Path, arguments: list[str]) -> int:
         finally:
             heart.cancel()
 
-    bootstrap.execute = watched
+    running.execute = watched
     exit_code = cli.main(arguments)
     findings.write_text(json.dumps(watch.findings()), "utf-8")
     return exit_code
