@@ -25,11 +25,12 @@ from memory_fleet import MemoryFleet
 from night import Report, folder
 from virtual_time import DeadlockError, VirtualClock, VirtualLoop
 
+from batch.attempt import Phase
 from batch.engines.terms import Terms, works
 from batch.job import Job, canonical_request, fingerprint
 from batch.manifest.limits import Limits, Rate
 from batch.output.fleet import DEAD_AFTER_S, OpenRun
-from batch.plan import Plan, Policy, make_plan
+from batch.plan import Action, Decision, Plan, Policy, make_plan
 from batch.sandbox.config import SandboxConfig
 
 LIBRARY, PRICE_USD = "library", 0.21
@@ -146,7 +147,7 @@ class FleetNight:
             return
         self._calm_down()
         for _ in range(CALM_NIGHTS):
-            if not (await self._plan()).decisions:
+            if all(self._is_for_a_person(item) for item in (await self._plan()).decisions):
                 await self._check_videos()
                 return
             await self._night()
@@ -228,6 +229,12 @@ class FleetNight:
             now=self.clock.now(),
         )
 
+    def _is_for_a_person(self, decision: Decision) -> bool:
+        """Return whether look-up, which has never found a task, cannot prove that none exists."""
+        is_absent = decision.attempt not in self.provider.by_external
+        is_unconfirmed = decision.reason.startswith("unconfirmed")
+        return decision.action is Action.RESUME and is_unconfirmed and is_absent
+
     def is_present(self, file: str, size: int) -> bool:
         """Return whether a video is there in that size."""
         with suppress(OSError):
@@ -265,7 +272,10 @@ class FleetNight:
             latest = known[job.id][-1]
             task = self.provider.tasks.get(latest.task_id or "")
             if latest.file is None:
-                if task is None or not task.fails:
+                is_absent = latest.external_task_id not in self.provider.by_external
+                is_open_question = latest.phase is Phase.UNCONFIRMED and is_absent
+                is_settled = is_open_question or (task is not None and task.fails)
+                if not is_settled:
                     self.violate(f"{job.id} ends as {latest.phase}")
             elif task is None or (self.root / latest.file).read_bytes() != task.content:
                 self.violate(f"{latest.file} is not the video of {latest.task_id}")
