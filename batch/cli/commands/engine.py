@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from batch.cli.commands.flags import read_path
 from batch.errors import ExitCode, UsageError
 from batch.key import ENGINE_VARIABLE, Secret, find_engine
 
+NONE, MOST_IN_FLIGHT = "none", 100_000
 HELP = f"""Set up the Postgres of a fleet, and move folders into it and back.
 
 Its address is in {ENGINE_VARIABLE}, or in a line of --env-file: it holds a password.
@@ -110,77 +110,74 @@ def bring_back(folder: Path, env_file: str | None) -> int:
 def status(env_file: str | None, *, as_json: bool) -> int:
     """Report the workers, the runs under way, and the accounts."""
     engine = required_engine(env_file)
+    from batch.cli.overview import lines  # noqa: PLC0415 - `--help` needs none
     from batch.output.postgres.overview import overview  # noqa: PLC0415 - needs psycopg
 
     found = overview(engine)
     if as_json:
         click.echo(json.dumps({"schema": 1, **found}, ensure_ascii=False))
         return ExitCode.OK
-    for line in _told(found):
+    for line in lines(found, time.time()):
         click.echo(line)
     return ExitCode.OK
 
 
 @command.command("account")
 @click.option("--base-url", metavar="URL", help="The address of the API. Default: as in `run`.")
-@click.option("--rate", metavar="RATE", help="How often its requests may go out: 60/min, 2/s.")
 @click.option(
-    "--max-in-flight",
-    type=click.IntRange(1, 100_000),
-    metavar="N",
-    help="The most tasks open at once.",
+    "--rate",
+    metavar="RATE",
+    help="How often its requests may go out: 60/min, 2/s; none: as runs say.",
+)
+@click.option(
+    "--max-in-flight", metavar="N", help="The most tasks open at once; none: as its runs say."
 )
 @engine_option
 def account(
-    base_url: str | None, rate: str | None, max_in_flight: int | None, env_file: str | None
+    base_url: str | None, rate: str | None, max_in_flight: str | None, env_file: str | None
 ) -> int:
-    """Limit an account, in all its runs together; without a limit, lift what was set.
+    """Show or set the limits of an account, for all its runs together.
 
-    The account is that of the key, as for `run`. Each run keeps to the limits of its manifest, too.
+    The account is that of the key, as for `run`. Where none is set, the largest limits of its runs
+    under way hold; each run keeps to those of its manifest, too.
     """
     engine = required_engine(env_file)
     from batch.addresses import DEFAULT_BASE_URL, check_base_url  # noqa: PLC0415 - as above
     from batch.attempt import Account  # noqa: PLC0415
+    from batch.cli.overview import account_lines  # noqa: PLC0415
     from batch.key import account_of, find_key, require_key  # noqa: PLC0415
-    from batch.manifest.limits import parse_rate  # noqa: PLC0415
-    from batch.output.postgres.overview import limit_account  # noqa: PLC0415
+    from batch.output.postgres.overview import OwnLimits, limit_account  # noqa: PLC0415
 
     file = None if env_file is None else read_path(env_file)
     key = require_key(find_key(os.environ, file, is_needed=True))
     try:
-        per_second = None if rate is None else parse_rate(rate).per_second
-        address = check_base_url(base_url or DEFAULT_BASE_URL)
+        limits = OwnLimits(_rate(rate), _most(max_in_flight))
+        whose = Account(check_base_url(base_url or DEFAULT_BASE_URL), account_of(key))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    whose = Account(address, account_of(key))
-    limit_account(engine, whose, per_second=per_second, max_in_flight=max_in_flight)
-    limits = [f"{rate}"] * (rate is not None)
-    limits += [f"{max_in_flight} in flight"] * (max_in_flight is not None)
-    click.echo(f"the account {whose.key_hash} at {address}: {', '.join(limits) or 'no limit'}")
+    given = (rate is not None, max_in_flight is not None)
+    found = limit_account(engine, whose, limits, given)
+    if found is None:
+        click.echo(f"the account {whose.key_hash} at {whose.base_url} has not been used")
+        return ExitCode.OK
+    for line in account_lines(found):
+        click.echo(line)
     return ExitCode.OK
 
 
-def _told(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    """Yield what a fleet is at, for people."""
-    yield "workers:" if found["workers"] else "no worker is alive; start one: kling-batch worker"
-    for worker in found["workers"]:
-        said = f"last heard of {worker['silent_s']:.0f} s ago"
-        yield f"  {worker['worker']}: process {worker['pid']} on {worker['host']}, {said}"
-    yield "runs under way:" if found["runs"] else "no run is under way"
-    for run in found["runs"]:
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(run["jobs"].items()))
-        yield f"  {run['run_id']} of {run['root']}: {counts}"
-        if run["stopped"]:
-            yield f"    stopped: {run['stopped']}"
-    yield "accounts:" if found["accounts"] else "no account has run yet"
-    for one in found["accounts"]:
-        limits = [f"{one['in_flight']} in flight"]
-        if one["slot_limit"] is not None:
-            limits.append(f"the provider takes {one['slot_limit']}")
-        if one["max_in_flight"] is not None:
-            limits.append(f"at most {one['max_in_flight']}")
-        if one["per_second"] is not None:
-            limits.append(f"{one['per_second']:g} a second")
-        yield f"  {one['account']} at {one['base_url']}: {', '.join(limits)}"
-        if one["refused"]:
-            yield f"    refused: {one['refused']}"
+def _rate(text: str | None) -> float | None:
+    from batch.manifest.limits import parse_rate  # noqa: PLC0415 - `--help` needs no manifest
+
+    return None if text in {None, NONE} else parse_rate(str(text)).per_second
+
+
+def _most(text: str | None) -> int | None:
+    if text in {None, NONE}:
+        return None
+    if not (
+        str(text).isascii() and str(text).isdecimal() and 1 <= int(str(text)) <= MOST_IN_FLIGHT
+    ):
+        raise ValueError(
+            f"--max-in-flight: {text!r} is not a whole number from 1 to {MOST_IN_FLIGHT}, or none"
+        )
+    return int(str(text))
