@@ -400,7 +400,10 @@ class Night:
             self.tampered_ids |= {attempt.external_task_id for attempt in landed}
 
     def _note_tampering(self, job_id: str, file: str) -> None:
-        self.tampered.add(file)
+        # A death in the middle of a move leaves a second name of the same file.
+        there = self.root / file
+        names = [path for path in self.root.glob("videos/**/*.mp4") if path.samefile(there)]
+        self.tampered |= {str(path.relative_to(self.root)) for path in names}
         with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
             self.tampered_ids |= {
                 attempt.external_task_id
