@@ -21,7 +21,6 @@ from batch.cli.planned import show_plan, show_warnings, warnings
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
-from batch.events import Observer
 from batch.key import ENGINE_VARIABLE, require_key
 from batch.manifest.model import Manifest
 from batch.run.planner import PlannedRun, open_planned_run, unexpected_library
@@ -163,7 +162,7 @@ def _join(settings: Settings, flags: dict[str, Any], clock: SystemClock, *, quie
 
     level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
     logs.configure(level=level, log_format=flags["log_format"])
-    watchers: list[Observer] = [logs.LogObserver()]
+    watchers = [logs.LogObserver()]
     return asyncio.run(join(settings.output_dir, lambda _run: watchers, clock))
 
 
@@ -227,7 +226,7 @@ def _drive(
 
 
 def _here(
-    planned: PlannedRun, observers: Sequence[Observer], clock: SystemClock
+    planned: PlannedRun, observers: Sequence[Any], clock: SystemClock
 ) -> Coroutine[Any, Any, Summary | None]:
     from batch.run.execute import execute  # noqa: PLC0415 - as above
 
