@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -166,6 +166,8 @@ class Worker:
         state = await self._carry_out(opened, assignment)
         if state is JobState.LEFT and self._ending.is_set() and not opened.stop.leaves_run:
             return await self._hold()  # left by this worker, not by the run
+        if state is not JobState.DONE:  # why, before the run may be ended for it
+            await self._tell_all()
         await self._fleet.settle(assignment.claim, state)
         return Fate.DONE
 
@@ -274,8 +276,11 @@ class Worker:
 
         if await self._fleet.look_again(run_id, enqueue):
             return
+        run = await self._fleet.run_of(run_id)
+        if run is None:
+            return
         outcome = await self._fleet.outcome(run_id)
-        exit_code, record = await self._house.conclude(opened, outcome)
+        exit_code, record = await self._house.conclude(replace(opened, handed=run), outcome)
         await self._fleet.end(run_id, int(exit_code), record)
         await self._runs.close(run_id)
         await self._engine.forget(run_id)

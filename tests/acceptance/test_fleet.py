@@ -1,0 +1,192 @@
+"""Runs that workers carry out: by the installed command, a real Postgres, and a real server that counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.sandbox import FaultPlan, Sandbox
+
+QUICK_WORKER = Path(__file__).parents[1] / "postgres" / "quick_worker.py"
+REPOSITORY = Path(__file__).parents[2]
+KEY = "sk-verysecretkey0123456789"
+CAP = 6
+POINTS = (
+    *("before intent", "after intent", "before post", "after post", "before Open"),
+    *("after Open", "after Generated", "before Landed", "after Landed"),
+)
+
+
+class Fleet:
+    """A studio with a few workers: its Postgres, its provider, and the command."""
+
+    def __init__(
+        self, shell: Any, url: str, box: Sandbox, nursery: Callable[[dict[str, str]], int]
+    ) -> None:
+        self.shell, self.url, self.box, self.nursery = shell, url, box, nursery
+        self.logs = shell.folder.parent
+
+    def run(self, manifest: Path, *args: str) -> Any:
+        """Run to the end."""
+        return self.shell("run", manifest, *self._at(), *args, KLING_BATCH_ENGINE=self.url)
+
+    def running(self, manifest: Path, *args: str) -> Any:
+        """Start a run."""
+        return self.shell.running("run", manifest, *self._at(), *args, KLING_BATCH_ENGINE=self.url)
+
+    def manifest(self, jobs: Any, **keys: Any) -> Path:
+        """Write a manifest."""
+        limits = {"max_in_flight": CAP, "settle_time": "1s", **keys.pop("limits", {})}
+        return self.shell.manifest(jobs, limits=limits, **keys)
+
+    @contextmanager
+    def worker(self, name: str, point: str = "", how: str = "kill") -> Iterator[int]:
+        """Start a worker whose waits are short; at *point* of its first job it dies or falls asleep."""
+        asked = {"name": name, "point": point, "how": how, "log": f"{self.logs}/{name}.log"}
+        asked |= {"engine": self.url, "base_url": self.box.base_url, "key": KEY}
+        Path(asked["log"]).touch()
+        process = self.nursery(asked)
+        try:
+            yield process
+        finally:
+            send(process, signal.SIGKILL)
+
+    def said(self, name: str) -> str:
+        """Return the log of a worker."""
+        return (self.logs / f"{name}.log").read_text()
+
+    def _at(self) -> tuple[str, str]:
+        return ("--base-url", self.box.base_url)
+
+
+def send(process: int, number: signal.Signals) -> None:
+    """Send a signal to a process, if it is still there."""
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Callable[[dict[str, str]], int]]:
+    """Give what starts workers by forks: to import what one needs takes two seconds."""
+    process = subprocess.Popen(
+        [sys.executable, QUICK_WORKER],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    to, back = process.stdin, process.stdout
+
+    def start(asked: dict[str, str]) -> int:
+        to.write(f"{json.dumps(asked)}\n")
+        to.flush()
+        return int(back.readline())
+
+    with process:
+        yield start
+        process.kill()
+
+
+@pytest.fixture
+def fleet(
+    shell: Any,
+    fleet_url: str,
+    sandbox: Callable[..., Sandbox],
+    nursery: Callable[[dict[str, str]], int],
+) -> Fleet:
+    """Give a fleet without a worker."""
+    return Fleet(shell, fleet_url, sandbox(median_s=0.3), nursery)
+
+
+def test_two_workers_share_a_run(fleet: Fleet) -> None:
+    with fleet.worker("one"), fleet.worker("two"):
+        said = fleet.run(fleet.manifest(30), "--json")
+    assert (said.code, said.json["outcomes"]) == (0, {"succeeded": 30})
+    assert said.json["tasks_created"] == fleet.box.stats.created == 30
+    assert fleet.box.stats.most_in_flight == CAP
+    assert all("submitted as task" in fleet.said(name) for name in ("one", "two"))
+    rows = (fleet.shell.folder / "outputs/night/results.jsonl").read_text().splitlines()
+    assert len({json.loads(row)["job_id"] for row in rows}) == len(rows) == 30
+
+
+def test_second_run_finds_all_made_without_worker(fleet: Fleet) -> None:
+    manifest = fleet.manifest(2)
+    with fleet.worker("one"):
+        assert fleet.run(manifest).code == 0
+    said = fleet.run(manifest, "--json")
+    assert (said.code, said.json["planned"]) == (0, {"unchanged": 2})
+
+
+def test_detached_run_is_joined_to_its_exit_code(fleet: Fleet) -> None:
+    fleet.box.set_faults(FaultPlan.from_strings(["submit:1301:first=1"]))
+    manifest = fleet.manifest(2)
+    assert fleet.run(manifest, "--detach").out.startswith("handed over to the workers")
+    again = fleet.run(manifest)
+    assert (again.code, "has not ended" in again.err) == (75, True)
+    with fleet.worker("one"):
+        said = fleet.run(manifest, "--join", "--json")
+    assert (said.code, said.json["outcomes"]) == (1, {"succeeded": 1, "failed": 1})
+    assert fleet.run(manifest, "--join").code == 2, "it has ended"
+
+
+def test_ctrl_c_ends_a_run_without_workers(fleet: Fleet) -> None:
+    with fleet.running(fleet.manifest(2), "--json") as run:
+        assert run.stderr is not None
+        while b"no worker of the fleet is alive" not in run.stderr.readline():
+            pass
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=30)
+    assert (run.returncode, json.loads(out)["left"]) == (130, 2)
+    with fleet.worker("one"):
+        assert fleet.run(fleet.manifest(2)).code == 0
+    assert fleet.box.stats.created == 2
+
+
+def test_budget_of_a_run_holds_over_all_workers(fleet: Fleet) -> None:
+    with fleet.worker("one"), fleet.worker("two"), fleet.worker("mortal", "after post"):
+        said = fleet.run(fleet.manifest(12), "--budget", "1.05", "--json")
+    assert (said.code, said.json["left"], fleet.box.stats.created) == (3, 7, 5)
+    assert said.json["stopped"].startswith("the budget of $1.05 is used up")
+
+
+@pytest.mark.parametrize("points", [POINTS[:5], POINTS[5:]], ids=["submitting", "collecting"])
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_stopped_workers_pay_for_nothing_twice(fleet: Fleet, points: Any, how: str) -> None:
+    with ExitStack() as exits:
+        begun = {
+            point: exits.enter_context(fleet.worker(point.replace(" ", "-"), point, how))
+            for point in points
+        }
+        exits.enter_context(fleet.worker("healthy"))
+        with fleet.running(fleet.manifest(40), "--json") as run:
+            if how == "stop":
+                _wake_all(fleet, begun)
+            out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err.decode()
+    assert json.loads(out)["outcomes"] == {"succeeded": 40}
+    met = [point for point in points if f"at {point}" in fleet.said(point.replace(" ", "-"))]
+    assert len(met) >= len(points) - 1  # the last may get no job
+    assert fleet.box.stats.created == 40
+    assert fleet.box.stats.most_in_flight <= CAP
+
+
+def _wake_all(fleet: Fleet, workers: dict[str, int]) -> None:
+    """Wake the sleeping workers two seconds after the first has fallen asleep: they are taken over."""
+    fleet.shell.until(
+        lambda: any(f"at {point}" in fleet.said(point.replace(" ", "-")) for point in workers)
+    )
+    time.sleep(2.0)
+    for process in workers.values():
+        send(process, signal.SIGCONT)
