@@ -72,6 +72,5 @@ async def _follow(
             observer.notify(event)
 
     ending = Ending(current_engine(), FleetClock(clock))
-    with open_to_read(root) as store:
-        follower = Follower(run, fleet, ending, clock, notify)
-        return await follower.follow(store, handle_signals=True)
+    follower = Follower(run, fleet, ending, clock, notify)
+    return await follower.follow(lambda: open_to_read(root), handle_signals=True)

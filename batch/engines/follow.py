@@ -10,16 +10,16 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from batch import events
 from batch.clock import Clock
 from batch.engines.conclude import conclude, summary_of
 from batch.engines.ending import Ending
 from batch.engines.terms import Terms
-from batch.errors import AwayError, ExitCode
+from batch.errors import AwayError, ExitCode, StateError
 from batch.events import Event
 from batch.output.fleet import Fleet, OpenRun, Progress
 from batch.output.row import is_superseded
@@ -29,7 +29,9 @@ from batch.run.stop import LEAVES, StopReason
 from batch.run.summary import Summary
 from batch.waker import Waker, sleep
 
-LOOKS_S = 0.5
+T = TypeVar("T")
+Reader = Callable[[], AbstractContextManager[Store]]
+LOOKS_S = 1.0
 NO_WORKER = (
     "no worker of the fleet is alive: the run waits. Start one with `kling-batch worker`, on any machine"
     " that has the engine's address, the key and the folder"
@@ -65,16 +67,16 @@ class Follower:
     _has_said_stop: bool = False
     _has_said_none: bool = False
 
-    async def follow(self, store: Store, *, handle_signals: bool = False) -> Summary:
+    async def follow(self, library: Reader, *, handle_signals: bool = False) -> Summary:
         """Follow the run to its end; return its summary.
 
         Args:
-            store: the library, to read.
+            library: the library, to read.
             handle_signals: the first SIGINT or SIGTERM stops the run softly, the second ends this.
         """
         progress = await self.fleet.progress(self.run.run_id)
         with self._signals() if handle_signals else _nothing():
-            rows = _Rows(store, self.run.run_id)
+            rows = _Rows(library, self.run.run_id)
             while progress.exit_code is None and not self._insisted:
                 await self._stop()
                 self._tell(progress, await asyncio.to_thread(rows.new))
@@ -83,7 +85,7 @@ class Follower:
                 self._asked.clear()
                 progress = await self.fleet.progress(self.run.run_id)
             self._tell(progress, await asyncio.to_thread(rows.new))
-        return await self._summary(store, progress)
+        return await self._summary(library, progress)
 
     async def _stop(self) -> None:
         while self._stops:
@@ -121,11 +123,11 @@ class Follower:
             return
         await self.fleet.end(run.run_id, int(exit_code), record)
 
-    async def _summary(self, store: Store, progress: Progress) -> Summary:
+    async def _summary(self, library: Reader, progress: Progress) -> Summary:
         run, terms = replace(self.run, stop=progress.stop), Terms.of(self.run)
         outcome = await self.fleet.outcome(run.run_id)
         found = conclude(run, terms, outcome, None)
-        known = await asyncio.to_thread(store.known)
+        known = await self._read(library, lambda store: store.known())
         seconds = round(max(self.clock.now() - run.began_at, 0.0), 3)
         if self._insisted:
             is_term = self._insisted[0] is signal.SIGTERM
@@ -134,13 +136,20 @@ class Follower:
             why = f"left at the second {name}; the workers end the run (`kling-batch run --join`)"
             found = replace(found, exit_code=code, stopped=why)
             return summary_of(run, terms, outcome, found, known, seconds=seconds)
-        recorded = await asyncio.to_thread(_record_of, store, run.run_id)
+        recorded = await self._read(library, lambda store: _record_of(store, run.run_id))
         assert progress.exit_code is not None
         found = replace(
             found, exit_code=ExitCode(progress.exit_code), stopped=recorded.get("stopped")
         )
         more = {"warnings": tuple(recorded.get("warnings", ())), "uploads": recorded.get("uploads")}
         return summary_of(run, terms, outcome, found, known, seconds=seconds, **more)
+
+    async def _read(self, library: Reader, read: Callable[[Store], T]) -> T:
+        """Return what *read* does, as soon as the database answers."""
+        while True:
+            with suppress(AwayError):
+                return await asyncio.to_thread(_reading, library, read)
+            await self.fleet.progress(self.run.run_id)  # waits for the database
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -159,21 +168,27 @@ class Follower:
 
 
 class _Rows:
-    """The rows of a run as they come."""
+    """The rows of a run as they come, over a connection that is made anew when it is lost."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store = store
+    def __init__(self, library: Reader, run_id: str) -> None:
+        self._library = library
         self._named = f'"run_id":"{run_id}"'
         self._seen = 0
 
     def new(self) -> list[dict[str, Any]]:
-        """Return the rows since the last call. Blocks."""
+        """Return the rows since the last call; none where the database does not answer. Blocks."""
         found = []
-        for line in self._store.result_lines(self._seen):
-            self._seen += 1
-            if self._named in line:
-                found.append(json.loads(line))
+        with suppress(StateError):
+            for line in _reading(self._library, lambda store: list(store.result_lines(self._seen))):
+                self._seen += 1
+                if self._named in line:
+                    found.append(json.loads(line))
         return found
+
+
+def _reading(library: Reader, read: Callable[[Store], T]) -> T:
+    with library() as store:
+        return read(store)
 
 
 def _record_of(store: Store, run_id: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -27,6 +27,18 @@ POINTS = (
 )
 
 
+class Ended(NamedTuple):
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
 class Fleet:
     """A studio with a few workers: its Postgres, its provider, and the command."""
 
@@ -36,9 +48,11 @@ class Fleet:
         self.shell, self.url, self.box, self.nursery = shell, url, box, nursery
         self.logs = shell.folder.parent
 
-    def run(self, manifest: Path, *args: str) -> Any:
+    def run(self, manifest: Path, *args: str) -> Ended:
         """Run to the end."""
-        return self.shell("run", manifest, *self._at(), *args, KLING_BATCH_ENGINE=self.url)
+        with self.running(manifest, *args) as process:
+            out, err = process.communicate(timeout=100)
+        return Ended(process.returncode, out.decode(), err.decode())
 
     def running(self, manifest: Path, *args: str) -> Any:
         """Start a run."""
@@ -152,6 +166,32 @@ def test_ctrl_c_ends_a_run_without_workers(fleet: Fleet) -> None:
     with fleet.worker("one"):
         assert fleet.run(fleet.manifest(2)).code == 0
     assert fleet.box.stats.created == 2
+
+
+def test_crash_of_postgres_is_waited_for(fleet: Fleet, cluster: Any) -> None:
+    with (
+        fleet.worker("one"),
+        fleet.worker("two"),
+        fleet.running(fleet.manifest(30), "--json") as run,
+    ):
+        fleet.shell.until(lambda: fleet.box.stats.created >= 8, timeout_s=60.0)
+        cluster.stop()
+        cluster.start()
+        out, err = run.communicate(timeout=100)
+    assert run.returncode == 0, err.decode()
+    assert json.loads(out)["outcomes"] == {"succeeded": 30}
+    assert (fleet.box.stats.created, fleet.box.stats.most_in_flight <= CAP) == (30, True)
+
+
+def test_terminated_worker_hands_its_jobs_back_at_once(fleet: Fleet) -> None:
+    with fleet.worker("one") as one, fleet.running(fleet.manifest(8), "--json") as run:
+        fleet.shell.until(lambda: fleet.box.stats.created >= 4, timeout_s=60.0)
+        send(one, signal.SIGTERM)
+        with fleet.worker("two"):
+            out, err = run.communicate(timeout=100)
+    assert run.returncode == 0, err.decode()
+    assert json.loads(out)["outcomes"] == {"succeeded": 8}
+    assert fleet.box.stats.created == 8
 
 
 def test_budget_of_a_run_holds_over_all_workers(fleet: Fleet) -> None:
