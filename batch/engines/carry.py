@@ -30,8 +30,11 @@ class Opened:
     is_present: IsPresent
 
 
-async def carry_out(opened: Opened, assignment: Assignment) -> JobState:
+async def carry_out(opened: Opened, assignment: Assignment) -> JobState | None:
     """Do what is still to be done for a claimed job.
+
+    Returns:
+        How it came out; None where the commit of its outcome has settled it.
 
     Raises:
         ClaimLostError: another worker has claimed it since.
@@ -45,7 +48,7 @@ async def carry_out(opened: Opened, assignment: Assignment) -> JobState:
         job_run = JobRun(run, order, replace(decision, action=Action.RESTING), sent=assignment.sent)
         await job_run.live()
         await job_run.conclude(await run.state.attempt(failed))
-        return JobState.DONE
+        return None
     ticket = None
     if decision.action in PAYING and not decision.former:
         ticket = await _admit(run, order, decision)
@@ -58,6 +61,8 @@ async def carry_out(opened: Opened, assignment: Assignment) -> JobState:
         await job_run.live()
     if job_run.parked is not None:
         return JobState.PARKED
+    if job_run.is_concluded:
+        return None
     return JobState.LEFT if job_run.is_left else JobState.DONE
 
 

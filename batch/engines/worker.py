@@ -166,12 +166,14 @@ class Worker:
         state = await self._carry_out(opened, assignment)
         if state is JobState.LEFT and self._ending.is_set() and not opened.stop.leaves_run:
             return await self._hold()  # left by this worker, not by the run
+        if state is None:
+            return Fate.DONE
         if state is not JobState.DONE:  # why, before the run may be ended for it
             await self._tell_all()
         await self._fleet.settle(assignment.claim, state)
         return Fate.DONE
 
-    async def _carry_out(self, opened: Opened, assignment: Assignment) -> JobState:
+    async def _carry_out(self, opened: Opened, assignment: Assignment) -> JobState | None:
         job_id = assignment.claim.job_id
         task = asyncio.current_task()
         assert task is not None

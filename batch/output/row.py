@@ -125,7 +125,7 @@ def _outcome(attempt: Attempt) -> Outcome | None:
 
 def is_superseded(row: dict[str, Any]) -> bool:
     """Return whether a row tells of a former version of its job."""
-    return SUPERSEDED in row["warnings"]
+    return SUPERSEDED in row.get("warnings", ())
 
 
 def to_line(row: dict[str, Any]) -> str:

@@ -41,7 +41,8 @@ class JobRun:
 
     *order* is its place in the manifest. With a *ticket* the feeder has taken a slot for it and set
     its estimate aside. *parked* is set when the job ended unconfirmed and look-up may still prove
-    itself in this run. *is_left*: it is left to the next run. *sent* are its attempts that this run
+    itself in this run. *is_left*: it is left to the next run; *is_concluded*: its outcome is
+    committed. *sent* are its attempts that this run
     may have paid for.
     """
 
@@ -57,6 +58,7 @@ class JobRun:
         self.decision = decision
         self.parked: Attempt | None = None
         self.is_left = False
+        self.is_concluded = False
         self._run = run
         self._order = order
         self._ticket = ticket  # of the first new attempt
@@ -93,7 +95,7 @@ class JobRun:
         again = replace(again, tries=self._tries, paid=self._tasks, failed_paid=self._failures)
         second = JobRun(self._run, self._order, again, sent=self._sent)
         await second.live()
-        self.is_left = second.is_left
+        self.is_left, self.is_concluded = second.is_left, second.is_concluded
 
     async def _take_slots(self) -> None:
         """Take the slots of all open attempts at once, although they are collected in turn."""
@@ -310,6 +312,7 @@ class JobRun:
         tags = () if job is None else job.tags
         row = make_row(attempt, run_id=run.run_id, tasks=self._tasks, now=now, tags=tags, paid=paid)
         await run.state.commit(Put(attempt), AddRow(to_line(row)), *await self._unpinned(attempt))
+        self.is_concluded = True
         run.context.notify(events.JobEnded(attempt.job_id, row))
 
     async def _unpinned(self, attempt: Attempt) -> list[Put]:

@@ -17,6 +17,7 @@ from scripted import ACCOUNT, SAID, attempt, landed
 from batch.attempt import Account, Doubt, Unconfirmed
 from batch.errors import ClaimLostError
 from batch.output.fleet import CLAIM, Claim, Fleet, JobState, OpenRun, Progress, Work
+from batch.output.row import SUPERSEDED
 from batch.output.state import AddRow, Put, State
 from batch.run.stop import LEAVES, MILD, StopReason
 
@@ -255,6 +256,20 @@ async def test_settled_job_is_not_claimed_again(fleet: Fleet, state: JobState) -
     await fleet.settle(claim, state)
     assert await fleet.claim("r1", "a", "w2") is None
     assert (await fleet.progress("r1")).jobs[state] == 1
+
+
+async def test_row_of_a_job_settles_it(subject: Subject) -> None:
+    """Else a worker that died in between would have it made again, on a request that stands once."""
+    fleet = subject.fleet
+    await hand_over(fleet)
+    claim = await claimed(fleet)
+    line = '{"run_id":"r1","job_id":"a","warnings":%s}'
+    with under(claim):
+        await subject.state.commit(AddRow(line % json.dumps([SUPERSEDED])))
+        assert await fleet.claim("r1", "a", "w2") is not None
+    with under(await claimed(fleet)):
+        await subject.state.commit(AddRow(line % "[]"))
+    assert await fleet.claim("r1", "a", "w2") is None
 
 
 async def test_job_of_another_run_is_not_claimed(fleet: Fleet) -> None:

@@ -7,6 +7,7 @@ For the simulation of several workers in one loop. It keeps the same promises as
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from batch.output.fleet import (
     Pulse,
     Work,
 )
+from batch.output.row import is_superseded
 from batch.output.state import AddRow, Change, Put, Withdraw
 from batch.run.account import Traffic
 from batch.run.admission import Deny, Seen, Wait, judge
@@ -320,6 +322,10 @@ class FencedState(MemoryState):
         super().write(changes)
         for change in changes:
             match change:
+                case AddRow(line) if claim is not None and not is_superseded(json.loads(line)):
+                    job = self._fleet.runs[claim.run_id].jobs.get(claim.job_id)
+                    if job is not None and job.state is JobState.TODO:
+                        job.state = JobState.DONE
                 case Put(attempt):
                     self._follow(attempt, None if claim is None else claim.run_id)
                 case Withdraw(external_task_id):

@@ -10,6 +10,7 @@ from typing import Any
 
 from batch.output.codec import COLUMNS, detail_of, to_record
 from batch.output.recall import read_row
+from batch.output.row import is_superseded
 from batch.output.state import AddRow, Change, Proof, Put
 
 _NAMES = COLUMNS.split(", ")
@@ -34,7 +35,7 @@ def _values(change: Change) -> dict[str, Any]:
         case AddRow(line):
             row = read_row(line.encode())
             named = {name: str(row.get(name, "")) for name in ("run_id", "job_id")}
-            return {"line": line, **named}
+            return {"line": line, **named, "settles": not is_superseded(row)}
         case Proof(account, at):
             named = {"base_url": account.base_url, "account": account.key_hash}
             return {**named, "proved_at": at}

@@ -174,6 +174,12 @@ DECLARE
 BEGIN
     IF its_token IS NOT NULL THEN
         PERFORM check_claim(its_library, its_job, its_token);
+        -- The outcome of a job and its end are one: of a job that has its row nothing is done again.
+        UPDATE jobs SET state = 'done' WHERE run_id = its_run AND job_id = its_job
+            AND state = 'todo' AND EXISTS (
+                SELECT 1 FROM jsonb_array_elements(changes) AS its (item)
+                WHERE item->>0 = 'AddRow' AND (item->1->>'settles')::boolean
+            );
     END IF;
     FOR change IN
         SELECT value FROM jsonb_array_elements(changes) WITH ORDINALITY
