@@ -23,6 +23,7 @@ from batch.job import video_path
 from batch.library.ledger import iso
 from batch.library.planned import Planned
 from batch.media.check import MediaError
+from batch.output.copies import Copies
 from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
 from batch.output.layout import version_time
@@ -30,7 +31,6 @@ from batch.output.places import Places
 from batch.output.row import make_row, new_run_id, to_line
 from batch.output.state import AddRow, Put
 from batch.output.store import Store
-from batch.output.uploads import Copies
 from batch.output.videos import Videos
 
 SHOWN = 20  # ids in a message

@@ -1,6 +1,6 @@
 """A library's bucket is brought up to date: what landed, moved, was displaced or discarded since.
 
-    list, where that is due: what is lost is uploaded again, or fetched by the next run
+    list, where that is due or local copies are to go: what is lost is uploaded again, or fetched by the next run
       →  videos, former ones, too  →  what is there under an old name goes
       →  the files beside the videos  →  index.json, last and only once all videos are there
       →  local copies go, where they are to
@@ -85,14 +85,17 @@ class _Settling:
         """Do all that is due."""
         await self._verify(now)
         await self._bring_videos()
-        for record in self._database.surplus(self._target.url):
-            await self._uploads.drop(record)
+        surplus = self._database.surplus(self._target.url)
+        if not all([await self._uploads.drop(record) for record in surplus]):
+            await self._bring_videos()  # what they are copies of is not there any more
         await self._bring_derived()
         for record in list(to_remove(self._database, self._root, self._target)):
             await self._uploads.remove_local(record)
 
     async def _verify(self, now: float) -> None:
-        if has_to_verify(self._database, self._target, now):
+        # Before a local copy goes on the word of an earlier run, the bucket is asked.
+        is_relied_on = next(to_remove(self._database, self._root, self._target), None) is not None
+        if is_relied_on or has_to_verify(self._database, self._target, now):
             lost = await self._uploads.lost()
             self._found.lost = [
                 record.file

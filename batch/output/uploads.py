@@ -13,19 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Self
 
 from batch.attempt import Attempt, Discarded, Landed
 from batch.clock import Clock
-from batch.errors import BatchError
 from batch.output import disk
 from batch.output.bucket import Bucket, GoneError, Stored, TakenError
 from batch.output.layout import version_file
-from batch.output.part import Part
 from batch.output.state import NotUploaded, State, Uploaded
 
 ROUNDS = 4  # in which what is in the way is looked at again
@@ -101,7 +98,8 @@ class Uploads:
     async def _transfer(self, item: Item, record: Uploaded | None) -> Stored:
         """Copy what the bucket has already, or put the local file."""
         for twin in await self._elsewhere(item.sha256, item.file):
-            return await self._copy(twin, item.file, record)
+            stored = await self._copy(twin, item.file, record)
+            return replace(stored, attempt=item.attempt)  # not the one whose video is the same
         replaces = None if record is None else _as_stored(record)
         stored = await self._bucket.put(
             item.file,
@@ -117,8 +115,7 @@ class Uploads:
     async def _copy(self, source: Uploaded, file: str, over: Uploaded | None) -> Stored:
         """Copy an object to *file*, in the place of what is *over*written."""
         async with self._copying:
-            if not _is(await self._bucket.head(source.file), source):
-                await self._state.commit(NotUploaded(self._url, source.file))
+            if not await self._is_there(source):
                 raise GoneError(source.file)
             if not _is(await self._bucket.head(file), over):
                 raise TakenError(file)
@@ -145,11 +142,9 @@ class Uploads:
 
     async def _make_way(self, record: Uploaded) -> None:
         """Copy what will be overwritten to where it belongs by now, unless the bucket has it there."""
-        if record.external_task_id is None or await self._elsewhere(record.sha256, record.file):
+        if await self._may_go(record):
             return
-        owner = await self._attempt(record.external_task_id)
-        if owner is not None and isinstance(owner.state, Discarded):
-            return
+        owner = await self._attempt(str(record.external_task_id))
         place = await self._place_of(owner, record)
         await self._commit(place, await self._copy(record, place, None))
 
@@ -196,15 +191,39 @@ class Uploads:
 
     # -- what goes
 
-    async def drop(self, record: Uploaded) -> None:
+    async def drop(self, record: Uploaded) -> bool:
         """Delete an object that is no longer wanted under its name, unless it is another by now.
+
+        Returns:
+            False where the bucket turns out to have that video nowhere else: it stays.
 
         Raises:
             BucketError: the bucket cannot be used.
         """
-        if _is(await self._bucket.head(record.file), record):
+        if not await self._may_go(record):
+            return False
+        if await self._is_there(record):
             await self._bucket.delete(record.file)
-        await self._state.commit(NotUploaded(self._url, record.file))
+            await self._state.commit(NotUploaded(self._url, record.file))
+        return True
+
+    async def _may_go(self, record: Uploaded) -> bool:
+        """Return whether nothing is lost with an object: its video is elsewhere, too, or discarded."""
+        if record.external_task_id is None:
+            return True
+        for twin in await self._elsewhere(record.sha256, record.file):
+            if await self._is_there(twin):
+                return True
+        owner = await self._attempt(record.external_task_id)
+        return owner is not None and isinstance(owner.state, Discarded)
+
+    async def _is_there(self, record: Uploaded) -> bool:
+        """Return whether an object is there as recorded; a record that is wrong is forgotten."""
+        if _is(await self._bucket.head(record.file), record):
+            return True
+        if await self._record(record.file) == record:  # no other was put there meanwhile
+            await self._state.commit(NotUploaded(self._url, record.file))
+        return False
 
     async def remove_local(self, record: Uploaded) -> None:
         """Remove the local copy of what is in the bucket; a file that holds something else stays.
@@ -234,50 +253,6 @@ class Uploads:
         if lost:
             await self._state.commit(*(NotUploaded(self._url, record.file) for record in lost))
         return lost
-
-
-class Copies:
-    """The copies of videos in the buckets *urls*. Use as a context manager; opens them when needed."""
-
-    def __init__(self, state: State, urls: list[str], library: str) -> None:
-        self._state = state
-        self._urls = urls
-        self._library = library
-        self._exits = ExitStack()
-        self._open: dict[str, Bucket] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._exits.close()
-
-    async def fill(self, part: Part, contents: frozenset[str]) -> bool:
-        """Fill a part with a copy of one of *contents*; return whether there was one."""
-        for url in list(self._urls):
-            for sha256 in contents:
-                for record in await self._state.uploads(url, sha256=sha256):
-                    if await self._fill(part, url, record):
-                        return True
-        return False
-
-    async def _fill(self, part: Part, url: str, record: Uploaded) -> bool:
-        try:
-            await self._bucket(url).get(record.file, part.fill)
-        except GoneError:
-            pass
-        except BatchError:  # it does not answer, or obstore is not installed: not asked again
-            self._urls = [other for other in self._urls if other != url]
-        if part.sha256 == record.sha256:
-            return True
-        await part.restart()
-        return False
-
-    def _bucket(self, url: str) -> Bucket:
-        if url not in self._open:
-            bucket = Bucket.open(url, library=self._library)
-            self._open[url] = self._exits.enter_context(bucket)
-        return self._open[url]
 
 
 def _is(found: Stored | None, record: Uploaded | None) -> bool:

@@ -18,13 +18,13 @@ from batch.events import Event, Warned
 from batch.key import account_of, require_key
 from batch.library.allowances import Spending, allowances
 from batch.manifest.limits import Limits
+from batch.output.copies import Copies
 from batch.output.direct import DirectState
 from batch.output.layout import Layout
 from batch.output.places import Fill, no_copies
 from batch.output.rescue import Rescue
 from batch.output.sqlite import Database
 from batch.output.state import State
-from batch.output.uploads import Copies
 from batch.output.videos import Videos
 from batch.output.writer import SqliteState
 from batch.provider.client import Client

@@ -312,3 +312,45 @@ async def test_sandbox_of_a_run_uploads_nothing(desk: Any, bucket: Bucket) -> No
         summary = await execute(planned, [], clock)
     assert (summary.exit_code, summary.uploads) == (0, None)
     assert bucket.requests == []
+
+
+# -- no record of the state takes the only copy of a video
+
+
+async def test_local_copy_stays_until_the_bucket_was_asked(desk: Any, bucket: Bucket) -> None:
+    """From keep to remove: what was uploaded long ago may be gone."""
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX, OWL])
+        before = bucket.objects
+        bucket.delete("videos/fox.mp4")
+        desk.extra["output"]["local"] = "remove"
+        summary = await desk.run(box, [FOX, OWL], is_checked=False)
+        assert (summary.exit_code, summary.uploads["uploaded"]) == (0, 1)
+        assert bucket.objects == before
+
+
+async def test_former_name_goes_once_the_new_is_there(desk: Any, bucket: Bucket) -> None:
+    desk.extra["output"]["local"] = "remove"
+    renamed = [{**FOX, "id": "red-fox"}]
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX], is_checked=False)
+        (data,) = bucket.objects.values()
+        bucket.refuses["POST", ""] = "403 Forbidden", "AccessDenied"
+        await desk.run(box, renamed, is_checked=False)
+        assert set(bucket.objects) == {"videos/fox.mp4", "videos/red-fox.mp4"}
+        bucket.delete("videos/red-fox.mp4")
+        bucket.refuses.clear()
+        await desk.run(box, renamed, is_checked=False)
+        assert bucket.objects["videos/red-fox.mp4"] == data
+        await desk.run(box, renamed, is_checked=False)
+        assert bucket.objects == {"videos/red-fox.mp4": data}
+        assert desk.plan(box, renamed) == {"unchanged": 1}
+
+
+async def test_equal_videos_each_count_as_here(desk: Any, bucket: Bucket) -> None:
+    """The second is a copy of the first within the bucket, and still its own."""
+    desk.extra["output"]["local"] = "remove"
+    async with desk.sandbox(clip="tiny") as box:
+        await desk.run(box, [FOX], is_checked=False)
+        await desk.run(box, [FOX, OWL], is_checked=False)
+        assert desk.plan(box, [FOX, OWL]) == {"unchanged": 2}
