@@ -151,6 +151,44 @@ def test_as_many_requests_are_kept_as_are_known(
     assert sum(map(len, then.values())) == 4
 
 
+TRIED = st.tuples(
+    st.sampled_from(["a", "A", "b", "c"]),
+    st.sampled_from("xyz"),
+    st.sampled_from([Phase.LANDED, Phase.FAILED, Phase.DISCARDED, Phase.OPEN]),
+)
+
+
+@given(
+    st.lists(TRIED, max_size=6),
+    st.dictionaries(st.sampled_from(["A", "b", "c"]), st.sampled_from("xyz")),
+)
+def test_second_plan_moves_nothing(
+    before: list[tuple[str, str, Phase]], after: dict[str, str]
+) -> None:
+    """Equal requests never exchange their videos night by night, and none is left where it is useless."""
+    found = known()
+    for name, prompt, phase in before:
+        found.setdefault(name, []).append(
+            tried(job(name, prompt), len(found.get(name, ())) + 1, phase)
+        )
+    jobs = [job(name, prompt) for name, prompt in after.items()]
+    wanted = {one.id: one.fingerprint for one in jobs}
+    then = after_moves(found, find_moves(jobs, found))
+
+    useful = [
+        item.fingerprint
+        for name, items in then.items()
+        for item in items
+        if item.fingerprint != wanted.get(name) and item.phase in {Phase.LANDED, Phase.OPEN}
+    ]
+    for one in jobs:
+        own = [item for item in then.get(one.id, ()) if item.fingerprint == one.fingerprint]
+        if not {item.phase for item in own} & {Phase.LANDED, Phase.OPEN}:
+            assert one.fingerprint not in useful
+            then.setdefault(one.id, []).append(tried(one, 50))  # it is paid for
+    assert find_moves(jobs, then) == []
+
+
 # -- carried out
 
 
