@@ -256,7 +256,9 @@ class JobRun:
             run.budget.drop(attempt.external_task_id)
         else:
             run.budget.book(attempt)
-        is_wanted = run.context.policy.resubmit_unconfirmed and not is_superseded
+        is_asked_for = run.context.policy.resubmit_unconfirmed and not is_superseded
+        # Once a run: a worker that takes the job over was asked for nothing more.
+        is_wanted = is_asked_for and attempt.external_task_id not in self._sent
         match attempt.state:
             case Intended() if is_superseded:  # absent, and not wanted
                 await run.state.commit(Withdraw(attempt.external_task_id))

@@ -33,6 +33,7 @@ from batch.provider.answers import (
     Throttled,
 )
 from batch.run.gate import ARRIVES_WITHIN_S, SEND_WITHIN_S, still_on_its_way
+from batch.run.job_run import JobRun
 
 ON_REQUEST = Policy(resubmit_unconfirmed=True)
 REFUSED = Refused(Failure(FailureKind.MODERATION, "not that", "1301", 400))
@@ -130,6 +131,22 @@ def test_no_answer_settles_a_doubt(tmp_path: Path, answer: Any, exists: bool) ->
     stages = nights.run(REFUSED)
     assert stages.api.count("submit") == 0
     assert isinstance(nights.attempt.state, Unconfirmed)
+
+
+@pytest.mark.parametrize(("sent", "expected"), [(frozenset({"kb-0"}), 0), (frozenset(), 1)])
+def test_doubt_is_resubmitted_once_a_run(
+    tmp_path: Path, sent: frozenset[str], expected: int
+) -> None:
+    """A worker dies over a job that it has submitted: what the next one finds was asked for before."""
+
+    async def story(stages: Stages) -> int:
+        await stages.state.commit(Put(tried(Unconfirmed(1.0, Doubt(SAID)), job())))
+        stages.api.submits, stages.api.queries = [REFUSED], [NOT_FOUND]
+        (decision,) = (await planned(stages, [job()])).decisions
+        await JobRun(stages.run, 0, decision, sent=sent).live()
+        return stages.api.count("submit")
+
+    assert play(tmp_path, story, policy=ON_REQUEST) == expected
 
 
 # -- what an earlier run has left
