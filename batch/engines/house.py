@@ -21,9 +21,11 @@ from batch.errors import ExitCode, StateError, UsageError
 from batch.events import Event, Warned
 from batch.key import Secret
 from batch.manifest.limits import Limits
+from batch.output.copies import Copies
 from batch.output.fleet import CLAIM, Fleet, OpenRun, Outcome
 from batch.output.layout import Layout
 from batch.output.marker import library_at
+from batch.output.postgres import questions
 from batch.output.postgres.pool import Connections
 from batch.output.postgres.state import PostgresState
 from batch.output.rescue import Rescue
@@ -99,9 +101,12 @@ class PostgresHouse:
                 stop=stop,
                 notify=means.notify,
             )
+            state = PostgresState(self._connections, run.library)
+            urls = await self._connections.ask(questions.targets(run.library))
+            copies = exits.enter_context(Copies(state, urls, run.library))
             world = World(
                 api=api,
-                state=PostgresState(self._connections, run.library),
+                state=state,
                 videos=videos,
                 guard=nullcontext(),
                 hints=hints,
@@ -112,6 +117,7 @@ class PostgresHouse:
                 gate_of=partial(self._gates.gate, run.library, run.run_id),
                 given=SharedNames(self._fleet),
                 downloads=self._downloads,
+                copies=copies.fill,
             )
             stages = await assemble(run.run_id, context, world)
             yield Opened(run, terms, stop, stages, presence(videos))

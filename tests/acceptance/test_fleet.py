@@ -64,10 +64,13 @@ class Fleet:
         return self.shell.manifest(jobs, limits=limits, **keys)
 
     @contextmanager
-    def worker(self, name: str, point: str = "", how: str = "kill") -> Iterator[int]:
+    def worker(
+        self, name: str, point: str = "", how: str = "kill", environ: dict[str, str] | None = None
+    ) -> Iterator[int]:
         """Start a worker whose waits are short; at *point* of its first job it dies or falls asleep."""
         asked = {"name": name, "point": point, "how": how, "log": f"{self.logs}/{name}.log"}
         asked |= {"engine": self.url, "base_url": self.box.base_url, "key": KEY}
+        asked["environ"] = json.dumps(environ or {})
         Path(asked["log"]).touch()
         process = self.nursery(asked)
         try:
@@ -141,6 +144,20 @@ def test_second_run_finds_all_made_without_worker(fleet: Fleet) -> None:
         assert fleet.run(manifest).code == 0
     said = fleet.run(manifest, "--json")
     assert (said.code, said.json["planned"]) == (0, {"unchanged": 2})
+
+
+def test_lost_video_comes_back_from_the_bucket(fleet: Fleet, s3: Any) -> None:
+    """Not from the provider, which keeps it for thirty days only."""
+    bucket = s3.bucket()
+    manifest = fleet.manifest(1, output={"target": bucket.url})
+    with fleet.worker("one", environ=bucket.environ):
+        assert fleet.run(manifest).code == 0
+        (video,) = (fleet.shell.folder / "outputs/night/videos").iterdir()
+        (data,) = bucket.objects.values()
+        video.unlink()
+        asked = fleet.box.stats.queries
+        assert fleet.run(manifest).code == 0
+    assert (video.read_bytes() == data, fleet.box.stats.queries) == (True, asked)
 
 
 def test_detached_run_is_joined_to_its_exit_code(fleet: Fleet) -> None:

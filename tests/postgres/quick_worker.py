@@ -83,6 +83,7 @@ async def main() -> None:
 def begin(line: str) -> None:
     """Be a worker, until it ends."""
     asked.update(json.loads(line))
+    os.environ.update(json.loads(asked["environ"]))
     log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
