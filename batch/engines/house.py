@@ -36,6 +36,7 @@ from batch.run.gate_postgres import PostgresGates
 from batch.run.resources import fit, start_pool
 from batch.run.submit import CallbackUrl
 from batch.run.wiring import World, assemble, open_callbacks
+from batch.target import check_installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class PostgresHouse:
 
     @asynccontextmanager
     async def open(self, run: OpenRun, terms: Terms, stop: SharedStop) -> AsyncIterator[Opened]:
+        if terms.target is not None:
+            check_installed()  # later it could not end the run that it has paid for
         means = self._means
         layout = _layout(run, means.worker)
         limits = self._limits(run, terms)
