@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Any
@@ -123,6 +123,13 @@ class DbosEngine:
 
     def take_over(self, worker: str) -> None:
         _resume(_listed(executor_id=worker, status=PENDING))
+
+    async def take_over_unknown(self, known: Collection[str]) -> None:
+        def work() -> None:
+            found = _listed(status=PENDING)
+            _resume(item for item in found if item.executor_id not in {self._worker, *known})
+
+        await asyncio.to_thread(work)
 
     async def deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
         await asyncio.to_thread(self._deliver_again, jobs)

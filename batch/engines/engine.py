@@ -6,7 +6,7 @@ lose one; what it loses all the same, `Fleet.astray` finds.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Any, Protocol
@@ -63,6 +63,13 @@ class Engine(Protocol):
 
     def take_over(self, worker: str) -> None:
         """Queue again what a dead worker had; called while nobody else can. Blocks."""
+        ...
+
+    async def take_over_unknown(self, known: Collection[str]) -> None:
+        """Queue again what is with workers that are not *known*.
+
+        One that was taken for dead may wake up, be delivered a job, and die before anyone hears of it.
+        """
         ...
 
     async def deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:

@@ -289,6 +289,7 @@ class Worker:
 
     async def _sweep(self) -> None:
         """Find jobs that were lost on their way, and close runs that others have ended."""
+        await self._engine.take_over_unknown(await self._fleet.workers())
         mine = self._lives.keys()
         lost = [job for job in await self._fleet.astray(self.name) if job not in mine]
         if lost:

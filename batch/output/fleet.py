@@ -207,6 +207,10 @@ class Fleet(Protocol):
         """Return how far a run is."""
         ...
 
+    async def workers(self) -> frozenset[str]:
+        """Return the workers that are known: alive, or dead and not taken over yet."""
+        ...
+
     async def astray(self, worker: str) -> list[tuple[str, str]]:
         """Return run and job of what is to be done, was claimed, and has no other living worker.
 

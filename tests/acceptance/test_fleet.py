@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 
 from batch.sandbox import FaultPlan, Sandbox
@@ -209,6 +210,17 @@ def test_terminated_worker_hands_its_jobs_back_at_once(fleet: Fleet) -> None:
     assert run.returncode == 0, err.decode()
     assert json.loads(out)["outcomes"] == {"succeeded": 8}
     assert fleet.box.stats.created == 8
+
+
+def test_job_of_an_unknown_worker_is_taken_over(fleet: Fleet) -> None:
+    """It was taken for dead, woke up, was delivered a job, and died before its next beat."""
+    assert fleet.run(fleet.manifest(2), "--detach").code == 0
+    with psycopg.connect(fleet.url) as connection:
+        ghost = "UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = 'ghost'"
+        connection.execute(ghost)
+    with fleet.worker("one"):
+        assert fleet.run(fleet.manifest(2), "--join").code == 0
+    assert fleet.box.stats.created == 2
 
 
 def test_budget_of_a_run_holds_over_all_workers(fleet: Fleet) -> None:

@@ -392,6 +392,7 @@ async def test_jobs_without_a_living_worker_are_astray(subject: Subject) -> None
     for worker in ("w1", "w2"):
         subject.age(worker, 31.0)
         await fleet.bury(worker, lambda: None)
+    assert await fleet.workers() == {"w3"}
     assert await fleet.astray("w9") == [("r1", "a"), ("r1", "c")]
 
 

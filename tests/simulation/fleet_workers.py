@@ -73,7 +73,7 @@ class SimulatedWorker:
             machine.name,
             [ACCOUNT],
             fleet=self.fleet,
-            engine=MemoryEngine(night.queue, machine, night.fleet.beats),
+            engine=MemoryEngine(night.queue, machine),
             house=self,
             clock=self.clock,
             notify=self.notify,

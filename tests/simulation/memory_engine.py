@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,10 +66,10 @@ class MemoryQueue:
 
 
 class MemoryEngine:
-    """The engine as one machine has it. *is_known* tells of a worker whether it can be dead."""
+    """The engine as one machine has it."""
 
-    def __init__(self, queue: MemoryQueue, machine: Machine, known: Mapping[str, float]) -> None:
-        self._queue, self._machine, self._known = queue, machine, known
+    def __init__(self, queue: MemoryQueue, machine: Machine) -> None:
+        self._queue, self._machine = queue, machine
         self._room = 0
 
     def enqueue(
@@ -97,13 +97,14 @@ class MemoryEngine:
     def take_over(self, worker: str) -> None:
         self._queue.put(self._queue.under_way.pop(worker, []))
 
+    async def take_over_unknown(self, known: Collection[str]) -> None:
+        for worker in self._queue.under_way.keys() - {self._machine.name, *known}:
+            self.take_over(worker)
+
     async def deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
-        """Deliver what is not under way: neither here, nor at a worker that is known."""
         queue, me = self._queue, self._machine.name
         mine = queue.under_way.get(me, [])
         queue.under_way[me] = [item for item in mine if (item.run_id, item.job_id) not in jobs]
-        for worker in [worker for worker in queue.under_way if worker not in self._known]:
-            self.take_over(worker)
         busy = [*queue.waiting, *(item for items in queue.under_way.values() for item in items)]
         known = {(item.run_id, item.job_id) for item in busy}
         queue.put([Delivery(1, 0, *job) for job in jobs if job not in known])

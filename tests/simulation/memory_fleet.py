@@ -237,6 +237,9 @@ class MemoryFleet:
         names = self.runs[claim.run_id].names
         return names.setdefault(external_task_id, claim.job_id) == claim.job_id
 
+    async def workers(self) -> frozenset[str]:
+        return frozenset(self.beats)
+
     async def astray(self, worker: str) -> list[tuple[str, str]]:
         found = []
         for handed in self._all_open():

@@ -193,6 +193,13 @@ class PostgresFleet:
         told = {run_id: (reason, sentence) for run_id, (reason, sentence) in stops.items()}
         return Pulse(at, told, tuple(dead), tuple(settled))
 
+    async def workers(self) -> frozenset[str]:
+        async def read(connection: Connection) -> frozenset[str]:
+            found = await (await connection.execute(b"SELECT worker FROM workers")).fetchall()
+            return frozenset(worker for (worker,) in found)
+
+        return await self._connections.again(read)
+
     async def bury(self, worker: str, resume: Callable[[], None]) -> bool:
         dead_after_s = self._dead_after_s
         return await self._apart(
