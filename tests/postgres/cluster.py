@@ -78,6 +78,16 @@ class Cluster:
             deletes = "".join(f"DELETE FROM kling.{name};" for name in names)
             connection.execute(f"SET session_replication_role TO replica; {deletes}".encode())
 
+    def dump(self, url: str) -> str:
+        """Return a backup of a database, as SQL."""
+        command = [self._binaries / "pg_dump", url]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def restore(self, url: str, dump: str) -> None:
+        """Bring a backup back."""
+        command = [self._binaries / "psql", "--quiet", "--set=ON_ERROR_STOP=1", url]
+        subprocess.run(command, check=True, input=dump, stdout=subprocess.DEVNULL, text=True)
+
     def make(self) -> None:
         """Make the cluster's files."""
         if self._as:

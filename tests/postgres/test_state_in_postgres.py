@@ -351,3 +351,15 @@ def test_failover_puts_new_attempts_in_doubt(root: Path, engine_url: str) -> Non
             assert folder.forgot_at is not None
             first = folder.forgot_at
     assert folder.forgot_at == first
+
+
+def test_restored_dump_puts_new_attempts_in_doubt(
+    root: Path, engine_url: str, cluster: Cluster
+) -> None:
+    """In the same Postgres, and the same database, too."""
+    dump = cluster.dump(engine_url)
+    with psycopg.connect(engine_url) as connection:
+        connection.execute("DROP SCHEMA kling CASCADE")
+    cluster.restore(engine_url, dump)
+    with open_folder(root, sandbox=False, now=1.0) as folder:
+        assert folder.forgot_at is not None

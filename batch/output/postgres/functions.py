@@ -18,7 +18,9 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
         SELECT timeline_id INTO number FROM pg_control_checkpoint();
     END;
-    RETURN (SELECT system_identifier FROM pg_control_system()) || '/' || number;
+    -- The table has another oid where a dump was restored, also into the same Postgres.
+    RETURN (SELECT system_identifier FROM pg_control_system()) || '/' || number
+        || '/' || 'meta'::regclass::oid;
 END $$;
 INSERT INTO meta (version, timeline) VALUES (0, timeline());
 
