@@ -24,7 +24,7 @@ from sqlalchemy import URL
 from batch.attempt import Account
 from batch.engines.engine import Fate, Live
 from batch.key import Secret
-from batch.output.postgres.connection import parameters
+from batch.output.postgres.connection import PATIENCE, parameters
 from batch.output.postgres.schema import MIGRATIONS
 
 APP, WORKFLOW, SCHEMA = "kling-batch", "kling_batch.job", "dbos"
@@ -209,6 +209,9 @@ def _url(engine: Secret) -> str:
     named = {name: given.pop(name, None) for name in ("user", "password", "dbname")}
     if "host" in given and not given["host"].startswith("/") and "," not in given["host"]:
         named |= {name: given.pop(name, None) for name in ("host", "port")}
+    # Its transactions lock jobs in the queue, as ours do rows: a process that sleeps must not keep them.
+    settings = " ".join(f"-c {name}={value}" for name, value in PATIENCE.items())
+    given["options"] = f"{given.get('options', '')} {settings}".strip()
     url = URL.create(
         "postgresql",
         username=named["user"],

@@ -27,10 +27,15 @@ DEFAULTS = {
 }
 # A process that sleeps within a transaction holds up all others, so Postgres ends that. The locks of
 # a machine that is gone without a word are free within some 20 s, not two hours.
-SESSION = (
-    f"SET search_path TO {SCHEMA}; SET idle_in_transaction_session_timeout TO '30s';"
-    " SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 3;"
-    " SET tcp_keepalives_count TO 3; SET tcp_user_timeout TO 20000"
+PATIENCE = {
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+SESSION = f"SET search_path TO {SCHEMA}; " + "; ".join(
+    f"SET {name} TO '{value}'" for name, value in PATIENCE.items()
 )
 
 
