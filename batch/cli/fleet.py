@@ -44,10 +44,12 @@ async def carry_out(
 async def join(
     root: Path, observers: Callable[[OpenRun], Sequence[Observer]], clock: Clock
 ) -> Summary:
-    """Follow the run of a folder that has not ended; *observers* are asked for when it is known.
+    """Follow the latest run of a folder; one that has ended meanwhile is reported all the same.
+
+    *observers* are asked for when it is known.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the folder's latest run, if there is one, was not handed over.
     """
     engine = current_engine()
     if not engine or library_at(Layout(root).library) is None:
@@ -56,10 +58,10 @@ async def join(
         last = store.last_run()
     async with Connections(engine) as connections:
         fleet = PostgresFleet(engine, connections)
-        run = None if last is None else await fleet.run_of(last[0])
+        run = None if last is None else await fleet.handed_over(last[0])
         if run is None:
             raise UsageError(
-                f"no run of {root} is under way; `kling-batch status` has the last one"
+                f"the last run of {root} was not one of the workers; `kling-batch status` has it"
             )
         return await _follow(run, root, fleet, observers(run), clock)
 

@@ -154,7 +154,7 @@ def _run(
 
 
 def _join(settings: Settings, flags: dict[str, Any], clock: SystemClock, *, quiet: bool) -> Summary:
-    """Follow the run that is under way."""
+    """Follow the latest run, which workers carry out."""
     import asyncio  # noqa: PLC0415 - as in `_drive`
 
     from batch.cli import logs  # noqa: PLC0415

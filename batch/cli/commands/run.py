@@ -65,7 +65,7 @@ HELP = f"""Bring the output folder up to date with the manifest.
 @click.option(
     "--detach", is_flag=True, help="In a fleet: hand the run over to the workers, and return."
 )
-@click.option("--join", is_flag=True, help="In a fleet: follow the run that is under way.")
+@click.option("--join", is_flag=True, help="In a fleet: follow the latest run to its end.")
 def command(manifest: Path, **flags: Any) -> int:
     """Run the manifest and print the summary."""
     from batch.cli.running import run  # noqa: PLC0415 - `--help` runs nothing

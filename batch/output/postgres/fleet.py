@@ -46,6 +46,10 @@ _RUN = (
     "run_id, library, root, base_url, account, terms, started_at, deadline_at, budget_usd,"
     " stop_reason, stop_sentence"
 )
+_RUN_OF = (
+    f"SELECT {_RUN} FROM runs JOIN libraries USING (library)"
+    " WHERE run_id = %s AND terms IS NOT NULL"
+)
 
 
 class PostgresFleet:
@@ -75,10 +79,13 @@ class PostgresFleet:
         await self._apart(lambda connection: handover.hand_over(connection, run, jobs, enqueue))
 
     async def run_of(self, run_id: str) -> OpenRun | None:
-        query = (
-            f"SELECT {_RUN} FROM runs JOIN libraries USING (library)"
-            " WHERE run_id = %s AND is_open AND terms IS NOT NULL"
-        )
+        return await self._run(f"{_RUN_OF} AND is_open", run_id)
+
+    async def handed_over(self, run_id: str) -> OpenRun | None:
+        """Return a run that was handed over, also if it has ended since."""
+        return await self._run(_RUN_OF, run_id)
+
+    async def _run(self, query: str, run_id: str) -> OpenRun | None:
         row = await self._one(query, run_id)
         return None if row is None else _open_run(row)
 
