@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,27 +238,44 @@ def test_budget_of_a_run_holds_over_all_workers(fleet: Fleet) -> None:
 def test_stopped_workers_pay_for_nothing_twice(fleet: Fleet, points: Any, how: str) -> None:
     with ExitStack() as exits:
         begun = {
-            point: exits.enter_context(fleet.worker(point.replace(" ", "-"), point, how))
-            for point in points
+            point: exits.enter_context(fleet.worker(_name(point), point, how)) for point in points
         }
         exits.enter_context(fleet.worker("healthy"))
-        with fleet.running(fleet.manifest(40), "--json") as run:
-            if how == "stop":
-                _wake_all(fleet, begun)
+        with (
+            fleet.running(fleet.manifest(40), "--json") as run,
+            _waking(fleet, begun) if how == "stop" else nullcontext(),
+        ):
             out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err.decode()
     assert json.loads(out)["outcomes"] == {"succeeded": 40}
-    met = [point for point in points if f"at {point}" in fleet.said(point.replace(" ", "-"))]
+    met = [point for point in points if f"at {point}" in fleet.said(_name(point))]
     assert len(met) >= len(points) - 1  # the last may get no job
     assert fleet.box.stats.created == 40
     assert fleet.box.stats.most_in_flight <= CAP
 
 
-def _wake_all(fleet: Fleet, workers: dict[str, int]) -> None:
-    """Wake the sleeping workers two seconds after the first has fallen asleep: they are taken over."""
-    fleet.shell.until(
-        lambda: any(f"at {point}" in fleet.said(point.replace(" ", "-")) for point in workers)
-    )
-    time.sleep(2.0)
-    for process in workers.values():
-        send(process, signal.SIGCONT)
+@contextmanager
+def _waking(fleet: Fleet, workers: dict[str, int]) -> Iterator[None]:
+    """Wake each worker two seconds after it has fallen asleep: by then it is taken over."""
+    is_over = threading.Event()
+
+    def wake() -> None:
+        asleep_since: dict[str, float] = {}
+        while not is_over.wait(0.1):
+            for point, process in workers.items():
+                if point not in asleep_since and f"at {point}" in fleet.said(_name(point)):
+                    asleep_since[point] = time.monotonic()
+                elif asleep_since.get(point, math.inf) < time.monotonic() - 2.0:
+                    send(process, signal.SIGCONT)
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _name(point: str) -> str:
+    return point.replace(" ", "-")
