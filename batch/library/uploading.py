@@ -96,11 +96,15 @@ class _Settling:
         # Before a local copy goes on the word of an earlier run, the bucket is asked.
         is_relied_on = next(to_remove(self._database, self._root, self._target), None) is not None
         if is_relied_on or has_to_verify(self._database, self._target, now):
+            # One that is to go is no loss: a run may have died once it had deleted it.
+            surplus = {record.file for record in self._database.surplus(self._target.url)}
             lost = await self._uploads.lost()
             self._found.lost = [
                 record.file
                 for record in lost
-                if record.external_task_id is not None and not (self._root / record.file).is_file()
+                if record.external_task_id is not None
+                and record.file not in surplus
+                and not (self._root / record.file).is_file()
             ]
         elif not is_unverified(self._database, self._target):
             return
