@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from batch import events
 from batch.attempt import Account
 from batch.engines.carry import Opened, carry_out
+from batch.engines.chores import Chores
 from batch.engines.clock import FleetClock
 from batch.engines.engine import Engine, Fate
 from batch.engines.runs import House, Runs
@@ -89,7 +90,7 @@ class Worker:
         self._busy: set[asyncio.Task[Any]] = set()  # with what it can end
         self._is_idle = Waker()
         self._has_none = Waker()  # of the jobs that were delivered: a run may be settled
-        self._chores: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._chores = Chores(self._say, notify)
         self._untold: dict[tuple[str, StopReason], str] = {}
         self._said: set[str] = set()
         self._ending = Waker()
@@ -111,10 +112,7 @@ class Worker:
                 await self._beat()
             if not self._cut_off.is_set():
                 await self._drain()
-            chores = list(self._chores.values())
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
+            await self._chores.end()
         if not self._cut_off.is_set():
             await self._fleet.leave(self.name)
         return not self._cut_off.is_set()
@@ -233,33 +231,15 @@ class Worker:
             opened = self._runs.find(run_id)
             if opened is not None:
                 opened.stop.hear(StopReason(reason), sentence)
-        self._do(("tell",), self._tell_all)
+        self._chores.do(("tell",), self._tell_all)
         for worker in pulse.dead:
-            self._do(("bury", worker), partial(self._bury, worker))
+            self._chores.do(("bury", worker), partial(self._bury, worker))
         for run_id in pulse.settled:
-            self._do(("end", run_id), partial(self._end, run_id))
+            self._chores.do(("end", run_id), partial(self._end, run_id))
         if self._beats % SWEEP_EVERY == SWEEP_EVERY - 1:
-            self._do(("sweep",), self._sweep)
+            self._chores.do(("sweep",), self._sweep)
         self._beats += 1
         return True
-
-    def _do(self, name: tuple[str, ...], chore: Callable[[], Awaitable[None]]) -> None:
-        """Do a chore beside the beats, unless it is being done."""
-        if name in self._chores:
-            return
-        task = asyncio.create_task(self._guard(chore), name=" ".join(name))
-        self._chores[name] = task
-        task.add_done_callback(lambda _task: self._chores.pop(name, None))
-
-    async def _guard(self, chore: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await chore()
-        except StateError:
-            pass  # the next beat tries again
-        except BatchError as error:
-            self._say(str(error))
-        except Exception as error:  # noqa: BLE001 - a bug in a chore must not end the beats
-            self._notify(events.BugFound("", "".join(traceback.format_exception(error))))
 
     async def _bury(self, worker: str) -> None:
         if await self._fleet.bury(worker, partial(self._engine.take_over, worker)):
@@ -305,7 +285,7 @@ class Worker:
     def _tell(self, run_id: str) -> Tell:
         def tell(reason: StopReason, sentence: str) -> None:
             self._untold[run_id, reason] = sentence
-            self._do(("tell",), self._tell_all)
+            self._chores.do(("tell",), self._tell_all)
 
         return tell
 
