@@ -9,16 +9,11 @@ from batch.output.store import Store
 from batch.plan import Known
 
 
-class DirectState:
-    """Reads and commits at once, on the event loop; nothing else may be waiting there."""
+class Answers:
+    """The questions of `State`, answered by a store at once, on the event loop."""
 
-    def __init__(self, store: Store, results: ResultsFile) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._results = results
-
-    async def commit(self, *changes: Change) -> None:
-        self._store.write(changes)
-        self._results.append([change.line for change in changes if isinstance(change, AddRow)])
 
     async def attempt(self, external_task_id: str) -> Attempt:
         return self._store.attempt(external_task_id)
@@ -51,3 +46,15 @@ class DirectState:
         self, target: str, *, file: str | None = None, sha256: str | None = None
     ) -> list[Uploaded]:
         return self._store.uploads(target, file=file, sha256=sha256)
+
+
+class DirectState(Answers):
+    """Reads and commits at once, on the event loop; nothing else may be waiting there."""
+
+    def __init__(self, store: Store, results: ResultsFile) -> None:
+        super().__init__(store)
+        self._results = results
+
+    async def commit(self, *changes: Change) -> None:
+        self._store.write(changes)
+        self._results.append([change.line for change in changes if isinstance(change, AddRow)])

@@ -9,19 +9,18 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
-from batch.attempt import Account, Attempt
 from batch.errors import RefusedError, StateError
+from batch.output.direct import Answers
 from batch.output.results import ResultsFile
 from batch.output.sqlite import BUSY_TIMEOUT_S, Database
-from batch.output.state import AddRow, Change, Payment, Uploaded
-from batch.plan import Known
+from batch.output.state import AddRow, Change
 
 GROUPING_S = 0.05
 SLOW_S = 5.0  # so long a commit may take before a word is said
 LAST_PATIENCE_S = 1.0
 
 
-class SqliteState:
+class SqliteState(Answers):
     """`State` over a folder's database and results file.
 
     Use as a context manager; leaving it commits what is queued and ends the thread. Reads happen on
@@ -38,9 +37,10 @@ class SqliteState:
         on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         database.wait_for_locks(patience_s)
+        self._reader = Database.open_to_read(database.path, beside_writer=True)
+        super().__init__(self._reader)
         self._database = database
         self._results = results
-        self._reader = Database.open_to_read(database.path, beside_writer=True)
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._last_write = 0.0
         self._on_wait: Callable[[], None] | None = on_wait
@@ -61,42 +61,6 @@ class SqliteState:
         self._queue.put(None)
         self._thread.join()
         self._reader.close()
-
-    # -- reading
-
-    async def attempt(self, external_task_id: str) -> Attempt:
-        return self._reader.attempt(external_task_id)
-
-    async def holders_of(self, file: str) -> list[Attempt]:
-        return self._reader.holders_of(file)
-
-    async def owner_of(self, task_id: str) -> str | None:
-        return self._reader.owner_of(task_id)
-
-    async def proved_at(self, account: Account) -> float | None:
-        return self._reader.proved_at(account)
-
-    async def newest_task_of(self, account: Account) -> Attempt | None:
-        return self._reader.newest_task_of(account)
-
-    async def has_task_at(self, base_url: str) -> bool:
-        return self._reader.has_task_at(base_url)
-
-    async def generation_times(self) -> dict[str, list[float]]:
-        return self._reader.generation_times()
-
-    async def known(self) -> dict[str, list[Known]]:
-        return self._reader.known()
-
-    async def payments(self, since: float) -> list[Payment]:
-        return self._reader.payments(since)
-
-    async def uploads(
-        self, target: str, *, file: str | None = None, sha256: str | None = None
-    ) -> list[Uploaded]:
-        return self._reader.uploads(target, file=file, sha256=sha256)
-
-    # -- writing
 
     async def commit(self, *changes: Change) -> None:
         loop = asyncio.get_running_loop()
