@@ -50,7 +50,7 @@ async def carry_out(opened: Opened, assignment: Assignment) -> JobState | None:
         await job_run.conclude(await run.state.attempt(failed))
         return None
     ticket = None
-    if decision.action in PAYING and not decision.former:
+    if decision.is_fresh:
         ticket = await _admit(run, order, decision)
         if ticket is None:
             return JobState.LEFT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -61,13 +60,11 @@ class Ending:
                 asyncio.run(settle(folder, terms.target, self._clock, uploads))
                 more["warnings"] = [*more["warnings"], *uploads.warnings()]
                 more["uploads"] = uploads.to_json()
-                if exit_code is ExitCode.OK and not uploads.is_whole:
-                    exit_code = ExitCode.JOBS_FAILED
+                exit_code = uploads.exit_code(exit_code)
             summary = summary_of(run, terms, outcome, found, database.known())
         for parts in layout.parts.glob(f"{run.run_id}-*"):
             shutil.rmtree(parts, ignore_errors=True)
-        record = json.loads(summary.to_record(terms.planned_cost_usd, terms.limits))
-        return exit_code, json.dumps({**record, **more}, ensure_ascii=False)
+        return exit_code, summary.to_record(terms.planned_cost_usd, terms.limits, **more)
 
     def _derive(self, folder: OutputFolder, run: OpenRun, terms: Terms) -> list[str]:
         if not terms.derived:

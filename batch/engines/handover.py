@@ -15,8 +15,8 @@ from batch.key import account_of, require_key
 from batch.output.fleet import Fleet, OpenRun, Work
 from batch.output.probe import try_places
 from batch.output.rescue import Rescue
-from batch.plan import PAYING, Decision
-from batch.run.execute import check_plan_cost, check_saved_plan, told_forgotten
+from batch.plan import Decision
+from batch.run.execute import announce, ends_at
 from batch.run.feeder import in_order
 from batch.run.landing import files_of
 from batch.run.planner import PlannedRun
@@ -44,14 +44,7 @@ async def hand_over(
 
     stop = Stop(notify)
     run, ranked = _run(planned, account, clock), _ranked(planned)
-    left_s = None if run.deadline_at is None else run.deadline_at
-    costs = planned.plan.cost_usd
-    folder = str(settings.output_dir)
-    notify(events.RunStarted(run.run_id, folder, planned.counts, costs, left_s))
-    check_plan_cost(planned, stop)
-    check_saved_plan(planned, stop)
-    if planned.folder.forgotten:
-        notify(events.Warned(told_forgotten(planned.folder.forgotten)))
+    announce(planned, stop, run.deadline_at)
     if stop.reason is not None:  # before a worker begins
         await fleet.stop(run.run_id, stop.reason.value, stop.sentence)
     jobs = [(place, work.job_id) for place, work in enumerate(ranked)]
@@ -64,8 +57,6 @@ async def hand_over(
 
 
 def _run(planned: PlannedRun, account: Account, clock: Clock) -> OpenRun:
-    limits, now = planned.settings.limits, clock.now()
-    left_s = limits.seconds_left(now)
     return OpenRun(
         run_id=planned.run_id,
         library=planned.folder.library,
@@ -73,8 +64,8 @@ def _run(planned: PlannedRun, account: Account, clock: Clock) -> OpenRun:
         account=account,
         terms=_terms(planned).written(),
         began_at=planned.started_at,
-        deadline_at=None if left_s is None else now + left_s,
-        budget_usd=limits.budget_usd,
+        deadline_at=ends_at(planned, clock.now()),
+        budget_usd=planned.settings.limits.budget_usd,
     )
 
 
@@ -106,8 +97,7 @@ def _ranked(planned: PlannedRun) -> list[Work]:
     begun: list[tuple[int, Decision]] = []
     fresh: list[tuple[int, Decision]] = []
     for order, decision in enumerate(planned.plan.decisions):
-        is_fresh = decision.action in PAYING and not decision.former
-        (fresh if is_fresh else begun).append((order, decision))
+        (fresh if decision.is_fresh else begun).append((order, decision))
     return works([*begun, *in_order(fresh, planned.settings.limits.order)])
 
 

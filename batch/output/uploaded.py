@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batch.errors import ExitCode
 from batch.output.state import Fact, Uploaded
 from batch.output.store import Store
 from batch.target import FACT, Target
@@ -133,6 +134,11 @@ class Found:
     def is_whole(self) -> bool:
         """Whether the bucket holds what it should."""
         return not (self.pending or self.foreign or self.lost or self.trouble)
+
+    def exit_code(self, so_far: ExitCode) -> ExitCode:
+        """Return how a run ends that ended with *so_far* but for its uploads."""
+        is_spoilt = so_far is ExitCode.OK and not self.is_whole
+        return ExitCode.JOBS_FAILED if is_spoilt else so_far
 
     def add(self, record: Uploaded | None) -> None:
         """Count what was uploaded."""

@@ -119,6 +119,11 @@ class Decision:
     is_pinned: bool = False
     unpins: tuple[str, ...] = ()
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it begins with a payment: of what is paid for already, there is nothing to collect."""
+        return self.action in PAYING and not self.former
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

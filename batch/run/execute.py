@@ -70,11 +70,7 @@ async def execute(
             if handle_signals:
                 exits.enter_context(_stop_on_signals(stop, insisted))
             run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
-            notify(_started(planned, clock))
-            check_plan_cost(planned, stop)
-            check_saved_plan(planned, stop)
-            if planned.folder.forgotten:
-                notify(events.Warned(told_forgotten(planned.folder.forgotten)))
+            announce(planned, stop, ends_at(planned, clock.now()))
             async with uploading(planned, run, found, told):
                 await Feeder(run).feed(planned.plan.decisions)
             exit_code = counts.exit_code(planned.plan, stop)
@@ -91,8 +87,7 @@ async def execute(
     ):
         await settle(planned.folder, planned.settings.target, clock, found)
         warnings = (*warnings, *found.warnings())
-        if exit_code is ExitCode.OK and not found.is_whole:
-            exit_code = ExitCode.JOBS_FAILED
+        exit_code = found.exit_code(exit_code)
     summary = planned.summary(
         exit_code,
         counts.sent,
@@ -107,14 +102,29 @@ async def execute(
     return summary
 
 
-def _started(planned: PlannedRun, clock: Clock) -> events.RunStarted:
-    folder, now = str(planned.settings.output_dir), clock.now()
+def ends_at(planned: PlannedRun, now: float) -> float | None:
+    """Return the deadline of a run that begins *now*, if it has one."""
     left_s = planned.settings.limits.seconds_left(now)
-    ends_at = None if left_s is None else now + left_s
-    return events.RunStarted(planned.run_id, folder, planned.counts, planned.plan.cost_usd, ends_at)
+    return None if left_s is None else now + left_s
 
 
-def check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
+def announce(planned: PlannedRun, stop: Stop, deadline: float | None) -> None:
+    """Tell that a run begins, and what of its plan is not to be paid for.
+
+    Args:
+        planned: the run.
+        stop: by which it is stopped, and told.
+        deadline: when it ends at the latest, if that is said.
+    """
+    folder, costs = str(planned.settings.output_dir), planned.plan.cost_usd
+    stop.notify(events.RunStarted(planned.run_id, folder, planned.counts, costs, deadline))
+    _check_plan_cost(planned, stop)
+    _check_saved_plan(planned, stop)
+    if planned.folder.forgotten:
+        stop.notify(events.Warned(_forgotten(planned.folder.forgotten)))
+
+
+def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
     """Stop a run whose plan is dearer than a person allows; what is paid for is collected."""
     limit_usd, cost_usd = planned.settings.limits.max_plan_cost_usd, planned.plan.cost_usd
     if limit_usd is not None and cost_usd > limit_usd + DUST_USD:
@@ -126,14 +136,14 @@ def check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
         )
 
 
-def check_saved_plan(planned: PlannedRun, stop: Stop) -> None:
+def _check_saved_plan(planned: PlannedRun, stop: Stop) -> None:
     """Say which jobs the saved plan does not cover; they are left."""
     left = told_held(item for item in planned.plan.decisions if item.action in COSTING)
     if left:
         stop.ask(StopReason.SAVED_PLAN, left)
 
 
-def told_forgotten(count: int) -> str:
+def _forgotten(count: int) -> str:
     """Return the sentence about rows that a state had forgotten."""
     rows = "1 row that it lacked was" if count == 1 else f"{count} rows that it lacked were"
     return (

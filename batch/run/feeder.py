@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from batch import events
 from batch.errors import StateError
 from batch.manifest.limits import Order
-from batch.plan import PAYING, Action, Decision
+from batch.plan import Action, Decision
 from batch.run.gate import Ticket
 from batch.run.job_run import JobRun
 from batch.run.stages import Run
@@ -63,7 +63,7 @@ class Feeder:
         """Start the jobs: first what is paid for already, then the rest as slots come."""
         fresh: list[tuple[int, Decision]] = []
         for order, decision in enumerate(decisions):
-            if decision.action in PAYING and not decision.former:
+            if decision.is_fresh:
                 fresh.append((order, decision))
             else:
                 await self._alive.acquire()

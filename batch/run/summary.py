@@ -22,8 +22,9 @@ class Summary:
     """What a run came to. `to_json` is what `--json` prints.
 
     *tasks_created* and *cost_usd* are this run's; *library* is what all runs of the folder came to, as
-    `status` and `ledger` report it. *moved* counts jobs for which nothing but that was to be done. With *sandbox* nothing was paid: costs are the provider's prices. *uploads* is what became of those to the bucket,
-    if there is one.
+    `status` and `ledger` report it. *moved* counts jobs for which nothing but that was to be done. With
+    *sandbox* nothing was paid: costs are the provider's prices. *uploads* is what became of those to the
+    bucket, if there is one.
     """
 
     run_id: str
@@ -63,13 +64,16 @@ class Summary:
             "warnings": list(self.warnings),
         }
 
-    def to_record(self, planned_usd: float, limits: Limits, refused: Marks = ()) -> str:
+    def to_record(
+        self, planned_usd: float, limits: Limits, refused: Marks = (), **more: Any
+    ) -> str:
         """Return what later commands want to know of the run, as JSON.
 
         Args:
             planned_usd: what the plan costs.
             limits: those of the run.
             refused: when requests were refused for the moment.
+            more: what else is kept, by name.
         """
         rate = limits.submit_rate
         kept = ("planned", "outcomes", "tasks_created", "cost_usd", "left", "stopped")
@@ -85,4 +89,4 @@ class Summary:
                 "submit_rate": [rate.count, rate.period_s],
             },
         }
-        return json.dumps(record, ensure_ascii=False)
+        return json.dumps(record | more, ensure_ascii=False)
