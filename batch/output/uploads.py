@@ -12,6 +12,7 @@ a local copy is then no more than a spool.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from dataclasses import dataclass, replace
 from itertools import count
@@ -20,7 +21,7 @@ from typing import Self
 
 from batch.attempt import Attempt, Discarded, Landed
 from batch.clock import Clock
-from batch.output import disk
+from batch.output import disk, poster
 from batch.output.bucket import Bucket, GoneError, Stored, TakenError
 from batch.output.layout import version_file
 from batch.output.state import NotUploaded, State, Uploaded
@@ -228,11 +229,16 @@ class Uploads:
     async def remove_local(self, record: Uploaded) -> None:
         """Remove the local copy of what is in the bucket; a file that holds something else stays.
 
+        The picture of a video is kept, for the page.
+
         Raises:
             OSError: it cannot be removed.
         """
         path = self._root / record.file
         if await asyncio.to_thread(_holds, path, record.sha256):
+            if record.external_task_id is not None and poster.has_pyav():
+                with contextlib.suppress(OSError):  # a page without it is no reason to keep a video
+                    await asyncio.to_thread(poster.keep, self._root, record.sha256, path)
             await asyncio.to_thread(disk.remove, path)
 
     # -- what is there

@@ -49,6 +49,11 @@ def build(records: Records) -> Page:
         "running": records.is_running,
         "sandbox": records.is_sandbox,
         "index": records.has_index,
+        "absent": {
+            **{status: f"No video: {word}." for status, word in WORDS.items()},
+            "missing": "Its file is missing or damaged. Run again: it is downloaded, unpaid.",
+            "stored": f"The video is in {records.bucket}.",
+        },
         "prices": prices.KLING,
         "words": WORDS,
         "run": None if latest is None else _run(latest, is_running=records.is_running),

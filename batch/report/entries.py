@@ -27,6 +27,7 @@ from batch.attempt import (
     Unconfirmed,
 )
 from batch.job import Failure, FailureKind, video_path
+from batch.output.poster import DIGITS
 from batch.redact import clean
 from batch.report.records import Records, Run, file_of
 
@@ -38,10 +39,10 @@ WORDS = {
     "generating": "generating",
     "to_download": "to download",
     "missing": "not here",
+    "stored": "in the bucket",
     "discarded": "discarded",
     "not_made": "not made yet",
 }
-SHA_SHOWN = 16  # hexadecimal digits; they also name the poster
 _FOLDERS = ("videos/", "versions/", ".kling-batch/former/")  # where the page may link to
 
 Entry = dict[str, Any]
@@ -167,13 +168,12 @@ def _try(attempt: Attempt, latest: Attempt, records: Records) -> dict[str, Any]:
         video = state.video
         found |= {
             "bytes": state.bytes,
-            "sha": state.sha256[:SHA_SHOWN],
+            "sha": state.sha256[:DIGITS],
             "video": [video.width, video.height, round(video.duration_s, 2)],
             "marks": ", ".join(video.credentials) or None,
             "warnings": [clean(warning) for warning in state.warnings],
         }
-        if state.file in records.present and state.file.startswith(_FOLDERS):
-            found["file"] = True if state.file == video_path(attempt.job_id) else state.file
+        found |= _place(state.file, attempt.job_id, records)
     error = failure_of(attempt)
     if error is not None:
         found["error"] = {"kind": error.kind.value, "message": clean(error.message)}
@@ -182,6 +182,15 @@ def _try(attempt: Attempt, latest: Attempt, records: Records) -> dict[str, Any]:
     if found["status"] == "succeeded":
         del found["status"]  # of most
     return {key: value for key, value in found.items() if value not in (None, [])}
+
+
+def _place(file: str, job_id: str, records: Records) -> dict[str, Any]:
+    """Return where a video is, if it is anywhere: in a file that the page may link to, or the bucket."""
+    if file in records.stored:
+        return {"status": "stored"}
+    if file in records.present and file.startswith(_FOLDERS):
+        return {"file": True if file == video_path(job_id) else file}
+    return {}
 
 
 def failure_of(attempt: Attempt) -> Failure | None:

@@ -129,13 +129,13 @@
     const attempt = job.shown;
     const words = data.words[job.status];
     const poster = el("button", { class: "poster", "aria-label": `Open ${job.id}, ${words}` });
-    const source = attempt?.file && picture(attempt);
+    const source = attempt && picture(attempt);
     if (source) {
       poster.append(el("img", { src: source, alt: "", loading: "lazy", decoding: "async", on: { error: (event) => draw(poster, attempt, event.target) } }));
     } else if (attempt?.file) unseen.observe(poster);
-    else poster.append(el("span", { class: "no" }, el("span", { dir: "auto" }, attempt?.landed ? "not here" : (attempt?.error?.message ?? (job.status === "generating" ? "being generated" : "no video")))));
+    else poster.append(el("span", { class: "no" }, el("span", { dir: "auto" }, attempt?.landed ? data.words[attempt.status] : (attempt?.error?.message ?? (job.status === "generating" ? "being generated" : "no video")))));
     if (attempt?.video) poster.append(el("span", { class: "len" }, `${+attempt.video[2].toFixed(0)} s`));
-    return el("li", { class: attempt?.file ? "card" : "card void", "data-number": number },
+    return el("li", { class: attempt?.file || source ? "card" : "card void", "data-number": number },
       poster,
       el("h3", { title: job.id }, isolated(job.id)),
       el("p", { class: "prompt", dir: "auto" }, attempt?.prompt ?? ""),
@@ -380,8 +380,9 @@
     byId("controls").hidden = !now?.file || !other;
     frames.className = "frames";
     if (!now?.file) {
-      const why = now?.landed ? "Its file is missing or damaged. Run again: it is downloaded, unpaid." : `No video: ${data.words[job.status]}.`;
-      return frames.replaceChildren(el("div", { class: "gone" }, why));
+      const why = data.absent[now?.status ?? job.status];
+      const source = now && picture(now);
+      return frames.replaceChildren(el("figure", null, source && el("img", { src: source, alt: "" }), el("figcaption", null, why)));
     }
     if (other) compare(other, now);
     else {
@@ -475,7 +476,7 @@
   }
   function versionOf(job, attempt, number) {
     const at = attempt.landed ?? attempt.failed ?? attempt.sent;
-    const what = number === job.now ? "stands in videos/" : attempt.file ? "former version" : data.words[attempt.status];
+    const what = attempt.file ? (number === job.now ? "stands in videos/" : "former version") : data.words[attempt.status];
     const compare = el("button", { "aria-pressed": String(attempt === other), on: { click: () => ((other = attempt === other ? null : attempt), fillBox(job)) } }, "Compare");
     return el("li", null,
       el("span", null, at ? time(at) : "not submitted", el("small", null, `${what}${attempt.usd === undefined ? "" : `, ${usd(attempt.usd)}`}`)),

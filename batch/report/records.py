@@ -17,6 +17,7 @@ from batch.library.planned import Planned
 from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.store import RunRecord, Store
+from batch.output.uploaded import target_of
 from batch.plan import Known
 
 Presence = Callable[[Path, dict[str, list[Known]], Store], Callable[[str, int], bool]]
@@ -53,7 +54,8 @@ class Records:
     """Everything that was read. *attempts* are by job, each job's in the order of their numbers.
 
     *listed* are the manifest's jobs with their tags, in its order; empty where no run has recorded
-    them. *present* are the files of the attempts that are on disk.
+    them. *present* are the files of the attempts that the library has, *stored* those among them that are
+    only in the bucket at *bucket*.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Records:
     runs: tuple[Run, ...] = ()
     listed: tuple[tuple[str, tuple[str, ...]], ...] = ()
     present: frozenset[str] = frozenset()
+    stored: frozenset[str] = frozenset()
+    bucket: str | None = None
     is_running: bool = False
     is_sandbox: bool = False
     has_index: bool = False
@@ -104,6 +108,8 @@ def read(root: Path, presence: Presence) -> Records:
             if isinstance(attempt.state, Landed)
             and is_present(attempt.state.file, attempt.state.bytes)
         )
+        target = target_of(database)
+    stored = frozenset(file for file in present if not (root / file).is_file())
     return Records(
         name=root.resolve().name,
         now=now,
@@ -111,6 +117,8 @@ def read(root: Path, presence: Presence) -> Records:
         runs=runs,
         listed=tuple(listed.items()),
         present=present,
+        stored=stored,
+        bucket=target.url if target is not None and stored else None,
         is_running=is_running,
         is_sandbox=is_sandbox,
         has_index=(root / "index.json").is_file(),

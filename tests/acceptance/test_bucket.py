@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -124,3 +126,18 @@ def test_doctor_asks_the_bucket(library: Library) -> None:
     library.bucket.refuses["HEAD", ""] = "403 Forbidden", ""
     said = library(*flags)
     assert (said.code, f"{library.bucket.url}: it denies access (403)" in said.out) == (1, True)
+
+
+def test_page_shows_videos_of_the_bucket(library: Library) -> None:
+    pytest.importorskip("av")
+    content = library.shell.files()["outputs/night/report.html"].decode()
+    found = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', content, re.DOTALL)
+    assert found is not None
+    data = json.loads(found[1])
+    assert (data["absent"]["stored"], data["needs"]) == (
+        f"The video is in {library.bucket.url}.",
+        [],
+    )
+    for job in data["jobs"]:
+        (made,) = job["tries"]
+        assert (made["status"], made["sha"] in data["inline"]) == ("stored", True)

@@ -11,9 +11,10 @@ import pytest
 
 from batch.attempt import Attempt, Failed, PaidTask
 from batch.job import Failure, FailureKind, canonical_request
+from batch.output.poster import FOLDER, picture_of
 from batch.report.data import build
 from batch.report.page import render
-from batch.report.posters import FOLDER, Mode, picture_of, posters
+from batch.report.posters import Mode, posters
 from batch.report.records import Records, Run
 from batch.sandbox.video.clips import render as render_clip
 
