@@ -36,7 +36,7 @@ from batch.output.postgres.admissions import (
 )
 from batch.output.postgres.changes import to_json
 from batch.output.postgres.connection import conninfo
-from batch.output.postgres.database import COMMIT
+from batch.output.postgres.database import CHECK_CLAIM, COMMIT
 from batch.output.postgres.pool import Connection, Connections
 from batch.output.postgres.schema import SCHEMA
 from batch.output.state import Put
@@ -101,11 +101,10 @@ class PostgresDesk:
         return await self._connections.once(work)
 
     async def occupy(self, request: Request) -> None:
-        values = self._whose.values(request.attempt.external_task_id)
-        await self._execute(HOLD, {**values, "slot_s": request.slot_s})
+        await self._change_slot(HOLD, request)
 
     async def free(self, request: Request) -> None:
-        await self._execute(FREE, self._whose.values(request.attempt.external_task_id))
+        await self._change_slot(FREE, request)
 
     async def learn(self, external_task_id: str, rule: Learn) -> None:
         values = self._whose.values(external_task_id)
@@ -144,9 +143,17 @@ class PostgresDesk:
         await connection.execute(LIMITS.encode(), {**self._whose.values(""), **told})
         self._has_told_limits = True
 
-    async def _execute(self, query: str, values: dict[str, Any]) -> None:
+    async def _change_slot(self, query: str, request: Request) -> None:
+        """Take or free a slot under the request's claim: it may be the successor's by now."""
+        values = {**self._whose.values(request.attempt.external_task_id), "slot_s": request.slot_s}
+        claim = request.claim
+
         async def work(connection: Connection) -> None:
-            await connection.execute(query.encode(), values)
+            async with connection.pipeline(), connection.transaction():
+                if claim is not None:
+                    checked = (claim.library, claim.job_id, claim.token)
+                    await connection.execute(CHECK_CLAIM, checked)
+                await connection.execute(query.encode(), values)
 
         await self._connections.once(work)
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from memory_fleet import MemoryFleet
+from memory_fleet import MemoryDesk, MemoryFleet
 from scripted import ACCOUNT, SAID, attempt, landed
 
 from batch.attempt import Account, Doubt, Unconfirmed
 from batch.errors import ClaimLostError
+from batch.manifest.limits import Limits, Rate
 from batch.output.fleet import CLAIM, Claim, Fleet, JobState, OpenRun, Progress, Work
 from batch.output.row import SUPERSEDED
 from batch.output.state import AddRow, Put, State
+from batch.run.admission import Wait
+from batch.run.doorkeeper import Admitted, Desk, Request
 from batch.run.stop import LEAVES, MILD, StopReason
 
 LIBRARY = "library"
@@ -28,11 +32,12 @@ IMPLEMENTATIONS = ("postgres", "memory")
 
 @dataclass(frozen=True)
 class Subject:
-    """An implementation. *age* makes the last beat of a worker so much older."""
+    """An implementation. *age* makes the last beat of a worker so much older; *desk* is of run r1."""
 
     fleet: Fleet
     state: State
     age: Callable[[str, float], None]
+    desk: Desk
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -40,15 +45,18 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "postgres":
         from fleets import opened_fleet  # noqa: PLC0415 - needs psycopg
 
+        from batch.run.gate_postgres import PostgresDesk, Whose  # noqa: PLC0415 - needs psycopg
+
         async with opened_fleet(request.getfixturevalue("emptied_url")) as made:
-            yield Subject(made.fleet, made.state(LIBRARY), made.age)
+            desk = PostgresDesk(made.connections, Whose(LIBRARY, "r1", ACCOUNT), time.time)
+            yield Subject(made.fleet, made.state(LIBRARY), made.age, desk)
         return
     memory = MemoryFleet(asyncio.get_running_loop().time)
 
     def age(worker: str, seconds: float) -> None:
         memory.beats[worker] -= seconds
 
-    yield Subject(memory, memory.state(LIBRARY), age)
+    yield Subject(memory, memory.state(LIBRARY), age, MemoryDesk(memory, LIBRARY, "r1"))
 
 
 @pytest.fixture
@@ -219,6 +227,23 @@ async def test_lost_claim_commits_nothing(subject: Subject) -> None:
     with under(newest):
         await subject.state.commit(Put(attempt()))
     assert (await subject.state.attempt("kb-1")).job_id == "a"
+
+
+async def test_lost_claim_changes_no_slot(subject: Subject) -> None:
+    """It is the successor's by now: one more than the cap would be open."""
+    desk, limits = subject.desk, Limits(max_in_flight=1, submit_rate=Rate(1_000_000, 1.0))
+    await hand_over(subject.fleet)
+    lost, newest = await claimed(subject.fleet), await claimed(subject.fleet, by="w2")
+    theirs, mine = Request(attempt(), newest, 60.0), Request(attempt(), lost, 60.0)
+    other = Request(attempt(name="kb-2", job_id="b"), await claimed(subject.fleet, "b"), 60.0)
+    assert isinstance(await desk.ask(theirs, limits), Admitted)
+    with pytest.raises(ClaimLostError):
+        await desk.free(mine)
+    assert isinstance(await desk.ask(other, limits), Wait)
+    await desk.free(theirs)
+    with pytest.raises(ClaimLostError):
+        await desk.occupy(mine)
+    assert isinstance(await desk.ask(other, limits), Admitted)
 
 
 async def test_claim_of_last_night_is_lost_tonight(subject: Subject) -> None:

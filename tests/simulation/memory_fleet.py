@@ -395,12 +395,14 @@ class MemoryDesk:
         return Admitted(intended, verdict.traffic.refusals, next_s)
 
     async def occupy(self, request: Request) -> None:
+        self._fleet.check(request.claim)
         attempt = self._state.attempts.get(request.attempt.external_task_id)
         if attempt is not None and attempt.phase.holds_slot:
             mark = self._state.mark(attempt.external_task_id)
             mark.slot_until = self.clock() + request.slot_s
 
     async def free(self, request: Request) -> None:
+        self._fleet.check(request.claim)
         self._state.mark(request.attempt.external_task_id).slot_until = None
         for news in self._fleet.news:
             news.set()

@@ -20,6 +20,7 @@ from batch.plan import Known
 
 T = TypeVar("T")
 COMMIT = b"SELECT commit_changes(%s, %s, %s, %s, %s)"
+CHECK_CLAIM = b"SELECT check_claim(%s, %s, %s)"
 
 
 class PostgresDatabase:
