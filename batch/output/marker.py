@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from batch.errors import LockedError, StateError
+from batch.errors import LockedError, StateError, UsageError
 from batch.output import disk
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -31,6 +31,33 @@ def library_at(path: Path) -> str | None:
             " backup"
         )
     return name
+
+
+def check_original(path: Path, recorded: Path) -> None:
+    """Check that the folder marked at *path* is not a copy of the one that a library was *recorded* for.
+
+    Where that one is not here, or has no such mark any more, the folder was moved. The same folder by
+    another path has the same file.
+
+    Raises:
+        UsageError: it is a copy.
+    """
+    try:
+        its, original = path.stat(), recorded.stat()
+        if its.st_ino == original.st_ino or library_at(path) != library_at(recorded):
+            return
+    except (OSError, StateError):
+        return
+    raise copied(path.parent.parent, recorded)
+
+
+def copied(root: Path, recorded: Path) -> UsageError:
+    """Return the error of a folder that is a copy of the one with the mark *recorded*."""
+    original = recorded.parent.parent
+    return UsageError(
+        f"{root} is a copy of {original}, whose state is in Postgres, and two folders cannot share one;"
+        f" nothing was changed. Use {original}; if that one is the copy, delete {recorded}"
+    )
 
 
 def mark(path: Path, library: str) -> None:

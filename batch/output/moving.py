@@ -22,7 +22,7 @@ from batch.key import Secret
 from batch.output import disk, lock
 from batch.output.folder import ORIGIN, SANDBOX, name_library
 from batch.output.layout import STATE_FOLDER, Layout
-from batch.output.marker import library_at, mark, unmark
+from batch.output.marker import copied, library_at, mark, unmark
 from batch.output.postgres.home import Home
 from batch.output.sqlite import Database
 
@@ -58,10 +58,7 @@ def bring_in(root: Path, engine: Secret, now: float) -> Path | None:
                 with Database.open(layout.database) as database:
                     home.take(database, str(root.resolve()))
             elif library is None and home.root != str(root.resolve()):
-                raise UsageError(
-                    f"{root} is a copy of {home.root}, whose state is in Postgres, and two folders"
-                    " cannot share one; nothing was changed"
-                )
+                raise copied(root, Layout(Path(home.root)).library)
             mark(layout.library, name)
             aside = _set_aside(layout, now)
             home.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -69,6 +70,29 @@ def test_without_the_engine_the_folder_is_refused(desk: Desk) -> None:
         said = desk(*args, with_engine=False)
         assert said.code == 1
         assert f"set {URL} to its address" in said.err
+
+
+def test_copy_of_a_folder_shares_no_state(desk: Desk) -> None:
+    """What is missing in one of them would be made again for both."""
+    desk("engine", "import", desk.root)
+    copy = desk.root.with_name("copy")
+    shutil.copytree(desk.root, copy)
+    in_copy = ("--output-dir", copy)
+    commands = (("run", desk.manifest, *in_copy), ("plan", desk.manifest, *in_copy))
+    for args in (*commands, ("status", copy), ("engine", "export", copy)):
+        said = desk(*args)
+        assert (said.code, f"{copy} is a copy of {desk.root}" in said.err) == (2, True)
+    assert desk("status", desk.root).code == 0
+
+
+def test_moved_folder_keeps_its_state(desk: Desk) -> None:
+    """Also where its former path leads to it."""
+    desk("engine", "import", desk.root)
+    moved = desk.root.rename(desk.root.with_name("moved"))
+    for make in (lambda: None, lambda: desk.root.symlink_to(moved)):
+        make()
+        said = desk("run", desk.manifest, "--output-dir", moved, "--json")
+        assert said.json["planned"] == {"unchanged": 1, "resting": 1}
 
 
 def test_prune_and_restore_work_in_postgres(desk: Desk) -> None:

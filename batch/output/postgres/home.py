@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Self
 
 from batch.errors import RefusedError, StateError, StateLostError
 from batch.key import Secret
 from batch.output.layout import Layout
+from batch.output.marker import check_original
 from batch.output.postgres.connection import connect, place_of
 from batch.output.postgres.database import PostgresDatabase
 from batch.output.postgres.errors import map_errors
@@ -35,6 +37,7 @@ class Home:
         Raises:
             LockedError: a run holds it, or has not ended.
             StateLostError: there is none.
+            UsageError: the folder is a copy of the library's.
         """
         place, root = place_of(engine), str(layout.root.resolve())
         with closing(connect(engine)) as connection:
@@ -51,6 +54,7 @@ class Home:
                 found = connection.execute(query, (library,)).fetchone()
             if found is None:
                 raise StateLostError(f"{place} does not have the library of {layout.root}")
+            check_original(layout.library, Layout(Path(found[0])).library)
             yield cls(database, root=found[0], is_truth=found[1])
 
     def take(self, source: Database, root: str) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from batch.errors import LockedError, StateLostError
 from batch.key import Secret
 from batch.output.layout import Layout
 from batch.output.lock import Holder
+from batch.output.marker import check_original
 from batch.output.postgres.connection import connect, place_of
 from batch.output.postgres.database import PostgresDatabase
 from batch.output.postgres.errors import map_errors
@@ -99,17 +101,20 @@ def open_library(engine: Secret, library: str, layout: Layout) -> Iterator[Postg
     Raises:
         StateError: Postgres does not answer.
         StateLostError: it does not have the library.
+        UsageError: the folder is a copy of the library's.
     """
     place = place_of(engine)
     with closing(connect(engine)) as connection:
         database = PostgresDatabase(connection, library, path=layout.library, place=place)
         with map_errors(place):
-            query = "SELECT 1 FROM libraries WHERE library = %s"
-            if connection.execute(query, (library,)).fetchone() is None:
-                raise StateLostError(
-                    f"{place} does not have the library of {layout.root}; is that the Postgres it was"
-                    " moved into? Nothing was sent"
-                )
+            query = "SELECT root FROM libraries WHERE library = %s"
+            found = connection.execute(query, (library,)).fetchone()
+        if found is None:
+            raise StateLostError(
+                f"{place} does not have the library of {layout.root}; is that the Postgres it was"
+                " moved into? Nothing was sent"
+            )
+        check_original(layout.library, Layout(Path(found[0])).library)
         yield database
 
 
