@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from batch.attempt import Phase, Unconfirmed
+from batch.attempt import Landed, Phase, Unconfirmed
 from batch.engines.stop import SharedStop
 from batch.engines.terms import Terms, decision_of
 from batch.output.fleet import Assignment, JobState, OpenRun
@@ -41,7 +41,7 @@ async def carry_out(opened: Opened, assignment: Assignment) -> JobState | None:
         StateError: the state cannot be written.
     """
     run, order = opened.run, assignment.work.order
-    decision = _decision(opened, assignment)
+    decision = await _decision(opened, assignment)
     failed = _failed_here(decision, assignment)
     if failed is not None and not _goes_on(opened, decision, assignment):
         # What has failed in this run is not tried again: that is all that is left to say of it.
@@ -87,12 +87,30 @@ def decide_anew(
     return replace(decision, held=planned.held)
 
 
-def _decision(opened: Opened, assignment: Assignment) -> Decision:
+async def _decision(opened: Opened, assignment: Assignment) -> Decision:
     planned = decision_of(assignment.work)
     if not (assignment.has_begun or assignment.is_second_look):
         return planned
-    context = opened.run.context
-    return decide_anew(assignment, planned, context.policy, opened.is_present, context.clock.now())
+    context, away = opened.run.context, await _away(opened, assignment.known)
+
+    def is_present(file: str, size: int) -> bool:
+        return file in away or opened.is_present(file, size)
+
+    return decide_anew(assignment, planned, context.policy, is_present, context.clock.now())
+
+
+async def _away(opened: Opened, known: tuple[Known, ...]) -> frozenset[str]:
+    """Return the files of videos that need not be here, since the bucket has them."""
+    target, state = opened.terms.target, opened.run.state
+    if target is None or not target.removes:
+        return frozenset()
+    found = set()
+    for item in known:
+        made = (await state.attempt(item.external_task_id)).state
+        if isinstance(made, Landed):
+            for sha256 in made.contents:
+                found |= {made.file} if await state.uploads(target.url, sha256=sha256) else set()
+    return frozenset(found)
 
 
 def _failed_here(decision: Decision, assignment: Assignment) -> str | None:

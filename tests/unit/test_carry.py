@@ -1,0 +1,53 @@
+"""What a worker does with a job that another one had begun."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memory_state import known_of
+from sample_jobs import job, tried
+from scripted import NOT_FOUND, Stages, landed, play
+
+from batch.engines.carry import Opened, carry_out
+from batch.engines.terms import Terms, works
+from batch.output.fleet import Assignment, Claim, JobState
+from batch.output.state import Put, Uploaded
+from batch.plan import Action, Decision, Policy
+from batch.target import Target
+
+BUCKET = "s3://studio"
+NOTHING: Any = None  # for what these jobs do not come to
+
+
+@pytest.mark.parametrize(
+    ("is_removed", "is_uploaded", "asked"),
+    [(True, True, 0), (True, False, 1), (False, True, 1)],
+)
+def test_video_in_the_bucket_is_not_missed(
+    tmp_path: Path, *, is_removed: bool, is_uploaded: bool, asked: int
+) -> None:
+    """Where it need not be here, nothing is to be done for it."""
+
+    async def story(stages: Stages) -> JobState | None:
+        stages.api.queries = [NOT_FOUND]
+        made = landed("8", job().video_path, 9)
+        attempt = tried(made, job())
+        await stages.state.commit(Put(attempt))
+        if is_uploaded:
+            record = Uploaded(BUCKET, "videos/was-named.mp4", made.sha256, 9, 1.0)
+            await stages.state.commit(record)
+        terms = Terms("n", "n.yaml", stages.context.limits, Policy())
+        terms = replace(terms, target=Target(BUCKET, removes=is_removed))
+        opened = Opened(NOTHING, terms, NOTHING, stages.run, lambda _file, _size: False)
+        planned = Decision(Action.UNCHANGED, "a", "up to date", job())
+        (work,) = works([(0, planned)])
+        claim, known = Claim("library", "r", "a", 1), tuple(known_of([attempt]))
+        state = await carry_out(opened, Assignment(claim, work, has_begun=True, known=known))
+        assert stages.api.count("query") == asked
+        return state
+
+    is_done = play(tmp_path, story) is JobState.DONE
+    assert is_done == (asked == 0)
