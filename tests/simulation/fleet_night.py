@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import random
 import warnings
 from collections import Counter
@@ -230,10 +231,15 @@ class FleetNight:
         )
 
     def _is_for_a_person(self, decision: Decision) -> bool:
-        """Return whether look-up, which has never found a task, cannot prove that none exists."""
-        is_absent = decision.attempt not in self.provider.by_external
+        """Return whether a plan leaves a job to a person, since nothing can tell of its task."""
         is_unconfirmed = decision.reason.startswith("unconfirmed")
-        return decision.action is Action.RESUME and is_unconfirmed and is_absent
+        is_waiting = decision.action is Action.RESUME and is_unconfirmed
+        return is_waiting and self._cannot_be_told(decision.attempt or "")
+
+    def _cannot_be_told(self, external_task_id: str) -> bool:
+        """Return whether no look-up can prove that there is no task: none has ever found one."""
+        is_absent = external_task_id not in self.provider.by_external
+        return is_absent and not self.fleet.state(LIBRARY).proofs
 
     def is_present(self, file: str, size: int) -> bool:
         """Return whether a video is there in that size."""
@@ -250,9 +256,9 @@ class FleetNight:
         for task in self.provider.by_external.values():
             attempt = state.attempts.get(task.external_task_id)
             mark = state.marks.get(task.external_task_id)
-            holds = mark is not None and (mark.slot_until or 0.0) > self.clock.now()
+            is_free = mark is None or (mark.slot_until or math.inf) < self.clock.now()
             is_known = attempt is not None and attempt.phase.keeps_slot
-            open_now += task.ends > now and holds and is_known
+            open_now += task.ends > now and is_known and not is_free
         if open_now > self.limits.max_in_flight:
             self.violate(f"{open_now} tasks are open, and {self.limits.max_in_flight} may be")
 
@@ -272,10 +278,10 @@ class FleetNight:
             latest = known[job.id][-1]
             task = self.provider.tasks.get(latest.task_id or "")
             if latest.file is None:
-                is_absent = latest.external_task_id not in self.provider.by_external
-                is_open_question = latest.phase is Phase.UNCONFIRMED and is_absent
-                is_settled = is_open_question or (task is not None and task.fails)
-                if not is_settled:
+                is_unconfirmed = latest.phase is Phase.UNCONFIRMED
+                is_open_question = is_unconfirmed and self._cannot_be_told(latest.external_task_id)
+                has_failed = task is not None and task.fails
+                if not (is_open_question or has_failed):
                     self.violate(f"{job.id} ends as {latest.phase}")
             elif task is None or (self.root / latest.file).read_bytes() != task.content:
                 self.violate(f"{latest.file} is not the video of {latest.task_id}")
