@@ -176,6 +176,7 @@ class DbosEngine:
             "system_database_url": _url(self._engine),
             "dbos_system_schema": SCHEMA,
             "sys_db_pool_size": CONNECTIONS,
+            "db_engine_kwargs": {"connect_args": {}},  # else its sessions are not called as ours
             "application_version": VERSION,
             "executor_id": self._worker,
             "run_migrations": False,  # `engine init` does that

@@ -20,6 +20,7 @@ from batch.engines.worker import Times, Worker
 from batch.events import Event, Warned
 from batch.key import NO_SECRET, Secret
 from batch.output.fleet import DEAD_AFTER_S
+from batch.output.postgres.connection import of_worker
 from batch.output.postgres.fleet import PostgresFleet
 from batch.output.postgres.pool import Connections
 from batch.run.gate_postgres import PostgresGates
@@ -48,22 +49,23 @@ async def work(
 ) -> bool:
     """Work until *ending* is set; False if the worker has ended by itself, to be started anew."""
     name, clock = process_name(setup.name), FleetClock(SystemClock())
+    engine = of_worker(setup.engine, name)
 
     def tell_wait(place: str) -> None:
         notify(Warned(f"{place} does not answer; this worker waits for it"))
 
-    connections = Connections(setup.engine, on_wait=tell_wait)
-    async with connections, PostgresGates(setup.engine, connections) as gates:
+    connections = Connections(engine, on_wait=tell_wait)
+    async with connections, PostgresGates(engine, connections) as gates:
         fleet = PostgresFleet(
-            setup.engine, connections, dead_after_s=setup.dead_after_s, version=__version__
+            engine, connections, dead_after_s=setup.dead_after_s, version=__version__
         )
         means = Means(name, setup.keys, clock, notify, setup.downloads, setup.proxy)
-        house = PostgresHouse(means, fleet, connections, gates, Ending(setup.engine, clock))
+        house = PostgresHouse(means, fleet, connections, gates, Ending(engine, clock))
         worker = Worker(
             name,
             list(setup.keys),
             fleet=fleet,
-            engine=DbosEngine(setup.engine, name, log=log, polls_s=setup.polls_s),
+            engine=DbosEngine(engine, name, log=log, polls_s=setup.polls_s),
             house=house,
             clock=clock,
             notify=notify,

@@ -35,7 +35,7 @@ from batch.output.postgres.admissions import (
     SPENT,
 )
 from batch.output.postgres.changes import to_json
-from batch.output.postgres.connection import conninfo
+from batch.output.postgres.connection import SESSION, conninfo
 from batch.output.postgres.database import CHECK_CLAIM, COMMIT
 from batch.output.postgres.pool import Connection, Connections
 from batch.output.postgres.schema import SCHEMA
@@ -84,8 +84,10 @@ class PostgresDesk:
         async def work(connection: Connection) -> Admitted | Wait | Deny:
             if not self._has_told_limits:
                 await self._tell_limits(connection, limits)
-            async with connection.pipeline(), connection.transaction():
-                account, seen, spent = await self._look(connection, values, allowances(limits))
+            async with connection.pipeline() as pipeline, connection.transaction():
+                account, seen, spent = await self._look(
+                    connection, pipeline, values, allowances(limits)
+                )
                 if request.claim is not None and seen.token != request.claim.token:
                     raise ClaimLostError(f"another worker has the job {request.claim.job_id}")
                 found = _seen(account, seen, spent)
@@ -110,8 +112,8 @@ class PostgresDesk:
         values = self._whose.values(external_task_id)
 
         async def work(connection: Connection) -> None:
-            async with connection.pipeline(), connection.transaction():
-                account, seen, _ = await self._look(connection, values, ())
+            async with connection.pipeline() as pipeline, connection.transaction():
+                account, seen, _ = await self._look(connection, pipeline, values, ())
                 found = _seen(account, seen, ())
                 after = rule(found.traffic, found.now, found.in_use)
                 await connection.execute(KEEP.encode(), _kept(values, found, after))
@@ -119,7 +121,11 @@ class PostgresDesk:
         await self._connections.once(work)
 
     async def _look(
-        self, connection: Connection, values: dict[str, Any], budgets: Sequence[Allowance]
+        self,
+        connection: Connection,
+        pipeline: psycopg.AsyncPipeline,
+        values: dict[str, Any],
+        budgets: Sequence[Allowance],
     ) -> tuple[Row, Row, tuple[Standing, ...]]:
         """Lock the account; then read the rest of what an admission goes by."""
         now = self._now()
@@ -129,6 +135,9 @@ class PostgresDesk:
             for _, span in spans:
                 within = {**values, "begins": span.begins, "ends": span.ends}
                 asked.append(await _ask(connection, SPENT, within))
+            # Not by a fetch, which only flushes: Postgres counts that as one statement under way, and no
+            # time-out of its own would ever take the lock from a process that sleeps now.
+            await pipeline.sync()
             account, seen, *sums = [await cursor.fetchone() for cursor in asked]
             assert account is not None
             assert seen is not None
@@ -276,6 +285,7 @@ class PostgresGates:
                     conninfo(self._engine), autocommit=True
                 )
                 async with connection:
+                    await connection.execute(SESSION)
                     await connection.execute(f"LISTEN {SCHEMA}_slots".encode())
                     self._ring()
                     async for _ in connection.notifies():

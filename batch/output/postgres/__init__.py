@@ -8,6 +8,19 @@ for twice, and each is needed:
     the deadline  a request goes out within ten seconds of its intent, by its sender's monotonic clock
     the clock     how old an intent is, only the database's clock says
 
+A process that is stopped for ever keeps its connections, whose other end its kernel answers for. What
+it holds by them has an end all the same:
+
+    a transaction, between statements   10 s   idle_in_transaction_session_timeout
+    a transaction, unread answer        20 s   tcp_user_timeout, but not on a Unix socket
+    a transaction, half a pipeline      30 s   its burial: for Postgres that is one statement under way
+    a library, to end its run           30 s   its burial: a lock of the session
+    jobs, and their slots               30 s   its burial: another worker takes them over
+
+Who waits for a lock gives up after five seconds, and asks again: beats come through, and with them the
+burial. A command that is stopped is never buried, so one locks nothing that workers want: no half
+pipeline, and an account only as the last statement of a transaction.
+
 Only this package and `batch.run.gate_postgres` know psycopg.
 """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from typing import Any
 
 import psycopg
@@ -26,7 +27,8 @@ DEFAULTS = {
     "tcp_user_timeout": "20000",
 }
 # A process that sleeps within a transaction holds up all others, so Postgres ends that. The locks of
-# a machine that is gone without a word are free within some 20 s, not two hours.
+# a machine that is gone without a word are free within some 20 s, not two hours. What a stopped
+# worker holds all the same is free when it is buried (`Fleet.bury`).
 PATIENCE = {
     "idle_in_transaction_session_timeout": "10s",
     "tcp_keepalives_idle": "10",
@@ -56,6 +58,19 @@ def conninfo(engine: Secret) -> str:
             " postgresql://kling:PASSWORD@db.example/kling"
         )
     return make_conninfo("", **{**DEFAULTS, "application_name": name, **given})
+
+
+def of_worker(engine: Secret, worker: str) -> Secret:
+    """Return the address by which Postgres knows whose the sessions of a worker are."""
+    return Secret(make_conninfo(conninfo(engine), application_name=session_name(worker)))
+
+
+def session_name(worker: str) -> str:
+    """Return what the sessions of a worker are called in Postgres, which keeps 63 ASCII characters.
+
+    The end of its name tells processes apart.
+    """
+    return f"kling-batch {re.sub('[^ -~]', '?', worker)[-51:]}"
 
 
 def parameters(engine: Secret) -> dict[str, str]:

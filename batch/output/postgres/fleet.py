@@ -29,7 +29,7 @@ from batch.output.fleet import (
     Work,
 )
 from batch.output.postgres import handover, questions
-from batch.output.postgres.connection import connect
+from batch.output.postgres.connection import connect, session_name
 from batch.output.postgres.errors import map_errors
 from batch.output.postgres.pool import Connection, Connections
 from batch.output.postgres.schema import NOW
@@ -37,6 +37,13 @@ from batch.plan import Known
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+# Of a process that was stopped, Postgres may wait for the rest of a statement, or for an answer to be
+# read, with all its locks and without an end.
+END_SESSIONS = (
+    "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND usename = current_user AND application_name = %s"
+    f" AND EXISTS (SELECT 1 FROM workers WHERE worker = %s AND beat_at < {NOW} - %s)"
+)
 CLAIM_JOB = b"SELECT * FROM claim_job(%s, %s, %s)"
 TOUCHED = (
     b"SELECT external_task_id, run_id = %s, sent_in = %s FROM attempts"
@@ -145,7 +152,7 @@ class PostgresFleet:
             async with connection.pipeline():  # one round trip, one transaction
                 claimed = await connection.execute(CLAIM_JOB, (run_id, job_id, worker))
                 touched = await connection.execute(TOUCHED, (run_id, run_id, run_id, job_id))
-                row, attempts = await claimed.fetchone(), await touched.fetchall()
+            row, attempts = await claimed.fetchone(), await touched.fetchall()
             if row is None or row[1] is None:
                 return None
             library, order, its_work, looks, token, takeovers = row
@@ -209,6 +216,8 @@ class PostgresFleet:
 
     async def bury(self, worker: str, resume: Callable[[], None]) -> bool:
         dead_after_s = self._dead_after_s
+        # First what it still holds: a burial must not wait for the dead.
+        await self._one(END_SESSIONS, session_name(worker), worker, dead_after_s)
         return await self._apart(
             lambda connection: handover.bury(connection, worker, dead_after_s, resume)
         )

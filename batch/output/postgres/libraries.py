@@ -6,6 +6,7 @@ A run that was handed over has an open row instead: its workers hold no lock, an
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -179,10 +180,11 @@ def copy_of(store: Store) -> Database:
 def _name(who: tuple[Any, ...] | None) -> Holder | None:
     if who is None:
         return None
-    words = str(who[0]).split(" ", 3)  # kling-batch PID on HOST
-    if len(words) != 4 or not words[1].isdecimal():
-        return Holder()
-    return Holder(int(words[1]), words[3], _iso(who[1]))
+    name, since = str(who[0]), _iso(who[1])
+    process = re.fullmatch(r"kling-batch (\d+) on (.+)", name)
+    if process:
+        return Holder(int(process[1]), process[2], since)
+    return Holder(since=since) if name.startswith("kling-batch ") else Holder()  # of a worker
 
 
 def _iso(at: float) -> str:

@@ -23,6 +23,7 @@ FIRST_WAIT_S, LAST_WAIT_S = 0.1, 2.0
 CONNECTS_WITHIN_S = 10.0
 LEAVES_WITHIN_S = 10.0
 MAX_CONNECTIONS = 4
+LOCKS_WITHIN = "5s"  # so that a beat finds a connection while others wait for a lock
 
 
 class Connections:
@@ -96,7 +97,8 @@ class Connections:
             except psycopg.Error as error:
                 if not _passes(error) or loop.time() + wait_s > until:
                     raise as_ours(error, self.place) from error
-                self._tell()
+                if not isinstance(error, psycopg.errors.LockNotAvailable):
+                    self._tell()
             else:
                 self._has_told = False
                 return found
@@ -133,7 +135,7 @@ class Connections:
 
 
 async def _configure(connection: Connection) -> None:
-    await connection.execute(SESSION)
+    await connection.execute(f"{SESSION}; SET lock_timeout TO '{LOCKS_WITHIN}'")
 
 
 def _passes(error: psycopg.Error) -> bool:
