@@ -14,6 +14,7 @@ from doors import Door, doors
 from fleets import Opened
 from scripted import ACCOUNT
 
+from batch.output.fleet import OpenRun, Work
 from batch.output.layout import Layout
 from batch.output.postgres import pool
 from batch.output.postgres.connection import connect, of_worker, session_name
@@ -150,3 +151,16 @@ async def test_beat_comes_through_while_others_wait(
 
 def _same(traffic: Traffic, _now: float, _others: int) -> Traffic:
     return traffic
+
+
+async def test_account_is_free_while_jobs_are_handed_over(door: Door) -> None:
+    """A hundred thousand jobs take a while, and the process may be stopped meanwhile."""
+    worker = door.worker
+    run = OpenRun("r2", "another", "/", ACCOUNT, "{}", 1.0)
+    found = []
+
+    def enqueue(_transaction: Any) -> None:
+        found.extend(worker.execute(NOW_OR_NEVER))
+
+    await worker.fleet.hand_over(run, [Work(0, "a", "{}")], enqueue)
+    assert found == [(ACCOUNT.key_hash,)]

@@ -40,11 +40,6 @@ def hand_over(
     ).fetchone()
     if handed is None:  # by this very call, whose answer was lost
         return
-    connection.execute(
-        "INSERT INTO accounts (base_url, account) VALUES (%s, %s)"
-        " ON CONFLICT (base_url, account) DO UPDATE SET refused = NULL",
-        account,
-    )
     ended = "(SELECT run_id FROM runs WHERE library = %s AND NOT is_open)"
     for table in ("names", "jobs"):
         query = f"DELETE FROM {table} WHERE run_id IN {ended}"
@@ -54,6 +49,12 @@ def hand_over(
         for job in jobs:
             copy.write_row((run.run_id, *job))
     enqueue(connection)
+    # Last: all workers want that row, and this process may be stopped while it sends its jobs.
+    connection.execute(
+        "INSERT INTO accounts (base_url, account) VALUES (%s, %s)"
+        " ON CONFLICT (base_url, account) DO UPDATE SET refused = NULL",
+        account,
+    )
 
 
 def look_again(
