@@ -88,14 +88,14 @@ class Cluster:
         command = [self._binaries / "psql", "--quiet", "--set=ON_ERROR_STOP=1", url]
         subprocess.run(command, check=True, input=dump, stdout=subprocess.DEVNULL, text=True)
 
-    def make(self) -> None:
+    def make(self, settings: str = SETTINGS) -> None:
         """Make the cluster's files."""
         if self._as:
             shutil.chown(self.folder, self._as["user"])
         made = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", f"--username={USER}")
         self._run("initdb", f"--pgdata={self._data}", *made)
         with (self._data / "postgresql.conf").open("a") as file:
-            file.write(f"{SETTINGS}port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
+            file.write(f"{settings}port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
 
     def start(self) -> None:
         """Start the server; return when it answers."""
@@ -139,7 +139,7 @@ def ordinary_folder() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 @contextmanager
-def running(binaries: Path) -> Iterator[Cluster]:
+def running(binaries: Path, settings: str = SETTINGS) -> Iterator[Cluster]:
     """Make and start a cluster, and remove it at the end."""
     # Not below pytest's folder: that belongs to root alone, and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="kling-pg-"))
@@ -148,7 +148,7 @@ def running(binaries: Path) -> Iterator[Cluster]:
         port = probe.getsockname()[1]
     cluster = Cluster(folder, binaries, port)
     try:
-        cluster.make()
+        cluster.make(settings)
         cluster.start()
         try:
             yield cluster
