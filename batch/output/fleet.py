@@ -107,9 +107,8 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: its jobs by state, the workers that are alive, and how it ended, if it did."""
+    """How far a run is: the workers that are alive, and how it was stopped or ended, if it was."""
 
-    jobs: Mapping[JobState, int]
     workers: int
     stop: tuple[str, str] | None = None
     exit_code: int | None = None

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from batch.key import Secret
+from batch.output.fleet import JobState
 from batch.output.postgres.fleet import PostgresFleet
 from batch.output.postgres.pool import Connections
 from batch.output.postgres.state import PostgresState
@@ -37,6 +38,11 @@ class Opened:
     def age(self, worker: str, seconds: float) -> None:
         """Make the last beat of a worker older."""
         self.execute("UPDATE workers SET beat_at = beat_at - %s WHERE worker = %s", seconds, worker)
+
+    def jobs_of(self, run_id: str) -> dict[JobState, int]:
+        """Return how many jobs of a run are in which state."""
+        query = "SELECT state, count(*) FROM jobs WHERE run_id = %s GROUP BY state"
+        return {JobState(state): count for state, count in self.execute(query, run_id)}
 
     def execute(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Run one statement, and return its rows."""

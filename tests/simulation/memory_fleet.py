@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -195,10 +194,9 @@ class MemoryFleet:
     async def progress(self, run_id: str) -> Progress:
         handed = self.runs.get(run_id)
         if handed is None:
-            return Progress({}, 0)
+            return Progress(0)
         alive = sum(not self._is_dead(worker) for worker in self.beats)
-        jobs = Counter(job.state for job in handed.jobs.values())
-        return Progress(dict(jobs), alive, handed.run.stop, handed.exit_code)
+        return Progress(alive, handed.run.stop, handed.exit_code)
 
     # -- jobs
 

@@ -133,17 +133,14 @@ class PostgresFleet:
 
     async def progress(self, run_id: str) -> Progress:
         query = (
-            "SELECT (SELECT coalesce(jsonb_object_agg(state, n), '{}') FROM ("
-            "SELECT state, count(*) AS n FROM jobs WHERE run_id = %s GROUP BY state) AS counted),"
-            f" (SELECT count(*) FROM workers WHERE beat_at >= {NOW} - %s),"
+            f"SELECT (SELECT count(*) FROM workers WHERE beat_at >= {NOW} - %s),"
             " stop_reason, stop_sentence, exit_code FROM runs WHERE run_id = %s"
         )
-        row = await self._one(query, run_id, self._dead_after_s, run_id)
+        row = await self._one(query, self._dead_after_s, run_id)
         if row is None:
-            return Progress({}, 0)
-        jobs, workers, reason, sentence, exit_code = row
-        counted = {JobState(state): count for state, count in jobs.items()}
-        return Progress(counted, workers, None if reason is None else (reason, sentence), exit_code)
+            return Progress(0)
+        workers, reason, sentence, exit_code = row
+        return Progress(workers, None if reason is None else (reason, sentence), exit_code)
 
     # -- jobs
 
