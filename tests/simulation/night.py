@@ -339,9 +339,7 @@ class Night:
         self.forgotten |= set(self.provider.by_external) - self._known_ids(backup)
         shutil.rmtree(self.root)
         backup.rename(self.root)
-        self._note_all()
-        # What a person had done to a file by then, they did not undo in the backup.
-        self.tampered |= {str(p.relative_to(self.root)) for p in self.root.glob("videos/**/*")}
+        self._note_return()
 
     @staticmethod
     def _known_ids(root: Path) -> set[str]:
@@ -388,10 +386,15 @@ class Night:
         away = self.root / "away"
         if not away.exists():
             return False
-        self._note_all()
         shutil.rmtree(self.root / "videos")
         away.rename(self.root / "videos")
+        self._note_return()
         return True
+
+    def _note_return(self) -> None:
+        """Note that files are back as they were: also what a person had done to some of them."""
+        self._note_all()
+        self.tampered |= {str(p.relative_to(self.root)) for p in self.root.glob("videos/**/*")}
 
     def _note_all(self) -> None:
         if (self.root / ".kling-batch/state.db").exists():
