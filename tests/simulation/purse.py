@@ -157,16 +157,21 @@ def _unowned(night: Night, attempts: list[Attempt]) -> list[str]:
     """Return what is not recorded for an attempt, and what is recorded and not here.
 
     A death, a second Ctrl-C or a fault of the disk just after a version was brought back leaves a copy
-    under its former name.
+    under its former name; just before a video takes the place of another, that one's second name.
     """
     landed = {a.task_id: a.state.file for a in attempts if isinstance(a.state, Landed)}
     contents = {night.provider.tasks[str(task_id)].content for task_id in landed}
     files = {str(path.relative_to(night.root)): path for path in night.root.rglob("*.mp4")}
     owned = set(landed.values())
+    homes = [night.root / file for file in owned & files.keys()]
     copies = {
         file
         for file, path in files.items()
-        if night.may_leave_copies and file.startswith("versions/") and path.read_bytes() in contents
+        if night.may_leave_copies
+        and (
+            (file.startswith("versions/") and path.read_bytes() in contents)
+            or any(path.samefile(home) for home in homes)
+        )
     }
     broken = [f"{file} has no owner" for file in sorted(files.keys() - owned - copies)]
     broken += [f"{file} is not here" for file in sorted(owned - files.keys())]
