@@ -1,14 +1,14 @@
-"""Several large downloads at once, against curl and aria2c: same server, same file system.
+"""Several downloads at once, against curl, aria2c and aiohttp alone: same server, same file system.
 
 python tests/benchmarks/downloads.py [--quick] [--json] [--check]
 
 The client is timed from the first generated task to the last finished job: its files are hashed,
-inspected, flushed and renamed. curl and aria2c are timed from start to end and do none of that, so
-there are two more lines for curl: with a flush, and with sha256sum as well.
+inspected, flushed and renamed. Others are timed from start to end: see `fetchers.py` for what each
+of them does.
 
 On loopback only the CPU limits a download, and client and server share it, so the bytes come from a
-server that needs almost none (`file_server.py`; the sandbox redirects there). Over a link it is the
-link that limits it. Both are measured.
+server that needs almost none (`file_server.py`; the sandbox redirects there). Over a line it is the
+line that limits it, as long as the disk and the CPU keep up: TMPDIR=/dev/shm takes away the disk.
 """
 
 from __future__ import annotations
@@ -17,28 +17,46 @@ import contextlib
 import hashlib
 import json
 import shutil
+import statistics
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import children
+import fetchers
 import figures
 import manifests
 from children import FailedError, Server
+from fetchers import CURL, HASHED, READ, Fetcher
 from figures import Figure
 
-VIDEO_BYTES = 150_000_000
-PARALLEL = (4, 8)
-LINK_VIDEO_BYTES = 20_000_000
-LINK_BYTES_PER_S = 20 * 262_144  # per stream: the most that the sandbox's slow downloads reach
+PARALLEL = 8
+CLIP_BYTES = {"small": 250_000, "5 MB": 5_000_000, "11 MB": 11_000_000, "27 MB": 27_000_000}
+KLING = ("5 MB", "11 MB", "27 MB")  # the clips as Kling makes them, 5 s in std to 10 s in pro
+SHARED_BYTES = 1_000_000_000  # downloaded in a round where only the CPU limits it
+LINE_S = 10  # how long the line is busy in a round
+LINES_GBIT = (1, 10)
 MOST_MB = 150.0
 MOST_BLOCKED_MS = 50.0
-BODY = {"model_name": "kling-v2-6", "mode": "std", "duration": "5", "aspect_ratio": "16:9"}
-FLUSHED, HASHED = "curl, sync", "curl, sync, sha256sum"
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Clips to download. *clips* come in turn; *line* is in Gbit/s, None for as fast as it goes."""
+
+    name: str
+    clips: tuple[str, ...]
+    count: int
+    line: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(CLIP_BYTES[clip] for clip in self.clips) * (self.count // len(self.clips))
 
 
 @dataclass(slots=True)
@@ -49,7 +67,6 @@ class _Found:
     cpu_s: dict[str, list[float]] = field(default_factory=dict)
     peak_mb: list[float] = field(default_factory=list)
     blocked_ms: list[float] = field(default_factory=list)
-    blocked_cpu_ms: list[float] = field(default_factory=list)
 
     def add(self, who: str, seconds: float, cpu_s: float) -> None:
         self.seconds.setdefault(who, []).append(seconds)
@@ -58,126 +75,99 @@ class _Found:
 
 def measure(*, quick: bool = False) -> figures.Report:
     """Measure bytes per second, CPU, memory, and how long the event loop is blocked."""
-    shrink, rounds = (8, 1) if quick else (1, 5)
-    size, link_size = VIDEO_BYTES // shrink, LINK_VIDEO_BYTES // shrink
-    peers = _peers()
-    curl = {name: peer for name, peer in peers.items() if name == "curl"}
-    slow = ("--fault", f"download:slow:bytes_per_s={LINK_BYTES_PER_S}")
+    rounds = 1 if quick else 3
     told: list[Figure] = []
+    notes: list[str] = []
     with children.folder() as folder:
-        with _files(folder, size) as address, _redirecting(address) as server:
-            for parallel in PARALLEL:
-                name, total = f"{parallel} at once", parallel * size
-                links = [address] * parallel
-                found = _measure(folder, server, links, size, rounds=rounds, peers=peers)
-                told += _rates(name, found, total) + _costs(name, found, total)
-        with _sandbox(link_size, *slow) as server:
-            for parallel in PARALLEL:
-                links = _links(server, parallel)
-                found = _measure(folder, server, links, link_size, rounds=1, peers=curl)
-                told += _rates(f"{parallel} at once, over a link", found, parallel * link_size)
-    notes = [
-        f"{rounds} rounds, in turn; MB/s: more is better",
-        "sha256sum takes one file after the other",
-        f"over a link: one round of {link_size / 1e6:g} MB, {LINK_BYTES_PER_S / 1e6:.1f} MB/s each",
-        *_bounds(told),
+        files = {name: _make(folder / f"{size}.mp4", size) for name, size in CLIP_BYTES.items()}
+        for case in _cases(shrink=20 if quick else 1):
+            with (
+                _served([files[clip] for clip in case.clips], case.line) as link,
+                _redirecting(link) as server,
+            ):
+                found = _measure(folder, server, [link] * case.count, case.total, rounds)
+            told += _figures(case, found)
+            if case.line is not None:
+                notes.append(_share_of_line(case, found))
+    notes += [
+        f"{rounds} rounds, in turn, {PARALLEL} downloads at once; MB/s: more is better",
+        "a line is a token bucket in the file server, for all connections together",
+        f"hashing takes {_hash_s():.2f} s/GB of CPU, which is in ours and in {HASHED!r}",
         *(f"{name} is not installed" for name in ("curl", "aria2c") if shutil.which(name) is None),
     ]
-    return figures.report("downloads", f"videos of {size / 1e6:g} MB", told, notes=notes)
+    return figures.report("downloads", "clips of 0.25 to 27 MB", told, notes=notes)
 
 
-def _rates(name: str, found: _Found, total: int) -> list[Figure]:
-    """Compare the bytes per second with those of each peer."""
-    rates = {
-        who: [total / 1e6 / each for each in seconds] for who, seconds in found.seconds.items()
-    }
-    ours = rates.pop("ours")
-    return [
-        figures.compared(name, "MB/s", ours, who, theirs, at_least=0.9 if who == "curl" else None)
-        for who, theirs in rates.items()
-    ]
+def _cases(shrink: int) -> Iterator[_Case]:
+    for name, size in CLIP_BYTES.items():
+        count = min(SHARED_BYTES // size, 800) // shrink
+        yield _Case(f"{name} clips, shared cores", (name,), max(count, PARALLEL))
+    for line in LINES_GBIT:
+        turn = sum(CLIP_BYTES[clip] for clip in KLING)
+        turns = max(int(line * 1e9 / 8 * LINE_S / turn) // shrink, 3)
+        yield _Case(f"5 to 27 MB, {line} Gbit/s", KLING, turns * len(KLING), line)
 
 
-def _costs(name: str, found: _Found, total: int) -> list[Figure]:
-    per_gb = {who: [each / (total / 1e9) for each in cpu] for who, cpu in found.cpu_s.items()}
-    ours = per_gb.pop("ours")
-    return [
-        *(
-            figures.compared(
-                f"{name}, CPU", "s/GB", ours, who, theirs, at_most=1.0 if who == HASHED else None
-            )
-            for who, theirs in per_gb.items()
-            if who != FLUSHED
-        ),
-        Figure(
-            name=f"{name}, peak memory",
-            unit="MB",
-            ours=figures.rounded(max(found.peak_mb)),
-            at_most=MOST_MB,
-        ),
-        Figure(
-            name=f"{name}, loop blocked, longest",
-            unit="ms",
-            ours=figures.rounded(max(found.blocked_ms)),
-            at_most=MOST_BLOCKED_MS,
-        ),
-        Figure(
-            name=f"{name}, … by work of its own",
-            unit="ms CPU",
-            ours=figures.rounded(max(found.blocked_cpu_ms)),
-        ),
-    ]
+def _figures(case: _Case, found: _Found) -> Iterator[Figure]:
+    """Compare bytes per second and CPU per GB with those of each peer."""
+    rates = {who: [case.total / 1e6 / each for each in took] for who, took in found.seconds.items()}
+    costs = {who: [each / (case.total / 1e9) for each in cpu] for who, cpu in found.cpu_s.items()}
+    are_clips, is_line = set(case.clips) <= set(KLING), case.line is not None
+    for who in (who for who in rates if who not in ("ours", READ)):
+        goal = (0.97 if is_line else 0.7) if are_clips and who == CURL else None
+        yield figures.compared(case.name, "MB/s", rates["ours"], who, rates[who], at_least=goal)
+    for who in (who for who in costs if who != "ours"):
+        goal = 1.0 if are_clips and who == HASHED else None
+        name = f"{case.name}, CPU"
+        yield figures.compared(name, "s/GB", costs["ours"], who, costs[who], at_most=goal)
+    peak_mb, blocked_ms = max(found.peak_mb), max(found.blocked_ms)
+    for what, unit, value, most in (
+        ("peak memory", "MB", peak_mb, MOST_MB),
+        ("loop blocked, longest", "ms", blocked_ms, MOST_BLOCKED_MS),
+    ):
+        name = f"{case.name}, {what}"
+        yield Figure(name=name, unit=unit, ours=figures.rounded(value), at_most=most)
 
 
-def _bounds(told: Sequence[Figure]) -> list[str]:
-    """Return the cost, in seconds per GB, of the work that only the client does."""
+def _share_of_line(case: _Case, found: _Found) -> str:
+    assert case.line is not None
+    least_s = case.total / (case.line * 1e9 / 8)
+    shares = (
+        f"{who} {least_s / statistics.median(found.seconds[who]):.1%}"
+        for who in ("ours", CURL)
+        if who in found.seconds
+    )
+    return f"{case.name}: used of the line: {', '.join(shares)}"
+
+
+def _hash_s() -> float:
+    """Return what hashing takes, in seconds of CPU per GB."""
     block = bytes(2**20)
     begun = time.process_time()
     for _ in range(64):
         hashlib.sha256(block)
-    hash_s = (time.process_time() - begun) / (64 * len(block) / 1e9)
-    notes = [f"hashing takes {hash_s:.2f} s/GB of CPU, which curl does not need"]
-    for figure in told:
-        if figure.peer == FLUSHED and figure.theirs:
-            plain = next(f for f in told if f.name == figure.name and f.peer == "curl").theirs
-            assert plain
-            flush_s = 1e3 / figure.theirs - 1e3 / plain
-            notes.append(f"{figure.name}: flushing the files of curl takes {flush_s:.2f} s/GB more")
-    return notes
+    return (time.process_time() - begun) / (64 * len(block) / 1e9)
 
 
-def _measure(
-    folder: Path,
-    server: Server,
-    links: Sequence[str],
-    size: int,
-    *,
-    rounds: int,
-    peers: dict[str, Peer],
-) -> _Found:
+def _measure(folder: Path, server: Server, links: Sequence[str], total: int, rounds: int) -> _Found:
     found = _Found()
-    parallel, total = len(links), len(links) * size
     for _ in range(rounds):
         home = folder / "round"
         home.mkdir()
-        _ours(home, server, parallel, total, found)
-        for name, peer in peers.items():
-            target = home / "peer"
-            target.mkdir()
-            found.add(name, *peer(home, target, links))
-            _check(target, total)
-            shutil.rmtree(target)
+        _ours(home, server, len(links), total, found)
+        for name, fetch in fetchers.installed().items():
+            _theirs(home, name, fetch, links, total, found)
         shutil.rmtree(home)
     return found
 
 
-def _ours(home: Path, server: Server, parallel: int, total: int, found: _Found) -> None:
+def _ours(home: Path, server: Server, count: int, total: int, found: _Found) -> None:
     manifest = manifests.write(
         home / "jobs.yaml",
-        parallel,
+        count,
         submit_rate="1000/s",
         poll_interval="100ms",
-        max_downloads=str(parallel),
+        max_downloads=str(PARALLEL),
     )
     findings = home / "findings.json"
     run = ("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
@@ -188,11 +178,21 @@ def _ours(home: Path, server: Server, parallel: int, total: int, found: _Found) 
     found.add("ours", told["seconds"], told["cpu_s"])
     found.peak_mb.append(used.peak_mb)
     found.blocked_ms.append(told["longest_ms"])
-    found.blocked_cpu_ms.append(told["longest_cpu_ms"])
+
+
+def _theirs(
+    home: Path, name: str, fetch: Fetcher, links: Sequence[str], total: int, found: _Found
+) -> None:
+    target = home / "peer"
+    target.mkdir()
+    found.add(name, *fetch(home, target, links, PARALLEL))
+    if name != READ:
+        _check(target, total)
+    shutil.rmtree(target)
 
 
 def _check(folder: Path, total: int) -> None:
-    found = sum(path.stat().st_size for path in folder.iterdir())
+    found = sum(path.stat().st_size for path in folder.glob("*.mp4"))
     if found != total:
         raise FailedError(f"{found} bytes of {total} were downloaded")
 
@@ -205,16 +205,30 @@ def _sandbox(size: int, *options: str) -> AbstractContextManager[Server]:
     return children.sandbox(*plain, *options)
 
 
-@contextlib.contextmanager
-def _files(folder: Path, size: int) -> Iterator[str]:
-    """Serve a video of *size* bytes from a file; yield its address."""
-    path = folder / "video.mp4"
+def _redirecting(link: str) -> AbstractContextManager[Server]:
+    return _sandbox(1, "--fault", f"download:redirect:to={link}")
+
+
+def _make(path: Path, size: int) -> Path:
+    """Keep a video of the sandbox, of *size* bytes, at *path*."""
+    body = {"model_name": "kling-v2-6", "mode": "std", "duration": "5", "aspect_ratio": "16:9"}
     with _sandbox(size) as server:
+        made = server.post(children.API_PATH, {**body, "prompt": "a river"})
+        task = f"{children.API_PATH}/{made['data']['task_id']}"
+        while not (videos := server.get(task)["data"]["task_result"].get("videos")):
+            time.sleep(0.05)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(_links(server, 1)[0]) as answer, path.open("wb") as file:
+        with direct.open(videos[0]["url"]) as answer, path.open("wb") as file:
             shutil.copyfileobj(answer, file)
+    return path
+
+
+@contextlib.contextmanager
+def _served(files: Sequence[Path], line: float | None) -> Iterator[str]:
+    """Serve *files* in turn, over a line of so many Gbit/s; yield the address."""
+    limit = [] if line is None else ["--line", str(line)]
     serving = subprocess.Popen(
-        children.python(children.HERE / "file_server.py", path),
+        children.python(children.HERE / "file_server.py", *limit, *files),
         env=children.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -226,69 +240,6 @@ def _files(folder: Path, size: int) -> Iterator[str]:
     finally:
         serving.kill()
         serving.communicate()
-
-
-def _redirecting(address: str) -> AbstractContextManager[Server]:
-    return _sandbox(1, "--fault", f"download:redirect:to={address}")
-
-
-def _links(server: Server, count: int) -> list[str]:
-    """Create tasks and return the signed links to their videos."""
-    links = []
-    for number in range(count):
-        made = server.post(children.API_PATH, {**BODY, "prompt": f"video {number}"})
-        path = f"{children.API_PATH}/{made['data']['task_id']}"
-        while not (videos := server.get(path)["data"]["task_result"].get("videos")):
-            time.sleep(0.05)
-        links.append(videos[0]["url"])
-    return links
-
-
-# -- the peers ---------------------------------------------------------------------------------
-
-Peer = Callable[[Path, Path, Sequence[str]], tuple[float, float]]
-"""Downloads links into the second folder; returns seconds and CPU seconds."""
-
-
-def _peers() -> dict[str, Peer]:
-    found: dict[str, Peer] = {}
-    if shutil.which("curl"):
-        found |= {"curl": _curl, FLUSHED: _curl_flushed}
-        if shutil.which("sha256sum"):
-            found[HASHED] = _curl_hashed
-    if shutil.which("aria2c"):
-        found["aria2c"] = _aria2c
-    return found
-
-
-def _curl(home: Path, target: Path, links: Sequence[str]) -> tuple[float, float]:
-    options = ["--noproxy", "*", "--fail", "--silent", "--show-error", "--parallel"]
-    options += ["--parallel-immediate", "--parallel-max", str(len(links))]
-    for number, link in enumerate(links):
-        options += ["-o", str(target / f"{number}.mp4"), link]
-    used = children.run(["curl", *options], home)
-    return used.wall_s, used.cpu_s
-
-
-def _curl_flushed(home: Path, target: Path, links: Sequence[str]) -> tuple[float, float]:
-    wall_s, cpu_s = _curl(home, target, links)
-    used = children.run(["sync", *target.iterdir()], home)
-    return wall_s + used.wall_s, cpu_s + used.cpu_s
-
-
-def _curl_hashed(home: Path, target: Path, links: Sequence[str]) -> tuple[float, float]:
-    wall_s, cpu_s = _curl_flushed(home, target, links)
-    used = children.run(["sha256sum", *target.iterdir()], home)
-    return wall_s + used.wall_s, cpu_s + used.cpu_s
-
-
-def _aria2c(home: Path, target: Path, links: Sequence[str]) -> tuple[float, float]:
-    listed = home / "links"
-    listed.write_text("".join(f"{link}\n  out={i}.mp4\n" for i, link in enumerate(links)), "utf-8")
-    options = ["--quiet", "--no-conf", "--file-allocation=none", "--split=1", "-x", "1"]
-    options += ["-j", str(len(links)), "-d", str(target), "-i", str(listed)]
-    used = children.run(["aria2c", *options], home)
-    return used.wall_s, used.cpu_s
 
 
 if __name__ == "__main__":
