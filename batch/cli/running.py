@@ -192,10 +192,8 @@ def _drive(
     With *release*, the workers of a fleet do it, and *release* leaves the folder to them.
     """
     # Imported late: the network's library takes longer to load than a quiet night takes to run.
-    import asyncio  # noqa: PLC0415
-
     from batch.cli.watching import observers, reporters, until_started  # noqa: PLC0415
-    from batch.run.resources import fit, raise_descriptor_limit  # noqa: PLC0415
+    from batch.run.resources import fit, raise_descriptor_limit, run_loop  # noqa: PLC0415
 
     # The jobs stay until the end: no collection needs to walk them again, and what a job in flight
     # leaves behind is freed by its reference counts, so that looking for cycles can be rare.
@@ -217,7 +215,7 @@ def _drive(
                 carried_out = carry_out(
                     planned, told, clock, release=release, is_detached=is_detached
                 )
-            summary = asyncio.run(until_started(notice(), carried_out))
+            summary = run_loop(until_started(notice(), carried_out))
             exit_code = ExitCode.OK if summary is None else summary.exit_code
         finally:
             if held is not None and exit_code is not ExitCode.OK:

@@ -11,9 +11,11 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from batch.errors import StateError
 from batch.manifest.limits import Limits
@@ -21,7 +23,9 @@ from batch.manifest.limits import Limits
 if sys.platform != "win32":
     import resource
 
+T = TypeVar("T")
 ENDING_S = 0.05  # until the system has forgotten a thread that has ended
+PATIENCE_S = 0.5  # with a system that is slow to
 SPARE = 8  # descriptors for what is open for a moment only, and for connections just closed
 USUALLY_OPEN = 32  # where the system does not list what is open
 MOST_DESCRIPTORS = 65_536
@@ -94,6 +98,19 @@ def _room() -> int | None:
     return soft - in_use - SPARE
 
 
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Return what *main* returns, as `asyncio.run` does, whether or not its end is granted a thread.
+
+    A loop ends its threads from one more. Where that is refused, they end with the process.
+    """
+    runner = asyncio.Runner()
+    try:
+        return runner.run(main)
+    finally:
+        with suppress(RuntimeError):
+            runner.close()
+
+
 async def start_name_lookups() -> None:
     """Start the thread that resolves names.
 
@@ -112,14 +129,15 @@ def start_pool(most: int, name: str) -> ThreadPoolExecutor:
     Raises:
         StateError: it grants none.
     """
-    workers = most
+    workers, give_up_at = most, time.monotonic() + PATIENCE_S
     while workers:
         pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
         if _start(pool, workers):
             return pool
         pool.shutdown(cancel_futures=True)
         time.sleep(ENDING_S)
-        workers //= 2
+        if workers > 1 or time.monotonic() > give_up_at:
+            workers //= 2
     raise StateError(NO_THREAD)
 
 

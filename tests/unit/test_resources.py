@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import threading
 
@@ -9,7 +10,7 @@ import pytest
 
 from batch.errors import StateError
 from batch.manifest.limits import Limits
-from batch.run.resources import fit, raise_descriptor_limit, start_pool
+from batch.run.resources import fit, raise_descriptor_limit, run_loop, start_pool
 
 WANTED = Limits(max_in_flight=50, max_downloads=10)
 
@@ -52,4 +53,35 @@ def test_pool_runs_before_it_gets_work() -> None:
     before = threading.active_count()
     with start_pool(3, "trial") as pool:
         assert threading.active_count() == before + 3
+        assert pool.submit(sum, [1, 2]).result() == 3
+
+
+def test_loop_ends_without_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it returns is returned, and what it raises is raised."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main(number: int) -> int:
+        found = await asyncio.to_thread(int, number)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        return 1 // found
+
+    assert run_loop(main(1)) == 1
+    monkeypatch.undo()
+    with pytest.raises(ZeroDivisionError):
+        run_loop(main(0))
+
+
+def test_pool_waits_for_threads_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may count a thread for a moment that has ended."""
+    start, refusals = threading.Thread.start, iter([True] * 6)
+
+    def refuse_at_first(thread: threading.Thread) -> None:
+        if next(refusals, False):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_at_first)
+    with start_pool(4, "trial") as pool:
         assert pool.submit(sum, [1, 2]).result() == 3
