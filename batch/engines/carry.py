@@ -12,7 +12,7 @@ from batch.engines.terms import Terms, decision_of
 from batch.output.fleet import Assignment, JobState, OpenRun
 from batch.output.videos import Videos
 from batch.plan import COSTING, PAYING, Action, Decision, Known, Policy, decide, orphan
-from batch.run.gate import Ticket
+from batch.run.begin import may_begin, slot
 from batch.run.job_run import JobRun
 from batch.run.stages import Run
 
@@ -51,7 +51,7 @@ async def carry_out(opened: Opened, assignment: Assignment) -> JobState | None:
         return None
     ticket = None
     if decision.is_fresh:
-        ticket = await _admit(run, order, decision)
+        ticket = await slot(run, order) if may_begin(run, decision) else None
         if ticket is None:
             return JobState.LEFT
     job_run = JobRun(run, order, decision, ticket, sent=assignment.sent)
@@ -129,19 +129,6 @@ def _goes_on(opened: Opened, decision: Decision, assignment: Assignment) -> bool
     limits = opened.run.context.limits
     most = limits.max_attempts_per_run or limits.max_attempts
     return decision.action in PAYING and len(assignment.sent) < most
-
-
-async def _admit(run: Run, order: int, decision: Decision) -> Ticket | None:
-    """Wait for a slot. None: the job is left to the next run."""
-    stop = run.context.stop
-    is_late = decision.job is not None and run.last_call.refuses(decision.job.request)
-    if decision.held is not None or stop.feeding.is_set() or is_late:
-        return None
-    ticket = await run.gate.enter(order)
-    if not stop.feeding.is_set():
-        return ticket
-    ticket.leave()
-    return None
 
 
 async def _look_again(run: Run, job_run: JobRun, external_task_id: str) -> None:

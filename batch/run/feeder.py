@@ -15,6 +15,7 @@ from batch import events
 from batch.errors import StateError
 from batch.manifest.limits import Order
 from batch.plan import Action, Decision
+from batch.run.begin import may_begin, slot
 from batch.run.gate import Ticket
 from batch.run.job_run import JobRun
 from batch.run.stages import Run
@@ -79,19 +80,15 @@ class Feeder:
 
     async def _admit(self, order: int, decision: Decision) -> Ticket | None:
         """Set the estimate aside and wait for a slot. None: the job is left to the next run."""
-        stop = self._run.context.stop
-        if decision.held is not None or stop.feeding.is_set() or self._is_too_late(decision):
-            return None
-        if not self._run.budget.reserve(decision.cost_usd):
+        budget = self._run.budget
+        if not may_begin(self._run, decision) or not budget.reserve(decision.cost_usd):
             return None
         await self._alive.acquire()
-        ticket = await self._run.gate.enter(order)
-        if not stop.feeding.is_set():
-            return ticket
-        ticket.leave()
-        self._alive.release()
-        self._run.budget.refund(decision.cost_usd)
-        return None
+        ticket = await slot(self._run, order)
+        if ticket is None:
+            self._alive.release()
+            budget.refund(decision.cost_usd)
+        return ticket
 
     def _start(self, group: asyncio.TaskGroup, job_run: JobRun, *, again: bool = False) -> None:
         task = self._guard(job_run, again=again)
@@ -113,9 +110,6 @@ class Feeder:
             context.stop.feeding.set()
         finally:
             self._alive.release()
-
-    def _is_too_late(self, decision: Decision) -> bool:
-        return decision.job is not None and self._run.last_call.refuses(decision.job.request)
 
     def _set_timer(self) -> asyncio.TimerHandle | None:
         deadline = self._run.last_call.deadline

@@ -28,7 +28,8 @@ from batch.output.row import SUPERSEDED, make_row, to_line
 from batch.output.state import AddRow, Put, Withdraw
 from batch.plan import Action, Decision, passes
 from batch.plan.saved import told_held
-from batch.run.earlier import look_up, next_id
+from batch.run.begin import new_attempt
+from batch.run.earlier import look_up
 from batch.run.gate import Ticket
 from batch.run.stages import Run
 from batch.run.stop import StopReason
@@ -41,9 +42,8 @@ class JobRun:
 
     *order* is its place in the manifest. With a *ticket* the feeder has taken a slot for it and set
     its estimate aside. *parked* is set when the job ended unconfirmed and look-up may still prove
-    itself in this run. *is_left*: it is left to the next run; *is_concluded*: its outcome is
-    committed. *sent* are its attempts that this run
-    may have paid for.
+    itself in this run. *is_left*: it is left to the next run; *is_concluded*: its outcome is committed.
+    *sent* are its attempts that this run may have paid for.
     """
 
     def __init__(
@@ -151,25 +151,15 @@ class JobRun:
             return (await self._run.state.attempt(decision.attempt)).wanted_again()
         if decision.held is not None:
             return None
-        is_reserved = self._ticket is not None
-        if not is_reserved and not self._run.budget.reserve(decision.cost_usd):
+        if self._ticket is None and not self._run.budget.reserve(decision.cost_usd):
             return None
         return await self._new_attempt(job, decision.number, decision.cost_usd)
 
     async def _new_attempt(self, job: Job, number: int, cost_usd: float | None) -> Attempt:
-        """Return an attempt that is planned; its estimate has been set aside."""
-        external_task_id, self._tries = await next_id(self._run, job, self._tries)
-        self._run.budget.cover(external_task_id, cost_usd)
-        return Attempt(
-            external_task_id=external_task_id,
-            job_id=job.id,
-            fingerprint=job.fingerprint,
-            number=number,
-            request=job.request,
-            state=Intended(since=self._run.context.clock.now()),
-            cost_usd=cost_usd,
-            account=self._run.context.account,
+        attempt, self._tries = await new_attempt(
+            self._run, job, number=number, tries=self._tries, cost_usd=cost_usd
         )
+        return attempt
 
     def _is_worth_another(self, attempt: Attempt) -> bool:
         """Return whether the provider has failed the task, and a new attempt may heal that."""
