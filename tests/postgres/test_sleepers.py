@@ -18,7 +18,7 @@ from batch.output.fleet import OpenRun, Work
 from batch.output.layout import Layout
 from batch.output.postgres import pool
 from batch.output.postgres.connection import connect, of_worker, session_name
-from batch.output.postgres.libraries import hold_to_end
+from batch.output.postgres.libraries import hold_to_end, lock
 from batch.run.account import Traffic
 
 ACCOUNTS = "SELECT account FROM kling.accounts FOR UPDATE"
@@ -164,3 +164,14 @@ async def test_account_is_free_while_jobs_are_handed_over(door: Door) -> None:
 
     await worker.fleet.hand_over(run, [Work(0, "a", "{}")], enqueue)
     assert found == [(ACCOUNT.key_hash,)]
+
+
+async def test_run_ends_while_its_command_is_stopped(door: Door, tmp_path: Path) -> None:
+    """It was handed over, and the command was stopped before it let go of the folder."""
+    engine, layout = door.worker.engine, Layout(tmp_path)
+    with closing(connect(engine)) as command:
+        door.worker.execute("UPDATE runs SET is_open = false")
+        lock(command, "library", layout)
+        door.worker.execute("UPDATE runs SET is_open = true")
+        with hold_to_end(engine, "library", layout) as database:
+            assert database is not None

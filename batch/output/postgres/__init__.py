@@ -19,7 +19,7 @@ it holds by them has an end all the same:
 
 Who waits for a lock gives up after five seconds, and asks again: beats come through, and with them the
 burial. A command that is stopped is never buried, so one locks nothing that workers want: no half
-pipeline, and an account only as the last statement of a transaction.
+pipeline, an account only as the last statement of a transaction, and a library not while its run ends.
 
 Only this package and `batch.run.gate_postgres` know psycopg.
 """

@@ -1,12 +1,13 @@
 """Libraries in Postgres: found, held by one process at a time, made.
 
 Who plans or settles holds an advisory lock of the session, which is free the moment that process dies.
-A run that was handed over has an open row instead: its workers hold no lock, and need none.
+A run that was handed over has an open row instead: its workers hold no lock, and need none. Only who
+ends it holds one, which is another: a command that has handed a run over, and is stopped before it lets
+go of the library, does not hold up its end.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -34,6 +35,7 @@ PATIENCE_TRIES = 10
 
 KEY = "hashtextextended('kling-batch ' || %(library)s, 0)"
 LOCK = f"SELECT pg_try_advisory_lock({KEY})"
+LOCK_END = "SELECT pg_try_advisory_lock(hashtextextended('kling-batch ends ' || %(library)s, 0))"
 HOLDER = (
     "SELECT application_name, extract(epoch FROM backend_start)::float8"
     " FROM pg_locks JOIN pg_stat_activity USING (pid)"
@@ -121,14 +123,14 @@ def open_library(engine: Secret, library: str, layout: Layout) -> Iterator[Postg
 
 @contextmanager
 def hold_to_end(engine: Secret, library: str, layout: Layout) -> Iterator[PostgresDatabase | None]:
-    """Open a library whose run has settled, to end it; None if somebody else is at it.
+    """Open a library whose run has settled, to end it; None if somebody else is ending it.
 
     Raises:
         StateError: it cannot be used.
     """
     with open_library(engine, library, layout) as database:
         with map_errors(database.place):
-            taken = database.connection.execute(LOCK.encode(), {"library": library}).fetchone()
+            taken = database.connection.execute(LOCK_END.encode(), {"library": library}).fetchone()
         yield database if taken is not None and taken[0] else None
 
 
@@ -180,11 +182,10 @@ def copy_of(store: Store) -> Database:
 def _name(who: tuple[Any, ...] | None) -> Holder | None:
     if who is None:
         return None
-    name, since = str(who[0]), _iso(who[1])
-    process = re.fullmatch(r"kling-batch (\d+) on (.+)", name)
-    if process:
-        return Holder(int(process[1]), process[2], since)
-    return Holder(since=since) if name.startswith("kling-batch ") else Holder()  # of a worker
+    words = str(who[0]).split(" ", 3)  # kling-batch PID on HOST
+    if len(words) != 4 or not words[1].isdecimal():
+        return Holder()
+    return Holder(int(words[1]), words[3], _iso(who[1]))
 
 
 def _iso(at: float) -> str:
