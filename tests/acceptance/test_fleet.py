@@ -243,7 +243,7 @@ def test_stopped_workers_pay_for_nothing_twice(fleet: Fleet, points: Any, how: s
         exits.enter_context(fleet.worker("healthy"))
         with (
             fleet.running(fleet.manifest(40), "--json") as run,
-            _waking(fleet, begun) if how == "stop" else nullcontext(),
+            _waking(fleet, dict(list(begun.items())[::2])) if how == "stop" else nullcontext(),
         ):
             out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err.decode()
