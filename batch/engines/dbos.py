@@ -78,6 +78,8 @@ class DbosEngine:
         self._log = log
         self._polls_s = polls_s
         self._rooms: dict[Account, int] = {}
+        self._under_way: dict[asyncio.Task[Any], str | None] = {}
+        self._missing: set[str] = set()
 
     def enqueue(
         self,
@@ -92,11 +94,10 @@ class DbosEngine:
     @asynccontextmanager
     async def working(self, rooms: Mapping[Account, int], live: Live) -> AsyncIterator[None]:
         self._rooms = dict(rooms)
-        under_way: set[asyncio.Task[Any]] = set()
         _quiet(self._log)
         DBOS(config=self._config())
         DBOS.listen_queues([queue_of(account) for account in rooms])
-        DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow(live, under_way))
+        DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow(live))
         try:
             DBOS.launch()  # its workflows run in the loop that runs now
             for account, room in rooms.items():
@@ -108,9 +109,9 @@ class DbosEngine:
                 )
             yield
         finally:
-            for task in under_way:
+            for task in self._under_way:
                 task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*self._under_way, return_exceptions=True)
             await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
 
     async def make_room(self, account: Account, room: int) -> None:
@@ -125,9 +126,15 @@ class DbosEngine:
         _resume(_listed(executor_id=worker, status=PENDING))
 
     async def take_over_unknown(self, known: Collection[str]) -> None:
+        here = set(self._under_way.values())
+
         def work() -> None:
             found = _listed(status=PENDING)
-            _resume(item for item in found if item.executor_id not in {self._worker, *known})
+            mine = {item.workflow_id for item in found if item.executor_id == self._worker}
+            # What is missing for the second time: the connection broke when it was delivered.
+            lost, self._missing = self._missing & mine - here, mine - here
+            known_here = {self._worker, *known}
+            _resume(i for i in found if i.executor_id not in known_here or i.workflow_id in lost)
 
         await asyncio.to_thread(work)
 
@@ -142,11 +149,11 @@ class DbosEngine:
 
         await asyncio.to_thread(work)
 
-    def _workflow(self, live: Live, under_way: set[asyncio.Task[Any]]) -> Callable[..., Any]:
+    def _workflow(self, live: Live) -> Callable[..., Any]:
         async def job(run_id: str, job_id: str) -> None:
             task = asyncio.current_task()
             assert task is not None
-            under_way.add(task)
+            self._under_way[task] = DBOS.workflow_id
             try:
                 fate = await live(run_id, job_id)
                 if fate is Fate.BACK and DBOS.workflow_id is not None:
@@ -154,7 +161,7 @@ class DbosEngine:
                 if fate is not Fate.DONE:
                     raise asyncio.CancelledError
             finally:
-                under_way.discard(task)
+                del self._under_way[task]
 
         return job
 

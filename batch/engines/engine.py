@@ -66,9 +66,10 @@ class Engine(Protocol):
         ...
 
     async def take_over_unknown(self, known: Collection[str]) -> None:
-        """Queue again what is with workers that are not *known*.
+        """Queue again what is with workers that are not *known*, or with this one without its knowledge.
 
         One that was taken for dead may wake up, be delivered a job, and die before anyone hears of it.
+        A connection may break just when jobs are delivered over it.
         """
         ...
 

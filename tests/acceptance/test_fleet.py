@@ -215,6 +215,20 @@ def test_terminated_worker_hands_its_jobs_back_at_once(fleet: Fleet) -> None:
     assert fleet.box.stats.created == 8
 
 
+def test_job_that_never_arrived_is_delivered_again(fleet: Fleet) -> None:
+    """The connection broke when the engine had given it to the worker, which has never heard of it."""
+    assert fleet.run(fleet.manifest(1), "--detach").code == 0
+    with psycopg.connect(fleet.url, autocommit=True) as connection:
+        connection.execute("UPDATE dbos.workflow_status SET status = 'DELAYED'")
+        with fleet.worker("one"):
+            known = "SELECT worker FROM kling.workers"
+            fleet.shell.until(lambda: bool(connection.execute(known).fetchall()))
+            lost = f"UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = ({known})"
+            connection.execute(lost.encode())
+            assert fleet.run(fleet.manifest(1), "--join").code == 0
+    assert fleet.box.stats.created == 1
+
+
 def test_job_of_an_unknown_worker_is_taken_over(fleet: Fleet) -> None:
     """It was taken for dead, woke up, was delivered a job, and died before its next beat."""
     assert fleet.run(fleet.manifest(2), "--detach").code == 0
