@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+from batch.output.postgres.connection import session_name
 from batch.sandbox import FaultPlan, Sandbox
 
 QUICK_WORKER = Path(__file__).parents[1] / "postgres" / "quick_worker.py"
@@ -215,6 +216,22 @@ def test_terminated_worker_hands_its_jobs_back_at_once(fleet: Fleet) -> None:
     assert fleet.box.stats.created == 8
 
 
+def test_worker_is_known_by_all_its_sessions(fleet: Fleet) -> None:
+    """By their name, those of a stopped one are ended: also the engine's, which have other queries."""
+    named = (
+        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND strpos(query, 'dbos') {} 0"
+    )
+    with fleet.worker("one"), psycopg.connect(fleet.url, autocommit=True) as connection:
+
+        def names(sign: str) -> set[str]:
+            return {name for (name,) in connection.execute(named.format(sign).encode())}
+
+        fleet.shell.until(lambda: bool(names(">")), timeout_s=60.0)
+        (worker,) = connection.execute("SELECT worker FROM kling.workers").fetchone() or ()
+        assert names(">=") == {session_name(worker)}
+
+
 def test_job_that_never_arrived_is_delivered_again(fleet: Fleet) -> None:
     """The connection broke when the engine had given it to the worker, which has never heard of it."""
     assert fleet.run(fleet.manifest(1), "--detach").code == 0
@@ -222,7 +239,7 @@ def test_job_that_never_arrived_is_delivered_again(fleet: Fleet) -> None:
         connection.execute("UPDATE dbos.workflow_status SET status = 'DELAYED'")
         with fleet.worker("one"):
             known = "SELECT worker FROM kling.workers"
-            fleet.shell.until(lambda: bool(connection.execute(known).fetchall()))
+            fleet.shell.until(lambda: bool(connection.execute(known).fetchall()), timeout_s=60.0)
             lost = f"UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = ({known})"
             connection.execute(lost.encode())
             assert fleet.run(fleet.manifest(1), "--join").code == 0
