@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from batch import events
@@ -22,11 +23,17 @@ from batch.run.landing import files_of
 from batch.run.planner import PlannedRun
 from batch.run.stop import Stop
 
+Enqueue = Callable[[Any, str, Account, Sequence[tuple[int, str]]], None]
+
 
 async def hand_over(
-    planned: PlannedRun, fleet: Fleet, clock: Clock, observers: list[Observer]
+    planned: PlannedRun,
+    fleet: Fleet,
+    clock: Clock,
+    observers: list[Observer],
+    enqueue: Enqueue = enqueue,
 ) -> OpenRun:
-    """Begin a planned run, and hand it over.
+    """Begin a planned run, and hand it over; *enqueue* queues its jobs.
 
     Raises:
         StateError: the videos cannot be written, or the state; no worker begins then.

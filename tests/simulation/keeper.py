@@ -33,7 +33,7 @@ class _Now:
 
 def keep(night: Night) -> list[str]:
     """Restore, unpin or prune by chance; return the broken rules."""
-    if not (night.root / ".kling-batch/state.db").exists():
+    if not night.home.has_state(night.root):
         return []
     clock = _Now(EPOCH + night.now + night.offset)
     with open_folder(night.root, sandbox=False, now=clock.now()) as folder:

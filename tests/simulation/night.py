@@ -45,6 +45,7 @@ from fake_provider import (
     Rates,
     Ways,
 )
+from homes import FolderHome, Home
 from mortal import Died, InlineState, Life, MortalDisk, mortal_path
 from virtual_time import EPOCH, DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
@@ -135,7 +136,9 @@ class Report:
 
 
 class Night:
-    """A seed being played."""
+    """A seed being played. *is_fleet*: its runs are carried out by several processes."""
+
+    is_fleet = False
 
     def __init__(
         self,
@@ -144,9 +147,11 @@ class Night:
         *,
         tell: Callable[[str], None] | None = None,
         is_year: bool = False,
+        home: Home | None = None,
     ) -> None:
         self.rng = rng = random.Random(seed)
         self.root, self._tell = root, tell
+        self.home = home or FolderHome()
         self.is_year = is_year
         self.report = Report(seed)
         self.limits = Limits(
@@ -256,9 +261,9 @@ class Night:
             if self.report.violations:
                 return
             if exit_code is not None and self._is_settled():
-                self._violate(rules.at_the_end(self))
+                self.violate(rules.at_the_end(self))
                 return
-        self._violate([f"not settled after {CALM_RUNS} quiet runs: {self._open_states()}"])
+        self.violate([f"not settled after {CALM_RUNS} quiet runs: {self._open_states()}"])
 
     def _draw(self, number: int) -> RunPlan:
         rng = self.rng
@@ -324,7 +329,7 @@ class Night:
         if self.has_backups and rng.random() < 0.1:
             self._back_up_or_restore()
         if self.is_year and rng.random() < 0.15:
-            self._violate(keeper.keep(self))
+            self.violate(keeper.keep(self))
             self._age()
         if rng.random() < 0.05 and not self.purse.is_tidy:
             self._unmount()
@@ -333,20 +338,18 @@ class Night:
         """Copy the whole folder, or bring the copy back."""
         backup = self.root.with_name(f"{self.root.name}-backup")
         if not backup.exists():
-            if self.root.exists():
+            if self.home.has_state(self.root):
                 shutil.copytree(self.root, backup, symlinks=True)
+                self.home.back_up()
             return
-        self.forgotten |= set(self.provider.by_external) - self._known_ids(backup)
         shutil.rmtree(self.root)
         backup.rename(self.root)
+        self.home.bring_back()
+        self.forgotten |= set(self.provider.by_external) - self._known_ids()
         self._note_return()
 
-    @staticmethod
-    def _known_ids(root: Path) -> set[str]:
-        state = root / ".kling-batch/state.db"
-        if not state.exists():
-            return set()
-        with Database.open_to_read(state) as database:
+    def _known_ids(self) -> set[str]:
+        with self.home.reading(self.root) as database:
             return {
                 attempt.external_task_id
                 for attempt in database.attempts()
@@ -397,8 +400,8 @@ class Night:
         self.tampered |= {str(p.relative_to(self.root)) for p in self.root.glob("videos/**/*")}
 
     def _note_all(self) -> None:
-        if (self.root / ".kling-batch/state.db").exists():
-            with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+        if self.home.has_state(self.root):
+            with self.home.reading(self.root) as database:
                 landed = [a for a in database.attempts() if isinstance(a.state, Landed)]
             self.tampered_ids |= {attempt.external_task_id for attempt in landed}
 
@@ -407,7 +410,7 @@ class Night:
         there = self.root / file
         names = [path for path in self.root.glob("videos/**/*.mp4") if path.samefile(there)]
         self.tampered |= {str(path.relative_to(self.root)) for path in names}
-        with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+        with self.home.reading(self.root) as database:
             self.tampered_ids |= {
                 attempt.external_task_id
                 for attempt in database.attempts()
@@ -424,9 +427,9 @@ class Night:
 
     def plan(self) -> Plan:
         """Return the plan of a run started now; of everything where nothing was made yet."""
-        if not (self.root / ".kling-batch/state.db").exists():
+        if not self.home.has_state(self.root):
             return rules.plan_of(self, None)
-        with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+        with self.home.reading(self.root) as database:
             return rules.plan_of(self, database)
 
     def jobs(self) -> tuple[Job, ...]:
@@ -487,14 +490,14 @@ class Night:
             prompt = job.body()["prompt"]
             self.retried[prompt] += run.retry_failed
             self.resubmitted[prompt] += run.resubmit
-        life = Life(run.dies_at)
         loop = VirtualLoop(self.now)
+        life = self._life(run, loop)
         loop.naps = list(run.naps)
         clock = VirtualClock(loop, offset=self.offset, boot=self.rng.random() * 1e6)
         mortal = mortal_path(self.root, life, random.Random(self.rng.random()))
         settings = replace(self.settings(run), output_dir=mortal)
         manifest = self.manifest(jobs)
-        self._say(loop, f"run {run}")
+        self.say(loop, f"run {run}")
         exit_code = self._guarded(run, manifest, settings, loop, clock, life)
         self.provider.configure(has_credit=True)
         self.now, self.offset = loop.time(), clock.offset
@@ -504,17 +507,17 @@ class Night:
         self.may_leave_copies |= life.is_dead or run.insist_after_s is not None
         how = f"died: {life.died_of}" if life.is_dead else str(exit_code)
         self.report.exits[how.split(":")[0]] += 1
-        self._say(loop, f"end of run {run.number}: {how}, {life.count} steps")
+        self.say(loop, f"end of run {run.number}: {how}, {life.count} steps")
         if not self.report.violations:
-            self._violate(rules.after_a_run(self, run, is_whole=exit_code is not None))
+            self.violate(rules.after_a_run(self, run, is_whole=exit_code is not None))
         self._age()
         return exit_code
 
     def _age(self) -> None:
         """Give the files that were written since the last time their age on the virtual clock."""
         landed: dict[str, Landed] = {}
-        if (self.root / ".kling-batch/state.db").exists():
-            with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+        if self.home.has_state(self.root):
+            with self.home.reading(self.root) as database:
                 states = [attempt.state for attempt in database.attempts()]
             landed = {state.file: state for state in states if isinstance(state, Landed)}
         for path in (*self.root.glob("videos/**/*.mp4"), *self.root.glob("versions/**/*.mp4")):
@@ -527,6 +530,10 @@ class Night:
             os.utime(path, (at, at))
             self.ages.add(path.stat().st_mtime_ns)
 
+    def _life(self, run: RunPlan, _loop: VirtualLoop) -> Life:
+        """Return the process of a run."""
+        return Life(run.dies_at)
+
     def _guarded(
         self,
         run: RunPlan,
@@ -538,22 +545,15 @@ class Night:
     ) -> ExitCode | None:
         asyncio.set_event_loop(loop)
         try:
-            with open_planned_run(manifest, settings, clock) as planned:
-                planned.folder.database._db.execute("PRAGMA synchronous=OFF")
-                if planned.plan.round is not None and planned.plan.round.is_new:
-                    self.forced.update(job.body()["prompt"] for job in manifest.jobs)
-                if not planned.plan.decisions:
-                    return planned.end_quietly(clock).exit_code
-                life.loop = loop
-                return loop.run_until_complete(self._execute(run, planned, loop, clock, life))
+            return self._carry_out(run, manifest, settings, loop, clock, life)
         except Died:
             return None
         except StateError as error:
-            self._say(loop, f"StateError: {error}")
+            self.say(loop, f"StateError: {error}")
             return None
         except DeadlockError:
             if not life.is_dead:
-                self._violate(["the run waits for ever"])
+                self.violate(["the run waits for ever"])
             return None
         except RuntimeError:
             if not life.is_dead:
@@ -562,6 +562,29 @@ class Night:
         finally:
             asyncio.set_event_loop(None)
             self._graves.append((loop, None))
+
+    def _carry_out(
+        self,
+        run: RunPlan,
+        manifest: Manifest,
+        settings: Settings,
+        loop: VirtualLoop,
+        clock: VirtualClock,
+        life: Life,
+    ) -> ExitCode | None:
+        with open_planned_run(manifest, settings, clock) as planned:
+            assert isinstance(planned.folder.database, Database)
+            planned.folder.database._db.execute("PRAGMA synchronous=OFF")
+            self.note_round(planned)
+            if not planned.plan.decisions:
+                return planned.end_quietly(clock).exit_code
+            life.loop = loop
+            return loop.run_until_complete(self._execute(run, planned, loop, clock, life))
+
+    def note_round(self, planned: PlannedRun) -> None:
+        """Note what a new round of `--force` makes once more."""
+        if planned.plan.round is not None and planned.plan.round.is_new:
+            self.forced.update(job.body()["prompt"] for job in planned.manifest.jobs)
 
     async def _execute(
         self, run: RunPlan, planned: PlannedRun, loop: VirtualLoop, clock: VirtualClock, life: Life
@@ -575,7 +598,7 @@ class Night:
 
         def notify(event: Event) -> None:
             counts.notify(event)
-            self._say(loop, str(event))
+            self.say(loop, str(event))
             if isinstance(event, Submitted | Adopted):
                 self.opened[run.number, event.task_id] = loop.time()
 
@@ -611,11 +634,7 @@ class Night:
                 videos=exits.enter_context(Videos(planned.folder.layout, pool=disk)),
                 guard=VirtualWindow(clock, rate.count, rate.per_second),
                 hints=hints,
-                callback_url=lambda external_task_id: (
-                    None
-                    if self.ways.calls_back is None
-                    else (f"https://cb/{external_task_id}", "00")
-                ),
+                callback_url=self.callback_url,
                 new_id=partial(external_id, f"library {self.report.seed}"),
             )
             context = RunContext(
@@ -629,18 +648,18 @@ class Night:
             )
             wired = await assemble(planned.run_id, context, world)
             api.call_back(hints)
-            api.on_post = lambda: self._violate(rules.at_a_post(self, state.database, loop.time()))
+            api.on_post = lambda: self.violate(rules.at_a_post(self, state.database, loop.time()))
             self._schedule(run, loop, clock, stop, main)
             try:
                 await Feeder(wired).feed(planned.plan.decisions)
                 exit_code = counts.exit_code(planned.plan, stop)
             except asyncio.CancelledError:
                 if stop.reason is not StopReason.INTERRUPTED:
-                    self._violate(["told twice to stop, after another reason to stop"])
+                    self.violate(["told twice to stop, after another reason to stop"])
                 exit_code = counts.exit_code(planned.plan, stop)
-            self._violate([f"a bug: {bug}" for bug in counts.bugs])
-            self._violate(rules.of_the_pace(self, api.calls, loop.napped))
-            self._violate(rules.of_the_budget(self, run, planned))
+            self.violate([f"a bug: {bug}" for bug in counts.bugs])
+            self.violate(rules.of_the_pace(self, api.calls, loop.napped))
+            self.violate(rules.of_the_budget(self, run, planned))
         planned.end(
             planned.summary(exit_code, counts.sent, counts.taken_over, **counts.found()), clock
         )
@@ -665,14 +684,19 @@ class Night:
         if run.clock_jump is not None:
             after_s, by_s = run.clock_jump
             loop.call_later(after_s, setattr, clock, "offset", clock.offset + by_s)
-        loop.call_later(LONGEST_RUN_S, self._violate, ["the run does not end"])
+        loop.call_later(LONGEST_RUN_S, self.violate, ["the run does not end"])
         loop.call_later(LONGEST_RUN_S, main.cancel)
 
     # -- helpers
 
+    def callback_url(self, external_task_id: str) -> tuple[str, str] | None:
+        """Return where a task is to call back, if the year has callbacks."""
+        is_called = self.ways.calls_back is not None
+        return (f"https://cb/{external_task_id}", "00") if is_called else None
+
     def _is_settled(self) -> bool:
         """Nothing is left to do but look-ups that can never prove absence."""
-        with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+        with self.home.reading(self.root) as database:
             plan = rules.plan_of(self, database)
         waiting = [d for d in plan.decisions if d.action is Action.RESUME]
         is_quiet = set(plan.counts) <= {Action.RESUME, *SETTLED} and all(
@@ -694,11 +718,11 @@ class Night:
         return "" if job is None else str(job.body()["prompt"])
 
     def _open_states(self) -> str:
-        with Database.open_to_read(self.root / ".kling-batch/state.db") as database:
+        with self.home.reading(self.root) as database:
             plan = rules.plan_of(self, database)
         return "; ".join(f"{d.job_id}: {d.action}, {d.reason}" for d in plan.decisions)
 
-    def _violate(self, broken: list[str]) -> None:
+    def violate(self, broken: list[str]) -> None:
         for sentence in broken:
             known = next((name for name, mark in rules.KNOWN.items() if mark in sentence), None)
             if known is not None:
@@ -708,7 +732,7 @@ class Night:
                 if self._tell is not None:
                     self._tell(f"*** {sentence}")
 
-    def _say(self, loop: VirtualLoop, text: str) -> None:
+    def say(self, loop: VirtualLoop, text: str) -> None:
         line = f"{loop.time():12.3f} {text}"
         self.report.trace.append(line)
         if self._tell is not None:

@@ -3,6 +3,7 @@
 python tests/simulation/nights.py --seed 123 --verbose
 python tests/simulation/nights.py --seeds 0:20000
 python tests/simulation/nights.py --years --seeds 0:5000
+python tests/simulation/nights.py --years --state postgres --seeds 0:500
 python tests/simulation/nights.py --fleet --seeds 0:5000
 """
 
@@ -15,17 +16,22 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).parents[2]))  # works in a checkout, installed or not
+sys.path.append(str(Path(__file__).parents[1] / "postgres"))
 
 import fleet_night
 from night import Report, play
 
 Player = Callable[..., Report]
+_CLUSTERS: list[Any] = []
+_DATABASES: list[Any] = []  # of this process
 
 
 def main() -> int:
@@ -38,9 +44,19 @@ def main() -> int:
     parser.add_argument(
         "--years", action="store_true", help="years of nights, with a person in them"
     )
+    parser.add_argument(
+        "--state", choices=("sqlite", "postgres"), default="sqlite", help="of the years"
+    )
     parser.add_argument("--fleet", action="store_true", help="nights of several workers")
     options = parser.parse_args()
+    with _on_postgres() if options.state == "postgres" else nullcontext():
+        return _play_all(options)
+
+
+def _play_all(options: argparse.Namespace) -> int:
     player: Player = fleet_night.play if options.fleet else partial(play, is_year=options.years)
+    if options.state == "postgres":
+        player = _play_on_postgres
     if options.seed is not None:
         tell = print if options.verbose else None
         report = player(options.seed, tell=tell)
@@ -91,6 +107,31 @@ def _add(total: Report, report: Report) -> None:
     total.died_at += report.died_at
     total.exits += report.exits
     total.known += report.known
+
+
+@contextmanager
+def _on_postgres() -> Iterator[None]:
+    """Have a Postgres for the processes that play; each makes a database of its own there."""
+    from cluster import binaries, running  # noqa: PLC0415 - no night needs it
+
+    found = binaries()
+    if found is None:
+        raise SystemExit("no Postgres is installed (Debian: apt-get install postgresql)")
+    with running(found) as cluster:
+        _CLUSTERS.append(cluster)
+        yield
+
+
+def _play_on_postgres(seed: int, *, tell: Callable[[str], None] | None = None) -> Report:
+    """Play a year, its library in Postgres."""
+    import fleet_year  # noqa: PLC0415 - psycopg may be missing
+    from virtual_postgres import VirtualPostgres  # noqa: PLC0415
+
+    if not _DATABASES:
+        name = f"years_{os.getpid()}"
+        _CLUSTERS[0].execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        _DATABASES.append(VirtualPostgres(_CLUSTERS[0], _CLUSTERS[0].url(name)))
+    return fleet_year.play(seed, postgres=_DATABASES[0], tell=tell)
 
 
 def _ignore_interrupts() -> None:

@@ -25,7 +25,7 @@ from batch.attempt import (
 )
 from batch.job import FailureKind, Job
 from batch.output.row import outcome_of
-from batch.output.sqlite import Database
+from batch.output.store import Store
 from batch.plan import Plan, Policy, make_plan
 from batch.run.planner import PlannedRun
 from batch.run.presence import Presence
@@ -41,7 +41,7 @@ TITLE = b"\0\0\0\x0dfreemine."  # a box that a person adds to a video, which sta
 UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
 
 
-def plan_of(night: Night, database: Database | None) -> Plan:
+def plan_of(night: Night, database: Store | None) -> Plan:
     """Return the plan of a run started now."""
     known = {} if database is None else database.known()
     return make_plan(
@@ -57,14 +57,15 @@ def plan_of(night: Night, database: Database | None) -> Plan:
 
 def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
     """Check the invariants that also hold after a death."""
-    path = night.root / ".kling-batch/state.db"
-    if not path.exists():
+    if not night.home.has_state(night.root):
         return ["tasks without a state"] if night.provider.tasks else []
     night.provider.catch_up(night.now + night.limits.settle_time_s)
-    with Database.open_to_read(path) as database:
+    with night.home.reading(night.root) as database:
         attempts = {attempt.external_task_id: attempt for attempt in database.attempts()}
         lines = list(database.result_lines())
-    broken = _money(night) + _memory(night, attempts) + _looks(night, run)
+    broken = _money(night) + _memory(night, attempts)
+    if not night.is_fleet:  # who takes a job over does not know when it was looked at last
+        broken += _looks(night, run)
     broken += purse.of_the_days(night) + purse.of_the_run(night, run, attempts)
     broken += _files(night, attempts)
     if is_whole:
@@ -74,7 +75,7 @@ def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
 
 def at_the_end(night: Night) -> list[str]:
     """Check that every paid video has landed."""
-    with Database.open_to_read(night.root / ".kling-batch/state.db") as database:
+    with night.home.reading(night.root) as database:
         attempts = list(database.attempts())
         lines = [json.loads(line) for line in database.result_lines()]
     broken: list[str] = []
@@ -252,7 +253,7 @@ def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:
     return broken
 
 
-def at_a_post(night: Night, reader: Database, now: float) -> list[str]:
+def at_a_post(night: Night, reader: Store, now: float) -> list[str]:
     """No more tasks are open than max_in_flight, as far as the run can know."""
     known = {
         item.external_task_id
