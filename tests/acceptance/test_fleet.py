@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from cluster import Cluster, binaries, running
+from link import link_to
 
+from batch.key import Secret
 from batch.output.postgres.connection import session_name
 from batch.sandbox import FaultPlan, Sandbox
 
@@ -69,11 +72,16 @@ class Fleet:
 
     @contextmanager
     def worker(
-        self, name: str, point: str = "", how: str = "kill", environ: dict[str, str] | None = None
+        self,
+        name: str,
+        point: str = "",
+        how: str = "kill",
+        environ: dict[str, str] | None = None,
+        url: str = "",
     ) -> Iterator[int]:
         """Start a worker whose waits are short; at *point* of its first job it dies or falls asleep."""
         asked = {"name": name, "point": point, "how": how, "log": f"{self.logs}/{name}.log"}
-        asked |= {"engine": self.url, "base_url": self.box.base_url, "key": KEY}
+        asked |= {"engine": url or self.url, "base_url": self.box.base_url, "key": KEY}
         asked["environ"] = json.dumps(environ or {})
         Path(asked["log"]).touch()
         process = self.nursery(asked)
@@ -203,6 +211,64 @@ def test_crash_of_postgres_is_waited_for(fleet: Fleet, cluster: Any) -> None:
     assert run.returncode == 0, err.decode()
     assert json.loads(out)["outcomes"] == {"succeeded": 30}
     assert (fleet.box.stats.created, fleet.box.stats.most_in_flight <= CAP) == (30, True)
+
+
+def test_failover_that_forgot_tasks_pays_nothing_again(
+    shell: Any, sandbox: Callable[..., Sandbox], nursery: Callable[[dict[str, str]], int]
+) -> None:
+    """The last commits of all kinds are gone: of the run, the engine, claims and attempts."""
+    with own_cluster() as (cluster, url):
+        fleet = Fleet(shell, url, sandbox(median_s=0.3), nursery)
+        manifest = fleet.manifest(12, limits={"max_in_flight": 2})
+        with fleet.worker("one"):
+            with fleet.running(manifest) as run:
+                fleet.shell.until(lambda: fleet.box.stats.created >= 2, timeout_s=60.0)
+                copy = cluster.copy()
+                known = fleet.box.stats.created
+                fleet.shell.until(lambda: fleet.box.stats.created >= known + 3, timeout_s=60.0)
+                cluster.fail_over(copy)
+                _, err = run.communicate(timeout=100)
+            assert (run.returncode, b"may have forgotten what was submitted" in err) == (1, True)
+            assert known < fleet.box.stats.created < 12
+            said = fleet.run(manifest, "--json")
+    assert (said.code, said.json["left"]) == (0, 0)
+    assert (fleet.box.stats.created, said.json["adopted"] >= 3) == (12, True)
+    assert fleet.box.stats.most_in_flight <= 2
+
+
+@contextmanager
+def own_cluster() -> Iterator[tuple[Cluster, str]]:
+    """Run a Postgres that no other test uses; yield it, and the address of a fleet in it."""
+    from batch.engines.dbos import migrate  # noqa: PLC0415 - needs DBOS
+    from batch.output.postgres.connection import init  # noqa: PLC0415 - needs psycopg
+
+    found = binaries()
+    if found is None:
+        pytest.skip("no Postgres is installed (Debian: apt-get install postgresql)")
+    with running(found) as cluster:
+        url = cluster.create()
+        init(Secret(url))
+        migrate(Secret(url))
+        yield cluster, url
+
+
+def test_worker_behind_a_frozen_connection_is_replaced(fleet: Fleet, cluster: Any) -> None:
+    """What it was about to say arrives when all of it is another's."""
+    with link_to(cluster.port) as link:
+        url = fleet.url.replace(f":{cluster.port}/", f":{link.port}/")
+        with (
+            fleet.worker("cut", url=url),
+            fleet.worker("healthy"),
+            fleet.running(fleet.manifest(20), "--json") as run,
+        ):
+            fleet.shell.until(lambda: "submitted as task" in fleet.said("cut"), timeout_s=60.0)
+            with link.frozen():
+                gone = "the worker cut-"
+                fleet.shell.until(lambda: gone in fleet.said("healthy"), timeout_s=60.0)
+            out, err = run.communicate(timeout=100)
+    assert run.returncode == 0, err.decode()
+    assert json.loads(out)["outcomes"] == {"succeeded": 20}
+    assert (fleet.box.stats.created, fleet.box.stats.most_in_flight <= CAP) == (20, True)
 
 
 def test_terminated_worker_hands_its_jobs_back_at_once(fleet: Fleet) -> None:

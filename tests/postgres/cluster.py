@@ -106,6 +106,23 @@ class Cluster:
         """Stop the server; *immediate* is as a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-w", "-m", mode, "stop")
 
+    def copy(self) -> Path:
+        """Copy the cluster's files as they are now, for a standby that hears of nothing after it."""
+        self.stop()
+        copy = self.folder / "standby"
+        subprocess.run(["cp", "-a", self._data, copy], check=True)
+        self.start()
+        return copy
+
+    def fail_over(self, copy: Path) -> None:
+        """Have a standby take the server's place."""
+        self.stop()
+        shutil.rmtree(self._data)
+        copy.rename(self._data)
+        (self._data / "standby.signal").touch()
+        self.start()
+        self._run("pg_ctl", "-D", str(self._data), "-w", "promote")
+
     def _run(self, program: str, *args: str) -> None:
         subprocess.run(
             [self._binaries / program, *args],
