@@ -19,6 +19,7 @@ from batch.attempt import Account
 from batch.cli.logs import LogObserver, configure, logger
 from batch.engines.start import Setup, work
 from batch.key import Secret, account_of
+from batch.output.postgres import fleet
 from batch.output.postgres.state import PostgresState
 from batch.output.state import Put
 from batch.provider.client import Client
@@ -29,6 +30,7 @@ from batch.waker import Waker
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 workers.SPARE_ROOM = 2  # so that every worker gets some jobs
+fleet.HELD_FOR_S = 3.0
 for module in (gate, doorkeeper):
     module.SEND_WITHIN_S, module.ARRIVES_WITHIN_S = 2.0, 3.0
 met: list[str] = []

@@ -14,9 +14,10 @@ from doors import Door, doors
 from fleets import Opened
 from scripted import ACCOUNT
 
+from batch.key import Secret
 from batch.output.fleet import OpenRun, Work
 from batch.output.layout import Layout
-from batch.output.postgres import pool
+from batch.output.postgres import fleet, pool
 from batch.output.postgres.connection import connect, of_worker, session_name
 from batch.output.postgres.libraries import hold_to_end, lock
 from batch.run.account import Traffic
@@ -30,16 +31,10 @@ IN_TRANSACTIONS = (
 
 
 @pytest.fixture
-async def door(engine_url: str) -> AsyncIterator[Door]:
+async def door(engine_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
+    monkeypatch.setattr(fleet, "HELD_FOR_S", 0.0)
     async with doors(engine_url, 1) as (door,):
         yield door
-
-
-async def bury(worker: Opened, name: str, *, silent_s: float = 60.0) -> bool:
-    """Bury a worker that has been silent for so long."""
-    await worker.fleet.beat(name, [])
-    worker.age(name, silent_s)
-    return await worker.fleet.bury(name, lambda: None)
 
 
 def in_the_midst_of_a_statement(connection: psycopg.Connection[Any]) -> None:
@@ -67,13 +62,15 @@ def between_two_statements(connection: psycopg.Connection[Any]) -> None:
     "asleep",
     [in_the_midst_of_a_statement, without_reading_an_answer, between_two_statements],
 )
-async def test_burial_frees_what_a_sleeper_holds(door: Door, asleep: Any) -> None:
+async def test_beat_frees_what_a_sleeper_holds(door: Door, asleep: Any) -> None:
     worker = door.worker
+    await worker.fleet.beat("sleeper", [])
+    worker.age("sleeper", 31.0)
     with closing(connect(of_worker(worker.engine, "sleeper"))) as its:
         asleep(its)
         while not await asyncio.to_thread(_is_held, worker):
             await asyncio.sleep(0.005)
-        assert await bury(worker, "sleeper")
+        await worker.fleet.beat("healthy", [])
         assert worker.execute(NOW_OR_NEVER) == [(ACCOUNT.key_hash,)]
 
 
@@ -85,28 +82,45 @@ def _is_held(worker: Opened) -> bool:
     return False
 
 
-async def test_burial_frees_the_end_of_a_run(door: Door, tmp_path: Path) -> None:
+async def test_beat_frees_the_end_of_a_run(door: Door, tmp_path: Path) -> None:
     """Whoever ends a run holds its library by a lock that no transaction ends."""
     worker, layout = door.worker, Layout(tmp_path)
     with hold_to_end(of_worker(worker.engine, "sleeper"), "library", layout) as its:
         assert its is not None
         with hold_to_end(worker.engine, "library", layout) as mine:
             assert mine is None
-        assert await bury(worker, "sleeper")
+        await worker.fleet.beat("healthy", [])
         with hold_to_end(worker.engine, "library", layout) as mine:
             assert mine is not None
 
 
-async def test_living_worker_keeps_its_sessions(door: Door) -> None:
-    worker = door.worker
-    with connect(of_worker(worker.engine, "alive")) as its:
-        assert not await bury(worker, "alive", silent_s=1.0)
-        assert its.execute("SELECT 1").fetchone() == (1,)
+@pytest.mark.parametrize("name", ["alive", "älive", "x" * 80])
+async def test_living_worker_keeps_its_sessions(door: Door, name: str) -> None:
+    await door.worker.fleet.beat(name, [])
+    await _goes_on(door.worker, of_worker(door.worker.engine, name), "BEGIN")
 
 
-async def test_burial_leaves_other_workers_alone(door: Door) -> None:
-    with connect(of_worker(door.worker.engine, "sleeper-2")) as its:
-        assert await bury(door.worker, "sleeper")
+async def test_command_keeps_its_sessions(door: Door) -> None:
+    await _goes_on(door.worker, door.worker.engine, "BEGIN")
+
+
+async def test_slow_worker_keeps_what_locks_nothing(door: Door) -> None:
+    """It was taken for dead, goes on, and is told that its jobs are another's."""
+    await _goes_on(door.worker, of_worker(door.worker.engine, "slow"), "SELECT 1")
+
+
+async def test_beat_waits_before_it_ends_a_transaction(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "HELD_FOR_S", 60.0)
+    await _goes_on(door.worker, of_worker(door.worker.engine, "slow"), "BEGIN")
+
+
+async def _goes_on(worker: Opened, engine: Secret, query: str) -> None:
+    """Assert that a session that has done something is still there after a beat."""
+    with closing(connect(engine)) as its:
+        its.execute(query.encode())
+        await worker.fleet.beat("healthy", [])
         assert its.execute("SELECT 1").fetchone() == (1,)
 
 

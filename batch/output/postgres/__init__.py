@@ -13,13 +13,13 @@ it holds by them has an end all the same:
 
     a transaction, between statements   10 s   idle_in_transaction_session_timeout
     a transaction, unread answer        20 s   tcp_user_timeout, but not on a Unix socket
-    a transaction, half a pipeline      30 s   its burial: for Postgres that is one statement under way
-    a library, to end its run           30 s   its burial: a lock of the session
-    jobs, and their slots               30 s   its burial: another worker takes them over
+    a transaction, half a pipeline      35 s   a beat of another worker: for Postgres that is one
+                                               statement under way, for which it has no time-out
+    a library, to end its run           35 s   a beat of another worker: a lock of the session
+    jobs, and their slots               35 s   another worker takes them over
 
-Who waits for a lock gives up after five seconds, and asks again: beats come through, and with them the
-burial. A command that is stopped is never buried, so one locks nothing that workers want: no half
-pipeline, an account only as the last statement of a transaction, and a library not while its run ends.
+Who waits for a lock gives up after five seconds, and asks again, so that beats come through. The sessions
+of a command that is stopped are not ended so. It locks nothing that workers want: no half pipeline, an account only as the last statement of a transaction, and a library not while its run ends.
 
 Only this package and `batch.run.gate_postgres` know psycopg.
 """

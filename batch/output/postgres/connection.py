@@ -28,7 +28,7 @@ DEFAULTS = {
 }
 # A process that sleeps within a transaction holds up all others, so Postgres ends that. The locks of
 # a machine that is gone without a word are free within some 20 s, not two hours. What a stopped
-# worker holds all the same is free when it is buried (`Fleet.bury`).
+# worker holds all the same is free after a beat of another (`batch.output.postgres.fleet`).
 PATIENCE = {
     "idle_in_transaction_session_timeout": "10s",
     "tcp_keepalives_idle": "10",
@@ -36,6 +36,8 @@ PATIENCE = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "20000",
 }
+SESSIONS = "kling-batch worker "
+KEPT = 63 - len(SESSIONS)
 SESSION = f"SET search_path TO {SCHEMA}; " + "; ".join(
     f"SET {name} TO '{value}'" for name, value in PATIENCE.items()
 )
@@ -70,7 +72,7 @@ def session_name(worker: str) -> str:
 
     The end of its name tells processes apart.
     """
-    return f"kling-batch {re.sub('[^ -~]', '?', worker)[-51:]}"
+    return SESSIONS + re.sub("[^ -~]", "?", worker)[-KEPT:]
 
 
 def parameters(engine: Secret) -> dict[str, str]:

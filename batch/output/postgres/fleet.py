@@ -29,7 +29,7 @@ from batch.output.fleet import (
     Work,
 )
 from batch.output.postgres import handover, questions
-from batch.output.postgres.connection import connect, session_name
+from batch.output.postgres.connection import KEPT, SESSIONS, connect, session_name
 from batch.output.postgres.errors import map_errors
 from batch.output.postgres.pool import Connection, Connections
 from batch.output.postgres.schema import NOW
@@ -37,12 +37,19 @@ from batch.plan import Known
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+HELD_FOR_S = 10.0
 # Of a process that was stopped, Postgres may wait for the rest of a statement, or for an answer to be
-# read, with all its locks and without an end.
-END_SESSIONS = (
-    "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND usename = current_user AND application_name = %s"
-    f" AND EXISTS (SELECT 1 FROM workers WHERE worker = %s AND beat_at < {NOW} - %s)"
+# read, with all its locks and without an end. So whoever is alive ends the sessions of workers that are
+# not, once they have been in a transaction, or have held a library, for `HELD_FOR_S`.
+FREE = (
+    "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity AS its"
+    " WHERE datname = current_database() AND usename = current_user"
+    f" AND starts_with(application_name, '{SESSIONS}') AND application_name <> %s"
+    f" AND NOT EXISTS (SELECT 1 FROM workers WHERE beat_at >= {NOW} - %s"
+    f" AND '{SESSIONS}' || right(regexp_replace(worker, '[^ -~]', '?', 'g'), {KEPT}) = application_name)"
+    " AND (xact_start IS NOT NULL"
+    " OR EXISTS (SELECT 1 FROM pg_locks WHERE pid = its.pid AND locktype = 'advisory'))"
+    " AND coalesce(xact_start, state_change) < clock_timestamp() - make_interval(secs => %s)"
 )
 CLAIM_JOB = b"SELECT * FROM claim_job(%s, %s, %s)"
 TOUCHED = (
@@ -197,6 +204,8 @@ class PostgresFleet:
     async def beat(self, worker: str, accounts: Sequence[Account]) -> Pulse:
         listed = [{"base_url": one.base_url, "account": one.key_hash} for one in accounts]
         who = (worker, platform.node(), os.getpid(), self._version)
+        # First, for a beat may wait for what they lock.
+        await self._one(FREE, session_name(worker), self._dead_after_s, HELD_FOR_S)
         query = "SELECT * FROM beat(%s, %s, %s, %s, %s, %s)"
         row = await self._one(query, *who, json.dumps(listed), self._dead_after_s)
         assert row is not None
@@ -213,8 +222,6 @@ class PostgresFleet:
 
     async def bury(self, worker: str, resume: Callable[[], None]) -> bool:
         dead_after_s = self._dead_after_s
-        # First what it still holds: a burial must not wait for the dead.
-        await self._one(END_SESSIONS, session_name(worker), worker, dead_after_s)
         return await self._apart(
             lambda connection: handover.bury(connection, worker, dead_after_s, resume)
         )
