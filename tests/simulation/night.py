@@ -47,6 +47,7 @@ from fake_provider import (
 )
 from homes import FolderHome, Home
 from mortal import Died, InlineState, Life, MortalDisk, mortal_path
+from sheets import Sheets
 from virtual_time import EPOCH, DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
 from batch.attempt import Account, Attempt, Landed, Phase, external_id
@@ -212,6 +213,7 @@ class Night:
         self.versions = dict.fromkeys((f"j{n}" for n in range(self.count)), 1)
         self.names = {key: key for key in self.versions}  # the ids of the jobs, as they are now
         self.spelling: dict[str, str] = {}  # options that are spelled out at their defaults
+        self.sheets = Sheets(seed, self.versions, is_year=is_year)
         self.traits: dict[tuple[str, int], str] = {}
         self.has_traits = rng.random() < 0.6
         self.now = 1000.0
@@ -236,6 +238,7 @@ class Night:
             nights = self.rng.choice(YEAR if self.is_year else (1, 2, 3, 4, 6))
             for number in range(1, nights + 1):
                 self._edit(number)
+                self.sheets.draw()
                 self._run(self._draw(number))
                 self.now += self.rng.choice((1.0, 5.0, 60.0, 3600.0, 20_000.0, 700_000.0))
                 if self.report.violations:
@@ -254,8 +257,10 @@ class Night:
         self.limits = self.limits.with_given(budget_per_day_usd=None, budget_per_month_usd=None)
         self.ways.look_up = WORKS
         self.provider.configure(max_parallel=None, other_keys="everything")
-        for calm in range(1, CALM_RUNS + 1):
-            run = RunPlan(number + calm, self.now, is_calm=True, resubmit=calm > 4)
+        sheets = self.sheets.count
+        for calm in range(1, CALM_RUNS * sheets + 1):
+            self.sheets.now = calm % sheets
+            run = RunPlan(number + calm, self.now, is_calm=True, resubmit=calm > 4 * sheets)
             exit_code = self._run(run)
             self.now += 3600.0
             if self.report.violations:
@@ -263,7 +268,7 @@ class Night:
             if exit_code is not None and self._is_settled():
                 self.violate(rules.at_the_end(self))
                 return
-        self.violate([f"not settled after {CALM_RUNS} quiet runs: {self._open_states()}"])
+        self.violate([f"not settled after {calm} quiet runs: {self._open_states()}"])
 
     def _draw(self, number: int) -> RunPlan:
         rng = self.rng
@@ -433,7 +438,13 @@ class Night:
             return rules.plan_of(self, database)
 
     def jobs(self) -> tuple[Job, ...]:
-        """Return the jobs of the manifest as it is now."""
+        """Return the jobs of tonight's manifest as it is now."""
+        return tuple(
+            self._job(name, self.versions[name]) for name in self.sheets.listed(self.versions)
+        )
+
+    def all_jobs(self) -> tuple[Job, ...]:
+        """Return the jobs of all manifests of the library."""
         return tuple(self._job(name, version) for name, version in self.versions.items())
 
     def _job(self, name: str, version: int) -> Job:
@@ -457,7 +468,8 @@ class Night:
 
     def manifest(self, jobs: tuple[Job, ...] | None = None) -> Manifest:
         """Return the manifest as it is now."""
-        return Manifest(Path("night.yaml"), "night", jobs or self.jobs(), self.limits)
+        name = "night" if self.sheets.now == 0 else "second night"
+        return Manifest(Path(f"{name}.yaml"), name, jobs or self.jobs(), self.limits)
 
     def limits_of(self, run: RunPlan) -> Limits:
         """Return the limits of a run: by a saved plan it pays for each job once."""
@@ -695,9 +707,15 @@ class Night:
         return (f"https://cb/{external_task_id}", "00") if is_called else None
 
     def _is_settled(self) -> bool:
-        """Nothing is left to do but look-ups that can never prove absence."""
+        """Nothing is left to do, by any manifest, but look-ups that can never prove absence."""
         with self.home.reading(self.root) as database:
-            plan = rules.plan_of(self, database)
+            for number in range(self.sheets.count):
+                self.sheets.now = number
+                if not self._has_settled(rules.plan_of(self, database)):
+                    return False
+        return True
+
+    def _has_settled(self, plan: Plan) -> bool:
         waiting = [d for d in plan.decisions if d.action is Action.RESUME]
         is_quiet = set(plan.counts) <= {Action.RESUME, *SETTLED} and all(
             self.is_beyond_proof(self._prompt_of(decision.job)) for decision in waiting

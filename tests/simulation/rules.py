@@ -79,7 +79,7 @@ def at_the_end(night: Night) -> list[str]:
         attempts = list(database.attempts())
         lines = [json.loads(line) for line in database.result_lines()]
     broken: list[str] = []
-    current = {job.id: job for job in night.jobs()}
+    current = {job.id: job for job in night.all_jobs()}
     by_prompt: dict[str, list[ProviderTask]] = defaultdict(list)
     for task in night.provider.tasks.values():
         by_prompt[task.prompt].append(task)
