@@ -25,7 +25,7 @@ from fake_provider import Rates
 from machines import Machine, RemoteDesk, RemoteFleet, RemoteState
 from memory_engine import MemoryEngine, MemoryQueue
 from mortal import Died, Life, MortalDisk
-from night import LONGEST_RUN_S, Night, Report, RunPlan, folder
+from night import LONGEST_RUN_S, Night, Report, RunPlan, bury, folder
 from virtual_postgres import InlineConnections, VirtualPostgres
 from virtual_time import VirtualClock, VirtualLoop
 
@@ -46,7 +46,7 @@ from batch.manifest.model import Manifest
 from batch.output.fleet import BEAT_S, OpenRun, Outcome
 from batch.output.layout import Layout
 from batch.output.marker import library_at
-from batch.output.postgres.connection import connect, place_of
+from batch.output.postgres.connection import place_of
 from batch.output.postgres.database import PostgresDatabase
 from batch.output.postgres.fleet import PostgresFleet
 from batch.output.postgres.state import PostgresState
@@ -88,12 +88,10 @@ class PostgresHome:
 
     @contextmanager
     def reading(self, root: Path) -> Iterator[Store]:
-        path, engine = Layout(root).library, self.postgres.engine
+        path, place = Layout(root).library, place_of(self.postgres.engine)
         library = library_at(path)
         assert library is not None
-        connection = connect(engine)
-        with PostgresDatabase(connection, library, path=path, place=place_of(engine)) as database:
-            yield database
+        yield PostgresDatabase(self.postgres.connection, library, path=path, place=place)
 
     def back_up(self) -> None:
         self._dump = self.postgres.dump()
@@ -127,23 +125,25 @@ class PostgresNight(Night):
         assert isinstance(life, Machine)
         postgres = self.home.postgres
         postgres.set_time(loop.time())
-        with postgres.connections(loop) as connections:
-            fleet, planned = FleetRun(self, run, loop, connections), None
-            try:
-                with open_planned_run(manifest, settings, clock) as planned:
-                    self.note_round(planned)
-                    if not planned.plan.decisions:
-                        return planned.end_quietly(clock).exit_code
-                    life.loop = loop
-                    loop.run_until_complete(fleet.begin(planned, life, clock))
-            except (Died, RuntimeError):
-                if not life.is_dead or planned is None:
-                    raise
-            life.loop = None
+        fleet, planned = FleetRun(self, run, loop, InlineConnections(postgres, loop)), None
+        try:
+            with open_planned_run(manifest, settings, clock) as planned:
+                self.note_round(planned)
+                if not planned.plan.decisions:
+                    return planned.end_quietly(clock).exit_code
+                life.loop = loop
+                loop.run_until_complete(fleet.begin(planned, life, clock))
+        except (Died, RuntimeError):
+            if not life.is_dead or planned is None:
+                raise
+        life.loop = None
+        try:
             exit_code = loop.run_until_complete(fleet.carry_out(planned.run_id, life))
-            fleet.count_deaths()
-            self.violate(rules.of_the_budget(self, run, planned))
-            return exit_code
+        finally:
+            bury(loop)  # dead machines, before anybody forgets them
+        fleet.count_deaths()
+        self.violate(rules.of_the_budget(self, run, planned))
+        return exit_code
 
 
 class FleetRun:

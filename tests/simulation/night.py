@@ -761,18 +761,23 @@ class Night:
         for loop, state in self._graves:
             if state is not None:
                 state.close()
-            for task in asyncio.all_tasks(loop):
-                task._log_destroy_pending = False
-                coroutine = task.get_coro()
-                for _ in range(50):
-                    try:
-                        coroutine.close()  # type: ignore[union-attr]
-                        break
-                    except (RuntimeError, Died):
-                        continue
-            loop.set_exception_handler(lambda *_: None)
-            if not loop.is_closed():
-                loop.close()
+            bury(loop)
+
+
+def bury(loop: VirtualLoop) -> None:
+    """End what still waits in a loop, and the loop."""
+    loop.set_exception_handler(lambda *_: None)
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False
+        coroutine = task.get_coro()
+        for _ in range(50):
+            try:
+                coroutine.close()  # type: ignore[union-attr]
+                break
+            except (RuntimeError, Died):
+                continue
+    if not loop.is_closed():
+        loop.close()
 
 
 @contextlib.contextmanager

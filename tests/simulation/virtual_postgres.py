@@ -7,8 +7,9 @@ one: it reads a file, which holds the virtual time of the latest transaction.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +46,14 @@ class VirtualPostgres:
         init(self.engine)
 
     def close(self) -> None:
-        """Stop telling the time."""
+        """Leave the database; nobody tells it the time any more."""
+        self._disconnect()
         os.close(self._clock)
+
+    def _disconnect(self) -> None:
+        if "connection" in vars(self):
+            self.connection.close()
+            del self.connection
 
     def set_time(self, now: float) -> None:
         """Have the database believe that it is *now* on the virtual clock."""
@@ -62,25 +69,23 @@ class VirtualPostgres:
 
     def restore(self, dump: str) -> None:
         """Bring a backup back, in place of what is there."""
+        self._disconnect()
         self._cluster.execute("DROP SCHEMA kling CASCADE", self.url.rpartition("/")[2])
         self._cluster.restore(self.url, dump)
 
-    @contextmanager
-    def connections(self, loop: VirtualLoop) -> Iterator[InlineConnections]:
-        """Connect for what workers ask in *loop*."""
-        with closing(connect(self.engine)) as connection:
-            yield InlineConnections(self, connection, loop)
+    @cached_property
+    def connection(self) -> psycopg.Connection[Any]:
+        """What workers ask over, and who looks on: to connect each time takes as long as to ask."""
+        return connect(self.engine)
 
 
 class InlineConnections(Connections):
     """What `Connections` promises, of one connection that is asked at once: no virtual time passes."""
 
-    def __init__(
-        self, postgres: VirtualPostgres, connection: psycopg.Connection[Any], loop: VirtualLoop
-    ) -> None:
+    def __init__(self, postgres: VirtualPostgres, loop: VirtualLoop) -> None:
         self.place = place_of(postgres.engine)
         self._tasks = set()
-        self._postgres, self._connection, self._loop = postgres, connection, loop
+        self._postgres, self._loop = postgres, loop
 
     async def again(self, work: Callable[[Any], Awaitable[T]]) -> T:
         return await self.once(work)
@@ -88,7 +93,7 @@ class InlineConnections(Connections):
     async def once(self, work: Callable[[Any], Awaitable[T]]) -> T:
         self._postgres.set_time(self._loop.time())
         try:
-            return await work(_Face(self._connection))
+            return await work(_Face(self._postgres.connection))
         except psycopg.Error as error:
             raise as_ours(error, self.place) from error
 
