@@ -188,9 +188,13 @@ class Fleet(Protocol):
         ...
 
     async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[Work]], None]) -> int:
-        """Hand the parked jobs of a settled run over once more; return how many there are.
+        """Hand the parked jobs of a settled run over once more.
 
         In their order, and each only once: one that is parked again stays so.
+
+        Returns:
+            How many jobs are to be done now, also where another worker has just handed them over;
+            with none, nothing will be done in this run any more, and it can be ended.
         """
         ...
 

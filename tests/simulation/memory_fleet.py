@@ -161,10 +161,12 @@ class MemoryFleet:
 
     async def look_again(self, run_id: str, enqueue: Callable[[Any, Sequence[Work]], None]) -> int:
         handed = self._open(run_id)
-        if handed is None or self._has_to_do(handed):
+        if handed is None:
             return 0
         jobs = handed.jobs.values()
         parked = [job for job in jobs if job.state is JobState.PARKED and job.looks == 1]
+        if self._has_to_do(handed):
+            return sum(job.state is JobState.TODO for job in jobs)
         if parked:
             parked.sort(key=lambda job: job.work.order)
             enqueue(self, [job.work for job in parked])

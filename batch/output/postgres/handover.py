@@ -63,7 +63,7 @@ def look_again(
     enqueue: Callable[[Any, Sequence[Work]], None],
 ) -> int:
     """See `Fleet.look_again`."""
-    # Of two workers that do this at once, the second waits, and finds jobs to be done.
+    # Of two workers that do this at once, the second waits, and finds what the first has handed over.
     query = "SELECT 1 FROM runs WHERE run_id = %s AND is_open FOR UPDATE"
     if connection.execute(query, (run_id,)).fetchone() is None:
         return 0
@@ -76,7 +76,10 @@ def look_again(
     ).fetchall()
     if parked:
         enqueue(connection, [Work(*job) for job in parked])
-    return len(parked)
+    count = "SELECT count(*) FROM jobs WHERE run_id = %s AND state = 'todo'"
+    row = connection.execute(count, (run_id,)).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def bury(
