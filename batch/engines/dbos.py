@@ -40,6 +40,14 @@ ENQUEUE = """
         priority => place, application_name => %(app)s
     )) FROM unnest(%(places)s::int[], %(jobs)s::text[]) AS its (place, job)
 """
+FORGET = """
+    DELETE FROM dbos.workflow_status WHERE workflow_uuid IN (
+        SELECT workflow_uuid FROM dbos.workflow_status AS its WHERE queue_name = %(queue)s
+        AND NOT EXISTS (SELECT 1 FROM kling.runs
+            WHERE is_open AND run_id = split_part(its.workflow_uuid, '/', 1))
+        FOR UPDATE SKIP LOCKED
+    )
+"""
 
 
 def migrate(engine: Secret) -> None:
@@ -59,6 +67,11 @@ def enqueue(
     values = {"workflow": WORKFLOW, "queue": queue_of(account), "run": run_id, "look": str(look)}
     listed = {"places": [place for place, _ in jobs], "jobs": [job_id for _, job_id in jobs]}
     transaction.execute(ENQUEUE, {**values, **listed, "version": VERSION, "app": APP})
+
+
+def forget_ended(transaction: Any, account: Account) -> None:
+    """Remove what is kept of an account's ended runs: the worker that ended one may have died of it."""
+    transaction.execute(FORGET, {"queue": queue_of(account)})
 
 
 def queue_of(account: Account) -> str:

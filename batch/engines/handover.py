@@ -8,7 +8,7 @@ from typing import Any
 from batch import events
 from batch.attempt import Account
 from batch.clock import Clock
-from batch.engines.dbos import enqueue
+from batch.engines.dbos import enqueue, forget_ended
 from batch.engines.terms import Terms, works
 from batch.errors import UsageError
 from batch.events import Observer
@@ -57,6 +57,7 @@ async def hand_over(
     jobs = [(place, work.job_id) for place, work in enumerate(ranked)]
 
     def queue(transaction: Any) -> None:
+        forget_ended(transaction, account)
         enqueue(transaction, run.run_id, account, jobs)
 
     await fleet.hand_over(run, ranked, queue)

@@ -94,6 +94,13 @@ class Fleet:
         """Return the log of a worker."""
         return (self.logs / f"{name}.log").read_text()
 
+    def queued(self) -> int:
+        """Return how many jobs the engine keeps."""
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute("SELECT count(*) FROM dbos.workflow_status").fetchone()
+        assert row is not None
+        return int(row[0])
+
     def _at(self) -> tuple[str, str]:
         return ("--base-url", self.box.base_url)
 
@@ -195,6 +202,9 @@ def test_ctrl_c_ends_a_run_without_workers(fleet: Fleet) -> None:
     assert (run.returncode, json.loads(out)["left"]) == (130, 2)
     with fleet.worker("one"):
         assert fleet.run(fleet.manifest(2)).code == 0
+        fleet.shell.until(
+            lambda: fleet.queued() == 0
+        )  # also of the first run, which no worker ended
     assert fleet.box.stats.created == 2
 
 
