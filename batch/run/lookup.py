@@ -164,11 +164,13 @@ class LookUp:
         begun = clock.monotonic()
         wait_s = min(FIRST_WAIT_S, limits.settle_time_s / 8)
         while True:
+            # An answer tells of the moment when it was asked for. This process may sleep until it is
+            # read, and the request may arrive meanwhile.
+            elapsed_s = clock.monotonic() - begun
             answer = await self._query(attempt, hint)
             if isinstance(answer, Found) and await self.claims.take(answer.task, attempt):
                 named = hint.task_id is not None
                 return await self._adopt(attempt, answer.task, sent_at=sent_at, was_named=named)
-            elapsed_s = clock.monotonic() - begun
             if self.address.is_wrong and was_page and elapsed_s >= settle_s:
                 return attempt.to(Intended(clock.now()))
             # Whether the task exists is asked until the settle time is over; whether anything
@@ -182,7 +184,8 @@ class LookUp:
             if elapsed_s >= limit_s:
                 await self.proof.make_by_older()
                 return self._give_up(attempt, answer)
-            wait_s = min(wait_s, max(limit_s - elapsed_s, 0.01))
+            left_s = limit_s - (clock.monotonic() - begun)
+            wait_s = min(wait_s, max(left_s, 0.01))
             await sleep(wait_s, self._context.stop.leaving, hint.named)
             if self._context.stop.leaving.is_set():
                 return attempt

@@ -39,6 +39,11 @@ def test_fleet_without_the_wall_pays_twice(walls: Walls, is_stormy: bool, seed: 
     assert not play(seed, is_stormy=is_stormy).paid_twice
 
 
+def test_fleet_believes_no_answer_from_before_its_sleep() -> None:
+    """A look-up was answered before the request of another worker arrived, and read long after."""
+    assert not play(3553).violations
+
+
 def test_claims_hold_without_the_indexes() -> None:
     """They are what is left to catch a bug."""
     assert not play(8, walls=replace(ALL, indexes=False)).violations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,25 @@ def test_absence_waits_for_requests_on_their_way(tmp_path: Path, at_least_s: flo
     reached, stages = looked_up(tmp_path, [NOT_FOUND], proved_at=EPOCH, **how)
     assert isinstance(reached.state, Intended)
     assert 0.0 <= stages.loop.time() - max(at_least_s, 1.0) <= 0.2
+
+
+def test_absence_is_as_old_as_its_question(tmp_path: Path) -> None:
+    """A process that falls asleep over the answer may wake up when the request has arrived."""
+
+    async def story(stages: Stages) -> Attempt:
+        asked: list[str] = []
+
+        async def query(identifier: str) -> Any:
+            asked.append(identifier)
+            if len(asked) > 1:
+                return found()
+            await asyncio.sleep(300.0)
+            return NOT_FOUND
+
+        stages.api.query = query  # type: ignore[method-assign]
+        return await stages.run.lookup.find(LOST, Hint())
+
+    assert isinstance(play(tmp_path, story, proved_at=EPOCH).state, Open)
 
 
 def test_a_late_callback_names_the_lost_task(tmp_path: Path) -> None:
