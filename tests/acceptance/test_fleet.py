@@ -96,8 +96,15 @@ class Fleet:
 
     def queued(self) -> int:
         """Return how many jobs the engine keeps."""
+        return self._count("SELECT count(*) FROM dbos.workflow_status")
+
+    def parked(self) -> int:
+        """Return how many jobs are parked."""
+        return self._count("SELECT count(*) FROM kling.jobs WHERE state = 'parked'")
+
+    def _count(self, query: str) -> int:
         with psycopg.connect(self.url) as connection:
-            row = connection.execute("SELECT count(*) FROM dbos.workflow_status").fetchone()
+            row = connection.execute(query.encode()).fetchone()
         assert row is not None
         return int(row[0])
 
@@ -190,6 +197,19 @@ def test_detached_run_is_joined_to_its_exit_code(fleet: Fleet) -> None:
     assert (said.code, said.json["outcomes"]) == (1, {"succeeded": 1, "failed": 1})
     again = fleet.run(manifest, "--join", "--json")
     assert (again.code, again.json["outcomes"]) == (1, said.json["outcomes"]), "it has ended"
+
+
+def test_job_parked_by_a_dead_worker_is_looked_up_again(fleet: Fleet) -> None:
+    """Its answer was lost before look-up had proved itself, which the second job does."""
+    fleet.box.set_faults(FaultPlan.from_strings(["submit:drop-before:first=1"]))
+    manifest = fleet.manifest(2, limits={"max_in_flight": 1})
+    assert fleet.run(manifest, "--detach").code == 0
+    with fleet.worker("one"):
+        fleet.shell.until(lambda: fleet.parked() == 1, timeout_s=60.0)
+    with fleet.worker("two"):
+        said = fleet.run(manifest, "--join", "--json")
+    assert (said.code, said.json["outcomes"]) == (0, {"succeeded": 2})
+    assert fleet.box.stats.created == 2
 
 
 def test_ctrl_c_ends_a_run_without_workers(fleet: Fleet) -> None:
