@@ -25,6 +25,17 @@ FOREIGN = (
 )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return how many workers `-n auto` means: tests wait about half of their time.
+
+    For a process, a poll, a server. What the variable of pytest-xdist says has precedence.
+    """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away what a shell may have set; home and the current folder are the test's own."""

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S, until
 from warm import INSTALLED, WarmCommand
 
 from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "sk-verysecretkey0123456789"
-TIMEOUT_S = 30
 NOWHERE = "http://127.0.0.1:9"
 MODULE = (sys.executable, "-m", "batch")
 LIMITS: dict[str, Any] = {
@@ -48,6 +47,8 @@ class Said:
 
 class Shell:
     """Calls the command in a folder of its own, by *warm* where that is the same."""
+
+    until = staticmethod(until)
 
     def __init__(self, folder: Path, warm: WarmCommand) -> None:
         self.folder = folder
@@ -104,13 +105,13 @@ class Shell:
             env=env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=TIMEOUT_S,
+            timeout=PATIENCE_S,
             check=False,
         )
         return done.returncode, done.stdout, done.stderr
 
     def _run_warm(self, command: tuple[str, ...], env: dict[str, str]) -> tuple[int, bytes, bytes]:
-        return self.warm.run(command[1:], cwd=self.folder, env=env, timeout_s=TIMEOUT_S)
+        return self.warm.run(command[1:], cwd=self.folder, env=env, timeout_s=PATIENCE_S)
 
     def env(self, key: str | None, more: dict[str, str]) -> dict[str, str]:
         """Return the whole environment of the command."""
@@ -136,14 +137,6 @@ class Shell:
         finally:
             process.kill()
             process.communicate()
-
-    @staticmethod
-    def until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        """Wait for something to become true."""
-        give_up_at = time.monotonic() + timeout_s
-        while not is_so():
-            assert time.monotonic() < give_up_at, "waited in vain"
-            time.sleep(0.01)
 
     def files(self) -> dict[str, bytes]:
         """Read every file there is."""

@@ -8,21 +8,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-def until(what: Any, timeout_s: float = 15.0) -> None:
-    """Wait for something to become true."""
-    give_up_at = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < give_up_at, "waited in vain"
-        time.sleep(0.01)
+from patience import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ def test_full_disk_after_post_pays_once(shell: Any, sandbox: Any, small_disk: Pa
     with shell.running(*args) as process:
         until(lambda: box.stats.created >= 20)
         fill(small_disk)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert b"no space left" in err
     assert b"Traceback" not in err
@@ -106,20 +98,29 @@ def test_read_only_disk_sends_nothing(shell: Any, sandbox: Any, small_disk: Path
 @pytest.mark.parametrize(
     ("umask", "file", "folder"), [(0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
 )
-def test_files_follow_the_umask(shell: Any, umask: int, file: int, folder: int) -> None:
+def test_files_follow_the_umask(
+    shell: Any, sandbox: Any, umask: int, file: int, folder: int
+) -> None:
     """A folder shared by a group is written by all of it, a private one read by nobody else."""
     shell.umask = umask
-    with shell.running("run", shell.manifest(), "--sandbox") as process:
-        until(lambda: list(shell.folder.rglob("*.part")) or process.poll() is not None)
-        modes = {p: p.stat().st_mode & 0o777 for p in shell.folder.rglob("*") if p.is_file()}
-        process.communicate(timeout=20)
-    root = shell.folder / "outputs"
-    for path in (root, *root.rglob("*")):
-        modes[path] = path.stat().st_mode & 0o777
-    modes.pop(shell.folder / "night.yaml", None)
-    for path, mode in modes.items():
-        wanted = folder if path.is_dir() else file
-        assert mode == wanted, f"{path}: {mode:o}"
+    box = sandbox("download:stall:per_task=1")
+    args = ("run", shell.manifest(1, limits={"request_timeout": "60s"}), "--base-url", box.base_url)
+    with shell.running(*args) as process:
+        until(lambda: list(shell.folder.rglob("parts/*.part")))
+        during = modes_below(shell.folder / "outputs")
+    with shell.running(*args) as process:
+        assert process.wait(PATIENCE_S) == 0
+    for modes in (during, modes_below(shell.folder / "outputs")):
+        wrong = {
+            str(path): f"{mode:o}"
+            for path, mode in modes.items()
+            if mode != (folder if path.is_dir() else file)
+        }
+        assert wrong == {}
+
+
+def modes_below(root: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mode & 0o777 for path in (root, *root.rglob("*"))}
 
 
 CLOSED = [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&-", "<&- >&- 2>&-"]
@@ -135,7 +136,7 @@ def redirected(shell: Any, redirection: str, *args: Any) -> subprocess.Completed
         env=shell.env("sk-verysecretkey0123456789", {}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -267,7 +268,7 @@ def limited(shell: Any, limit: str, *args: Any) -> subprocess.CompletedProcess[s
         env=shell.env("sk-verysecretkey0123456789", {}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -293,7 +294,7 @@ def test_no_thread_or_descriptor_ends_with_a_sentence(
     box = sandbox()
     args = ("run", shell.manifest(3), "--base-url", box.base_url, "--new")
     done = limited(shell, limit, *args)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert re.search(named, done.stderr)
     assert len(done.stderr.splitlines()) == 1
     assert box.stats.posts == 0
@@ -334,7 +335,7 @@ def test_dumb_terminal_gets_lines(shell: Any, sandbox: Any, term: str, has_bar: 
         with suppress(OSError):
             while piece := screen.read(4096):
                 shown += piece
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert (b"\x1b[" in shown) == has_bar
     assert (b"job-0: made" in shown) != has_bar
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S, until
 
 from batch.sandbox import FaultPlan
 
@@ -29,14 +29,14 @@ class Accounts:
         """Run to the end; return the summary."""
         return self.shell(*self.args, *flags).json
 
-    def interrupted(self, *signals: int, until: Callable[[], bool]) -> Any:
-        """Run, send *signals* once *until* is true, and return the summary."""
+    def interrupted(self, *signals: int, when: Callable[[], bool]) -> Any:
+        """Run, send *signals* once *when* is true, and return the summary."""
         with self.shell.running(*self.args) as process:
-            wait_for(until)
+            until(when)
             for number in signals:
                 process.send_signal(number)
-                wait_for(lambda: b"next run" in process.stderr.readline())
-            out, _err = process.communicate(timeout=20)
+                until(lambda: b"next run" in process.stderr.readline())
+            out, _err = process.communicate(timeout=PATIENCE_S)
         return json.loads(out) if out else None
 
     def check(self, summary: Any = None) -> dict[str, Any]:
@@ -61,14 +61,6 @@ class Accounts:
         figures = self.check(summary)
         assert summary["tasks_created"] == figures["tasks"]
         return figures
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    """Wait until *what* is true."""
-    give_up_at = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < give_up_at, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -144,7 +136,7 @@ def test_refusal_amid_the_run(accounts: Any) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal(accounts: Any, number: int) -> None:
     books = accounts(options=STUCK)
-    summary = books.interrupted(number, until=lambda: books.box.stats.queries >= 4)
+    summary = books.interrupted(number, when=lambda: books.box.stats.queries >= 4)
     assert books.check_first(summary)["open"] == books.box.stats.created == 4
     assert summary["left"] == 4
 
@@ -156,15 +148,15 @@ def test_two_signals(accounts: Any) -> None:
         options={"video_bytes": 500_000},
         limits={"max_in_flight": 4},
     )
-    until = lambda: books.box.stats.downloads == 4 and landed(books) == 1  # noqa: E731
+    when = lambda: books.box.stats.downloads == 4 and landed(books) == 1  # noqa: E731
     with books.shell.running(*books.args) as process:
-        wait_for(until)
+        until(when)
         process.send_signal(signal.SIGINT)
         line = process.stderr.readline()
         while b"once more" not in line:
             line = process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        out, _err = process.communicate(timeout=10)
+        out, _err = process.communicate(timeout=PATIENCE_S)
     summary = json.loads(out)
     figures = books.check_first(summary)
     assert (figures["tasks"], figures["to_download"]) == (4, 3)
@@ -185,7 +177,7 @@ def test_kill_and_next_run(accounts: Any) -> None:
     """A killed run has no summary; the next one has created only what it has created."""
     books = accounts(options={"median_s": 1.0}, limits={"max_in_flight": 2})
     with books.shell.running(*books.args) as process:
-        wait_for(lambda: books.box.stats.queries >= 1 and books.box.stats.created == 2)
+        until(lambda: books.box.stats.queries >= 1 and books.box.stats.created == 2)
         process.kill()
         process.wait()
     books.check()

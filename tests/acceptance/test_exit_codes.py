@@ -7,21 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S, until
 
 from batch.output import lock
-
-
-def until(what: Any, timeout_s: float = 10.0) -> None:
-    """Wait for something to become true."""
-    give_up_at = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < give_up_at, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_0_when_made_and_when_up_to_date(shell: Any, sandbox: Any) -> None:
@@ -125,11 +117,9 @@ def test_3_when_budget_is_used_up(shell: Any, sandbox: Any) -> None:
 
 def test_3_when_deadline_is_reached(shell: Any, sandbox: Any) -> None:
     """In time, with the tasks left open."""
-    box = sandbox(median_s=60)
-    begun = time.monotonic()
+    box = sandbox(median_s=600)
     said = shell("run", shell.manifest(), "--base-url", box.base_url, "--deadline", "300ms")
     assert said.code == 3
-    assert time.monotonic() - begun < 5
     assert "deadline" in said.out
 
 
@@ -199,7 +189,7 @@ def test_130_and_143_when_interrupted(shell: Any, sandbox: Any, number: Any, cod
         # Both are open on disk, not only at the provider.
         until(lambda: box.stats.lookups + box.stats.queries >= 1 and box.stats.created == 2)
         process.send_signal(number)
-        out, _err = process.communicate(timeout=5)
+        out, _err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == code
         summary = json.loads(out)
         assert summary["exit_code"] == code
@@ -217,7 +207,7 @@ def test_130_and_143_for_late_second_signal(
         process.send_signal(number)
         assert json.loads(process.stdout.readline())["exit_code"] == code
         process.send_signal(number)
-        assert process.wait(5) == code
+        assert process.wait(PATIENCE_S) == code
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -225,10 +215,10 @@ def test_130_and_143_before_run_begins(number: int, code: int) -> None:
     """While the manifest is read, no event loop handles the signal: still no traceback."""
     script = (
         "import os, time; from batch import __main__; from batch.cli import main as cli;"
-        f" cli.main = lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(9)); __main__.main()"
+        f" cli.main = lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(999)); __main__.main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False, timeout=8
+        [sys.executable, "-c", script], capture_output=True, check=False, timeout=PATIENCE_S
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
@@ -240,7 +230,7 @@ def test_closed_stderr_keeps_exit_code(shell: Any, sandbox: Any) -> None:
         process.stderr.close()
         process.stderr = None
         process.stdout.read()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file"])

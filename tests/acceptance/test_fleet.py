@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from cluster import Cluster, binaries, running
 from link import link_to
+from patience import PATIENCE_S
 
 from batch.key import Secret
 from batch.output.postgres.connection import session_name
@@ -58,7 +59,7 @@ class Fleet:
     def run(self, manifest: Path, *args: str) -> Ended:
         """Run to the end."""
         with self.running(manifest, *args) as process:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=PATIENCE_S)
         return Ended(process.returncode, out.decode(), err.decode())
 
     def running(self, manifest: Path, *args: str) -> Any:
@@ -205,7 +206,7 @@ def test_job_parked_by_a_dead_worker_is_looked_up_again(fleet: Fleet) -> None:
     manifest = fleet.manifest(2, limits={"max_in_flight": 1})
     assert fleet.run(manifest, "--detach").code == 0
     with fleet.worker("one"):
-        fleet.shell.until(lambda: fleet.parked() == 1, timeout_s=60.0)
+        fleet.shell.until(lambda: fleet.parked() == 1)
     with fleet.worker("two"):
         said = fleet.run(manifest, "--join", "--json")
     assert (said.code, said.json["outcomes"]) == (0, {"succeeded": 2})
@@ -218,7 +219,7 @@ def test_ctrl_c_ends_a_run_without_workers(fleet: Fleet) -> None:
         while b"no worker of the fleet is alive" not in run.stderr.readline():
             pass
         run.send_signal(signal.SIGINT)
-        out, _ = run.communicate(timeout=30)
+        out, _ = run.communicate(timeout=PATIENCE_S)
     assert (run.returncode, json.loads(out)["left"]) == (130, 2)
     with fleet.worker("one"):
         assert fleet.run(fleet.manifest(2)).code == 0
@@ -234,10 +235,10 @@ def test_crash_of_postgres_is_waited_for(fleet: Fleet, cluster: Any) -> None:
         fleet.worker("two"),
         fleet.running(fleet.manifest(30), "--json") as run,
     ):
-        fleet.shell.until(lambda: fleet.box.stats.created >= 8, timeout_s=60.0)
+        fleet.shell.until(lambda: fleet.box.stats.created >= 8)
         cluster.stop()
         cluster.start()
-        out, err = run.communicate(timeout=100)
+        out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err.decode()
     assert json.loads(out)["outcomes"] == {"succeeded": 30}
     assert (fleet.box.stats.created, fleet.box.stats.most_in_flight <= CAP) == (30, True)
@@ -252,12 +253,12 @@ def test_failover_that_forgot_tasks_pays_nothing_again(
         manifest = fleet.manifest(12, limits={"max_in_flight": 2})
         with fleet.worker("one"):
             with fleet.running(manifest) as run:
-                fleet.shell.until(lambda: fleet.box.stats.created >= 2, timeout_s=60.0)
+                fleet.shell.until(lambda: fleet.box.stats.created >= 2)
                 copy = cluster.copy()
                 known = fleet.box.stats.created
-                fleet.shell.until(lambda: fleet.box.stats.created >= known + 3, timeout_s=60.0)
+                fleet.shell.until(lambda: fleet.box.stats.created >= known + 3)
                 cluster.fail_over(copy)
-                _, err = run.communicate(timeout=100)
+                _, err = run.communicate(timeout=PATIENCE_S)
             assert (run.returncode, b"may have forgotten what was submitted" in err) == (1, True)
             assert known < fleet.box.stats.created < 12
             said = fleet.run(manifest, "--json")
@@ -291,11 +292,11 @@ def test_worker_behind_a_frozen_connection_is_replaced(fleet: Fleet, cluster: An
             fleet.worker("healthy"),
             fleet.running(fleet.manifest(20), "--json") as run,
         ):
-            fleet.shell.until(lambda: "submitted as task" in fleet.said("cut"), timeout_s=60.0)
+            fleet.shell.until(lambda: "submitted as task" in fleet.said("cut"))
             with link.frozen():
                 gone = "the worker cut-"
-                fleet.shell.until(lambda: gone in fleet.said("healthy"), timeout_s=60.0)
-            out, err = run.communicate(timeout=100)
+                fleet.shell.until(lambda: gone in fleet.said("healthy"))
+            out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err.decode()
     assert json.loads(out)["outcomes"] == {"succeeded": 20}
     assert (fleet.box.stats.created, fleet.box.stats.most_in_flight <= CAP) == (20, True)
@@ -303,10 +304,10 @@ def test_worker_behind_a_frozen_connection_is_replaced(fleet: Fleet, cluster: An
 
 def test_terminated_worker_hands_its_jobs_back_at_once(fleet: Fleet) -> None:
     with fleet.worker("one") as one, fleet.running(fleet.manifest(8), "--json") as run:
-        fleet.shell.until(lambda: fleet.box.stats.created >= 4, timeout_s=60.0)
+        fleet.shell.until(lambda: fleet.box.stats.created >= 4)
         send(one, signal.SIGTERM)
         with fleet.worker("two"):
-            out, err = run.communicate(timeout=100)
+            out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err.decode()
     assert json.loads(out)["outcomes"] == {"succeeded": 8}
     assert fleet.box.stats.created == 8
@@ -323,7 +324,7 @@ def test_worker_is_known_by_all_its_sessions(fleet: Fleet) -> None:
         def names(sign: str) -> set[str]:
             return {name for (name,) in connection.execute(named.format(sign).encode())}
 
-        fleet.shell.until(lambda: bool(names(">")), timeout_s=60.0)
+        fleet.shell.until(lambda: bool(names(">")))
         (worker,) = connection.execute("SELECT worker FROM kling.workers").fetchone() or ()
         assert names(">=") == {session_name(worker)}
 
@@ -335,7 +336,7 @@ def test_job_that_never_arrived_is_delivered_again(fleet: Fleet) -> None:
         connection.execute("UPDATE dbos.workflow_status SET status = 'DELAYED'")
         with fleet.worker("one"):
             known = "SELECT worker FROM kling.workers"
-            fleet.shell.until(lambda: bool(connection.execute(known).fetchall()), timeout_s=60.0)
+            fleet.shell.until(lambda: bool(connection.execute(known).fetchall()))
             lost = f"UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = ({known})"
             connection.execute(lost.encode())
             assert fleet.run(fleet.manifest(1), "--join").code == 0
@@ -372,7 +373,7 @@ def test_stopped_workers_pay_for_nothing_twice(fleet: Fleet, points: Any, how: s
             fleet.running(fleet.manifest(40), "--json") as run,
             _waking(fleet, dict(list(begun.items())[::2])) if how == "stop" else nullcontext(),
         ):
-            out, err = run.communicate(timeout=60)
+            out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err.decode()
     assert json.loads(out)["outcomes"] == {"succeeded": 40}
     met = [point for point in points if f"at {point}" in fleet.said(_name(point))]

@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE_S
+
 from batch.cli.metrics import METRICS
 
 LINE = re.compile(r'kling_batch_(\w+)\{manifest="([\w.-]+)"(?:,state="(\w+)")?\} ([\d.e+]+)')
@@ -93,7 +95,7 @@ def test_metrics_follow_the_umask(shell: Any, sandbox: Any) -> None:
     shell.umask = 0o022
     args = ("run", shell.manifest(1), "--base-url", sandbox().base_url, "--metrics-file", path)
     with shell.running(*args) as process:
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 

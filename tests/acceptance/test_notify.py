@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from patience import PATIENCE_S
 
 SECRET = "verysecretpath"
 HANG = 0  # in place of a status: no answer comes
@@ -220,7 +221,7 @@ def test_signal_ends_the_telling_and_keeps_the_exit_code(
     with shell.running("run", manifest, KLING_BATCH_NOTIFY_WEBHOOK=server.url) as process:
         shell.until(lambda: bool(server.seen))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_warning_of_a_quiet_good_night_is_not_mailed(night: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from patience import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[2]
 RUN_OPTIONS = [
@@ -416,7 +417,7 @@ def test_sandbox_serves_until_interrupted(shell: Any) -> None:
         url = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
         assert shell("run", shell.manifest(1), "--base-url", url, "--deadline", "300ms").code == 3
         process.send_signal(2)
-        _out, err = process.communicate(timeout=5)
+        _out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode in {0, 130}
     assert b"Traceback" not in err
 
@@ -429,9 +430,9 @@ def test_sandbox_is_steered_and_logs(shell: Any) -> None:
             shell.until(lambda: get(f"{url}/sandbox/stats")["created"] == 1)
             request = urllib.request.Request(f"{url}/sandbox/finish", method="POST")
             assert len(get(request)["finished"]) == 1
-            assert run.wait(timeout=20) == 0
+            assert run.wait(timeout=PATIENCE_S) == 0
         process.send_signal(2)
-        _out, err = process.communicate(timeout=5)
+        _out, err = process.communicate(timeout=PATIENCE_S)
     log = err.decode()
     assert re.search(r"T[\d:.+]+ POST /kling/v1/videos/text2video 200 kb-\S+\n", log)
     assert re.search(r" GET /bs2/\S+\.mp4 200 kb-\S+\n", log)
@@ -440,7 +441,7 @@ def test_sandbox_is_steered_and_logs(shell: Any) -> None:
 
 def get(what: str | urllib.request.Request) -> Any:
     """Ask a page of the sandbox."""
-    with urllib.request.urlopen(what, timeout=5) as answer:
+    with urllib.request.urlopen(what, timeout=PATIENCE_S) as answer:
         return json.load(answer)
 
 

@@ -17,6 +17,7 @@ import click
 import pytest
 import yaml
 from cluster import binaries, ordinary_folder
+from patience import PATIENCE_S
 from warm import WarmCommand
 
 from batch.cli.main import app
@@ -92,7 +93,7 @@ class Desk:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -115,7 +116,7 @@ def desk(tmp_path: Path, sandbox: Callable[..., Any]) -> Desk:
 def library(desk: Desk, warm: WarmCommand) -> Desk:
     """Give the desk after its first night."""
     run, ledger = (
-        warm.run(command.split(), cwd=desk.folder, env=desk.env, timeout_s=60)
+        warm.run(command.split(), cwd=desk.folder, env=desk.env, timeout_s=PATIENCE_S)
         for command in (
             "run nature.yaml --env-file .env --new",
             "ledger outputs/nature-loops --csv",
@@ -197,7 +198,7 @@ def test_fleet_of_page_is_tried_by_an_ordinary_user(desk: Desk) -> None:
             command = ["bash", "-euo", "pipefail", "-c", text]
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True}
             return subprocess.run(
-                command, env=desk.env, timeout=100, text=True, check=False, **streams, **more
+                command, env=desk.env, timeout=PATIENCE_S, text=True, check=False, **streams, **more
             )
 
         path, *make = blocks["cluster"].splitlines(keepends=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 FOX, DEER, OWL = "A red fox in tall grass", "A deer at dawn", "An owl at night"
 
@@ -251,7 +252,7 @@ def test_terminal_is_asked(
         stdin=slave,
         stderr=slave,
         stdout=subprocess.PIPE,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     os.close(slave)
@@ -285,7 +286,7 @@ def test_restored_state_finds_a_renamed_video_where_it_stands(library: Library) 
     shutil.rmtree(state)
     shutil.copytree(backup, state)
     video = library.videos()
-    with urllib.request.urlopen(f"{library.url}/sandbox/reset", data=b"", timeout=5):
+    with urllib.request.urlopen(f"{library.url}/sandbox/reset", data=b"", timeout=PATIENCE_S):
         library.night({"red-fox": FOX}, limits={"task_timeout": "1s"})
     assert library.paid == 0
     assert library.videos() == video

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 JOBS, MOST, RATE = 30, 20, 20
 LIMITS = {"submit_rate": f"{RATE}/s", "max_in_flight": MOST}
@@ -24,7 +25,7 @@ class Nights:
         """Run both to the end; return their exit codes."""
         with ExitStack() as exits:
             runs = [self.begin(exits, name, *flags, **limits) for name in ("one", "two")]
-            return [run.wait(timeout=60) for run in runs]
+            return [run.wait(timeout=PATIENCE_S) for run in runs]
 
     def begin(
         self, exits: ExitStack, name: str, *flags: str, **limits: Any
@@ -83,8 +84,8 @@ def test_run_goes_on_with_the_slots_of_a_killed_one(nights: Nights) -> None:
         second = nights.begin(exits, "two")
         nights.shell.until(lambda: nights.provider.stats.created >= 25)
         first.kill()
-        assert second.wait(timeout=60) == 0
-        assert nights.begin(exits, "one").wait(timeout=60) == 0
+        assert second.wait(timeout=PATIENCE_S) == 0
+        assert nights.begin(exits, "one").wait(timeout=PATIENCE_S) == 0
     assert nights.provider.stats.created == 2 * JOBS
 
 
@@ -99,7 +100,7 @@ def test_stopped_run_waits_for_no_other(nights: Nights) -> None:
         )
         nights.shell.until(lambda: book.read_text().count(": [1,") == 2)
         second.terminate()
-        assert second.wait(timeout=5) == 143
+        assert second.wait(timeout=PATIENCE_S) == 143
     assert nights.provider.stats.posts == 1
 
 

@@ -6,6 +6,8 @@ import re
 import signal
 from typing import Any
 
+from patience import PATIENCE_S
+
 JOBS = [{"id": "a", "prompt": "fox"}, {"id": "b", "prompt": "sandbox:moderation"}]
 
 
@@ -128,7 +130,7 @@ def test_watch_reports_changes_until_interrupted(shell: Any, sandbox: Any) -> No
         lines = iter(process.stdout.readline, b"")
         assert any(b"paid for and without a file" in line for line in lines)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=5)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, err) == (0, b""), out
 
 

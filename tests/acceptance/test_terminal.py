@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 try:
     import fcntl
@@ -33,9 +34,9 @@ class OnTerminal:
         self.terminal = terminal
         self.seen = ""
 
-    def read_until(self, pattern: str, timeout_s: float = 20.0) -> str:
+    def read_until(self, pattern: str) -> str:
         """Read until *pattern* was seen, or the end; return all that was seen."""
-        give_up_at = time.monotonic() + timeout_s
+        give_up_at = time.monotonic() + PATIENCE_S
         while not re.search(pattern, self.seen):
             assert time.monotonic() < give_up_at, self.seen
             if select.select([self.terminal], [], [], 0.1)[0]:
@@ -112,7 +113,7 @@ def test_ctrl_c_is_answered_on_the_screen(shell: Any, sandbox: Any) -> None:
         command.read_until("2 generating")
         command.process.send_signal(signal.SIGINT)
         seen = command.read_until(r"stopped early: SIGINT; run again(?s:.)*outputs/night\r\n")
-        assert command.process.wait(timeout=10) == 130
+        assert command.process.wait(timeout=PATIENCE_S) == 130
     assert "\x1b[?" not in seen
 
 
@@ -127,7 +128,7 @@ def test_resize_redraws_the_screen(shell: Any, sandbox: Any) -> None:
 def test_silence_stands_on_the_screen(shell: Any) -> None:
     """Nobody listens at that address."""
     with on_terminal(shell, "run", shell.manifest(1), "--new") as command:
-        command.read_until(r"the provider has not answered for \d+ s", timeout_s=30)
+        command.read_until(r"the provider has not answered for \d+ s")
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown"])
@@ -161,7 +162,7 @@ def test_watch_looks_like_the_run(shell: Any, sandbox: Any) -> None:
     with on_terminal(shell, "status", "--watch") as command:
         seen = command.read_until("refused it")
         command.process.send_signal(signal.SIGINT)
-        assert command.process.wait(timeout=10) == 0
+        assert command.process.wait(timeout=PATIENCE_S) == 0
     assert re.search(r"night.*\u2501.*2 of 2", seen)
     assert "0 generating   0 downloading   about $0.42" in seen
     assert "1 failed" in seen

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE_S = 10.0
+from patience import PATIENCE_S
+
 PAUSE_S = 0.02
 
 

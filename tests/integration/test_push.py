@@ -11,13 +11,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from patience import PATIENCE_S, until_so
 
 from batch.callbacks.hints import PROVED_BY, hash_token
 from batch.errors import ExitCode, UsageError
@@ -26,8 +27,7 @@ from batch.sandbox import FaultPlan
 from batch.sandbox.engine import Task
 
 REPOSITORY = Path(__file__).parents[2]
-LONG = "60s"  # a poll interval: what is polled sooner was called back
-SOON_S = 20.0
+LONG = "1h"  # a poll interval: what is polled sooner was called back
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -72,19 +72,12 @@ async def post(url: str, body: Any) -> int:
         return 0
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait until *is_so* returns true."""
-    async with asyncio.timeout(SOON_S):
-        while not is_so():
-            await asyncio.sleep(0.002)
-
-
 @asynccontextmanager
 async def running(desk: Any, box: Any, count: int, **how: Any) -> AsyncIterator[Any]:
     """Run in the background of the block, then wait for the end."""
     run = asyncio.create_task(desk.run(box, count, **how))
     try:
-        await until(lambda: run.done() or len(box.tasks) == count)
+        await until_so(lambda: run.done() or len(box.tasks) == count)
         yield run
         await run
     finally:
@@ -139,12 +132,10 @@ async def test_announced_end_is_polled_at_once(desk: Any, fault: str) -> None:
     """Despite a long poll interval, the run ends soon after the generation."""
     faults = [f"callback:{fault}"] if fault else []
     async with desk.sandbox(*faults, median_s=0.3) as box:
-        begun = time.perf_counter()
         # A forged end causes a poll as a true one does, the next only after poll_interval.
         interval = "600ms" if fault == "forged" else LONG
         summary = await desk.run(box, 5, limits={"poll_interval": interval}, **push())
         assert summary.exit_code is ExitCode.OK
-        assert time.perf_counter() - begun < SOON_S
         assert box.stats.callbacks >= 10
         if not fault:
             assert max(box.stats.queries_per_task.values()) == 1
@@ -153,23 +144,23 @@ async def test_announced_end_is_polled_at_once(desk: Any, fault: str) -> None:
 @pytest.mark.parametrize("shape", ["bare", "enveloped", "newer"])
 async def test_every_shape_wakes(desk: Any, shape: str) -> None:
     """Relays reshape callbacks."""
-    async with desk.sandbox("callback:never", median_s=0.2, sigma=0.0) as box:
-        begun = time.perf_counter()
-        async with running(desk, box, 1, limits={"poll_interval": LONG}, **push()):
-            [task] = box.tasks
-            await asyncio.sleep(0.25)
-            bare = told(task)
-            body = {
-                "bare": bare,
-                "enveloped": {"code": 0, "message": "ok", "data": bare},
-                "newer": {
-                    "id": task.task_id,
-                    "status": "succeeded",
-                    "update_time": bare["updated_at"],
-                },
-            }[shape]
-            assert await post(url_of(task), body) == 204
-        assert time.perf_counter() - begun < SOON_S
+    async with (
+        desk.sandbox("callback:never", median_s=0.2, sigma=0.0) as box,
+        running(desk, box, 1, limits={"poll_interval": LONG}, **push()),
+    ):
+        [task] = box.tasks
+        await asyncio.sleep(0.25)
+        bare = told(task)
+        body = {
+            "bare": bare,
+            "enveloped": {"code": 0, "message": "ok", "data": bare},
+            "newer": {
+                "id": task.task_id,
+                "status": "succeeded",
+                "update_time": bare["updated_at"],
+            },
+        }[shape]
+        assert await post(url_of(task), body) == 204
 
 
 async def test_forged_callback_causes_one_poll(desk: Any) -> None:
@@ -227,7 +218,7 @@ async def test_a_callback_for_a_finished_job_changes_nothing(desk: Any) -> None:
     async with desk.sandbox("outcome:stuck:match=*number 1", "callback:never") as box:
         limits = {"task_timeout": "1s"}
         async with running(desk, box, 2, limits=limits, **push()):
-            await until(lambda: len(desk.rows) == 1)
+            await until_so(lambda: len(desk.rows) == 1)
             [done] = [task for task in box.tasks if task.outcome == "succeed"]
             asked, rows = box.stats.queries_per_task[done.task_id], desk.rows
             for status in ("succeed", "failed", "processing"):
@@ -327,18 +318,18 @@ async def test_restarted_run_receives_its_callbacks(desk: Any) -> None:
             *("--callback-listen", options["callback_listen"]),
         )
         first = await command(desk, *flags)
-        await until(lambda: len(box.tasks) == 3)
-        await until(lambda: desk.states()["Open"] == 3)
+        await until_so(lambda: len(box.tasks) == 3)
+        await until_so(lambda: desk.states()["Open"] == 3)
         first.send_signal(signal.SIGKILL)
         await first.wait()
         lookups = box.stats.lookups
         second = await command(desk, *flags)
         # A run killed before it has proved look-up makes one of these polls a look-up.
-        await until(lambda: len(box.stats.query_times) + box.stats.lookups >= 3 + lookups)
+        await until_so(lambda: len(box.stats.query_times) + box.stats.lookups >= 3 + lookups)
         finished_at = max(task.finished_at or 0.0 for task in box.tasks)
         await asyncio.sleep(max(finished_at - time.time(), 0.0) + 0.05)
         assert [await post(url_of(task), told(task)) for task in box.tasks] == [204] * 3
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(PATIENCE_S):
             out, _ = await second.communicate()
         assert second.returncode == 0, out.decode()
         assert desk.statuses == {"succeeded": 3}
@@ -355,7 +346,6 @@ async def test_held_connections_do_not_delay_the_run(desk: Any) -> None:
     options = push()
     host, _, port = options["callback_listen"].rpartition(":")
     async with desk.sandbox("callback:never", median_s=0.1) as box:
-        begun = time.perf_counter()
         async with running(desk, box, 10, limits={"poll_interval": LONG}, **options):
             held = [await asyncio.open_connection(host, int(port)) for _ in range(300)]
             path = url_of(box.tasks[0]).rpartition("/")[2]
@@ -364,10 +354,9 @@ async def test_held_connections_do_not_delay_the_run(desk: Any) -> None:
                 head = f"POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n ["
                 writer.write(head.encode())
                 held.append((reader, writer))
-            await until(lambda: all(task.status(time.time()) == "succeed" for task in box.tasks))
+            await until_so(lambda: all(task.status(time.time()) == "succeed" for task in box.tasks))
             for task in box.tasks:
                 assert await post(url_of(task), told(task)) == 204
-        assert time.perf_counter() - begun < SOON_S
         assert desk.statuses == {"succeeded": 10}
         for _, writer in held:
             writer.close()
@@ -425,10 +414,8 @@ async def test_manifest_sets_callbacks_with_a_prefix(desk: Any, prefix: str) -> 
         "listen": options["callback_listen"],
     }
     async with desk.sandbox(median_s=0.1) as box:
-        begun = time.perf_counter()
         summary = await desk.run(box, 3, limits={"poll_interval": LONG})
         assert summary.exit_code is ExitCode.OK
-        assert time.perf_counter() - begun < SOON_S
         assert box.stats.failed_callbacks == 0
 
 
@@ -439,9 +426,7 @@ async def test_ipv6_is_listened_on(desk: Any) -> None:
     except OSError:
         pytest.skip("no IPv6 here")
     async with desk.sandbox(median_s=0.1) as box:
-        begun = time.perf_counter()
         await desk.run(box, 3, limits={"poll_interval": LONG}, **options)
-        assert time.perf_counter() - begun < SOON_S
 
 
 async def test_each_attempt_has_a_token_of_its_own(desk: Any) -> None:

@@ -7,6 +7,7 @@ import gzip
 
 import pytest
 from loopback import KEY, Talk, client, says, server
+from patience import PATIENCE_S
 
 from batch.provider.client import Client
 from batch.provider.protocol import BrokenFetchError, ExpiredLinkError, Stream, UselessPartError
@@ -200,7 +201,7 @@ async def test_endless_head_of_a_file_times_out(piece: bytes) -> None:
     """However often something comes that is no head yet: the download slot is free again."""
     async with server(again_and_again(piece)) as url, client(url, stall_timeout_s=0.2) as api:
         with pytest.raises(BrokenFetchError):
-            async with asyncio.timeout(30), api.fetch(f"{url}/x.mp4?sig=1"):
+            async with asyncio.timeout(PATIENCE_S), api.fetch(f"{url}/x.mp4?sig=1"):
                 pytest.fail("there was no head")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from scripted import NOT_FOUND, SAID, Stages, attempt, found, play
 
 from batch.attempt import Doubt, Lost, Open, Unconfirmed
@@ -124,10 +125,10 @@ async def test_end_of_trust_wakes_long_sleepers() -> None:
     hints = Hints()
     for _ in range(PROVED_BY):
         told(hints, announced=True)
-    asleep = asyncio.create_task(sleep(60.0, hints.doubted))
+    asleep = asyncio.create_task(sleep(10 * PATIENCE_S, hints.doubted))
     await asyncio.sleep(0)
     told(hints, announced=False)
-    await asyncio.wait_for(asleep, 1.0)
+    await asyncio.wait_for(asleep, PATIENCE_S)
     assert hints.stretch == 1.0
     assert not hints.doubted.is_set()
 

@@ -71,11 +71,11 @@ def problems(path: Path, data: bytes) -> list[Problem]:
     ],
 )
 def test_hostile_file_is_refused_quickly(tmp_path: Path, data: bytes, message: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found = problems(tmp_path / "m.yaml", data)
 
     assert any(message in problem.message for problem in found)
-    assert time.perf_counter() - start < 1.5
+    assert time.process_time() - start < 1.5
     assert all(str(problem).isprintable() for problem in found)
 
 

@@ -317,10 +317,10 @@ def test_table_claiming_four_billion_entries_is_refused(path: Path) -> None:
     content = movie().replace(
         b"stco" + struct.pack(">2I", 0, 4), b"stco" + struct.pack(">2I", 0, 2**32 - 1)
     )
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(MediaError, match="shorter than it says"):
         look(path, content)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S, until_so
 
 from batch.callbacks import receiver
 from batch.callbacks.hints import Hint, Hints, hash_token, new_token
@@ -51,7 +52,7 @@ class Visitor:
         reader, writer = await self.connect()
         writer.write(data)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 return await reader.read()
         finally:
             writer.close()
@@ -250,7 +251,7 @@ async def test_trickling_body_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> Non
         trickle = asyncio.create_task(_trickle(writer))
         assert await it.post(ENDED) == 204
         # The status line alone: the bytes that still trickle in may end in a reset.
-        answer = await asyncio.wait_for(reader.readline(), 3)
+        answer = await asyncio.wait_for(reader.readline(), PATIENCE_S)
         assert answer.split()[1] == b"408"
         trickle.cancel()
         writer.close()
@@ -275,22 +276,22 @@ async def test_no_connection_lasts(opening: bytes, monkeypatch: pytest.MonkeyPat
         reader, writer = await it.connect()
         writer.write(opening)
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 3) == b""
+            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
         writer.close()
 
 
-async def test_idle_connections_do_not_block_callbacks() -> None:
-    """300 connections that send nothing: the oldest make room, and leaving takes no time."""
-    async with listening() as it:
+async def test_idle_connections_do_not_block_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 connections that send nothing: the oldest make room, and leaving waits for none."""
+    for name in ("CONNECTION_LASTS_S", "SHUTDOWN_S"):
+        monkeypatch.setattr(receiver, name, 10 * PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S), listening() as it:
         held = [await it.connect() for _ in range(300)]
-        begun = time.perf_counter()
+
+        def gone() -> int:
+            return sum(reader.at_eof() or reader.exception() is not None for reader, _ in held)
+
         assert await it.post(ENDED) == 204
-        await asyncio.sleep(0.01)
-        gone = sum(reader.at_eof() or reader.exception() is not None for reader, _ in held)
-        assert gone >= 300 - receiver.MAX_CONNECTIONS
-        left_at = time.perf_counter()
-    assert left_at - begun < 2.0
-    assert time.perf_counter() - left_at < 2.0
+        await until_so(lambda: gone() >= 300 - receiver.MAX_CONNECTIONS)
     for _, writer in held:
         writer.close()
 
@@ -302,9 +303,9 @@ async def test_right_and_wrong_token_take_equal_time() -> None:
     times: dict[str, list[int]] = {TOKEN: [], new_token(): []}
     for _ in range(2000):
         for token, taken in times.items():
-            begun = time.perf_counter_ns()
+            begun = time.thread_time_ns()
             hints.owner(token)
-            taken.append(time.perf_counter_ns() - begun)
+            taken.append(time.thread_time_ns() - begun)
     right, wrong = (sorted(taken)[1000] for taken in times.values())
     assert 0.6 < right / wrong < 1.6
 

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from patience import PATIENCE_S
 
 from batch.sandbox import FaultPlan, Sandbox, SandboxConfig, serve
 
@@ -34,7 +35,7 @@ class Listener:
         return web.Response(status=204)
 
     async def hears(self, count: int) -> None:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.told) < count:
                 self._news.clear()
                 await self._news.wait()
@@ -111,7 +112,7 @@ async def test_missing_listener_is_only_counted() -> None:
     async with listener() as it:
         it.url = "http://127.0.0.1:9/"
         await it.order()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             while it.sandbox.stats.failed_callbacks < 3:
                 await asyncio.sleep(0.005)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 from scripted import attempt, opened
 
 from batch.errors import RefusedError, StateError
@@ -85,7 +86,7 @@ def test_cancelled_commit_settles_others_of_its_flush(tmp_path: Path, database: 
         await asyncio.sleep(0)
         first.cancel()
         with state:  # begins to write only now: both are in one flush
-            await asyncio.wait_for(second, 5.0)
+            await asyncio.wait_for(second, PATIENCE_S)
 
     asyncio.run(main())
     assert [one.external_task_id for one in database.attempts()] == ["kb-1", "kb-2"]
