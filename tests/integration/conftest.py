@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -41,11 +42,14 @@ LIMITS: dict[str, Any] = {
     "max_in_flight": 50,
     "max_downloads": 20,
     "poll_interval": "50ms",
-    "request_timeout": "500ms",
-    "stall_timeout": "150ms",
+    "request_timeout": "60s",
+    "stall_timeout": "60s",
     "settle_time": "200ms",
     "task_timeout": "20s",
 }
+# Where the sandbox falls silent; elsewhere, a busy machine must not look like that.
+IMPATIENT = {"request_timeout": "500ms", "stall_timeout": "150ms"}
+SILENT = re.compile(r"(hang|stall|slow)\b(?!:bytes)")
 FIELDS: dict[str, tuple[type, ...]] = {
     "schema": (int,),
     "run_id": (str,),
@@ -105,6 +109,7 @@ class Desk:
         self.log = io.StringIO()
         self.clock: Clock = SystemClock()
         self.limits: dict[str, Any] = {}
+        self._timeouts: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}
 
     # -- surroundings
@@ -116,6 +121,7 @@ class Desk:
         """Serve a fast sandbox in this loop."""
         config: dict[str, Any] = {"median_s": 0.05, "sigma": 0.1, "seed": 1, "clip": "tiny"}
         plan = FaultPlan.from_strings(faults)
+        self._timeouts = IMPATIENT if SILENT.search(" ".join(faults)) else {}
         async with serve(SandboxConfig(**{**config, **options}, faults=plan), now=now) as box:
             yield box
             assert box.stats.key_leaks == 0, "the key went to the video server"
@@ -131,7 +137,7 @@ class Desk:
         content = {
             "version": 1,
             **self.extra,
-            "limits": {**LIMITS, **self.limits, **limits},
+            "limits": {**LIMITS, **self._timeouts, **self.limits, **limits},
             "jobs": jobs(listed) if isinstance(listed, int) else list(listed),
         }
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -14,6 +14,7 @@ Every night has a key, and so an account, of its own. Prints one JSON line per n
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -39,6 +40,8 @@ KEYS = json.loads(os.environ.get("MORTALS_KEYS", "{}"))  # more of the manifest
 def main() -> None:
     mode, base_url, folder, count, limits, *rest = sys.argv[1:]
     import_everything()  # before the forks
+    gc.collect()
+    gc.freeze()
     root = Path(folder)
     fetch.RETRY_BASE_S = 0.01
     gate.SEND_WITHIN_S = gate.ARRIVES_WITHIN_S = (

@@ -13,6 +13,7 @@ import pytest
 from batch.errors import ExitCode, StateError
 from batch.events import TaskRescued, Warned
 from batch.output.layout import Layout
+from batch.sandbox import FaultPlan
 
 
 @asynccontextmanager
@@ -33,8 +34,8 @@ async def test_lock_held_for_good_pays_once(
     """The answers are awaited and rescued; the next run takes them in and makes the rest."""
     monkeypatch.setattr("batch.run.wiring.LOCK_PATIENCE_S", 0.1)
     witness = desk.witness()
-    limits = {"request_timeout": "2s", "max_in_flight": 10}
-    async with desk.sandbox("submit:slow:seconds=0.5", *look_up) as box:
+    limits = {"request_timeout": "4s", "max_in_flight": 10}
+    async with desk.sandbox("submit:slow:seconds=1.5", *look_up) as box:
         run = asyncio.create_task(desk.run(box, 20, limits=limits, observers=[witness]))
         async with held_after(desk, box, 10):
             with pytest.raises(StateError, match="locked by another program"):
@@ -42,6 +43,7 @@ async def test_lock_held_for_good_pays_once(
         rescued = witness.of(TaskRescued)
         assert len(rescued) == box.stats.created == 10
         assert all(str(event.file) == str(Layout(desk.root).rescue) for event in rescued)
+        box.set_faults(FaultPlan.from_strings(look_up))
         summary = await desk.run(box, 20, limits=limits)
         assert summary.exit_code is ExitCode.OK
         assert box.stats.created == 20
@@ -54,8 +56,8 @@ async def test_lock_held_for_a_while_is_waited_for(
     """One sentence says why nothing happens."""
     monkeypatch.setattr("batch.output.writer.SLOW_S", 0.3)
     witness = desk.witness()
-    limits = {"request_timeout": "2s", "max_in_flight": 10}
-    async with desk.sandbox("submit:slow:seconds=0.5") as box:
+    limits = {"request_timeout": "4s", "max_in_flight": 10}
+    async with desk.sandbox("submit:slow:seconds=1.5") as box:
         run = asyncio.create_task(desk.run(box, 10, limits=limits, observers=[witness]))
         async with held_after(desk, box, 10):
             while not witness.of(Warned):
