@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -107,20 +108,20 @@ def test_files_follow_the_umask(
     args = ("run", shell.manifest(1, limits={"request_timeout": "60s"}), "--base-url", box.base_url)
     with shell.running(*args) as process:
         until(lambda: list(shell.folder.rglob("parts/*.part")))
-        during = modes_below(shell.folder / "outputs")
+        assert other_modes(shell.folder / "outputs", file, folder) == {}
     with shell.running(*args) as process:
         assert process.wait(PATIENCE_S) == 0
-    for modes in (during, modes_below(shell.folder / "outputs")):
-        wrong = {
-            str(path): f"{mode:o}"
-            for path, mode in modes.items()
-            if mode != (folder if path.is_dir() else file)
-        }
-        assert wrong == {}
+    assert other_modes(shell.folder / "outputs", file, folder) == {}
 
 
-def modes_below(root: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mode & 0o777 for path in (root, *root.rglob("*"))}
+def other_modes(root: Path, file: int, folder: int) -> dict[str, str]:
+    """Return what has neither the mode of a *file* nor that of a *folder*."""
+    found = {path: path.stat().st_mode for path in (root, *root.rglob("*"))}
+    return {
+        str(path): f"{mode:o}"
+        for path, mode in found.items()
+        if stat.S_IMODE(mode) != (folder if stat.S_ISDIR(mode) else file)
+    }
 
 
 CLOSED = [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&-", "<&- >&- 2>&-"]
@@ -141,31 +142,35 @@ def redirected(shell: Any, redirection: str, *args: Any) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize(
-    ("redirection", "extra"),
-    [(closed, ()) for closed in CLOSED]
-    + [(full, ("--json", "--verbose")) for full in (*FULL, ">&-", "2>&-")],
-)
-def test_closed_or_full_streams_keep_the_exit_code(
-    shell: Any, sandbox: Any, redirection: str, extra: tuple[str, ...]
+@pytest.mark.parametrize("redirection", [*CLOSED, *FULL])
+def test_closed_or_full_streams_keep_a_runs_exit_code(
+    shell: Any, sandbox: Any, redirection: str
 ) -> None:
-    """The videos are made and nothing printed gets into the state; so for plan, status and usage."""
+    """The videos are made and nothing printed gets into the state."""
     jobs = [{"id": "good", "prompt": "fox"}, {"id": "bad", "prompt": "sandbox:moderation"}]
-    manifest = shell.manifest(jobs)
-    json_only = extra[:1]
-    wanted = [
-        (1, ("run", manifest, "--base-url", sandbox().base_url, "--new", *extra)),
-        (0, ("plan", manifest, *json_only)),
-        (0, ("status", "outputs/night", *json_only)),
-        (2, ("plan", "missing.yaml", *json_only)),
-    ]
-    for code, args in wanted:
-        done = redirected(shell, redirection, *args)
-        assert done.returncode == code, args
-        assert "Traceback" not in done.stdout + done.stderr
-        assert "bug" not in done.stderr
+    args = ("run", shell.manifest(jobs), "--base-url", sandbox().base_url, "--new")
+    flags = () if "&-" in redirection else ("--json", "--verbose")
+    check_silent(redirected(shell, redirection, *args, *flags), 1)
     assert (shell.folder / "outputs/night/videos/good.mp4").stat().st_size > 1000
     assert shell("status", "outputs/night").code == 0
+
+
+@pytest.mark.parametrize("redirection", ["<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["text", "json"])
+def test_closed_or_full_streams_keep_every_exit_code(
+    shell: Any, sandbox: Any, redirection: str, flags: tuple[str, ...]
+) -> None:
+    manifest = shell.manifest(1)
+    assert shell("run", manifest, "--base-url", sandbox().base_url).code == 0
+    wanted = [(0, "plan", manifest), (0, "status", "outputs/night"), (2, "plan", "missing.yaml")]
+    for code, *args in wanted:
+        check_silent(redirected(shell, redirection, *args, *flags), code)
+
+
+def check_silent(done: subprocess.CompletedProcess[str], code: int) -> None:
+    assert done.returncode == code, done.args
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "bug" not in done.stderr
 
 
 def test_full_stdout_is_told_on_stderr(shell: Any) -> None:
