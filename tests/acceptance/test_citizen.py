@@ -104,8 +104,8 @@ def test_files_follow_the_umask(
 ) -> None:
     """A folder shared by a group is written by all of it, a private one read by nobody else."""
     shell.umask = umask
-    box = sandbox("download:stall:per_task=1")
-    args = ("run", shell.manifest(1, limits={"request_timeout": "60s"}), "--base-url", box.base_url)
+    box = sandbox("download:stall:at=0.9,per_task=1", video_bytes=3_000_000)
+    args = ("run", shell.manifest(1, limits={"stall_timeout": "1h"}), "--base-url", box.base_url)
     with shell.running(*args) as process:
         until(lambda: list(shell.folder.rglob("parts/*.part")))
         assert other_modes(shell.folder / "outputs", file, folder) == {}
