@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, binaries, running
+from hypothesis import HealthCheck, settings
 from s3 import Server, s3_server
 
 from batch.key import Secret
@@ -18,6 +19,10 @@ from batch.key import Secret
 # pytest-asyncio asks for "the current loop" before its first test, which makes one that nobody ever
 # closes; said to be none, none is made.
 asyncio.set_event_loop(None)
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 FOREIGN = (
     *("COMETAPI_", "XDG_STATE_HOME", "KLING_BATCH_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),

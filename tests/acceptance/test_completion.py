@@ -19,13 +19,13 @@ JOBS = [
 
 def completed(shell: Any, *words: str) -> list[str]:
     """Complete the last of *words* in bash, as the Tab key does."""
-    script = """
-        eval "$(kling-batch completion bash)"
+    ours = shell("completion", "bash", key=None).out
+    tab = """
         COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_WORDBREAKS=:
         _kling_batch_words kling-batch
         printf '%s\\n' "${COMPREPLY[@]}"
     """
-    return said(shell, ["bash", "--norc", "-c", script, "bash", "kling-batch", *words])
+    return said(shell, ["bash", "--norc", "-c", ours + tab, "bash", "kling-batch", *words])
 
 
 def said(shell: Any, command: list[str]) -> list[str]:

@@ -263,7 +263,7 @@ def test_a_wrong_command_would_be_noticed() -> None:
 
 
 @each("yaml", mark=lambda mark: not mark.startswith(".github"))
-def test_manifests_plan_without_a_warning(desk: Desk, block: Block) -> None:
+def test_manifests_plan_without_a_warning(desk: Desk, warm: WarmCommand, block: Block) -> None:
     text = block.text
     if "jobs:" not in text:
         text += "jobs: [{id: a, prompt: a fox}]\n"
@@ -271,7 +271,10 @@ def test_manifests_plan_without_a_warning(desk: Desk, block: Block) -> None:
         text = f"version: 1\n{text}"
     (desk.folder / "example.yaml").write_text(text, "utf-8")
     secrets = dict.fromkeys(re.findall(r"env:(\w+)", text), "https://hooks.example/secret")
-    assert "new" in desk.run("kling-batch", "plan", "example.yaml", env={**desk.env, **secrets})
+    env = {**desk.env, **secrets}
+    args = ("plan", "example.yaml")
+    code, out, err = warm.run(args, cwd=desk.folder, env=env, timeout_s=PATIENCE_S)
+    assert (code, b"new" in out, b"warning" in err.lower()) == (0, True, False), out + err
 
 
 @each("python")

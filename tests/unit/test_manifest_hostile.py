@@ -210,13 +210,13 @@ JOBS = st.lists(st.dictionaries(KEYS, VALUES, max_size=8), max_size=4)
 @given(
     st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode(errors="replace"))
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 def test_any_bytes_give_a_manifest_or_an_error(scratch: Path, data: bytes) -> None:
     is_manifest_or_error(scratch, data)
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=6), JOBS)
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 def test_any_tree_gives_a_manifest_or_an_error(
     scratch: Path, root: dict[str, object], jobs: object
 ) -> None:
@@ -237,7 +237,7 @@ def test_any_tree_gives_a_manifest_or_an_error(
         },
     )
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 def test_any_row_gives_a_job_or_an_error(scratch: Path, row: dict[str, object]) -> None:
     rows = scratch.with_name("rows.jsonl")
     rows.write_text(json.dumps(row))
@@ -250,7 +250,7 @@ def test_any_row_gives_a_job_or_an_error(scratch: Path, row: dict[str, object]) 
         min_size=1,
     )
 )
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 def test_any_prompt_is_sent_as_written(scratch: Path, prompt: str) -> None:
     if not prompt.strip() or len(prompt) > 500:
         prompt = f"x{prompt[:400]}"

@@ -289,9 +289,7 @@ def test_large_file_is_checked_like_a_small_one(path: Path) -> None:
         look(path, movie(data=SAMPLE * 6 + bytes(6 * SIZE), tail=padding))
 
 
-@settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([movie(), movie(data=UNITS * 12, entry=AVC), fragmented(2)]),
     st.lists(st.tuples(st.integers(0, 900), st.binary(min_size=1, max_size=8)), max_size=4),

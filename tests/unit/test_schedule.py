@@ -7,7 +7,7 @@ import math
 import random
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batch.run.cheapest import cheapest, integral
@@ -48,7 +48,6 @@ def test_without_history_intervals_grow_with_the_age() -> None:
     assert next_poll(10.0, poll_interval_s=5.0, history=None, rng=dice) >= 5.0
 
 
-@settings(deadline=None)
 @given(
     st.floats(0, 1e6),
     st.floats(0.01, 600),
@@ -106,7 +105,6 @@ def test_the_knob_trades_lateness_for_requests() -> None:
     assert counts[0] > 2 * counts[2]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0.5, 20), st.floats(0, 1)), min_size=2, max_size=40),
     st.floats(0.01, 30),
@@ -192,7 +190,6 @@ def test_rubbish_teaches_nothing() -> None:
     assert len(History([*rubbish, 135])) == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(1e-3, 6e5), min_size=1, max_size=60), st.floats(0.05, 100))
 def test_every_plan_ends(samples: list[float], poll_interval_s: float) -> None:
     """However odd the samples: looks ascend, are far enough apart, and come to an end."""
