@@ -18,6 +18,7 @@ from batch.media.boxes import MediaError, child, numbers
 
 _ENTRY = 78  # bytes of a visual sample entry before its boxes
 _PIECE = 4 * 2**20  # of a larger sample only the lengths are read
+_AT_ONCE = 2**20  # so much of small samples that follow each other is read in one piece
 _MAX_UNITS = 5_000_000
 _ZEROS = bytes(32)  # both standards escape even three of them in a row
 
@@ -65,12 +66,29 @@ def check_pictures(
         MediaError: a sample is not a row of whole units.
     """
     walk = _Walk(file, coding)
-    left = most
-    for offset, size in _samples(table, chunks):
+    for offset, sizes in _rows(_samples(table, chunks), most):
+        walk.check(offset, sizes)
+
+
+def _rows(samples: Iterator[tuple[int, int]], most: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield the offset and the sizes of samples that follow each other in the file.
+
+    Each read lets the event loop and this thread take turns: one a sample would be hundreds.
+    """
+    start, end, sizes, left = 0, 0, list[int](), most
+    for offset, size in samples:
         left -= max(size, 1)
         if left < 0:
             raise MediaError("the index of the video lists more pictures than the file can hold")
-        walk.check(offset, size)
+        if sizes and (offset != end or end + size - start > _AT_ONCE):
+            yield start, sizes
+            sizes = []
+        if not sizes:
+            start = offset
+        sizes.append(size)
+        end = offset + size
+    if sizes:
+        yield start, sizes
 
 
 def _samples(table: memoryview, chunks: array[int]) -> Iterator[tuple[int, int]]:
@@ -96,7 +114,7 @@ def _samples(table: memoryview, chunks: array[int]) -> Iterator[tuple[int, int]]
 
 
 class _Walk:
-    """A walk over the units of samples. It holds one sample at a time, and of a large one nothing."""
+    """A walk over the units of samples. It holds one row at a time, and of a large one nothing."""
 
     def __init__(self, file: BinaryIO, coding: Coding) -> None:
         self._file = file
@@ -104,29 +122,35 @@ class _Walk:
         self._header_bytes = coding.length_bytes + 1 + coding.is_hevc
         self._left = _MAX_UNITS
 
-    def check(self, offset: int, size: int) -> None:
-        """Check one sample.
+    def check(self, offset: int, sizes: list[int]) -> None:
+        """Check samples that follow each other.
 
         Raises:
-            MediaError: it is not a row of whole units.
+            MediaError: one is not a row of whole units.
         """
-        data = b""
-        if size <= _PIECE:
-            data = self._read(offset, size)
-            if _ZEROS in data:
-                at = offset + data.index(_ZEROS)
+        total, start = sum(sizes), 0
+        data = self._read(offset, total) if total <= _PIECE else b""
+        for size in sizes:
+            hole = data.find(_ZEROS, start, start + size)
+            if hole >= 0:
+                at = offset + hole
                 raise MediaError(f"the video has a hole: zeros at byte {at}, inside a picture")
-        at = 0
-        while at < size:
-            end = at + self._header_bytes
-            header = data[at:end] if data else self._read(offset + at, self._header_bytes)
+            self._check_units(data, offset, start, start + size)
+            start += size
+
+    def _check_units(self, data: bytes, offset: int, at: int, end: int) -> None:
+        """Check the sample from *at* to *end*, both counted from *offset*; *data* may be empty."""
+        start = offset + at
+        while at < end:
+            behind = at + self._header_bytes
+            header = data[at:behind] if data else self._read(offset + at, self._header_bytes)
             unit = int.from_bytes(header[: self._coding.length_bytes])
             at += self._coding.length_bytes + unit
             self._left -= 1
             if self._left < 0:
                 raise MediaError("the pictures of the video have more parts than any real ones")
-            if len(header) < self._header_bytes or at > size or not self._is_sane(header, unit):
-                raise MediaError(f"the video is damaged: the picture at byte {offset} is not whole")
+            if len(header) < self._header_bytes or at > end or not self._is_sane(header, unit):
+                raise MediaError(f"the video is damaged: the picture at byte {start} is not whole")
 
     def _read(self, offset: int, size: int) -> bytes:
         self._file.seek(offset)

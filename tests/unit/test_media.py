@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -272,6 +273,31 @@ def test_pictures_are_walked_in_every_form_of_index(
     damaged = whole[:at] + b"\2" + whole[at + 1 :]
     with pytest.raises(MediaError, match="is not whole"):
         look(path, movie(data=damaged, entry=AVC, wide=wide, sizes=sizes))
+
+
+class CountingFile(FileIO):
+    """A file that counts how often it is read."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        CountingFile.reads += 1
+        return super().read(size)
+
+
+class CountingPath(type(Path())):  # type: ignore[misc] - the platform's class of paths
+    """A path that opens a `CountingFile`."""
+
+    def open(self, *_mode: object, **_how: object) -> CountingFile:
+        return CountingFile(self)
+
+
+def test_small_pictures_are_read_many_at_once(path: Path) -> None:
+    """Each read waits for its turn with the event loop: 12 pictures, four boxes, one index."""
+    path.write_bytes(movie(data=UNITS * 12, entry=AVC, tail=box(b"free", bytes(200_000))))
+    CountingFile.reads = 0
+    assert inspect(CountingPath(path)).width == 1280
+    assert CountingFile.reads == 4 + 1 + 1
 
 
 def test_trailing_free_box_is_accepted(path: Path) -> None:
