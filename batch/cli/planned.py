@@ -99,8 +99,10 @@ def to_text(
     lines = [f"{manifest.name} → {settings.output_dir}: {', '.join(counts) or 'no jobs'}"]
     if _is_new(settings):
         lines.append(f"  a new library at {settings.output_dir.absolute()}")
-    for action in Action:
-        items = [item for item in _listed(plan) if item.action is action]
+    alike: dict[Action, list[Decision]] = {action: [] for action in Action}
+    for item in _listed(plan):
+        alike[item.action].append(item)
+    for action, items in alike.items():
         told = _changes(items, plan) if action is Action.CHANGED else map(_line, items)
         shown = list(itertools.islice(told, SHOWN + 1))
         lines += shown[:SHOWN]

@@ -50,6 +50,13 @@ def is_up_to_date(
     )
 
 
+def never_made(job: Job, cost_usd: float | None = None, *, price_known: bool = True) -> Decision:
+    """Return the decision about a job that has no attempts."""
+    return Decision(
+        Action.NEW, job.id, "not made yet", job, cost_usd=cost_usd, price_known=price_known
+    )
+
+
 def decide(
     job: Job,
     attempts: Sequence[Known],
@@ -71,6 +78,8 @@ def decide(
         move: the one by which it gets attempts of another id.
         now: the time.
     """
+    if not attempts:
+        return never_made(job)
     same = [attempt for attempt in attempts if attempt.fingerprint == job.fingerprint]
     pinned = None if force else _pinned(job, attempts)
     latest = pinned or _latest(same)
@@ -83,13 +92,13 @@ def decide(
         if attempt is not latest and not attempt.phase.is_finished
     )
     if latest is None:
-        action, reason, goes_on = Action.NEW, "not made yet", False
+        action, reason, goes_on = Action.CHANGED, "the prompt or an option changed", False
     elif latest.phase is Phase.LANDED and not force:
         action, reason, goes_on = _judge_landed(job, latest, is_present, move)
     else:
         action, reason, goes_on = _judge(latest, same, policy, now=now)
-    if action is Action.NEW and attempts:
-        action, reason = Action.CHANGED, reason if same else "the prompt or an option changed"
+    if action is Action.NEW:
+        action = Action.CHANGED
     if pinned is not None:
         reason += f", pinned to the version of {_day(pinned.version_at)}"
     if move is not None:
@@ -106,7 +115,7 @@ def decide(
         attempt=latest.external_task_id if latest is not None and goes_on else None,
         stands=None if policy.force or action is Action.RESUBMIT else _stands(same),
         former=former,
-        number=attempts[-1].number + 1 if attempts else 1,
+        number=attempts[-1].number + 1,
         tries=sum(item.phase is not Phase.FAILED or item.task_id is not None for item in same),
         paid=sum(attempt.task_id is not None for attempt in same),
         failed_paid=_failed_paid(same),

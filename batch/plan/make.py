@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from batch.job import Job
 from batch.plan.decision import COSTING, Action, Decision, Known, Plan, Policy
-from batch.plan.judge import decide, is_left_to_force, is_up_to_date, orphan
+from batch.plan.judge import decide, is_left_to_force, is_up_to_date, never_made, orphan
 from batch.plan.moves import after_moves, find_moves, with_room
 from batch.plan.rounds import due_jobs, round_of, videos_of
 from batch.plan.select import state_of
@@ -58,6 +58,10 @@ def make_plan(
         if move is None and not force and is_up_to_date(job, attempts, is_present):
             plan.counts[Action.UNCHANGED] += 1  # on most nights all of them
             continue
+        if not attempts:
+            cost_usd, price_known = price(job)
+            _add(plan, never_made(job, cost_usd, price_known=price_known))
+            continue
         decision = decide(job, attempts, policy, is_present, force=force, move=move, now=now)
         if decision.action in COSTING:
             cost_usd, price_known = price(job)
@@ -79,6 +83,8 @@ def _same(job: Job, known: Mapping[str, Sequence[Known]]) -> list[Known]:
 def _is_selected(
     policy: Policy, job_id: str, tags: Sequence[str], attempts: Sequence[Known]
 ) -> bool:
+    if policy.selection.is_all:
+        return True
     state = state_of(attempts[-1].phase, attempts[-1].failure_kind) if attempts else state_of(None)
     return policy.selection.takes(job_id, tags, state)
 

@@ -72,10 +72,13 @@ class Selection:
     select: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    @property
+    def is_all(self) -> bool:
+        """Whether it names no pattern, so that every job is selected."""
+        return not self.select and not self.exclude
+
     def takes(self, job_id: str, tags: Sequence[str], state: str) -> bool:
         """Return whether a job is selected; *state* is a word of `STATES`."""
-        if not self.select and not self.exclude:
-            return True
         is_in = not self.select or any(_matches(p, job_id, tags, state) for p in self.select)
         return is_in and not any(_matches(p, job_id, tags, state) for p in self.exclude)
 

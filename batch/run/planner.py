@@ -6,6 +6,7 @@ Light on purpose: a night on which nothing is to be done needs no more than this
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ from batch.run.presence import Presence
 from batch.run.summary import Marks, Summary
 from batch.settings import Settings
 from batch.target import check_installed
+
+# In a canonical request. What is left of it decides the price, and is the same for most jobs.
+_PROMPTS = re.compile(r'prompt":"[^"\\]*(?:\\.[^"\\]*)*"')
+_MAX_PRICES = 4_096
 
 Hold = Callable[[Plan], None]
 """Holds back the jobs of a plan that a run may not pay for."""
@@ -258,10 +263,17 @@ def check_selection(manifest: Manifest, settings: Settings) -> None:
 
 def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
     """Return the estimator of one job in USD; its second value tells whether the price is known."""
+    prices: dict[str, tuple[float, bool]] = {}
 
     def price(job: Job) -> tuple[float, bool]:
-        found = estimate(job.body(), manifest.prices)
-        return found.usd, found.known
+        options = _PROMPTS.sub("", job.request)
+        found = prices.get(options)
+        if found is None:
+            estimated = estimate(job.body(), manifest.prices)
+            found = estimated.usd, estimated.known
+            if len(prices) < _MAX_PRICES:
+                prices[options] = found
+        return found
 
     return price
 
