@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 QUIET_S = 60.0
 QUIET_MAX_S = 960.0
-LATE_S = 0.05  # how late a turn may come, of a busy event loop, without the next being later for it
+LATE_S = 0.05  # how late turns may come, of a busy event loop, without the next being later for it
 SPREAD = 1.01  # shared turns are so much farther apart: what reaches the server is not that even
+WINDOW_S = 1.0  # the shortest that a provider is expected to count requests in
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Traffic:
 
     def turn(self, interval_s: float, now: float, late_s: float = LATE_S) -> tuple[float, Traffic]:
         """Return when the next turn is due, and the traffic once it is taken."""
-        due = max(due_now(self.due_at, interval_s, now, late_s), self.paused_until)
+        due = max(due_now(self.due_at, now, late_s), self.paused_until)
         return due, replace(self, due_at=due + interval_s)
 
     def refused(
@@ -83,9 +84,18 @@ class Traffic:
         return replace(self, refusals=0)
 
 
-def due_now(due_at: float, interval_s: float, now: float, late_s: float = LATE_S) -> float:
+def due_now(due_at: float, now: float, late_s: float = LATE_S) -> float:
     """Return when the turn that may be taken now was due.
 
-    One that comes a little late does not lower the rate; a silence saves up none.
+    Turns that come a little late do not lower the rate: those of *late_s* are made up for at once.
+    That is all that a silence saves up.
     """
-    return max(due_at, now - min(interval_s, late_s))
+    return max(due_at, now - late_s)
+
+
+def late_of_many(interval_s: float) -> float:
+    """Return how late the turns of several runs may come, whose windows nobody guards together.
+
+    It is what `SPREAD` leaves in a window, so that none sees more requests than the rate.
+    """
+    return min(LATE_S, (SPREAD - 1.0) * max(interval_s, WINDOW_S))

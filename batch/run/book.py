@@ -25,7 +25,7 @@ from batch.attempt import Account
 from batch.clock import Clock
 from batch.manifest.limits import Limits
 from batch.output.lock import try_lock, unlock
-from batch.run.account import SPREAD, due_now
+from batch.run.account import LATE_S, SPREAD, due_now, late_of_many
 from batch.run.share import Alone
 
 T = TypeVar("T")
@@ -79,8 +79,11 @@ class Page:
         """Give the next turn, at the rate of the fastest run; return when it is due."""
         entries = self.entries.values()
         interval_s = min(entry.interval_s for entry in entries)
-        interval_s *= SPREAD if len(entries) > 1 else 1.0
-        due = due_now(self.due, interval_s, now)
+        late_s = LATE_S
+        if len(entries) > 1:
+            late_s = late_of_many(interval_s)
+            interval_s *= SPREAD
+        due = due_now(self.due, now, late_s)
         # No more turns are ahead than there are runs, unless the clock has jumped.
         due = min(due, now + interval_s * len(entries)) if due > self.paused_until else due
         due = max(due, self.paused_until)

@@ -38,7 +38,10 @@ def window_guard(rate: Rate) -> Throttler:
 
 
 class Pacer:
-    """Lets one request after another through, evenly, never more than the rate in any window."""
+    """Lets one request after another through, evenly, never more than the rate in any window.
+
+    What a busy event loop has missed follows at once, as far as `due_now` and the window allow.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Pacer:
             async with self._guard:
                 pass
             now = self._clock.monotonic()
-            self._due = due_now(due, self._interval_s, now) + self._interval_s
+            self._due = due_now(due, now) + self._interval_s
             return not stop.is_set()
 
     async def _due_turn(self, stop: Waker) -> float | None:

@@ -13,6 +13,7 @@ from scripted import ACCOUNT
 from virtual_time import VirtualClock, VirtualLoop, VirtualWindow, run
 
 from batch.manifest.limits import Limits, Rate
+from batch.run.account import LATE_S
 from batch.run.book import AccountBook
 from batch.run.pacer import Pacer
 from batch.run.share import Alone, Share
@@ -87,6 +88,24 @@ def test_no_window_sees_more_than_the_rate(share: Callable[..., Share], rate: Ra
     period_s = count / rate.per_second
     pairs = zip(times, times[count:], strict=False)
     assert all(last - first >= period_s - 1e-6 for first, last in pairs)
+
+
+@pytest.mark.parametrize("rate", [Rate(2, 1.0), Rate(50, 1.0), Rate(500, 1.0), Rate(6000, 60.0)])
+def test_late_turns_are_made_up_for(share: Callable[..., Share], rate: Rate) -> None:
+    """The event loop is busy again and again; still no window sees more than the rate."""
+
+    async def story(mine: Run) -> None:
+        dice, loop = random.Random(11), asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        naps = itertools.accumulate(0.05 + dice.expovariate(20.0) for _ in range(70))
+        loop.naps += [(at, dice.random() * LATE_S) for at in naps]
+        await mine.take_turns(int(rate.per_second * 6))
+
+    times = play(share, story, submit_rate=rate).times
+    assert times[-1] - times[0] <= (len(times) - 1) / rate.per_second * 1.02
+    count = max(1, int(rate.count))
+    windows = zip(times, times[count:], strict=False)
+    assert all(last - first >= count / rate.per_second - 1e-6 for first, last in windows)
 
 
 def test_silence_saves_up_no_turn(share: Callable[..., Share]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted import ACCOUNT
 from virtual_time import VirtualClock, VirtualLoop, run
 
 from batch.attempt import Account
 from batch.clock import SystemClock
 from batch.manifest.limits import Limits, Rate
-from batch.run.book import WAITS_S, AccountBook, state_folder
+from batch.run.book import WAITS_S, AccountBook, Entry, Page, state_folder
 from batch.run.pacer import Pacer
 from batch.run.share import Alone
 from batch.run.slots import ASK_AGAIN_S, Slots
@@ -325,3 +328,23 @@ def test_stop_ends_the_wait_for_others(runs: Runs) -> None:
         return loop.time()
 
     assert run(main) == pytest.approx(30.0, abs=ASK_AGAIN_S + 0.01)
+
+
+@given(
+    count=st.integers(1, 400),
+    period_s=st.sampled_from([1.0, 10.0, 60.0]),
+    steps=st.lists(st.floats(0.0, 0.4) | st.floats(0.0, 0.004), min_size=2, max_size=60),
+    more=st.integers(0, 400),
+)
+def test_late_turns_of_two_runs_keep_the_rate(
+    count: int, period_s: float, steps: list[float], more: int
+) -> None:
+    """However late each is taken, and however many follow at once."""
+    page = Page(entries={"a": Entry(9, period_s / count), "b": Entry(9, period_s / count)})
+    now, times = 100.0, []
+    for step in itertools.chain(steps, itertools.repeat(0.0, more)):
+        now += step
+        now = max(now, page.turn(now))
+        times.append(now)
+    windows = zip(times, times[count:], strict=False)
+    assert all(last - first >= period_s - 1e-6 for first, last in windows)
