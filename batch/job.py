@@ -15,6 +15,7 @@ from typing import Any
 # sent, except the mode of a model that has none.
 MODE_IF_ABSENT = "std"
 OPTIONAL_DEFAULTS: dict[str, Any] = {"sound": "off", "cfg_scale": 0.5}
+_OPTIONAL_KEYS = tuple(f'"{name}":' for name in OPTIONAL_DEFAULTS)
 VARIANTS_TRIED = 10_000  # of a fingerprint of version 1
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
@@ -48,8 +49,8 @@ class Failure:
     is_unexplained: bool = False  # the provider's reason is in words that are not known
 
 
-def canonical_request(body: dict[str, Any]) -> str:
-    """Write a request body as the one text that stands for it: sorted keys, no spaces."""
+def canonical_request(body: dict[str, Any] | str) -> str:
+    """Write a request body, or a text in it, as the one JSON that stands for it: sorted, no spaces."""
     return _CANONICAL.encode(body)
 
 
@@ -79,10 +80,10 @@ def upgraded_fingerprint(old: str, request: str) -> str:
 
 def _without_defaults(request: str) -> str:
     """Return the one spelling of a canonical request: options at their defaults are left out."""
-    is_plain = '"mode":' in request and not any(
-        f'"{name}":' in request for name in OPTIONAL_DEFAULTS
-    )
-    if is_plain:  # nearly always: not parsed
+    has_optional = False
+    for key in _OPTIONAL_KEYS:
+        has_optional = has_optional or key in request
+    if '"mode":' in request and not has_optional:  # nearly always: not parsed
         return request
     body: dict[str, Any] = {"mode": MODE_IF_ABSENT, **json.loads(request)}
     for name, default in OPTIONAL_DEFAULTS.items():

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from batch.job import Job, canonical_request, fingerprint
+from batch.job import Job, fingerprint
 from batch.manifest.cells import report_broken
 from batch.manifest.findings import Findings, Unreadable
 from batch.manifest.ids import JobIds, variant_id
@@ -32,6 +32,7 @@ from batch.manifest.nodes import (
     kind,
 )
 from batch.manifest.options import OPTIONS, REFUSED_KEYS, read_options, request_body
+from batch.manifest.requests import RequestForm
 from batch.manifest.rows import has_header, read_rows
 from batch.manifest.schema import DEFAULTS_KEYS, JOB_KEYS
 from batch.manifest.text_files import file_label
@@ -46,7 +47,7 @@ class _Inherited:
 
     def __init__(self, entries: Entries) -> None:
         self.entries = entries
-        self.options: dict[tuple[Any, ...], tuple[dict[str, Any], tuple[Remark, ...]]] = {}
+        self.options: dict[tuple[Any, ...], tuple[RequestForm, tuple[Remark, ...]]] = {}
 
 
 class JobReader:
@@ -205,18 +206,13 @@ class JobReader:
         """Add one job, or report why not."""
         is_good = id_ is None or self._ids.add(id_, place)
         before = self._findings.fault_count
-        base = self._options(place, merged, own, inherited)
-        prompt = self._texts.prompt(place, merged, base)
+        form = self._options(place, merged, own, inherited)
+        prompt = self._texts.prompt(place, merged, None if form is None else form.body)
         negative = self._texts.negative_prompt(merged)
         tags = self._texts.tags(merged)
-        if not is_good or base is None or self._findings.fault_count != before:
+        if not is_good or form is None or self._findings.fault_count != before:
             return
-        body = dict(base)
-        if prompt is not None:
-            body["prompt"] = prompt
-        if negative:
-            body["negative_prompt"] = negative
-        request = canonical_request(body)
+        request = form.fill(prompt, negative)
         if id_ is None:
             id_ = self._ids.make(prompt or "", request, variant, place)
         if id_ is None:
@@ -235,7 +231,7 @@ class JobReader:
 
     def _options(
         self, place: Place, merged: Entries, own: Entries, inherited: _Inherited
-    ) -> dict[str, Any] | None:
+    ) -> RequestForm | None:
         """Return the request without its prompts; None after a fault. Equal options are read once."""
         key = tuple([(name, _frozen(own[name][1])) for name in own if name in OPTIONS])
         known = inherited.options.get(key)
@@ -248,12 +244,12 @@ class JobReader:
                 if ("model" in values) == ("model" in merged):
                     self._tell(place, merged, (r for r in remarks if r.is_fault))
                 return None
-            known = (request_body(values), remarks)
+            known = (RequestForm(request_body(values)), remarks)
             if len(inherited.options) < _MAX_REMEMBERED:
                 inherited.options[key] = known
-        body, remarks = known
+        form, remarks = known
         self._tell(place, merged, remarks)
-        return body
+        return form
 
     def _tell(self, place: Place, merged: Entries, remarks: Iterable[Remark]) -> None:
         for remark in remarks:

@@ -176,16 +176,23 @@ class YamlReader:
         merged: Node | None = None
         key: Scalar | None
         size = 1
-        following, names, inner = self._next, self._names, depth + 1
+        following, names, inner, file = self._next, self._names, depth + 1, self._file
+        node: Node
         while type(event := following()) is not yaml.MappingEndEvent:
             if type(event) is yaml.ScalarEvent and event.anchor is event.tag is None:
                 # As _key would; most of a manifest is keys, and a call each is a tenth of a load.
                 mark: Any = event.start_mark
                 name = names.setdefault(event.value, event.value)
-                key = Scalar(name, not event.style, self._file, mark.line + 1, mark.column + 1)
+                key = Scalar(name, not event.style, file, mark.line + 1, mark.column + 1)
             else:
                 key = self._key(event, depth)
-            node = self._node(following(), inner)
+            event = following()
+            if type(event) is yaml.ScalarEvent and event.anchor is event.tag is None:
+                mark = event.start_mark  # as _node would, for the same reason
+                line, column = mark.line + 1, mark.column + 1
+                node = Scalar(event.value, not event.style, file, line, column)
+            else:
+                node = self._node(event, inner)
             if key is None:
                 continue
             name = key.text
