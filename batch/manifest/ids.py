@@ -25,6 +25,7 @@ FILE_ENDS = (".mp4", ".json", ".mp4.xmp")  # of a video and what may be written 
 _MAX_COMPONENT_BYTES = 200
 _MAX_ID_BYTES = 1_000
 _SLUG_CHARACTERS = 40
+_MAX_FILES = 1 << 24  # in one number with a line
 _HASH_CHARACTERS = 8
 _LATIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe"})
 
@@ -107,12 +108,18 @@ def variant_id(id_: str, variant: int | None) -> str:
 
 
 class JobIds:
-    """The ids so far, to find those that would share a file."""
+    """The ids so far, to find those that would share a file.
+
+    They are known by their folded form. Of the place of each only file and line are kept, in one
+    number: there may be a million.
+    """
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._seen: dict[str, tuple[str, Place]] = {}
-        self._nested: list[str] = []  # folded ids below a folder named like a video
+        self._seen: dict[str, int] = {}
+        self._written: dict[str, str] = {}  # ids that are not in their folded form
+        self._files: list[str] = []
+        self._nested: list[tuple[str, Place]] = []  # those below a folder named like a video
         self._without: dict[str, Place] = {}  # jobs without an id, by fingerprint
 
     def add(self, id_: str, place: Place) -> bool:
@@ -125,17 +132,26 @@ class JobIds:
                 self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
             key = folded(id_)
-            if any(f"{end}/" in key for end in FILE_ENDS):
-                self._nested.append(key)
-        first, at = self._seen.setdefault(key, (id_, place))
-        if at is place and first is id_:
+        if key not in self._seen:
+            self._record(key, id_, place)
             return True
-        where = f"line {at.line}" if at.file == place.file else f"{at.file}:{at.line}"
+        line, number = divmod(self._seen[key], _MAX_FILES)
+        file, first = self._files[number], self._written.get(key, key)
+        where = f"line {line}" if file == place.file else f"{file}:{line}"
         message = f"the id {shown(id_)} is taken by the job in {where}"
         if first != id_:
             message = f"the id {shown(id_)} differs only by case from {shown(first)} in {where}"
         self._findings.fault(place, message, "each job needs an id of its own")
         return False
+
+    def _record(self, key: str, id_: str, place: Place) -> None:
+        if not self._files or self._files[-1] != place.file:
+            self._files.append(place.file)
+        self._seen[key] = place.line * _MAX_FILES + len(self._files) - 1
+        if key != id_:
+            self._written[key] = id_
+        if "/" in key and any(f"{end}/" in key for end in FILE_ENDS):
+            self._nested.append((key, place))
 
     def make(self, prompt: str, request: str, variant: int | None, place: Place) -> str | None:
         """Add a job without an id; return one made of its request, or None after a fault."""
@@ -160,15 +176,16 @@ class JobIds:
 
     def check_folders(self) -> None:
         """Report ids whose video, or a file beside it, would have to be a folder for another id."""
-        for key in self._nested:
-            id_, place = self._seen[key]
-            self._findings.job = id_
+        for key, place in self._nested:
+            id_ = self._findings.job = self._written.get(key, key)
             parts = key.split("/")
             for length in range(1, len(parts)):
                 parent = "/".join(parts[:length])
                 ends = [end for end in FILE_ENDS if parent.endswith(end)]
-                for other in filter(None, (self._seen.get(parent.removesuffix(e)) for e in ends)):
-                    message = (
-                        f"the id {shown(id_)} needs a folder where {shown(other[0])} has its file"
-                    )
-                    self._findings.fault(place, message, "rename one of the two")
+                for other in (parent.removesuffix(end) for end in ends):
+                    if other in self._seen:
+                        first = self._written.get(other, other)
+                        message = (
+                            f"the id {shown(id_)} needs a folder where {shown(first)} has its file"
+                        )
+                        self._findings.fault(place, message, "rename one of the two")

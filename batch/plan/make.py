@@ -42,7 +42,7 @@ def make_plan(
     selected = [
         job for job in jobs if _is_selected(policy, job.id, job.tags, settled.get(job.id, ()))
     ]
-    ids = {job.id for job in selected}
+    ids = {job.id for job in selected} if found else set()
     moves = {move.new_id: move for move in with_room([m for m in found if m.new_id in ids], known)}
     known = after_moves(known, list(moves.values()))
     if policy.force or forced:
@@ -69,7 +69,7 @@ def make_plan(
         if move is not None:
             plan.moves.append(move)
         _add(plan, decision)
-    listed = {job.id for job in jobs}
+    listed = {job.id for job in jobs} if settled else set()
     for job_id, attempts in settled.items():
         if job_id not in listed and _is_selected(policy, job_id, (), attempts):
             _add(plan, orphan(job_id, attempts))
