@@ -4,8 +4,10 @@ One workflow for each run, job and look, without steps: executed again, it begin
 is claimed and decided anew. Its input are the ids. What DBOS could limit (rate, concurrency over all
 workers) it does not: that happens where a request goes out.
 
-A workflow that returns is done for DBOS, so one whose job another worker has, or that stays this worker's
-until it is taken over, ends as cancelled: then DBOS writes nothing.
+A workflow that returns is done for DBOS, which writes that in a transaction of its own. So each ends as
+cancelled, and DBOS writes nothing: those whose job another worker has, or that stay this worker's until
+they are taken over; and those that are done, which are removed together once a second. One that a death
+leaves is delivered again, and its job is found to be settled.
 """
 
 from __future__ import annotations
@@ -13,8 +15,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, suppress
 from itertools import groupby
 from typing import Any
 
@@ -24,12 +34,14 @@ from sqlalchemy import URL
 from batch.attempt import Account
 from batch.engines.engine import Fate, Live
 from batch.key import Secret
-from batch.output.postgres.connection import PATIENCE, parameters
+from batch.output.postgres.connection import PATIENCE, connect, parameters
 from batch.output.postgres.schema import MIGRATIONS
 
 APP, WORKFLOW, SCHEMA = "kling-batch", "kling_batch.job", "dbos"
 VERSION = f"state {len(MIGRATIONS)}"  # workers of one version of the state share their jobs
 POLLS_S = 1.0  # between two looks at a queue
+REMOVES_S = 1.0  # between two removals of what is done
+MOST_REMOVED = 1000  # at once
 CONNECTIONS = 4
 PENDING = "PENDING"
 WAITING = frozenset({"ENQUEUED", "DELAYED"})
@@ -93,6 +105,7 @@ class DbosEngine:
         self._rooms: dict[Account, int] = {}
         self._under_way: dict[asyncio.Task[Any], str | None] = {}
         self._missing: set[str] = set()
+        self._done: list[str] = []  # workflows to be removed
 
     def enqueue(
         self,
@@ -120,12 +133,20 @@ class DbosEngine:
                     polling_interval_sec=self._polls_s,
                     on_conflict="never_update",
                 )
-            yield
+            async with _ended(self._remove_done()):
+                yield
         finally:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
+            await asyncio.to_thread(_remove, self._done)
             await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+
+    async def _remove_done(self) -> None:
+        while True:
+            await asyncio.sleep(REMOVES_S)
+            done, self._done = self._done, []
+            await asyncio.to_thread(_remove, done)
 
     async def make_room(self, account: Account, room: int) -> None:
         if self._rooms.get(account, 0) >= room:
@@ -139,7 +160,7 @@ class DbosEngine:
         _resume(_listed(executor_id=worker, status=PENDING))
 
     async def take_over_unknown(self, known: Collection[str]) -> None:
-        here = set(self._under_way.values())
+        here = {*self._under_way.values(), *self._done}
 
         def work() -> None:
             found = _listed(status=PENDING)
@@ -151,14 +172,12 @@ class DbosEngine:
 
         await asyncio.to_thread(work)
 
-    async def deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
-        await asyncio.to_thread(self._deliver_again, jobs)
+    async def deliver_again(self, run_id: str, account: Account, job_id: str) -> None:
+        await asyncio.to_thread(self._deliver_again, run_id, account, job_id)
 
     async def forget(self, run_id: str) -> None:
         def work() -> None:
-            ids = [found.workflow_id for found in _listed(workflow_id_prefix=f"{run_id}/")]
-            for begin in range(0, len(ids), 1000):
-                DBOS.delete_workflows(ids[begin : begin + 1000])
+            _remove([found.workflow_id for found in _listed(workflow_id_prefix=f"{run_id}/")])
 
         await asyncio.to_thread(work)
 
@@ -169,26 +188,27 @@ class DbosEngine:
             self._under_way[task] = DBOS.workflow_id
             try:
                 fate = await live(run_id, job_id)
-                if fate is Fate.BACK and DBOS.workflow_id is not None:
+                if DBOS.workflow_id is not None and fate is Fate.DONE:
+                    self._done.append(DBOS.workflow_id)
+                elif DBOS.workflow_id is not None and fate is Fate.BACK:
                     await _in_thread(_resume_one, DBOS.workflow_id)
-                if fate is not Fate.DONE:
-                    raise asyncio.CancelledError
+                raise asyncio.CancelledError
             finally:
                 del self._under_way[task]
 
         return job
 
-    def _deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
-        for run_id, job_id in jobs:
-            ids = [f"{run_id}/{look}/{job_id}" for look in (2, 1)]
-            found = {item.workflow_id: item for item in _listed(workflow_ids=ids)}
-            latest = next((found[name] for name in ids if name in found), None)
-            if latest is None or latest.status in WAITING:
-                continue
-            if latest.status != PENDING:
-                DBOS.rewind_workflow(latest.workflow_id, queue_name=latest.queue_name)
-            elif latest.executor_id == self._worker:
-                _resume([latest])
+    def _deliver_again(self, run_id: str, account: Account, job_id: str) -> None:
+        ids = [f"{run_id}/{look}/{job_id}" for look in (2, 1)]
+        found = {item.workflow_id: item for item in _listed(workflow_ids=ids)}
+        latest = next((found[name] for name in ids if name in found), None)
+        if latest is None:
+            with connect(self._engine) as connection:
+                enqueue(connection, run_id, account, [(0, job_id)])
+        elif latest.status == PENDING and latest.executor_id == self._worker:
+            _resume([latest])
+        elif latest.status not in {PENDING, *WAITING}:
+            DBOS.rewind_workflow(latest.workflow_id, queue_name=latest.queue_name)
 
     def _config(self) -> DBOSConfig:
         return {
@@ -214,6 +234,23 @@ def _resume(workflows: Iterable[WorkflowStatus]) -> None:
     by_queue = sorted(workflows, key=lambda found: str(found.queue_name))
     for queue, group in groupby(by_queue, key=lambda found: found.queue_name):
         DBOS.resume_workflows([found.workflow_id for found in group], queue_name=queue)
+
+
+def _remove(workflow_ids: Sequence[str]) -> None:
+    for begin in range(0, len(workflow_ids), MOST_REMOVED):
+        DBOS.delete_workflows(list(workflow_ids[begin : begin + MOST_REMOVED]))
+
+
+@asynccontextmanager
+async def _ended(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do *work* beside the block, and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _resume_one(workflow_id: str) -> None:

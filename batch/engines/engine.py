@@ -73,8 +73,8 @@ class Engine(Protocol):
         """
         ...
 
-    async def deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
-        """Queue again those of *jobs* (run and id) whose delivery has ended."""
+    async def deliver_again(self, run_id: str, account: Account, job_id: str) -> None:
+        """Queue a job again, if its delivery has ended."""
         ...
 
     async def forget(self, run_id: str) -> None:

@@ -270,10 +270,10 @@ class Worker:
     async def _sweep(self) -> None:
         """Find jobs that were lost on their way, and close runs that others have ended."""
         await self._engine.take_over_unknown(await self._fleet.workers())
-        mine = self._lives.keys()
-        lost = [job for job in await self._fleet.astray(self.name) if job not in mine]
-        if lost:
-            await self._engine.deliver_again(lost)
+        for run_id, job_id in await self._fleet.astray(self.name):
+            run = None if (run_id, job_id) in self._lives else await self._fleet.run_of(run_id)
+            if run is not None:
+                await self._engine.deliver_again(run_id, run.account, job_id)
         for opened in self._runs:
             run_id = opened.handed.run_id
             is_idle = not any(run_id == key[0] for key in self._lives)

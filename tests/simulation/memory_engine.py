@@ -101,13 +101,12 @@ class MemoryEngine:
         for worker in self._queue.under_way.keys() - {self._machine.name, *known}:
             self.take_over(worker)
 
-    async def deliver_again(self, jobs: Sequence[tuple[str, str]]) -> None:
-        queue, me = self._queue, self._machine.name
-        mine = queue.under_way.get(me, [])
-        queue.under_way[me] = [item for item in mine if (item.run_id, item.job_id) not in jobs]
+    async def deliver_again(self, run_id: str, _account: Account, job_id: str) -> None:
+        queue, mine = self._queue, self._queue.under_way.get(self._machine.name, [])
+        mine[:] = [item for item in mine if (item.run_id, item.job_id) != (run_id, job_id)]
         busy = [*queue.waiting, *(item for items in queue.under_way.values() for item in items)]
-        known = {(item.run_id, item.job_id) for item in busy}
-        queue.put([Delivery(1, 0, *job) for job in jobs if job not in known])
+        if (run_id, job_id) not in {(item.run_id, item.job_id) for item in busy}:
+            queue.put([Delivery(1, 0, run_id, job_id)])
 
     async def forget(self, _run_id: str) -> None:
         return None
