@@ -280,6 +280,26 @@ async def test_lost_claim_takes_no_name(fleet: Fleet) -> None:
         await fleet.name(lost, "kb-1")
 
 
+async def test_lost_claim_fails_no_neighbour(subject: Subject) -> None:
+    """Although what is asked at the same time may be done together."""
+    await hand_over(subject.fleet)
+    claims = [await claimed(subject.fleet, job_id) for job_id in "abc"]
+    await claimed(subject.fleet, "b", by="w2")
+
+    async def commit(claim: Claim) -> bool:
+        with under(claim):
+            await subject.state.commit(Put(attempt(name=claim.job_id, job_id=claim.job_id)))
+        return True
+
+    async def name(claim: Claim) -> bool:
+        return await subject.fleet.name(claim, claim.job_id)
+
+    for call in (commit, name):
+        found = await asyncio.gather(*map(call, claims), return_exceptions=True)
+        assert [type(one) for one in found] == [bool, ClaimLostError, bool]
+    assert sorted(await subject.state.known()) == ["a", "c"]
+
+
 async def test_name_belongs_to_one_job_of_a_run(fleet: Fleet) -> None:
     await hand_over(fleet)
     first, second = await claimed(fleet, "a"), await claimed(fleet, "b")

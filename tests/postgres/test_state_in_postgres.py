@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import itertools
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from batch.output.folder import open_folder
 from batch.output.layout import Layout
 from batch.output.marker import mark
 from batch.output.postgres import questions
+from batch.output.postgres.state import PostgresState
 from batch.output.state import (
     AddRow,
     BeginRun,
@@ -139,7 +141,8 @@ async def test_lines_of_many_connections_have_one_order(engine_url: str) -> None
     """And no two commits wait for each other."""
     told: list[str] = []
     async with library_in(engine_url, on_wait=told.append) as library:
-        await commit_in_parallel(library)
+        workers = [PostgresState(library.connections, LIBRARY) for _ in range(4)]
+        await commit_in_parallel(library, workers)
         found = library.query("SELECT seq, line, ends_at FROM results ORDER BY seq")
         size = library.database.result_bytes()
     assert told == []
@@ -151,21 +154,26 @@ async def test_lines_of_many_connections_have_one_order(engine_url: str) -> None
     assert size == end
 
 
-async def commit_in_parallel(library: Library) -> None:
+async def test_simultaneous_commits_are_one_transaction(library: Library) -> None:
+    await commit_in_parallel(library, [library.state])
+    assert len(library.query("SELECT DISTINCT xmin FROM results")) <= 4, "of 80 commits"
+
+
+async def commit_in_parallel(library: Library, workers: Sequence[PostgresState]) -> None:
     claims = [replace(CLAIMED, job_id=f"job-{number}") for number in range(40)]
     for claim in claims:
         grant(library, claim)
 
-    async def work(claim: Claim) -> None:
+    async def work(state: PostgresState, claim: Claim) -> None:
         CLAIM.set(claim)  # of this task alone
         mine = attempt(opened(claim.job_id), name=f"kb-{claim.job_id}", job_id=claim.job_id)
         for line in ("ä" * 3, "b"):
             row = AddRow(f"{claim.job_id} {line}")
-            await library.state.commit(Put(mine), row, GenerationTime("k", 1.0))
+            await state.commit(Put(mine), row, GenerationTime("k", 1.0))
 
     async with asyncio.TaskGroup() as group:
-        for claim in claims:
-            group.create_task(work(claim))
+        for state, claim in zip(itertools.cycle(workers), claims, strict=False):
+            group.create_task(work(state, claim))
 
 
 async def test_old_generation_times_go(library: Library) -> None:

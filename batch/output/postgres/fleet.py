@@ -11,6 +11,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -31,9 +32,9 @@ from batch.output.fleet import (
 from batch.output.postgres import handover, questions
 from batch.output.postgres.connection import KEPT, SESSIONS, connect, session_name
 from batch.output.postgres.errors import map_errors
+from batch.output.postgres.groups import Group
 from batch.output.postgres.pool import Connection, Connections
 from batch.output.postgres.schema import NOW
-from batch.plan import Known
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -51,10 +52,23 @@ FREE = (
     " OR EXISTS (SELECT 1 FROM pg_locks WHERE pid = its.pid AND locktype = 'advisory'))"
     " AND coalesce(xact_start, state_change) < clock_timestamp() - make_interval(secs => %s)"
 )
-CLAIM_JOB = b"SELECT * FROM claim_job(%s, %s, %s)"
+Delivered = tuple[str, str, str]  # run, job, worker
+# Each statement names what it is about as lists, and looks for one item after the other.
+CLAIM_JOBS = (
+    b"SELECT claimed.* FROM unnest(%s::text[], %s::text[], %s::text[]) AS its (run, job, worker),"
+    b" claim_job(its.run, its.job, its.worker) AS claimed"
+)
 TOUCHED = (
-    b"SELECT external_task_id, run_id = %s, sent_in = %s FROM attempts"
-    b" WHERE library = (SELECT library FROM runs WHERE run_id = %s) AND job_id = %s"
+    b"SELECT place, external_task_id, is_changed, is_sent"
+    b" FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS its (run, job, place),"
+    b" LATERAL (SELECT external_task_id, run_id = its.run AS is_changed, sent_in = its.run AS is_sent"
+    b" FROM attempts WHERE library = (SELECT library FROM runs WHERE run_id = its.run)"
+    b" AND job_id = its.job OFFSET 0) AS attempt"
+)
+NAME_ATTEMPTS = (
+    b"SELECT name_attempt(library, run, job, token, name)"
+    b" FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])"
+    b" AS its (library, run, job, token, name)"
 )
 _RUN = (
     "run_id, library, root, base_url, account, terms, started_at, deadline_at, budget_usd,"
@@ -84,6 +98,8 @@ class PostgresFleet:
         self._connections = connections
         self._dead_after_s = dead_after_s
         self._version = version
+        self._claims = Group(connections, _claim)
+        self._names = Group(connections, _name)
 
     # -- runs
 
@@ -152,38 +168,17 @@ class PostgresFleet:
     # -- jobs
 
     async def claim(self, run_id: str, job_id: str, worker: str) -> Assignment | None:
-        async def work(connection: Connection) -> Assignment | None:
-            async with connection.pipeline():  # one round trip, one transaction
-                claimed = await connection.execute(CLAIM_JOB, (run_id, job_id, worker))
-                touched = await connection.execute(TOUCHED, (run_id, run_id, run_id, job_id))
-            row, attempts = await claimed.fetchone(), await touched.fetchall()
-            if row is None or row[1] is None:
-                return None
-            library, order, its_work, looks, token, takeovers = row
-            has_begun = any(is_changed for _, is_changed, _ in attempts)
-            known: tuple[Known, ...] = ()
-            if has_begun or looks > 1:
-                known = await _known(connection, library, job_id)
-            return Assignment(
-                Claim(library, run_id, job_id, token),
-                Work(order, job_id, its_work),
-                has_begun=has_begun,
-                known=known,
-                sent=frozenset(name for name, _, is_sent in attempts if is_sent),
-                is_second_look=looks > 1,
-                takeovers=takeovers,
-            )
-
-        return await self._connections.again(work)
+        found = await self._claims.do((run_id, job_id, worker))
+        if found is None or not (found.has_begun or found.is_second_look):
+            return found
+        known = await self._connections.ask(questions.known(found.claim.library, job_id))
+        return replace(found, known=tuple(known.get(job_id, ())))
 
     async def settle(self, claim: Claim, state: JobState) -> None:
         await self._one("SELECT settle_job(%s, %s, %s, %s, %s)", *_named(claim), state.value)
 
     async def name(self, claim: Claim, external_task_id: str) -> bool:
-        query = "SELECT name_attempt(%s, %s, %s, %s, %s)"
-        row = await self._one(query, *_named(claim), external_task_id)
-        assert row is not None
-        return bool(row[0])
+        return await self._names.do((claim, external_task_id))
 
     async def astray(self, worker: str) -> list[tuple[str, str]]:
         async def read(connection: Connection) -> list[tuple[str, str]]:
@@ -250,10 +245,45 @@ class PostgresFleet:
         return await asyncio.to_thread(run)
 
 
-async def _known(connection: Connection, library: str, job_id: str) -> tuple[Known, ...]:
-    question = questions.known(library, job_id)
-    rows = await (await connection.execute(question.sql.encode(), question.values)).fetchall()
-    return tuple(question.answer(rows).get(job_id, ()))
+async def _claim(connection: Connection, delivered: Sequence[Delivered]) -> list[Assignment | None]:
+    # Two workers that claim the same jobs lock them in the same order.
+    order = sorted(range(len(delivered)), key=lambda place: delivered[place])
+    runs, jobs, workers = map(list, zip(*(delivered[place] for place in order), strict=True))
+    async with connection.pipeline():  # one round trip, one transaction
+        claimed = await connection.execute(CLAIM_JOBS, (runs, jobs, workers))
+        touched = await connection.execute(TOUCHED, (runs, jobs))
+        rows, attempts = await claimed.fetchall(), await touched.fetchall()
+    found: list[Assignment | None] = [None] * len(delivered)
+    of: dict[int, list[Row]] = {}
+    for number, *attempt in attempts:
+        of.setdefault(number - 1, []).append((*attempt,))
+    for number, (place, row) in enumerate(zip(order, rows, strict=True)):
+        found[place] = _assignment(delivered[place], row, of.get(number, []))
+    return found
+
+
+def _assignment(delivered: Delivered, row: Row, attempts: Sequence[Row]) -> Assignment | None:
+    (run_id, job_id, _), (library, order, work, looks, token, takeovers) = delivered, row
+    if order is None:
+        return None
+    return Assignment(
+        Claim(library, run_id, job_id, token),
+        Work(order, job_id, work),
+        has_begun=any(is_changed for _, is_changed, _ in attempts),
+        sent=frozenset(name for name, _, is_sent in attempts if is_sent),
+        is_second_look=looks > 1,
+        takeovers=takeovers,
+    )
+
+
+async def _name(connection: Connection, named: Sequence[tuple[Claim, str]]) -> list[bool]:
+    # Two workers that name the same attempts wait for each other in the same order.
+    order = sorted(range(len(named)), key=lambda place: named[place][1])
+    rows = [(*_named(named[place][0]), named[place][1]) for place in order]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    answers = await (await connection.execute(NAME_ATTEMPTS, columns)).fetchall()
+    found = dict(zip(order, (is_its for (is_its,) in answers), strict=True))
+    return [bool(found[place]) for place in range(len(named))]
 
 
 def _named(claim: Claim) -> tuple[str, str, str, int]:

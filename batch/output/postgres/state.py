@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from batch.attempt import Account, Attempt
-from batch.output.fleet import CLAIM, Claim
+from batch.output.fleet import CLAIM
 from batch.output.postgres import questions
-from batch.output.postgres.changes import to_json
-from batch.output.postgres.database import COMMIT
+from batch.output.postgres.changes import COMMIT_ALL, Commit, all_to_json
+from batch.output.postgres.groups import Group, read
 from batch.output.postgres.pool import Connection, Connections
+from batch.output.postgres.questions import Question, Rows
 from batch.output.state import Change, Payment, Uploaded
 from batch.plan import Known
+
+T = TypeVar("T")
 
 
 class PostgresState:
     """The state of one library.
 
-    A commit is made under the claim of the task that calls it (`CLAIM`), and takes one round trip.
-    Those of one claim keep their order, whichever of them was cancelled.
+    A commit is made under the claim of the task that calls it (`CLAIM`); cancelling the call does not
+    take it back. Those of one claim keep their order, whichever of them was cancelled.
     """
 
     def __init__(self, connections: Connections, library: str) -> None:
         self._connections = connections
         self._library = library
-        self._commits: dict[Claim | None, asyncio.Task[None]] = {}
+        self._commits = Group(connections, self._commit)
+        self._reads = Group[Question[Any], Rows](connections, read)
 
     # -- reading
 
     async def attempt(self, external_task_id: str) -> Attempt:
-        question = questions.attempt(self._library, external_task_id)
-        found = await self._connections.ask(question)
+        found = await self._ask(questions.attempt(self._library, external_task_id))
         if found is None:
             raise KeyError(external_task_id)
         return found
 
     async def holders_of(self, file: str) -> list[Attempt]:
-        return await self._connections.ask(questions.holders_of(self._library, file))
+        return await self._ask(questions.holders_of(self._library, file))
 
     async def owner_of(self, task_id: str) -> str | None:
-        return await self._connections.ask(questions.owner_of(task_id))
+        return await self._ask(questions.owner_of(task_id))
 
     async def proved_at(self, account: Account) -> float | None:
         return await self._connections.ask(questions.proved_at(account))
@@ -76,27 +79,11 @@ class PostgresState:
     async def commit(self, *changes: Change) -> None:
         claim = CLAIM.get()
         assert claim is None or claim.library == self._library
-        before = self._commits.get(claim)
-        task = self._connections.start(self._commit(claim, to_json(changes), before))
-        self._commits[claim] = task
-        task.add_done_callback(lambda done: self._forget(claim, done))
-        await asyncio.shield(task)  # cancelling the call does not take it back
+        await self._commits.do(Commit(claim, changes))
 
-    async def _commit(
-        self, claim: Claim | None, changes: str, before: asyncio.Task[None] | None
-    ) -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        named: tuple[Any, ...] = (None, None, None)
-        if claim is not None:
-            named = (claim.run_id, claim.job_id, claim.token)
-        values = (self._library, *named, changes)
+    async def _commit(self, connection: Connection, commits: Sequence[Commit]) -> list[None]:
+        await connection.execute(COMMIT_ALL, (self._library, all_to_json(commits)))
+        return [None] * len(commits)
 
-        async def write(connection: Connection) -> None:
-            await connection.execute(COMMIT, values)
-
-        await self._connections.again(write)
-
-    def _forget(self, claim: Claim | None, done: asyncio.Task[None]) -> None:
-        if self._commits.get(claim) is done:
-            del self._commits[claim]
+    async def _ask(self, question: Question[T]) -> T:
+        return question.answer(await self._reads.do(question))
