@@ -6,7 +6,8 @@ half of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from batch.library.allowances import Standing
 from batch.manifest.limits import Limits, Rate
@@ -14,6 +15,7 @@ from batch.run.account import LATE_S, SPREAD, Traffic
 from batch.run.budget import exceeded
 from batch.run.stop import MILD, StopReason
 
+AHEAD_S = 0.02  # a turn may be taken so early: then one question is enough for many
 FAILED_OVER = (
     "a copy of the database has taken its place, and may have forgotten what was submitted last;"
     " nothing more is submitted. Run again: the next run looks for it"
@@ -52,11 +54,26 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Asking:
+    """One request that asks for admission, beside what is known of its attempt.
+
+    *is_held*: the attempt has a slot already; *is_of_run*: this run has sent it; *is_covered*: and has
+    set its estimate aside.
+    """
+
+    cost_usd: float | None
+    is_held: bool = False
+    is_of_run: bool = False
+    is_covered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Admit:
-    """The request may go out; *usd* more are set aside for it."""
+    """The request may go out in *in_s* seconds; *usd* more are set aside for it."""
 
     traffic: Traffic
     usd: float
+    in_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,35 @@ class Deny:
 
     reason: StopReason
     sentence: str
+
+
+def judge_all(seen: Seen, asking: Iterable[Asking], limits: Limits) -> list[Admit | Wait | Deny]:
+    """Return whether requests may go out, each beside those that were admitted before it.
+
+    The answers end with the first that is not admitted. The slots that *seen* counts are those of all
+    attempts.
+    """
+    found: list[Admit | Wait | Deny] = []
+    for one in asking:
+        its = one.is_held and one.is_of_run
+        others, of_run = seen.in_use - one.is_held, seen.of_run - its
+        beside = replace(
+            seen, in_use=others, of_run=of_run, is_held=one.is_held, is_covered=one.is_covered
+        )
+        verdict = judge(beside, one.cost_usd, limits)
+        found.append(verdict)
+        if not isinstance(verdict, Admit):
+            break
+        usd = verdict.usd
+        seen = replace(
+            seen,
+            traffic=verdict.traffic,
+            in_use=others + 1,
+            of_run=of_run + 1,
+            reserved_usd=seen.reserved_usd + usd,
+            standings=tuple(replace(s, spent_usd=s.spent_usd + usd) for s in seen.standings),
+        )
+    return found
 
 
 def judge(seen: Seen, cost_usd: float | None, limits: Limits) -> Admit | Wait | Deny:
@@ -101,7 +147,8 @@ def judge(seen: Seen, cost_usd: float | None, limits: Limits) -> Admit | Wait | 
         if seen.of_run >= limits.max_in_flight:
             return Wait(traffic, None, for_slot=True)
     due, after = _turn(traffic, seen, limits.submit_rate)
-    return Admit(after, usd) if due <= seen.now else Wait(traffic, due - seen.now)
+    in_s = max(due - seen.now, 0.0)
+    return Admit(after, usd, in_s) if in_s <= AHEAD_S else Wait(traffic, in_s)
 
 
 def _ended(seen: Seen) -> Deny | None:

@@ -1,9 +1,9 @@
 """The gate of a fleet: one doorkeeper for each run and worker asks for all jobs that wait.
 
-    while a job waits:
-        the one that holds a slot already, else the lowest in the manifest
-        ask the desk        one transaction: claim, stop, budget, slot, turn, intent
-        admitted            its POST may go out, for ten seconds from before the question
+    while jobs wait:
+        those that hold a slot already, then the lowest in the manifest
+        ask the desk        one transaction: claims, stop, budget, slots, turns, intents
+        admitted            its POST may go out at its turn, for ten seconds from before the question
         not now             sleep until then, or until a slot of the account is free
         denied              the run stops for that reason, or leaves the job
         no answer           sleep, and ask the same again
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,6 +37,7 @@ from batch.waker import Waker, sleep
 ASK_AGAIN_S = 5.0  # for a slot, where nobody says that one is free
 AWAY_S = 1.0  # until a desk that did not answer is asked again
 JITTER_S = 0.03  # a free slot wakes the doorkeepers of all workers
+MOST_ASKED = 50  # for whom the desk is asked at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The attempt is intended, on disk.
+    """The attempt is intended, on disk, and its turn is in *in_s* seconds.
 
     *refusals* the account has had in a row; the next turn is due in *next_s* at the earliest.
     """
@@ -58,8 +59,10 @@ class Admitted:
     attempt: Attempt
     refusals: int
     next_s: float
+    in_s: float = 0.0
 
 
+Answer = Admitted | Wait | Deny
 Learn = Callable[[Traffic, float, int], Traffic]
 """What becomes of an account's traffic, at a moment, beside so many slots that others hold."""
 
@@ -71,8 +74,12 @@ class Desk(Protocol):
     ClaimLostError, where the claim that it names is not the newest.
     """
 
-    async def ask(self, request: Request, limits: Limits) -> Admitted | Wait | Deny:
-        """Judge a request (`batch.run.admission`) and keep what follows, in one transaction."""
+    async def ask(self, requests: Sequence[Request], limits: Limits) -> list[Answer]:
+        """Judge requests (`batch.run.admission`) and keep what follows, in one transaction.
+
+        The answers end with the first that is not admitted. Where the claim of one of them is lost,
+        nothing is kept of any.
+        """
         ...
 
     async def occupy(self, request: Request) -> None:
@@ -102,7 +109,7 @@ class FleetGate:
         self._count = itertools.count()
         self._keeper: asyncio.Task[None] | None = None
         self._waits_for_slot = False
-        self._next_s = 0.0
+        self._most_asked = 1
 
     @property
     def is_waited_for(self) -> bool:
@@ -152,51 +159,77 @@ class FleetGate:
 
     async def _keep(self) -> None:
         try:
-            while self._waiting:
-                waiter = self._waiting[0][3]
-                self._next_s = 0.0
-                if waiter.answer.done() or await self._serve(waiter):
-                    self._waiting = [item for item in self._waiting if item[3] is not waiter]
-                    heapq.heapify(self._waiting)
-                    if self._waiting:
-                        await sleep(self._next_s, self.context.stop.feeding)
+            while waiters := self._next():
+                await self._serve(waiters)
+                self._waiting = [item for item in self._waiting if not item[3].answer.done()]
+                heapq.heapify(self._waiting)
         except Exception as error:  # noqa: BLE001 - a bug of ours, told by every job that waits
             waiting, self._waiting = self._waiting, []
             for *_, waiter in waiting:
                 waiter.fail(error)
 
-    async def _serve(self, waiter: _Waiter) -> bool:
-        """Ask for one job; return whether it has its answer."""
-        context = self.context
-        if context.stop.feeding.is_set() or self._is_too_late(waiter.request.attempt.request):
-            return waiter.tell(None)
+    def _next(self) -> list[_Waiter]:
+        """Return for whom to ask next: for a doubted attempt, of which something is known, alone."""
+        first = [waiter for *_, waiter in heapq.nsmallest(self._most_asked, self._waiting)]
+        new = itertools.takewhile(lambda waiter: waiter.request.attempt.doubt is None, first)
+        return list(new) or first[:1]
+
+    async def _serve(self, waiters: list[_Waiter]) -> None:
+        """Ask for some jobs, and tell those that have an answer."""
+        context, clock = self.context, self.context.clock
+        for waiter in waiters:
+            if context.stop.feeding.is_set() or self._is_too_late(waiter.request.attempt.request):
+                waiter.tell(None)
+        asking = [waiter for waiter in waiters if not waiter.answer.done()]
+        if not asking:
+            return
         self._news.clear()
-        not_after = context.clock.monotonic() + SEND_WITHIN_S
+        not_after = clock.monotonic() + SEND_WITHIN_S
         try:
-            found = await self.desk.ask(waiter.request, context.limits)
+            found = await self.desk.ask([waiter.request for waiter in asking], context.limits)
         except AwayError:
             await sleep(AWAY_S, context.stop.feeding)
-            return False
+            return
         except BatchError as error:
-            return waiter.fail(error)
-        match found:
-            case Admitted():
-                self._waits_for_slot, self._next_s = False, found.next_s
-                # Nothing was sent by an intent whose record took too long: it is renewed.
-                in_time = context.clock.monotonic() <= not_after
-                return in_time and waiter.tell((found, not_after))
-            case Deny():
-                context.stop.ask(found.reason, found.sentence)
-                return waiter.tell(None)
-            case Wait():
-                await self._sleep(found)
-                return False
+            if len(asking) == 1:
+                asking[0].fail(error)
+            self._most_asked = 1  # to find out whose it is
+            return
+        admitted = sum(isinstance(answer, Admitted) for answer in found)
+        self._most_asked = min(2 * admitted + 1, MOST_ASKED)
+        answered_at = clock.monotonic()
+        for waiter, answer in zip(asking, found, strict=False):
+            await self._tell(waiter, answer, not_after, answered_at)
+        if isinstance(found[-1], Admitted) and len(self._waiting) > len(asking):
+            await self._until(answered_at + found[-1].next_s)
 
-    async def _sleep(self, wait: Wait) -> None:
+    async def _tell(
+        self, waiter: _Waiter, answer: Answer, not_after: float, answered_at: float
+    ) -> None:
+        match answer:
+            case Admitted():
+                self._waits_for_slot = False
+                await self._until(answered_at + answer.in_s)
+                # Nothing was sent by an intent whose record took too long: it is renewed.
+                if self.context.clock.monotonic() <= not_after:
+                    waiter.tell((answer, not_after))
+            case Deny():
+                self.context.stop.ask(answer.reason, answer.sentence)
+                waiter.tell(None)
+            case Wait():
+                await self._sleep(answer, answered_at)
+
+    async def _until(self, moment: float) -> None:
+        left_s = moment - self.context.clock.monotonic()
+        if left_s > 0:
+            await sleep(left_s, self.context.stop.feeding)
+
+    async def _sleep(self, wait: Wait, answered_at: float) -> None:
         context = self.context
         self._waits_for_slot = wait.for_slot
         most_s = ASK_AGAIN_S * (1.0 - context.dice.random() / 2)
         wait_s = most_s if wait.for_s is None else min(wait.for_s, most_s)
+        wait_s -= context.clock.monotonic() - answered_at
         if await sleep(wait_s, context.stop.feeding, self._news) and wait.for_slot:
             await sleep(context.dice.random() * JITTER_S, context.stop.feeding)
 
@@ -208,15 +241,13 @@ class _Waiter:
     request: Request
     answer: asyncio.Future[tuple[Admitted, float] | None]
 
-    def tell(self, found: tuple[Admitted, float] | None) -> bool:
+    def tell(self, found: tuple[Admitted, float] | None) -> None:
         if not self.answer.done():  # cancelled: what is intended is looked up by whoever goes on
             self.answer.set_result(found)
-        return True
 
-    def fail(self, error: Exception) -> bool:
+    def fail(self, error: Exception) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
-        return True
 
 
 class FleetTicket:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 from weakref import WeakSet
@@ -18,12 +19,13 @@ from weakref import WeakSet
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from batch.attempt import Account, Attempt
+from batch.attempt import Account
 from batch.errors import ClaimLostError
 from batch.key import Secret
 from batch.library.allowances import Allowance, Standing, allowances
 from batch.manifest.limits import Limits
 from batch.output.postgres.admissions import (
+    ASKING,
     COVER,
     FREE,
     HOLD,
@@ -34,16 +36,24 @@ from batch.output.postgres.admissions import (
     SEEN,
     SPENT,
 )
-from batch.output.postgres.changes import to_json
+from batch.output.postgres.changes import COMMIT_ALL, Commit, all_to_json
 from batch.output.postgres.connection import SESSION, conninfo
-from batch.output.postgres.database import CHECK_CLAIM, COMMIT
+from batch.output.postgres.database import CHECK_CLAIM
 from batch.output.postgres.pool import Connection, Connections
 from batch.output.postgres.schema import SCHEMA
 from batch.output.state import Put
 from batch.run.account import Traffic
-from batch.run.admission import Admit, Deny, Seen, Wait, judge, known_limit
+from batch.run.admission import Admit, Asking, Deny, Seen, Wait, judge_all, known_limit
 from batch.run.context import RunContext
-from batch.run.doorkeeper import ASK_AGAIN_S, AWAY_S, Admitted, FleetGate, Learn, Request
+from batch.run.doorkeeper import (
+    ASK_AGAIN_S,
+    AWAY_S,
+    Admitted,
+    Answer,
+    FleetGate,
+    Learn,
+    Request,
+)
 from batch.run.gate import IsTooLate
 from batch.waker import Waker
 
@@ -59,11 +69,11 @@ class Whose(NamedTuple):
     run_id: str
     account: Account
 
-    def values(self, external_task_id: str) -> dict[str, Any]:
-        """Return what the queries name of the run and one of its attempts."""
+    def values(self, *names: str, jobs: Sequence[str | None] = (None,)) -> dict[str, Any]:
+        """Return what the queries name of the run and some of its attempts."""
         base_url, key_hash = self.account.base_url, self.account.key_hash
-        named = {"library": self.library, "run_id": self.run_id, "name": external_task_id}
-        return {**named, "base_url": base_url, "account": key_hash, "job_id": None}
+        named = {"library": self.library, "run_id": self.run_id, "names": [*names]}
+        return {**named, "base_url": base_url, "account": key_hash, "jobs": [*jobs]}
 
 
 class PostgresDesk:
@@ -75,30 +85,23 @@ class PostgresDesk:
         self._now = now
         self._has_told_limits = False
 
-    async def ask(self, request: Request, limits: Limits) -> Admitted | Wait | Deny:
-        name = request.attempt.external_task_id
-        values = {**self._whose.values(name), "slot_s": request.slot_s}
-        if request.claim is not None:
-            values["job_id"] = request.claim.job_id
+    async def ask(self, requests: Sequence[Request], limits: Limits) -> list[Answer]:
+        names = [request.attempt.external_task_id for request in requests]
+        jobs = [None if request.claim is None else request.claim.job_id for request in requests]
+        values = self._whose.values(*names, jobs=jobs)
 
-        async def work(connection: Connection) -> Admitted | Wait | Deny:
+        async def work(connection: Connection) -> list[Answer]:
             if not self._has_told_limits:
                 await self._tell_limits(connection, limits)
             async with connection.pipeline() as pipeline, connection.transaction():
-                account, seen, spent = await self._look(
-                    connection, pipeline, values, allowances(limits)
-                )
-                if request.claim is not None and seen.token != request.claim.token:
-                    raise ClaimLostError(f"another worker has the job {request.claim.job_id}")
-                found = _seen(account, seen, spent)
-                verdict = judge(found, request.attempt.cost_usd, limits)
-                match verdict:
-                    case Admit():
-                        return await _admit(connection, values, request, found, verdict)
-                    case Wait():
-                        return await _wait(connection, values, account, found, verdict)
-                    case Deny():
-                        return verdict
+                looked = await self._look(connection, pipeline, values, allowances(limits))
+                _check(requests, looked.asking)
+                asking = [
+                    Asking(request.attempt.cost_usd, row.is_held, row.is_of_run, row.is_covered)
+                    for request, row in zip(requests, looked.asking, strict=True)
+                ]
+                verdicts = judge_all(looked.seen, asking, limits)
+                return await _keep(connection, values, requests, looked, verdicts)
 
         return await self._connections.once(work)
 
@@ -113,10 +116,11 @@ class PostgresDesk:
 
         async def work(connection: Connection) -> None:
             async with connection.pipeline() as pipeline, connection.transaction():
-                account, seen, _ = await self._look(connection, pipeline, values, ())
-                found = _seen(account, seen, ())
-                after = rule(found.traffic, found.now, found.in_use)
-                await connection.execute(KEEP.encode(), _kept(values, found, after))
+                looked = await self._look(connection, pipeline, values, ())
+                seen = looked.seen
+                others = seen.in_use - looked.asking[0].is_held
+                after = rule(seen.traffic, seen.now, others)
+                await connection.execute(KEEP.encode(), _kept(values, seen, after))
 
         await self._connections.once(work)
 
@@ -126,25 +130,25 @@ class PostgresDesk:
         pipeline: psycopg.AsyncPipeline,
         values: dict[str, Any],
         budgets: Sequence[Allowance],
-    ) -> tuple[Row, Row, tuple[Standing, ...]]:
+    ) -> Looked:
         """Lock the account; then read the rest of what an admission goes by."""
         now = self._now()
         while True:
             spans = [(allowance, allowance.span_of(now)) for allowance in budgets]
-            asked = [await _ask(connection, LOCK, values), await _ask(connection, SEEN, values)]
+            asked = [await _ask(connection, query, values) for query in (LOCK, SEEN, ASKING)]
             for _, span in spans:
                 within = {**values, "begins": span.begins, "ends": span.ends}
                 asked.append(await _ask(connection, SPENT, within))
             # Not by a fetch, which only flushes: Postgres counts that as one statement under way, and no
             # time-out of its own would ever take the lock from a process that sleeps now.
             await pipeline.sync()
-            account, seen, *sums = [await cursor.fetchone() for cursor in asked]
-            assert account is not None
-            assert seen is not None
+            rows = [await cursor.fetchall() for cursor in asked]
+            (account,), (seen,), asking, *sums = rows
             now = seen.now
             if all(now in span for _, span in spans):  # the clock here may be a little off
                 pairs = zip(spans, sums, strict=True)
-                return account, seen, tuple(Standing(*span, row.usd) for span, row in pairs)
+                standings = tuple(Standing(*span, spent[0].usd) for span, spent in pairs)
+                return Looked(_seen(account, seen, standings), asking, account.waited_until)
 
     async def _tell_limits(self, connection: Connection, limits: Limits) -> None:
         interval_s = 1.0 / limits.submit_rate.per_second
@@ -165,6 +169,21 @@ class PostgresDesk:
                 await connection.execute(query.encode(), values)
 
         await self._connections.once(work)
+
+
+class Looked(NamedTuple):
+    """What the records say: of account and run, of each attempt that asks, and who waits for a slot."""
+
+    seen: Seen
+    asking: list[Row]
+    waited_until: float
+
+
+def _check(requests: Sequence[Request], asking: Sequence[Row]) -> None:
+    """Raise ClaimLostError unless all claims are the newest."""
+    for request, row in zip(requests, asking, strict=True):
+        if request.claim is not None and row.token != request.claim.token:
+            raise ClaimLostError(f"another worker has the job {request.claim.job_id}")
 
 
 async def _ask(connection: Connection, query: str, values: dict[str, Any]) -> Any:
@@ -191,8 +210,6 @@ def _seen(account: Row, seen: Row, standings: tuple[Standing, ...]) -> Seen:
         interval_s=account.rate_interval_s or seen.interval_s or 1.0,
         in_use=seen.in_use,
         of_run=seen.of_run,
-        is_held=bool(seen.is_held),
-        is_covered=bool(seen.is_covered),
         reserved_usd=seen.reserved_usd,
         standings=standings,
         deadline_at=seen.deadline_at,
@@ -211,36 +228,56 @@ def _kept(
     return {**values, **fields, "limit": limit, "waited_until": waited_until}
 
 
-async def _admit(
-    connection: Connection, values: dict[str, Any], request: Request, seen: Seen, verdict: Admit
-) -> Admitted:
-    """Keep what follows from an admission; the claim is checked with the intent."""
-    traffic, claim = verdict.traffic, request.claim
-    intended: Attempt = request.attempt.intended(seen.now)
-    named = (None, None) if claim is None else (claim.job_id, claim.token)
-    run_id, library = values["run_id"], values["library"]
-    await connection.execute(KEEP.encode(), _kept(values, seen, traffic))
-    await connection.execute(COMMIT, (library, run_id, *named, to_json([Put(intended)])))
-    covered = {**values, "usd": verdict.usd, "is_covered": seen.is_covered}
-    await connection.execute(COVER.encode(), covered)
-    if verdict.usd:
-        await connection.execute(RESERVE.encode(), covered)
-    return Admitted(intended, traffic.refusals, traffic.due_at - seen.now)
+async def _keep(
+    connection: Connection,
+    values: dict[str, Any],
+    requests: Sequence[Request],
+    looked: Looked,
+    verdicts: Sequence[Admit | Wait | Deny],
+) -> list[Answer]:
+    """Keep what follows from verdicts; return the answers."""
+    seen, last, waited_until = looked.seen, verdicts[-1], 0.0
+    waiting = last if isinstance(last, Wait) and last.for_slot else None
+    if waiting is not None and looked.waited_until <= seen.now + ASK_AGAIN_S:
+        waited_until = seen.now + 2 * ASK_AGAIN_S  # so that the doorkeeper is told of the next one
+    admitted = [verdict for verdict in verdicts if isinstance(verdict, Admit)]
+    traffic = admitted[-1].traffic if admitted else seen.traffic
+    if waiting is not None:
+        traffic = waiting.traffic
+    if traffic != seen.traffic or waited_until:
+        await connection.execute(KEEP.encode(), _kept(values, seen, traffic, waited_until))
+    answers: list[Answer] = []
+    if admitted:
+        answers.extend(await _intend(connection, values, requests, seen.now, admitted))
+    if waiting is not None and looked.waited_until <= seen.now:
+        answers.append(replace(waiting, for_s=ASK_ONCE_MORE_S))
+    elif not isinstance(last, Admit):
+        answers.append(last)
+    return answers
 
 
-async def _wait(
-    connection: Connection, values: dict[str, Any], account: Row, seen: Seen, verdict: Wait
-) -> Wait:
-    """Record that a doorkeeper waits for a slot, so that it is told of the next one."""
-    if not verdict.for_slot:
-        return verdict
-    is_known = account.waited_until > seen.now + ASK_AGAIN_S
-    if verdict.traffic != seen.traffic or not is_known:
-        until = seen.now + 2 * ASK_AGAIN_S
-        kept = _kept(values, seen, verdict.traffic, until)
-        await connection.execute(KEEP.encode(), kept)
-    was_awaited = account.waited_until > seen.now
-    return verdict if was_awaited else Wait(verdict.traffic, ASK_ONCE_MORE_S, for_slot=True)
+async def _intend(
+    connection: Connection,
+    values: dict[str, Any],
+    requests: Sequence[Request],
+    now: float,
+    admitted: Sequence[Admit],
+) -> list[Admitted]:
+    """Put the intents of the first requests on disk, with slots and estimates, under their claims."""
+    answers, commits = [], []
+    for request, verdict in zip(requests, admitted, strict=False):
+        # A request does not go out before its turn.
+        intended = request.attempt.intended(now + verdict.in_s)
+        commits.append(Commit(request.claim, [Put(intended)]))
+        next_s = verdict.traffic.due_at - now
+        answers.append(Admitted(intended, verdict.traffic.refusals, next_s, verdict.in_s))
+    await connection.execute(COMMIT_ALL, (values["library"], all_to_json(commits)))
+    usd = [verdict.usd for verdict in admitted]
+    covered = {**values, "names": values["names"][: len(usd)], "slot_s": requests[0].slot_s}
+    await connection.execute(COVER.encode(), {**covered, "usd": usd})
+    if any(usd):
+        await connection.execute(RESERVE.encode(), {**values, "usd": sum(usd)})
+    return answers
 
 
 class PostgresGates:

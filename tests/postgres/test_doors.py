@@ -307,7 +307,13 @@ async def test_spent_is_what_the_ledger_counts(engine_url: str) -> None:
             await door.commit(Put(item))
         for begins in (0.0, 1.2, 1.7):
             payments = await door.state.payments(begins)
-            values = {"library": "library", "name": "", "begins": begins, "ends": 2.0}
+            values = {
+                "library": "library",
+                "run_id": "r",
+                "names": [],
+                "begins": begins,
+                "ends": 2.0,
+            }
             with psycopg.connect(engine_url, options="-c search_path=kling") as connection:
                 found = connection.execute(SPENT, values).fetchone()
             assert found == (
@@ -422,6 +428,26 @@ async def test_lost_connection_is_no_answer(engine_url: str) -> None:
         assert len(sent(await let_in(asked, 1))) == 1
 
 
+async def test_simultaneous_admissions_are_one_transaction(engine_url: str) -> None:
+    """And of a job whose claim is lost by then, nothing is kept."""
+    async with doors(engine_url, 1, max_in_flight=9, budget_usd=9.0) as (door,):
+        requests = []
+        for number in range(4):
+            found = await door.worker.fleet.claim("r", str(number), "w")
+            assert found is not None
+            with door.under(found.claim):
+                requests.append(door.gate.request(planned(number)))
+        desk, limits = door.gate.desk, door.gate.context.limits
+        assert len(await desk.ask(requests[1:], limits)) == 3
+        assert len(door.worker.execute("SELECT DISTINCT xmin FROM attempts")) == 1
+        await door.worker.fleet.claim("r", "2", "w2")
+        with pytest.raises(ClaimLostError):
+            await desk.ask(requests, limits)
+        rows = door.worker.execute("SELECT job_id FROM attempts WHERE slot_until > 0")
+        assert sorted(rows) == [("1",), ("2",), ("3",)]
+        assert door.worker.execute("SELECT reserved_usd FROM runs") == [(pytest.approx(0.63),)]
+
+
 async def test_admission_whose_answer_was_lost_is_repeated(engine_url: str) -> None:
     async with doors(engine_url, 1, budget_usd=0.3, max_in_flight=1) as (door,):
         found = await door.worker.fleet.claim("r", "0", "w")
@@ -430,7 +456,7 @@ async def test_admission_whose_answer_was_lost_is_repeated(engine_url: str) -> N
             request = door.gate.request(planned(0))
         limits = door.gate.context.limits
         for _ in range(3):
-            await door.gate.desk.ask(request, limits)
+            await door.gate.desk.ask([request], limits)
             await asyncio.sleep(0.002)
         assert door.worker.execute("SELECT reserved_usd FROM runs") == [(pytest.approx(0.21),)]
         assert door.worker.execute("SELECT count(*) FROM attempts") == [(1,)]

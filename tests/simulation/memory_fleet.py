@@ -35,7 +35,7 @@ from batch.output.state import AddRow, Change, Put, Withdraw
 from batch.run.account import Traffic
 from batch.run.admission import Deny, Seen, Wait, judge
 from batch.run.context import RunContext
-from batch.run.doorkeeper import Admitted, FleetGate, Learn, Request
+from batch.run.doorkeeper import Admitted, Answer, FleetGate, Learn, Request
 from batch.run.gate import IsTooLate
 from batch.run.stop import LEAVES, MILD, StopReason
 from batch.waker import Waker
@@ -367,11 +367,20 @@ class MemoryDesk:
         self._run_id = run_id
         self.clock = fleet.now
 
-    async def ask(self, request: Request, limits: Limits) -> Admitted | Wait | Deny:
+    async def ask(self, requests: Sequence[Request], limits: Limits) -> list[Answer]:
+        for request in requests:
+            self._fleet.check(request.claim)
+        answers: list[Answer] = []
+        for request in requests:
+            answers.append(self._ask(request, limits))
+            if not isinstance(answers[-1], Admitted):
+                break
+        return answers
+
+    def _ask(self, request: Request, limits: Limits) -> Answer:
         fleet, attempt = self._fleet, request.attempt
         handed = fleet.runs[self._run_id]
         handed.limits = limits
-        fleet.check(request.claim)
         seen = self._seen(handed, attempt, limits)
         verdict = judge(seen, attempt.cost_usd, limits)
         row = fleet.accounts[handed.run.account]
@@ -380,7 +389,7 @@ class MemoryDesk:
         row.traffic = verdict.traffic
         if isinstance(verdict, Wait):
             return verdict
-        intended = attempt.intended(seen.now)
+        intended = attempt.intended(seen.now + verdict.in_s)
         token = CLAIM.set(request.claim)
         try:
             self._state.write((Put(intended),))
@@ -392,7 +401,7 @@ class MemoryDesk:
             handed.reserved_usd += verdict.usd
         mark.slot_until = seen.now + request.slot_s
         next_s = verdict.traffic.due_at - seen.now
-        return Admitted(intended, verdict.traffic.refusals, next_s)
+        return Admitted(intended, verdict.traffic.refusals, next_s, verdict.in_s)
 
     async def occupy(self, request: Request) -> None:
         self._fleet.check(request.claim)

@@ -14,9 +14,9 @@ from scripted import ACCOUNT, SAID, attempt, opened
 from virtual_time import VirtualClock, VirtualLoop, run
 
 from batch.attempt import Attempt, Intended
-from batch.errors import AwayError
+from batch.errors import AwayError, ClaimLostError
 from batch.manifest.limits import Limits, Rate
-from batch.output.fleet import OpenRun, Work
+from batch.output.fleet import CLAIM, Claim, OpenRun, Work
 from batch.output.state import Put, Withdraw
 from batch.plan import Policy
 from batch.provider.answers import Saturated
@@ -53,6 +53,12 @@ class Doors:
         ticket = await gate.enter(number)
         return await ticket.intend(planned(number, **values))
 
+    async def claim(self, number: int) -> Claim:
+        """Claim job *number*."""
+        found = await self.fleet.claim("r", str(number), "w")
+        assert found is not None
+        return found.claim
+
     async def end(self, one: Attempt | None) -> None:
         """End an attempt: it has created nothing."""
         assert one is not None
@@ -77,7 +83,9 @@ def play(story: Callable[[Doors], Awaitable[Any]], **limits: Any) -> Any:
     return run(main)
 
 
-@pytest.mark.parametrize("rate", [Rate(60, 60.0), Rate(2, 1.0), Rate(50, 1.0), Rate(0.5, 1.0)])
+@pytest.mark.parametrize(
+    "rate", [Rate(60, 60.0), Rate(2, 1.0), Rate(50, 1.0), Rate(0.5, 1.0), Rate(900, 1.0)]
+)
 def test_workers_use_the_rate_and_keep_it(rate: Rate) -> None:
     """Although each admission comes a little late."""
 
@@ -104,6 +112,38 @@ def _slow_down(gate: FleetGate, dice: random.Random) -> None:
         return await ask(*given)
 
     gate.desk.ask = slow  # type: ignore[method-assign]
+
+
+def test_desk_is_asked_for_more_as_it_admits() -> None:
+    async def story(doors: Doors) -> None:
+        gate, asked = doors.gate(), []
+        ask = gate.desk.ask
+
+        async def counted(requests: Any, limits: Any) -> Any:
+            asked.append(len(requests))
+            return await ask(requests, limits)
+
+        gate.desk.ask = counted  # type: ignore[method-assign]
+        await asyncio.gather(*(doors.admit(gate, number) for number in range(20)))
+        assert asked == [1, 3, 7, 9]
+
+    play(story, submit_rate=Rate(2000, 1.0), max_in_flight=20)
+
+
+def test_lost_claim_keeps_no_neighbour_out() -> None:
+    async def story(doors: Doors) -> None:
+        gate = doors.gate()
+        claims = [await doors.claim(number) for number in range(4)]
+        await doors.claim(2)
+
+        async def admit(number: int) -> Attempt | None:
+            CLAIM.set(claims[number])  # of this task alone
+            return await doors.admit(gate, number)
+
+        found = await asyncio.gather(*map(admit, range(4)), return_exceptions=True)
+        assert [type(one) for one in found] == [Attempt, Attempt, ClaimLostError, Attempt]
+
+    play(story)
 
 
 def test_late_intent_is_renewed() -> None:
