@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,13 +91,13 @@ def _spent(before: Figures, attempts: list[Known], sent: frozenset[str]) -> Spen
     )
 
 
-def _last_rows(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """Return the last row of each job; those of former versions apart."""
-    last: dict[tuple[str, str | None], dict[str, Any]] = {}
+def _last_rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the last row of each job; those of former versions apart."""
+    last: dict[tuple[str, str | None], str] = {}  # as lines: all rows take five times the memory
     for line in lines:
         row = json.loads(line)
-        last[row["job_id"], row["external_task_id"] if is_superseded(row) else None] = row
-    return last.values()
+        last[row["job_id"], row["external_task_id"] if is_superseded(row) else None] = line
+    return map(json.loads, last.values())
 
 
 def _were_late(outcome: Outcome, last_call: LastCall) -> bool:
