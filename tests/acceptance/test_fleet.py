@@ -354,6 +354,20 @@ def test_job_of_an_unknown_worker_is_taken_over(fleet: Fleet) -> None:
     assert fleet.box.stats.created == 2
 
 
+def test_job_without_a_delivery_is_delivered_again(fleet: Fleet) -> None:
+    """Whoever claimed it is gone, and so is what the engine had of it."""
+    assert fleet.run(fleet.manifest(2), "--detach").code == 0
+    with psycopg.connect(fleet.url) as connection:
+        connection.execute("DELETE FROM dbos.workflow_status")
+        connection.execute(
+            "INSERT INTO kling.claims (library, job_id, token, run_id, worker)"
+            " SELECT library, job_id, 0, run_id, 'ghost' FROM kling.runs JOIN kling.jobs USING (run_id)"
+        )
+    with fleet.worker("one"):
+        assert fleet.run(fleet.manifest(2), "--join").code == 0
+    assert fleet.box.stats.created == 2
+
+
 def test_budget_of_a_run_holds_over_all_workers(fleet: Fleet) -> None:
     with fleet.worker("one"), fleet.worker("two"), fleet.worker("mortal", "after post"):
         said = fleet.run(fleet.manifest(12), "--budget", "1.05", "--json")
