@@ -252,14 +252,14 @@ async def test_lost_claim_changes_no_slot(subject: Subject) -> None:
     lost, newest = await claimed(subject.fleet), await claimed(subject.fleet, by="w2")
     theirs, mine = Request(attempt(), newest, 60.0), Request(attempt(), lost, 60.0)
     other = Request(attempt(name="kb-2", job_id="b"), await claimed(subject.fleet, "b"), 60.0)
-    assert isinstance(await desk.ask(theirs, limits), Admitted)
+    assert isinstance((await desk.ask([theirs], limits))[0], Admitted)
     with pytest.raises(ClaimLostError):
         await desk.free(mine)
-    assert isinstance(await desk.ask(other, limits), Wait)
+    assert isinstance((await desk.ask([other], limits))[0], Wait)
     await desk.free(theirs)
     with pytest.raises(ClaimLostError):
         await desk.occupy(mine)
-    assert isinstance(await desk.ask(other, limits), Admitted)
+    assert isinstance((await desk.ask([other], limits))[0], Admitted)
 
 
 async def test_claim_of_last_night_is_lost_tonight(subject: Subject) -> None:
