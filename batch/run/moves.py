@@ -129,25 +129,44 @@ def _rename(folder: OutputFolder, placed: list[_Placed], more: list[Change]) -> 
     """Link the videos to their new names, commit, unlink the old ones."""
     puts: list[Change] = []
     left: list[tuple[str, str]] = []
+    former = {one.file: list(_give_way(folder, one, placed)) for one in placed}
     for one in placed:
         if one.source is None:
             puts.append(Put(one.settled))
             continue
         file = one.file or _version(folder, one.attempt, one.source)
         if _is_here(folder, one.source):  # else it is in the bucket, which follows the state
-            _link(folder, one, file)
+            _link(folder, one, file, former[one.file])
         puts.append(Put(replace(one, file=file).settled))
         left.append((one.source, file))
+    puts += [Put(attempt) for attempts in former.values() for attempt in attempts]
     folder.database.write([*puts, *more, Fact(TO_UNLINK, json.dumps(left))])
     _unlink(folder)
 
 
-def _link(folder: OutputFolder, one: _Placed, file: str) -> None:
-    """Give a video its second name; a file that is not known makes way for it."""
+def _give_way(folder: OutputFolder, coming: _Placed, placed: list[_Placed]) -> Iterator[Attempt]:
+    """Yield the attempts that are recorded where a video goes, as former ones.
+
+    Theirs was missed: its name was kept for it, since a disk may bring it back, until another needs it.
+    """
+    if coming.source is None or coming.file is None:
+        return
+    moved = {one.attempt.external_task_id: one for one in placed}
+    for holder in folder.database.holders_of(coming.file):
+        own = moved.get(holder.external_task_id, _Placed(holder))
+        state = own.attempt.state
+        if own.source is None and isinstance(state, Landed):
+            name = _version(folder, own.attempt, coming.file)
+            yield replace(own.attempt, state=replace(state, file=name))
+
+
+def _link(folder: OutputFolder, one: _Placed, file: str, former: list[Attempt]) -> None:
+    """Give a video its second name; what is there makes way for it: *former*, or a file not known."""
     source, target = folder.layout.root / (one.source or ""), folder.layout.root / file
     disk.make(target.parent)
     if target.exists() and not _is_one_video(source, target):
-        stray = folder.layout.root / _version(folder, one.attempt, file)
+        known = [item.state.file for item in former if isinstance(item.state, Landed)]
+        stray = folder.layout.root / (known[0] if known else _version(folder, one.attempt, file))
         disk.make(stray.parent)
         disk.move(target, stray)
     if not target.exists():

@@ -400,3 +400,14 @@ def test_reverted_and_renamed_job_leaves_no_copies(library: Library) -> None:
         library.night({job_id: prompt})
     assert library.paid == 2
     assert len(list(Path(library.root).rglob("*.mp4"))) == 2
+
+
+def test_name_of_a_missed_video_goes_to_one_job(library: Library) -> None:
+    """A video that comes to a name is not taken for the one that was missed there."""
+    library.night({"fox": FOX})
+    fox = library.videos()["fox"]
+    (library.root / "videos/fox.mp4").unlink()
+    library.night({"Fox": DEER})
+    library.night({"fox": DEER})
+    assert library.night({"fox": FOX})["planned"] == {"fetch": 1}
+    assert (library.videos(), library.paid) == ({"fox": fox}, 2)

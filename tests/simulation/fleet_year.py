@@ -334,7 +334,7 @@ class YearWorker:
             )
             stages = await assemble(run.run_id, context, world)
             api.call_back(hints)
-            api.on_post = self._check_slots
+            api.on_post = partial(self._check_slots, run.account)
             yield Opened(run, terms, stop, stages, presence(videos))
 
     async def conclude(self, opened: Opened, outcome: Outcome) -> tuple[ExitCode, str]:
@@ -350,10 +350,11 @@ class YearWorker:
         desk: Any = PostgresDesk(self.of.connections, whose, self.clock.now)
         return FleetGate(context, RemoteDesk(self.machine, desk), Waker(), is_too_late)
 
-    def _check_slots(self) -> None:
+    def _check_slots(self, account: Account) -> None:
+        """The cap of a fleet is the account's."""
         night = self.of.night
         with night.home.reading(night.root) as database:
-            night.violate(rules.at_a_post(night, database, self.of.loop.time()))
+            night.violate(rules.at_a_post(night, database, self.of.loop.time(), account))
 
 
 def play(

@@ -257,7 +257,7 @@ class Night:
         self.limits = self.limits.with_given(budget_per_day_usd=None, budget_per_month_usd=None)
         self.ways.look_up = WORKS
         self.provider.configure(max_parallel=None, other_keys="everything")
-        sheets = self.sheets.count
+        sheets, settled = self.sheets.count, 0
         for calm in range(1, CALM_RUNS * sheets + 1):
             self.sheets.now = calm % sheets
             run = RunPlan(number + calm, self.now, is_calm=True, resubmit=calm > 4 * sheets)
@@ -265,7 +265,9 @@ class Night:
             self.now += 3600.0
             if self.report.violations:
                 return
-            if exit_code is not None and self._is_settled():
+            is_settled = exit_code is not None and self._is_settled()
+            settled = settled + 1 if is_settled else 0
+            if settled == sheets:  # a run of each manifest in a row has found and left it so
                 self.violate(rules.at_the_end(self))
                 return
         self.violate([f"not settled after {calm} quiet runs: {self._open_states()}"])

@@ -74,7 +74,7 @@ def _play_many(seeds: range, jobs: int, player: Player) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Pool(jobs, initializer=_ignore_interrupts) as pool:
         try:
-            for report in pool.imap_unordered(partial(_play_quietly, player), seeds, chunksize=8):
+            for report in pool.imap_unordered(partial(_play_quietly, player), seeds):
                 played += 1
                 _add(total, report)
                 if report.violations:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import purse
 from fake_provider import FAILS, FORBIDDEN, INVALID, MODERATED, UNKNOWN, ProviderTask
 
 from batch.attempt import (
+    Account,
     Attempt,
     Discarded,
     Failed,
@@ -38,6 +40,7 @@ KNOWN = {"Ctrl-C twice after a deadline": "told twice to stop, after another rea
 PRICE_USD = 0.21
 SLACK_S = 0.05  # from a turn at the gate to the request: committing the intent
 TITLE = b"\0\0\0\x0dfreemine."  # a box that a person adds to a video, which stays whole
+OPEN_ENDS = frozenset({"timed_out", "unconfirmed"})
 UNKNOWN_FATE = (Intended, Lost, Unconfirmed)
 
 
@@ -170,8 +173,10 @@ def _last_lines(
 ) -> list[str]:
     """The last line of a job is its state, except for superseded attempts."""
     broken = []
+    settled = _settled_unlisted(attempts, lines)
+    told = (row for row in lines if not _is_superseded(row) and not settled(row))
     # Of the wanted version: going back to an earlier one leaves it unchanged and writes no line.
-    last = {(row["job_id"], row["fingerprint"]): row for row in lines if not _is_superseded(row)}
+    last = {(row["job_id"], row["fingerprint"]): row for row in told}
     for job_id, job in current.items():
         mine = _in_question(job, attempts)
         row = last.get((job_id, mine[-1].fingerprint if mine else job.fingerprint))
@@ -182,6 +187,24 @@ def _last_lines(
         elif mine and row["status"] not in {outcome_of(mine[-1]), _of_a_round(job, attempts)}:
             broken.append(f"{job_id}: its last line says {row['status']}")
     return broken
+
+
+def _settled_unlisted(
+    attempts: list[Attempt], lines: list[dict[str, Any]]
+) -> Callable[[dict[str, Any]], bool]:
+    """Return whether a line tells of a doubt that was settled while no manifest at hand had the job.
+
+    Of a video that came then a line says that it is a former version; of a request that was never sent
+    none says anything: what stands for the job is what stood before.
+    """
+    known = {attempt.external_task_id for attempt in attempts}
+    former = {row["external_task_id"] for row in lines if _is_superseded(row)}
+
+    def is_settled(row: dict[str, Any]) -> bool:
+        name = row["external_task_id"]
+        return row["status"] in OPEN_ENDS and (name in former or name not in known)
+
+    return is_settled
 
 
 def _of_a_round(job: Job, attempts: list[Attempt]) -> str | None:
@@ -253,8 +276,8 @@ def _memory(night: Night, attempts: dict[str, Attempt]) -> list[str]:
     return broken
 
 
-def at_a_post(night: Night, reader: Store, now: float) -> list[str]:
-    """No more tasks are open than max_in_flight, as far as the run can know."""
+def at_a_post(night: Night, reader: Store, now: float, account: Account | None = None) -> list[str]:
+    """No more tasks are open than max_in_flight, as far as the run can know: of all, or an account."""
     known = {
         item.external_task_id
         for items in reader.known().values()
@@ -266,7 +289,8 @@ def at_a_post(night: Night, reader: Store, now: float) -> list[str]:
         for task in night.provider.tasks.values()
         if task.ends > now and now - task.created < night.limits.task_timeout_s
     ]
-    in_flight = sum(task.external_task_id in known for task in young)
+    names = known & {task.external_task_id for task in young}
+    in_flight = sum(account in {None, reader.attempt(name).account} for name in names)
     if in_flight >= night.limits.max_in_flight:
         return [f"a request goes out while {in_flight} tasks are open at {now:.3f}"]
     return []
@@ -330,7 +354,7 @@ def _files(night: Night, attempts: dict[str, Attempt]) -> list[str]:
     broken = []
     contents = {task.content: task for task in night.provider.tasks.values() if task.content}
     owners = {a.state.file: a for a in attempts.values() if isinstance(a.state, Landed)}
-    for file in sorted(night.root.glob("videos/**/*")):
+    for file in sorted(night.root.glob("videos/**/*.mp4")):
         name = str(file.relative_to(night.root))
         task = contents.get(file.read_bytes().split(TITLE)[0])
         if task is None:
