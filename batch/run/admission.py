@@ -169,11 +169,11 @@ def _ended(seen: Seen) -> Deny | None:
 def _turn(traffic: Traffic, seen: Seen, rate: Rate) -> tuple[float, Traffic]:
     """Return when the next turn is due, and the traffic once it is taken.
 
-    Turns are a little farther apart than the rate asks for. That is how late one may come without
-    the next being later for it, and still no window sees more requests than the rate.
+    Turns are a little farther apart than the rate asks for. Nearly so late one may come without the
+    next being later for it, and still no window sees more requests than the rate.
     """
     spread_s = (SPREAD - 1.0) * seen.interval_s
-    late_s = min(LATE_S, spread_s * max(1, int(rate.count)))
+    late_s = min(LATE_S, 0.99 * spread_s * max(1, int(rate.count)))
     return traffic.turn(seen.interval_s + spread_s, seen.now, late_s)
 
 

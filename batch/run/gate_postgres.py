@@ -20,7 +20,6 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 from batch.attempt import Account
-from batch.errors import ClaimLostError
 from batch.key import Secret
 from batch.library.allowances import Allowance, Standing, allowances
 from batch.manifest.limits import Limits
@@ -42,8 +41,7 @@ from batch.output.postgres.database import CHECK_CLAIM
 from batch.output.postgres.pool import Connection, Connections
 from batch.output.postgres.schema import SCHEMA
 from batch.output.state import Put
-from batch.run.account import Traffic
-from batch.run.admission import Admit, Asking, Deny, Seen, Wait, judge_all, known_limit
+from batch.run.admission import Admit, Asking, Deny, Wait, judge_all
 from batch.run.context import RunContext
 from batch.run.doorkeeper import (
     ASK_AGAIN_S,
@@ -55,10 +53,10 @@ from batch.run.doorkeeper import (
     Request,
 )
 from batch.run.gate import IsTooLate
+from batch.run.looked_postgres import Looked, check_claims, kept, seen_of
 from batch.waker import Waker
 
 T = TypeVar("T")
-Row = Any  # its columns are attributes
 ASK_ONCE_MORE_S = 0.05  # a slot that was freed before it was known that one waits is told to nobody
 
 
@@ -95,7 +93,7 @@ class PostgresDesk:
                 await self._tell_limits(connection, limits)
             async with connection.pipeline() as pipeline, connection.transaction():
                 looked = await self._look(connection, pipeline, values, allowances(limits))
-                _check(requests, looked.asking)
+                check_claims(requests, looked.asking)
                 asking = [
                     Asking(request.attempt.cost_usd, row.is_held, row.is_of_run, row.is_covered)
                     for request, row in zip(requests, looked.asking, strict=True)
@@ -120,7 +118,7 @@ class PostgresDesk:
                 seen = looked.seen
                 others = seen.in_use - looked.asking[0].is_held
                 after = rule(seen.traffic, seen.now, others)
-                await connection.execute(KEEP.encode(), _kept(values, seen, after))
+                await connection.execute(KEEP.encode(), kept(values, seen, after))
 
         await self._connections.once(work)
 
@@ -148,7 +146,7 @@ class PostgresDesk:
             if all(now in span for _, span in spans):  # the clock here may be a little off
                 pairs = zip(spans, sums, strict=True)
                 standings = tuple(Standing(*span, spent[0].usd) for span, spent in pairs)
-                return Looked(_seen(account, seen, standings), asking, account.waited_until)
+                return Looked(seen_of(account, seen, standings), asking, account.waited_until)
 
     async def _tell_limits(self, connection: Connection, limits: Limits) -> None:
         interval_s = 1.0 / limits.submit_rate.per_second
@@ -171,61 +169,9 @@ class PostgresDesk:
         await self._connections.once(work)
 
 
-class Looked(NamedTuple):
-    """What the records say: of account and run, of each attempt that asks, and who waits for a slot."""
-
-    seen: Seen
-    asking: list[Row]
-    waited_until: float
-
-
-def _check(requests: Sequence[Request], asking: Sequence[Row]) -> None:
-    """Raise ClaimLostError unless all claims are the newest."""
-    for request, row in zip(requests, asking, strict=True):
-        if request.claim is not None and row.token != request.claim.token:
-            raise ClaimLostError(f"another worker has the job {request.claim.job_id}")
-
-
 async def _ask(connection: Connection, query: str, values: dict[str, Any]) -> Any:
     cursor = connection.cursor(row_factory=namedtuple_row)
     return await cursor.execute(query.encode(), values)
-
-
-def _seen(account: Row, seen: Row, standings: tuple[Standing, ...]) -> Seen:
-    ceiling = account.max_in_flight or seen.most or 1
-    traffic = Traffic(
-        limit=known_limit(account.slot_limit, ceiling),
-        quiet_s=account.quiet_s,
-        raise_at=account.raise_at,
-        is_probing=account.probing,
-        due_at=account.due_at,
-        paused_until=account.paused_until,
-        refusals=account.refusals,
-    )
-    stop = None if seen.stop_reason is None else (seen.stop_reason, seen.stop_sentence)
-    return Seen(
-        now=seen.now,
-        traffic=traffic,
-        ceiling=ceiling,
-        interval_s=account.rate_interval_s or seen.interval_s or 1.0,
-        in_use=seen.in_use,
-        of_run=seen.of_run,
-        reserved_usd=seen.reserved_usd,
-        standings=standings,
-        deadline_at=seen.deadline_at,
-        stop=stop,
-        refused=account.refused,
-        is_open=seen.is_open,
-        is_doubted=seen.is_doubted,
-    )
-
-
-def _kept(
-    values: dict[str, Any], seen: Seen, traffic: Traffic, waited_until: float = 0.0
-) -> dict[str, Any]:
-    limit = None if traffic.limit >= seen.ceiling else traffic.limit
-    fields = {name: getattr(traffic, name) for name in Traffic.__slots__}
-    return {**values, **fields, "limit": limit, "waited_until": waited_until}
 
 
 async def _keep(
@@ -245,7 +191,7 @@ async def _keep(
     if waiting is not None:
         traffic = waiting.traffic
     if traffic != seen.traffic or waited_until:
-        await connection.execute(KEEP.encode(), _kept(values, seen, traffic, waited_until))
+        await connection.execute(KEEP.encode(), kept(values, seen, traffic, waited_until))
     answers: list[Answer] = []
     if admitted:
         answers.extend(await _intend(connection, values, requests, seen.now, admitted))
