@@ -8,6 +8,9 @@ A workflow that returns is done for DBOS, which writes that in a transaction of 
 cancelled, and DBOS writes nothing: those whose job another worker has, or that stay this worker's until
 they are taken over; and those that are done, which are removed together once a second. One that a death
 leaves is delivered again, and its job is found to be settled.
+
+What is queued again has a queue of its own, without a limit: some of it holds slots, and those who wait
+for them may have filled every worker.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ VERSION = f"state {len(MIGRATIONS)}"  # workers of one version of the state shar
 POLLS_S = 1.0  # between two looks at a queue
 REMOVES_S = 1.0  # between two removals of what is done
 MOST_REMOVED = 1000  # at once
+AGAIN, AGAIN_POLLS = " again", 5  # a queue that is nearly always empty is looked at less often
 CONNECTIONS = 4
 PENDING = "PENDING"
 WAITING = frozenset({"ENQUEUED", "DELAYED"})
@@ -54,7 +58,7 @@ ENQUEUE = """
 """
 FORGET = """
     DELETE FROM dbos.workflow_status WHERE workflow_uuid IN (
-        SELECT workflow_uuid FROM dbos.workflow_status AS its WHERE queue_name = %(queue)s
+        SELECT workflow_uuid FROM dbos.workflow_status AS its WHERE queue_name = ANY(%(queues)s)
         AND NOT EXISTS (SELECT 1 FROM kling.runs
             WHERE is_open AND run_id = split_part(its.workflow_uuid, '/', 1))
         FOR UPDATE SKIP LOCKED
@@ -83,7 +87,8 @@ def enqueue(
 
 def forget_ended(transaction: Any, account: Account) -> None:
     """Remove what is kept of an account's ended runs: the worker that ended one may have died of it."""
-    transaction.execute(FORGET, {"queue": queue_of(account)})
+    queues = [queue_of(account), queue_of(account) + AGAIN]
+    transaction.execute(FORGET, {"queues": queues})
 
 
 def queue_of(account: Account) -> str:
@@ -122,17 +127,13 @@ class DbosEngine:
         self._rooms = dict(rooms)
         _quiet(self._log)
         DBOS(config=self._config())
-        DBOS.listen_queues([queue_of(account) for account in rooms])
+        DBOS.listen_queues([queue_of(account) + kind for account in rooms for kind in ("", AGAIN)])
         DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow(live))
         try:
             DBOS.launch()  # its workflows run in the loop that runs now
             for account, room in rooms.items():
-                await DBOS.register_queue_async(
-                    queue_of(account),
-                    worker_concurrency=room,
-                    polling_interval_sec=self._polls_s,
-                    on_conflict="never_update",
-                )
+                await _register(queue_of(account), room, self._polls_s)
+                await _register(queue_of(account) + AGAIN, None, AGAIN_POLLS * self._polls_s)
             async with _ended(self._remove_done()):
                 yield
         finally:
@@ -191,7 +192,7 @@ class DbosEngine:
                 if DBOS.workflow_id is not None and fate is Fate.DONE:
                     self._done.append(DBOS.workflow_id)
                 elif DBOS.workflow_id is not None and fate is Fate.BACK:
-                    await _in_thread(_resume_one, DBOS.workflow_id)
+                    await _in_thread(_put_back, DBOS.workflow_id)
                 raise asyncio.CancelledError
             finally:
                 del self._under_way[task]
@@ -205,10 +206,11 @@ class DbosEngine:
         if latest is None:
             with connect(self._engine) as connection:
                 enqueue(connection, run_id, account, [(0, job_id)])
+            _resume(_listed(workflow_ids=ids))
         elif latest.status == PENDING and latest.executor_id == self._worker:
             _resume([latest])
         elif latest.status not in {PENDING, *WAITING}:
-            DBOS.rewind_workflow(latest.workflow_id, queue_name=latest.queue_name)
+            DBOS.rewind_workflow(latest.workflow_id, queue_name=_again(latest))
 
     def _config(self) -> DBOSConfig:
         return {
@@ -230,9 +232,8 @@ def _listed(**asked: Any) -> list[WorkflowStatus]:
 
 
 def _resume(workflows: Iterable[WorkflowStatus]) -> None:
-    """Queue workflows again, each where it was."""
-    by_queue = sorted(workflows, key=lambda found: str(found.queue_name))
-    for queue, group in groupby(by_queue, key=lambda found: found.queue_name):
+    """Queue workflows again."""
+    for queue, group in groupby(sorted(workflows, key=_again), key=_again):
         DBOS.resume_workflows([found.workflow_id for found in group], queue_name=queue)
 
 
@@ -253,8 +254,22 @@ async def _ended(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-def _resume_one(workflow_id: str) -> None:
-    _resume(_listed(workflow_ids=[workflow_id]))
+def _again(workflow: WorkflowStatus) -> str:
+    return str(workflow.queue_name).removesuffix(AGAIN) + AGAIN
+
+
+def _put_back(workflow_id: str) -> None:
+    for found in _listed(workflow_ids=[workflow_id]):
+        DBOS.resume_workflows([workflow_id], queue_name=found.queue_name)
+
+
+async def _register(queue: str, room: int | None, polls_s: float) -> None:
+    await DBOS.register_queue_async(
+        queue,
+        worker_concurrency=room,
+        polling_interval_sec=polls_s,
+        on_conflict="never_update",
+    )
 
 
 async def _in_thread(work: Callable[[str], None], argument: str) -> None:

@@ -62,7 +62,10 @@ class Engine(Protocol):
         ...
 
     def take_over(self, worker: str) -> None:
-        """Queue again what a dead worker had; called while nobody else can. Blocks."""
+        """Queue again what a dead worker had; called while nobody else can. Blocks.
+
+        What is queued again, here or below, is delivered to a worker without room, too.
+        """
         ...
 
     async def take_over_unknown(self, known: Collection[str]) -> None:

@@ -313,6 +313,14 @@ def test_terminated_worker_hands_its_jobs_back_at_once(fleet: Fleet) -> None:
     assert fleet.box.stats.created == 8
 
 
+def test_slot_of_a_dead_worker_holds_up_nobody(fleet: Fleet) -> None:
+    """Who wait for it fill the living worker, and the job that holds it has to get there."""
+    with fleet.worker("mortal", "after Open"), fleet.worker("healthy"):
+        said = fleet.run(fleet.manifest(10, limits={"max_in_flight": 1}), "--json")
+    assert (said.code, said.json["outcomes"]) == (0, {"succeeded": 10})
+    assert (fleet.box.stats.created, fleet.box.stats.most_in_flight) == (10, 1)
+
+
 def test_worker_is_known_by_all_its_sessions(fleet: Fleet) -> None:
     """By their name, those of a stopped one are ended: also the engine's, which have other queries."""
     named = (

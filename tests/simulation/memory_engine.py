@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from machines import Machine
@@ -30,6 +30,7 @@ class Delivery:
     order: int
     run_id: str
     job_id: str
+    is_again: bool = field(default=False, compare=False)
 
 
 @dataclass
@@ -47,12 +48,14 @@ class MemoryQueue:
         self.waiting = sorted([*self.waiting, *deliveries])
         self.news.set()
 
-    def draw(self, worker: str) -> Delivery | None:
+    def draw(self, worker: str, *, has_room: bool) -> Delivery | None:
         """Deliver the next job to a worker."""
         if not self.waiting:
             self.news.clear()
+        found = next((item for item in self.waiting if has_room or item.is_again), None)
+        if found is None:
             return None
-        found = self.waiting.pop(0)
+        self.waiting.remove(found)
         if self.rng.random() < self.twice:
             self.put([found])
         self.under_way.setdefault(worker, []).append(found)
@@ -95,7 +98,8 @@ class MemoryEngine:
         self._room = max(self._room, room)
 
     def take_over(self, worker: str) -> None:
-        self._queue.put(self._queue.under_way.pop(worker, []))
+        had = self._queue.under_way.pop(worker, [])
+        self._queue.put([replace(item, is_again=True) for item in had])
 
     async def take_over_unknown(self, known: Collection[str]) -> None:
         for worker in self._queue.under_way.keys() - {self._machine.name, *known}:
@@ -106,7 +110,7 @@ class MemoryEngine:
         mine[:] = [item for item in mine if (item.run_id, item.job_id) != (run_id, job_id)]
         busy = [*queue.waiting, *(item for items in queue.under_way.values() for item in items)]
         if (run_id, job_id) not in {(item.run_id, item.job_id) for item in busy}:
-            queue.put([Delivery(1, 0, run_id, job_id)])
+            queue.put([Delivery(1, 0, run_id, job_id, is_again=True)])
 
     async def forget(self, _run_id: str) -> None:
         return None
@@ -117,7 +121,7 @@ class MemoryEngine:
         try:
             while True:
                 await machine.reach("delivery: draw")
-                found = queue.draw(machine.name) if len(busy) < self._room else None
+                found = queue.draw(machine.name, has_room=len(busy) < self._room)
                 if found is None:
                     await sleep(LOOKS_S, queue.news)
                 else:
