@@ -85,10 +85,16 @@ def enqueue(
     transaction.execute(ENQUEUE, {**values, **listed, "version": VERSION, "app": APP})
 
 
-def forget_ended(transaction: Any, account: Account) -> None:
-    """Remove what is kept of an account's ended runs: the worker that ended one may have died of it."""
+def enqueue_run(
+    transaction: Any, run_id: str, account: Account, jobs: Sequence[tuple[int, str]]
+) -> None:
+    """Queue the jobs of a new run.
+
+    What is kept of the account's ended runs is removed: the worker that ended one may have died of it.
+    """
     queues = [queue_of(account), queue_of(account) + AGAIN]
     transaction.execute(FORGET, {"queues": queues})
+    enqueue(transaction, run_id, account, jobs)
 
 
 def queue_of(account: Account) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from batch import events
 from batch.attempt import Account
 from batch.clock import Clock
-from batch.engines.dbos import enqueue, forget_ended
+from batch.engines.dbos import enqueue_run
 from batch.engines.terms import Terms, works
 from batch.errors import UsageError
 from batch.events import Observer
@@ -31,7 +31,7 @@ async def hand_over(
     fleet: Fleet,
     clock: Clock,
     observers: list[Observer],
-    enqueue: Enqueue = enqueue,
+    enqueue: Enqueue = enqueue_run,
 ) -> OpenRun:
     """Begin a planned run, and hand it over; *enqueue* queues its jobs.
 
@@ -57,7 +57,6 @@ async def hand_over(
     jobs = [(place, work.job_id) for place, work in enumerate(ranked)]
 
     def queue(transaction: Any) -> None:
-        forget_ended(transaction, account)
         enqueue(transaction, run.run_id, account, jobs)
 
     await fleet.hand_over(run, ranked, queue)

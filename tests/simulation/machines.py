@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
@@ -161,8 +161,10 @@ class RemoteDesk:
     def __init__(self, machine: Machine, desk: MemoryDesk) -> None:
         self._machine, self._desk = machine, desk
 
-    async def ask(self, request: Request, limits: Limits) -> Admitted | Wait | Deny:
-        return await self._machine.call("ask", lambda: self._desk.ask(request, limits), once=True)
+    async def ask(
+        self, requests: Sequence[Request], limits: Limits
+    ) -> list[Admitted | Wait | Deny]:
+        return await self._machine.call("ask", lambda: self._desk.ask(requests, limits), once=True)
 
     async def occupy(self, request: Request) -> None:
         await self._machine.call("occupy", lambda: self._desk.occupy(request), once=True)

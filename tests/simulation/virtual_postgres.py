@@ -111,8 +111,11 @@ class _Face:
         return _Rows(self._connection.cursor(row_factory=row_factory))
 
     @asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[None]:
-        yield
+    async def pipeline(self) -> AsyncIterator[_Face]:
+        yield self
+
+    async def sync(self) -> None:
+        """Do nothing: each statement is answered at once here."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

@@ -252,7 +252,7 @@ async def _claim(connection: Connection, delivered: Sequence[Delivered]) -> list
     async with connection.pipeline():  # one round trip, one transaction
         claimed = await connection.execute(CLAIM_JOBS, (runs, jobs, workers))
         touched = await connection.execute(TOUCHED, (runs, jobs))
-        rows, attempts = await claimed.fetchall(), await touched.fetchall()
+    rows, attempts = await claimed.fetchall(), await touched.fetchall()
     found: list[Assignment | None] = [None] * len(delivered)
     of: dict[int, list[Row]] = {}
     for number, *attempt in attempts:

@@ -80,4 +80,4 @@ async def read(connection: Connection, questions: Sequence[Question[Any]]) -> li
         return [await (await connection.execute(one.sql.encode(), one.values)).fetchall()]
     async with connection.pipeline():
         cursors = [await connection.execute(one.sql.encode(), one.values) for one in questions]
-        return [await cursor.fetchall() for cursor in cursors]
+    return [await cursor.fetchall() for cursor in cursors]
