@@ -19,7 +19,8 @@ it holds by them has an end all the same:
     jobs, and their slots               35 s   another worker takes them over
 
 Who waits for a lock gives up after five seconds, and asks again, so that beats come through. The sessions
-of a command that is stopped are not ended so. It locks nothing that workers want: no half pipeline, an account only as the last statement of a transaction, and a library not while its run ends.
+of a command that is stopped are not ended so. It locks nothing that workers want: no half pipeline, an
+account only as the last statement of a transaction, and a library not while its run ends.
 
 Only this package and `batch.run.gate_postgres` know psycopg.
 """
