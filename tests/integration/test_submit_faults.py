@@ -194,7 +194,7 @@ async def test_resent_duplicate_is_looked_up(desk: Any) -> None:
     other = [{"id": "other", "prompt": "a task that proves look-up"}]
     async with desk.sandbox() as box:
         await desk.run(box, other)
-        lost = ("submit:drop-after:first=5", "lookup:1203:per_task=1,match=fox*")
+        lost = ("submit:drop-after:first=5", "lookup:1203:per_task=2,match=fox*")
         box.set_faults(FaultPlan.from_strings(lost))
         summary = await desk.run(box, [*desk.jobs(5), *other], limits={"settle_time": "1ms"})
         assert summary.exit_code is ExitCode.OK
