@@ -36,8 +36,10 @@ from sqlalchemy import URL
 
 from batch.attempt import Account
 from batch.engines.engine import Fate, Live
+from batch.errors import StateError
 from batch.key import Secret
-from batch.output.postgres.connection import PATIENCE, connect, parameters
+from batch.output.postgres.connection import PATIENCE, connect, parameters, place_of
+from batch.output.postgres.errors import map_errors
 from batch.output.postgres.schema import MIGRATIONS
 
 APP, WORKFLOW, SCHEMA = "kling-batch", "kling_batch.job", "dbos"
@@ -61,6 +63,16 @@ FORGET = """
         SELECT workflow_uuid FROM dbos.workflow_status AS its WHERE queue_name = ANY(%(queues)s)
         AND NOT EXISTS (SELECT 1 FROM kling.runs
             WHERE is_open AND run_id = split_part(its.workflow_uuid, '/', 1))
+        FOR UPDATE SKIP LOCKED
+    )
+"""
+# A failover may have forgotten that a job was done: its delivery stays, and is found to be missing here.
+REMOVE = """
+    DELETE FROM dbos.workflow_status WHERE workflow_uuid IN (
+        SELECT workflow_uuid FROM dbos.workflow_status AS its WHERE workflow_uuid = ANY(%(ids)s)
+        AND NOT EXISTS (SELECT 1 FROM kling.jobs JOIN kling.runs USING (run_id)
+            WHERE is_open AND state = 'todo' AND its.workflow_uuid = concat_ws('/', run_id, looks, job_id)
+            AND run_id = split_part(its.workflow_uuid, '/', 1))
         FOR UPDATE SKIP LOCKED
     )
 """
@@ -146,14 +158,27 @@ class DbosEngine:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
-            await asyncio.to_thread(_remove, self._done)
+            await asyncio.to_thread(self._remove, self._done)
             await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
 
     async def _remove_done(self) -> None:
         while True:
             await asyncio.sleep(REMOVES_S)
             done, self._done = self._done, []
-            await asyncio.to_thread(_remove, done)
+            await asyncio.to_thread(self._remove, done)
+
+    def _remove(self, workflow_ids: Sequence[str]) -> None:
+        """Remove deliveries; one that stays is delivered again, and its job is found to be settled."""
+        if not workflow_ids:
+            return
+        with (
+            suppress(StateError),
+            map_errors(place_of(self._engine)),
+            connect(self._engine) as connection,
+        ):
+            for begin in range(0, len(workflow_ids), MOST_REMOVED):
+                ids = list(workflow_ids[begin : begin + MOST_REMOVED])
+                connection.execute(REMOVE, {"ids": ids})
 
     async def make_room(self, account: Account, room: int) -> None:
         if self._rooms.get(account, 0) >= room:
@@ -184,7 +209,7 @@ class DbosEngine:
 
     async def forget(self, run_id: str) -> None:
         def work() -> None:
-            _remove([found.workflow_id for found in _listed(workflow_id_prefix=f"{run_id}/")])
+            self._remove([item.workflow_id for item in _listed(workflow_id_prefix=f"{run_id}/")])
 
         await asyncio.to_thread(work)
 
@@ -241,11 +266,6 @@ def _resume(workflows: Iterable[WorkflowStatus]) -> None:
     """Queue workflows again."""
     for queue, group in groupby(sorted(workflows, key=_again), key=_again):
         DBOS.resume_workflows([found.workflow_id for found in group], queue_name=queue)
-
-
-def _remove(workflow_ids: Sequence[str]) -> None:
-    for begin in range(0, len(workflow_ids), MOST_REMOVED):
-        DBOS.delete_workflows(list(workflow_ids[begin : begin + MOST_REMOVED]))
 
 
 @asynccontextmanager
