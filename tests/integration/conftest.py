@@ -47,8 +47,7 @@ LIMITS: dict[str, Any] = {
     "settle_time": "200ms",
     "task_timeout": "20s",
 }
-# Where the sandbox falls silent; elsewhere, a busy machine must not look like that.
-IMPATIENT = {"request_timeout": "500ms", "stall_timeout": "150ms"}
+# Where the sandbox falls silent, and only there: elsewhere, a busy machine must not look like that.
 SILENT = re.compile(r"(hang|stall|slow)\b(?!:bytes)")
 FIELDS: dict[str, tuple[type, ...]] = {
     "schema": (int,),
@@ -81,6 +80,14 @@ FIELDS: dict[str, tuple[type, ...]] = {
 def jobs(count: int, **options: Any) -> list[dict[str, Any]]:
     """Return *count* jobs."""
     return [{"id": f"job-{n:02}", "prompt": f"fox number {n}", **options} for n in range(count)]
+
+
+def impatience(faults: Sequence[str]) -> dict[str, str]:
+    """Return short timeouts for what falls silent by *faults*: files, or requests."""
+    silent = [fault for fault in faults if SILENT.search(fault)]
+    files = [fault for fault in silent if fault.startswith("download:")]
+    requests = {"request_timeout": "500ms"} if len(files) < len(silent) else {}
+    return requests | ({"stall_timeout": "150ms"} if files else {})
 
 
 class Witness:
@@ -121,7 +128,7 @@ class Desk:
         """Serve a fast sandbox in this loop."""
         config: dict[str, Any] = {"median_s": 0.05, "sigma": 0.1, "seed": 1, "clip": "tiny"}
         plan = FaultPlan.from_strings(faults)
-        self._timeouts = IMPATIENT if SILENT.search(" ".join(faults)) else {}
+        self._timeouts = impatience(faults)
         async with serve(SandboxConfig(**{**config, **options}, faults=plan), now=now) as box:
             yield box
             assert box.stats.key_leaks == 0, "the key went to the video server"

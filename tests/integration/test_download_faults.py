@@ -91,7 +91,7 @@ async def test_interrupted_download_resumes_where_it_stopped(desk: Any) -> None:
 async def test_failed_download_costs_no_second_task(desk: Any, fault: str, kind: str) -> None:
     """The task is kept, and the next run fetches its video without paying."""
     async with desk.sandbox(f"download:{fault}", video_bytes=SIZE) as box:
-        summary = await desk.run(box, 3, limits={"stall_timeout": "60ms"})
+        summary = await desk.run(box, 3)
         assert summary.exit_code is ExitCode.JOBS_FAILED
         assert desk.statuses == {"failed": 3}
         assert desk.kinds == {kind: 3}
