@@ -31,6 +31,7 @@ TIMEOUT = timedelta(minutes=5)  # of one request, its body included
 CONNECT_TIMEOUT = timedelta(seconds=5)
 CHUNK_BYTES = 2 * 1024 * 1024
 TYPES = {".mp4": "video/mp4", ".json": "application/json", ".xmp": "application/rdf+xml"}
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AZURE_STORAGE_ENDPOINT")
 SHA256, LIBRARY, ATTEMPT = "sha256", "library", "attempt"  # Azure takes no hyphens in these
 
 
@@ -238,8 +239,8 @@ def _may_be_plain(environ: Mapping[str, str]) -> bool:
     """Return whether HTTP without TLS is right: on this machine, or where a person says so."""
     if environ.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true"}:
         return True
-    host = urlsplit(environ.get("AWS_ENDPOINT_URL", "")).hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    hosts = {urlsplit(environ.get(name, "")).hostname or "" for name in ENDPOINTS}
+    return any(host in {"localhost", "::1"} or host.startswith("127.") for host in hosts)
 
 
 def _mode(replaces: Stored | None) -> Any:
@@ -251,7 +252,10 @@ def _mode(replaces: Stored | None) -> Any:
 
 
 def _stored(meta: Mapping[str, Any], **marks: str | None) -> Stored:
-    return Stored(meta["size"], meta["e_tag"], meta["version"], **marks)
+    e_tag = meta["e_tag"]
+    if e_tag and e_tag.startswith("0x"):  # Azure quotes it in an answer, but not in a listing
+        e_tag = f'"{e_tag}"'
+    return Stored(meta["size"], e_tag, meta["version"], **marks)
 
 
 def _base_error() -> type[Exception]:

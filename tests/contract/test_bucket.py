@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import server
 
 from batch.output.bucket import Bucket, BucketError, ChangedError, GoneError, TakenError
 
@@ -95,6 +97,37 @@ async def test_list_has_sizes_and_names_of_all(bucket: Bucket, put: Any) -> None
     listed = await bucket.list()
     assert {key: item.bytes for key, item in listed.items()} == {KEY: 3, OTHER: 3}
     assert listed[KEY].e_tag == stored.e_tag
+
+
+async def test_names_azure_lists_are_the_answered_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its listings leave the quotes out; no object may look like another one for that."""
+    async with server(azure) as address:
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "studio")
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")
+        monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"{address}/studio")
+        with Bucket.open("az://loops", library="lib") as bucket:
+            stored = await bucket.head("videos/fox.mp4")
+            assert (await bucket.list())["videos/fox.mp4"] == stored
+
+
+async def azure(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer as Azure does of a container with one blob."""
+    listed = (
+        "<EnumerationResults><Blobs><Blob><Name>videos/fox.mp4</Name><Properties>"
+        "<Last-Modified>Sat, 28 Nov 2026 00:00:00 GMT</Last-Modified><Etag>0x8DE2E1</Etag>"
+        "<Content-Length>3</Content-Length><Content-Type>video/mp4</Content-Type>"
+        "</Properties></Blob></Blobs></EnumerationResults>"
+    )
+    while head := await reader.readuntil(b"\r\n\r\n"):
+        is_list = b"comp=list" in head
+        body = listed if is_list else ""
+        of_it = "" if is_list else 'ETag: "0x8DE2E1"\r\n'
+        length = len(body) if is_list else 3
+        writer.write(
+            "HTTP/1.1 200 OK\r\nLast-Modified: Sat, 28 Nov 2026 00:00:00 GMT\r\n"
+            f"{of_it}Content-Length: {length}\r\n\r\n{body}".encode()
+        )
+        await writer.drain()
 
 
 async def test_deleted_object_is_gone(bucket: Bucket, put: Any) -> None:
