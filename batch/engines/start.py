@@ -16,7 +16,8 @@ from batch.engines.clock import FleetClock
 from batch.engines.dbos import POLLS_S, DbosEngine
 from batch.engines.ending import Ending
 from batch.engines.house import Means, PostgresHouse
-from batch.engines.worker import Times, Worker
+from batch.engines.leave import Times
+from batch.engines.worker import Worker
 from batch.events import Event, Warned
 from batch.key import NO_SECRET, Secret
 from batch.output.fleet import DEAD_AFTER_S

@@ -1,10 +1,12 @@
-"""A run's switch, shared by all workers."""
+"""A run's switch, shared by all workers, and how they are told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from batch.engines.chores import Chores
 from batch.events import Event
+from batch.output.fleet import Fleet
 from batch.run.stop import LEAVES, Stop, StopReason
 
 Tell = Callable[[StopReason, str], None]
@@ -38,3 +40,32 @@ class SharedStop(Stop):
         """Have this worker's jobs stop where they are: another worker goes on with them."""
         self.feeding.set()
         self.leaving.set()
+
+
+class Stops:
+    """The stops of a worker's runs that the fleet is to be told of."""
+
+    def __init__(self, fleet: Fleet, chores: Chores) -> None:
+        self._fleet = fleet
+        self._chores = chores
+        self._untold: dict[tuple[str, StopReason], str] = {}
+
+    def of(self, run_id: str) -> Tell:
+        """Return what has a run stopped everywhere that is stopped here."""
+
+        def tell(reason: StopReason, sentence: str) -> None:
+            self._untold[run_id, reason] = sentence
+            self.begin_to_tell()
+
+        return tell
+
+    def begin_to_tell(self) -> None:
+        """Tell what is untold, as a chore; what fails is told at a later beat."""
+        self._chores.do(("tell",), self.tell)
+
+    async def tell(self) -> None:
+        """Tell what is untold."""
+        while self._untold:
+            (run_id, reason), sentence = next(iter(self._untold.items()))
+            await self._fleet.stop(run_id, reason.value, sentence)
+            self._untold.pop((run_id, reason), None)

@@ -14,9 +14,10 @@ import signal
 import sys
 from typing import Any
 
-import batch.engines.worker as workers
 from batch.attempt import Account
 from batch.cli.logs import LogObserver, configure, logger
+from batch.engines import deliveries
+from batch.engines.leave import Times
 from batch.engines.start import Setup, work
 from batch.key import Secret, account_of
 from batch.output.postgres import fleet
@@ -29,7 +30,7 @@ from batch.run.signals import on_stop
 from batch.waker import Waker
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
-workers.SPARE_ROOM = 2  # so that every worker gets some jobs
+deliveries.SPARE_ROOM = 2  # so that every worker gets some jobs
 fleet.HELD_FOR_S = 3.0
 for module in (gate, doorkeeper):
     module.SEND_WITHIN_S, module.ARRIVES_WITHIN_S = 2.0, 3.0
@@ -73,7 +74,7 @@ async def main() -> None:
         Secret(asked["engine"]),
         {Account(asked["base_url"], account_of(key)): Secret(key)},
         asked["name"],
-        times=workers.Times(beat_s=0.2, drain_s=5.0, unreachable_s=30.0, refused_s=0.5),
+        times=Times(beat_s=0.2, drain_s=5.0, unreachable_s=30.0, refused_s=0.5),
         dead_after_s=1.0,
         polls_s=0.1,
     )

@@ -19,9 +19,10 @@ from batch.attempt import Account, external_id
 from batch.callbacks.hints import Hints
 from batch.engines.carry import Opened
 from batch.engines.clock import FleetClock
+from batch.engines.leave import Times
 from batch.engines.stop import SharedStop
 from batch.engines.terms import Terms
-from batch.engines.worker import Times, Worker
+from batch.engines.worker import Worker
 from batch.errors import ExitCode
 from batch.events import BugFound, Event
 from batch.output.fleet import CLAIM, OpenRun, Outcome

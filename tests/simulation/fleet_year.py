@@ -36,9 +36,10 @@ from batch.engines.clock import FleetClock
 from batch.engines.ending import Ending
 from batch.engines.handover import hand_over
 from batch.engines.house import SharedNames
+from batch.engines.leave import Times
 from batch.engines.stop import SharedStop
 from batch.engines.terms import Terms
-from batch.engines.worker import Times, Worker
+from batch.engines.worker import Worker
 from batch.errors import ExitCode
 from batch.events import BugFound, Event
 from batch.key import ENGINE_VARIABLE, Secret
