@@ -241,7 +241,7 @@ LIMIT_KEYS: dict[str, LimitKey] = {
         {"type": "string", "pattern": RATE_PATTERN},
         "How often the run submits a task: 60/min, 2/s, 100/h.",
     ),
-    "max_in_flight": _count("max_in_flight", 10_000, "Tasks open at the provider at once."),
+    "max_in_flight": _count("max_in_flight", 100_000, "Tasks open at the provider at once."),
     "max_downloads": _count("max_downloads", 1_000, "Downloads at once."),
     "poll_interval": _time("poll_interval_s", "The shortest time between two polls of a task."),
     "request_timeout": _time("request_timeout_s", "The longest time for one request."),

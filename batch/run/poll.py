@@ -29,6 +29,7 @@ from batch.run.context import RunContext
 from batch.run.lessons import Lessons
 from batch.run.lookup import LookUp
 from batch.run.stop import StopReason
+from batch.run.turns import Turns
 from batch.waker import sleep
 
 LAST_POLLS_S = 60.0  # how long a task of an earlier run is watched at least
@@ -55,6 +56,7 @@ class Poller:
         self._lookup = lookup
         self._lessons = lessons
         self._hints = hints
+        self._turns = Turns()
 
     async def poll(
         self, attempt: Attempt, hint: Hint, *, is_fresh: bool
@@ -83,9 +85,10 @@ class Poller:
         interval_s = self._context.limits.poll_interval_s
         pause = _Pause(0.0, watch.patience_s if watch.is_fresh else 0.0)
         while True:
-            if await self._wait(attempt, watch.age_s, pause, hint):
+            is_left = await self._wait(attempt, watch.age_s, pause, hint)
+            answer = None if is_left else await self._in_turn(attempt, hint)
+            if answer is None:
                 return None, None
-            answer = await self._query(attempt)
             attempt = attempt.polled()
             watch.note(answer)
             left_s = watch.left_s
@@ -133,7 +136,6 @@ class Poller:
         """
         stop, clock = self._context.stop, self._context.clock
         if pause.most_s <= 0:
-            hint.ended.clear()  # the poll at once answers what was announced before it
             return False
         begun = clock.monotonic()
         while not hint.ended.is_set() and not stop.leaving.is_set():
@@ -151,8 +153,16 @@ class Poller:
             if again_s > 0:
                 await sleep(again_s, stop.leaving)
             hint.woke_at = clock.monotonic()
-        hint.ended.clear()
         return stop.leaving.is_set()
+
+    async def _in_turn(self, attempt: Attempt, hint: Hint) -> QueryAnswer | None:
+        """Query once few enough polls are under way, or at once if it is urgent; None: the run is left."""
+        leaving = self._context.stop.leaving
+        async with self._turns.turn(hint.ended, leaving):
+            if leaving.is_set():
+                return None
+            hint.ended.clear()  # this poll answers what was announced before it
+            return await self._query(attempt)
 
     async def _query(self, attempt: Attempt) -> QueryAnswer:
         task_id = attempt.paid_task.task_id

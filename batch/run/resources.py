@@ -7,6 +7,7 @@ descriptor that cannot be had looks like a provider that cannot be reached.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 from batch.errors import StateError
 from batch.manifest.limits import Limits
+from batch.run.turns import POLLS_AT_ONCE
 
 if sys.platform != "win32":
     import resource
@@ -27,6 +29,8 @@ T = TypeVar("T")
 ENDING_S = 0.05  # until the system has forgotten a thread that has ended
 PATIENCE_S = 0.5  # with a system that is slow to
 SPARE = 8  # descriptors for what is open for a moment only, and for connections just closed
+QUERIES_AT_ONCE = 2 * POLLS_AT_ONCE  # look-ups and what a callback announces never wait for polls
+FEW = 500  # submissions, which have a connection for each task in flight
 USUALLY_OPEN = 32  # where the system does not list what is open
 MOST_DESCRIPTORS = 65_536
 UNLIMITED_DESCRIPTORS = 10_240  # what macOS takes in place of "unlimited"
@@ -74,15 +78,26 @@ def fit(limits: Limits, *, is_embedded: bool, room: int | None = None) -> Grante
     a_download = ends + 1  # its connection and its file
     downloads = min(limits.max_downloads, max(1, room // 3 // a_download))
     room -= downloads * a_download
+    connections = room // ends
+    submissions = min(limits.max_in_flight, _submissions_at_once(limits))
+    queries = min(limits.max_in_flight, QUERIES_AT_ONCE)
+    if connections >= submissions + queries:
+        return Granted(replace(limits, max_downloads=downloads), connections - submissions)
     # Each task in flight may have a connection for its submission and one for its queries.
-    in_flight = min(limits.max_in_flight, room // (2 * ends))
+    in_flight = min(limits.max_in_flight, connections // 2)
     if in_flight < 1:
         raise StateError(
             "the system grants too few descriptors for a run (ulimit -n); nothing was sent. Raise that"
             " limit and run again"
         )
     fitted = replace(limits, max_in_flight=in_flight, max_downloads=downloads)
-    return Granted(fitted, room // ends - in_flight)
+    return Granted(fitted, connections - in_flight)
+
+
+def _submissions_at_once(limits: Limits) -> int:
+    """Return how many submissions may wait for their answers, however many tasks are in flight."""
+    sent = math.ceil(limits.submit_rate.per_second * limits.request_timeout_s)
+    return max(sent, FEW)
 
 
 def _room() -> int | None:

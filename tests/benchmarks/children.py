@@ -33,14 +33,17 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """The time, CPU and memory that a process used. *samples*: wall-clock time and CPU so far."""
+    """The time, CPU and memory that a process used.
+
+    *samples*: wall-clock time, CPU so far, and how many descriptors were open.
+    """
 
     wall_s: float
     cpu_s: float
     peak_mb: float
     exit_code: int
     output: str
-    samples: list[tuple[float, float]] = field(default_factory=list)
+    samples: list[tuple[float, float, int]] = field(default_factory=list)
 
 
 class FailedError(Exception):
@@ -69,7 +72,7 @@ def run(
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        samples: list[tuple[float, float]] = []
+        samples: list[tuple[float, float, int]] = []
         ended = threading.Event()
         sampler = threading.Thread(target=_sample, args=(child.pid, samples, ended))
         timer = threading.Timer(kill_after_s or 0.0, os.kill, (child.pid, signal.SIGKILL))
@@ -123,13 +126,14 @@ def _is_foreign(name: str) -> bool:
     return name.upper().startswith(_FOREIGN)
 
 
-def _sample(pid: int, samples: list[tuple[float, float]], ended: threading.Event) -> None:
-    """Record the CPU of a process until its end; nothing where there is no /proc."""
+def _sample(pid: int, samples: list[tuple[float, float, int]], ended: threading.Event) -> None:
+    """Record CPU and descriptors of a process until its end; nothing where there is no /proc."""
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     with contextlib.suppress(OSError):
         while not ended.wait(SAMPLE_S):
             fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-            samples.append((time.time(), (int(fields[11]) + int(fields[12])) * tick_s))
+            cpu_s = (int(fields[11]) + int(fields[12])) * tick_s
+            samples.append((time.time(), cpu_s, len(os.listdir(f"/proc/{pid}/fd"))))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The cost per job as jobs grow: plans of up to 100,000, up to 10,000 tasks in flight.
+"""The cost per job as jobs grow: plans of up to 100,000, up to 20,000 tasks in flight.
 
 python tests/benchmarks/growth.py [--quick] [--json] [--check]
 """
@@ -21,9 +21,11 @@ import manifests
 from children import FailedError, Used
 
 PLANS = (1_000, 10_000, 100_000)
-IN_FLIGHT = (100, 1_000, 10_000)
+IN_FLIGHT = (100, 1_000, 10_000, 20_000)
 POLL_S = 5.0
-GENERATION_S = 30.0  # longer than 10,000 submissions take
+SUBMIT_RATE = "600/s"  # so many in 30 s leave descriptors to the rest where 20,000 are granted
+GENERATION_S = 90.0  # longer than 20,000 submissions take
+MOST_OPEN = 2_000  # descriptors: tasks that wait hold none
 MOST_MB = 300.0
 MOST_GROWTH = 1.25  # of the cost per job, over the last factor of ten; more than noise
 
@@ -110,6 +112,7 @@ def _plan_row(
         "CPU µs/job": figures.rounded(1e6 * statistics.median(per_job)),
         "peak MB": figures.rounded(max(each.peak_mb for each in used)),
         "in flight": None,
+        "descriptors": None,
         "polls/job": None,
         "CPU share while all are in flight": None,
     }
@@ -132,6 +135,7 @@ class _Flight:
     jobs: int
     used: Used
     most_in_flight: int
+    most_open: int
     polls: float
     idle_cpu: float | None
 
@@ -156,6 +160,7 @@ def _runs(
             "CPU µs/job": None if cost is None else figures.rounded(1e6 * cost),
             "peak MB": figures.rounded(flight.used.peak_mb),
             "in flight": flight.most_in_flight,
+            "descriptors": flight.most_open,
             "polls/job": figures.rounded(flight.polls),
             "CPU share while all are in flight": flight.idle_cpu,
         }
@@ -184,6 +189,12 @@ def _runs(
             ours=float(most.most_in_flight),
             at_least=float(most.jobs),
         ),
+        figures.Figure(
+            name="descriptors open at once",
+            unit="",
+            ours=float(most.most_open),
+            at_most=float(MOST_OPEN),
+        ),
     ]
     if most.idle_cpu is not None:
         found.append(
@@ -201,7 +212,11 @@ def _fly(folder: Path, jobs: int, shrink: int) -> _Flight:
     home = folder / f"run-{jobs}"
     home.mkdir()
     manifest = manifests.write(
-        home / "jobs.yaml", jobs, submit_rate="5000/s", poll_interval=f"{POLL_S / shrink:g}s"
+        home / "jobs.yaml",
+        jobs,
+        submit_rate=SUBMIT_RATE,
+        max_in_flight=str(jobs),
+        poll_interval=f"{POLL_S / shrink:g}s",
     )
     median = f"{GENERATION_S / shrink:g}"
     with children.sandbox("--median", median, "--sigma", "0", "--clip", "tiny") as server:
@@ -214,19 +229,22 @@ def _fly(folder: Path, jobs: int, shrink: int) -> _Flight:
         jobs,
         used,
         stats["most_in_flight"],
+        max((opened for _, _, opened in used.samples), default=0),
         (stats["queries"] + stats["lookups"]) / jobs,
         _share(used.samples, stats["tasks"]),
     )
 
 
-def _share(samples: Sequence[tuple[float, float]], tasks: Sequence[dict[str, Any]]) -> float | None:
+def _share(
+    samples: Sequence[tuple[float, float, int]], tasks: Sequence[dict[str, Any]]
+) -> float | None:
     """Return the share of a core between the last submission and the first finished task."""
     begin = max(task["created_at"] for task in tasks)
     end = min(task["finished_at"] for task in tasks)
     inside = [sample for sample in samples if begin <= sample[0] <= end]
     if len(inside) < 2:
         return None
-    (first, cpu_before), (last, cpu_after) = inside[0], inside[-1]
+    (first, cpu_before, _), (last, cpu_after, _) = inside[0], inside[-1]
     return figures.rounded((cpu_after - cpu_before) / (last - first))
 
 

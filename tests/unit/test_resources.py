@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from batch.errors import StateError
-from batch.manifest.limits import Limits
+from batch.manifest.limits import Limits, Rate
 from batch.run.resources import fit, raise_descriptor_limit, run_loop, start_pool
+from batch.run.turns import POLLS_AT_ONCE
 
 WANTED = Limits(max_in_flight=50, max_downloads=10)
 
@@ -31,6 +32,19 @@ def test_no_more_is_open_than_there_is_room(is_embedded: bool) -> None:
         assert granted.queries >= limits.max_in_flight >= 1
         sockets = limits.max_in_flight + granted.queries + limits.max_downloads
         assert sockets * ends + limits.max_downloads <= room
+
+
+@pytest.mark.parametrize(
+    ("rate", "timeout_s", "fits"), [(60.0, 30.0, True), (500.0, 30.0, True), (700.0, 30.0, False)]
+)
+def test_tasks_that_wait_hold_no_descriptor(rate: float, timeout_s: float, fits: bool) -> None:
+    """Twenty thousand fit into as many descriptors; only submissions hold one each."""
+    wanted = Limits(max_in_flight=20_000, submit_rate=Rate(rate, 1.0), request_timeout_s=timeout_s)
+    granted = fit(wanted, is_embedded=False, room=19_900)
+    assert (granted.limits == wanted) == fits
+    assert granted.queries >= 2 * POLLS_AT_ONCE
+    submissions = min(granted.limits.max_in_flight, rate * timeout_s)
+    assert submissions + granted.queries + 2 * wanted.max_downloads <= 19_900
 
 
 @pytest.mark.parametrize("room", [-5, 0, 1, 2, 3])
