@@ -133,7 +133,7 @@ def _sample(pid: int, samples: list[tuple[float, float, int]], ended: threading.
         while not ended.wait(SAMPLE_S):
             fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
             cpu_s = (int(fields[11]) + int(fields[12])) * tick_s
-            samples.append((time.time(), cpu_s, len(os.listdir(f"/proc/{pid}/fd"))))
+            samples.append((time.time(), cpu_s, len(os.listdir(f"/proc/{pid}/fd"))))  # noqa: PTH208
 
 
 @contextlib.contextmanager
