@@ -13,18 +13,27 @@ from typing import Any
 import psycopg
 import pytest
 from cluster import Cluster
+from fleets import opened_fleet
 from libraries_in_postgres import LIBRARY, Library, library_in
 from scripted import ACCOUNT, SAID, attempt, landed, opened
 
 from batch.attempt import Failed
-from batch.errors import ClaimLostError, LockedError, RefusedError, StateError, StateLostError
+from batch.errors import (
+    AwayError,
+    ClaimLostError,
+    LockedError,
+    RefusedError,
+    StateError,
+    StateLostError,
+)
 from batch.key import Secret
 from batch.output import stores
-from batch.output.fleet import CLAIM, Claim
+from batch.output.fleet import CLAIM, Claim, OpenRun, Work
 from batch.output.folder import open_folder
 from batch.output.layout import Layout
 from batch.output.marker import mark
 from batch.output.postgres import questions
+from batch.output.postgres.connection import connect
 from batch.output.postgres.state import PostgresState
 from batch.output.state import (
     AddRow,
@@ -270,6 +279,34 @@ async def test_commit_waits_while_postgres_is_away(engine_url: str, cluster: Clu
     assert len(told) == 1
 
 
+async def test_commit_waits_for_a_standbys_promotion(engine_url: str) -> None:
+    """Until it has taken the server's place, it answers, and takes nothing."""
+    told: list[str] = []
+
+    async def read_only(connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute("SET default_transaction_read_only TO on")
+
+    async def promoted(connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute("SET default_transaction_read_only TO off")
+
+    async with library_in(engine_url, on_wait=told.append, max_size=1) as library:
+        await library.connections.again(read_only)
+        waiting = asyncio.create_task(library.state.commit(Put(attempt())))
+        while not (told or waiting.done()):
+            await asyncio.sleep(0.01)
+        await library.connections.again(promoted)
+        await waiting
+        assert await library.state.attempt("kb-1") == attempt()
+
+
+def test_standby_is_not_connected_to(engine_url: str, cluster: Cluster) -> None:
+    name = engine_url.rpartition("/")[2]
+    cluster.execute(f"ALTER DATABASE {name} SET default_transaction_read_only TO on")
+    with pytest.raises(AwayError, match="session is read-only"):
+        connect(Secret(engine_url))
+    connect(Secret(f"{engine_url}?target_session_attrs=any")).close()
+
+
 async def test_leaving_waits_for_the_commit_of_a_cancelled_call(engine_url: str) -> None:
     async with library_in(engine_url) as library:
         call = asyncio.create_task(library.state.commit(Put(attempt())))
@@ -359,6 +396,29 @@ def test_failover_puts_new_attempts_in_doubt(root: Path, engine_url: str) -> Non
             assert folder.forgot_at is not None
             first = folder.forgot_at
     assert folder.forgot_at == first
+
+
+async def test_failover_gives_no_token_out_again(root: Path, engine_url: str) -> None:
+    """Whoever has one of before is not the newest, although the copy has not heard of its claim."""
+    library = Layout(root).library.read_text().strip()
+    async with opened_fleet(engine_url) as worker:
+
+        async def tokens(run_id: str, count: int) -> list[int]:
+            run = OpenRun(run_id, library, str(root), ACCOUNT, "{}", 1.0)
+            await worker.fleet.hand_over(run, [Work(0, "a", "{}")], lambda _transaction: None)
+            claims = [await worker.fleet.claim(run_id, "a", f"w{n}") for n in range(count)]
+            await worker.fleet.end(run_id, 0, "{}")
+            return [claim.claim.token for claim in claims if claim is not None]
+
+        before = await tokens("r1", 40)
+        worker.execute("SELECT setval('tokens', 1, false)")
+        worker.execute("DELETE FROM claims")
+        worker.execute("UPDATE meta SET timeline = 'another'")
+        stores.use_engine(Secret(engine_url))
+        with open_folder(root, sandbox=False, now=1.0):
+            pass
+        after = await tokens("r2", 40)
+    assert len({*before, *after}) == 80
 
 
 def test_restored_dump_puts_new_attempts_in_doubt(

@@ -20,6 +20,8 @@ from batch.output.postgres.schema import MIGRATIONS, SCHEMA
 
 DEFAULTS = {
     "connect_timeout": "10",
+    # Not to a standby: while it takes the server's place, it answers, and takes nothing.
+    "target_session_attrs": "read-write",
     # A connection whose other end is gone is noticed within some 20 s, not two hours.
     "keepalives_idle": "10",
     "keepalives_interval": "3",

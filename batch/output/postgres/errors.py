@@ -15,7 +15,11 @@ from batch.errors import (
 )
 from batch.output.postgres.functions import CLAIM_LOST
 
-LOST = (psycopg.OperationalError, psycopg.InterfaceError)  # the connection, or the server's memory
+LOST = (
+    psycopg.OperationalError,  # the connection, or the server's memory
+    psycopg.InterfaceError,
+    errors.ReadOnlySqlTransaction,  # a standby that is about to take the server's place
+)
 
 
 class map_errors:  # noqa: N801 - reads as a word where it is used

@@ -50,7 +50,11 @@ MENDS = (
     "UPDATE runs SET is_open = false WHERE library = %(library)s AND is_open",
     # The last step of an import may be missing.
     "UPDATE libraries SET lives_here = true WHERE library = %(library)s AND NOT lives_here",
-    # After a failover or a restored backup, commits of before may be gone.
+    # After a failover or a restored backup, commits of before may be gone. A token that was given out
+    # then is given out to nobody else: fewer than one a millisecond were.
+    """SELECT setval('tokens', greatest(
+        (SELECT last_value FROM tokens), (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+        )) FROM meta WHERE timeline <> timeline()""",
     """UPDATE meta SET timeline = timeline(), forgot_at = extract(epoch FROM clock_timestamp())
         WHERE timeline <> timeline()""",
     f"""INSERT INTO facts AS old SELECT %(library)s, '{FORGOT_AT}', forgot_at::text FROM meta
