@@ -36,6 +36,10 @@ NO_WORKER = (
     "no worker of the fleet is alive: the run waits. Start one with `kling-batch worker`, on any machine"
     " that has the engine's address, the key and the folder"
 )
+FORGOTTEN = (
+    "the database does not know the run {} any more: a copy of it, or a backup, has taken its place, and"
+    " what was submitted last may be forgotten. Run again: the next run looks for it"
+)
 SOFTLY = (
     "nothing more is submitted, open tasks are left to the next run, downloads under way finish; once"
     " more to leave the workers to it"
@@ -73,8 +77,11 @@ class Follower:
         Args:
             library: the library, to read.
             handle_signals: the first SIGINT or SIGTERM stops the run softly, the second ends this.
+
+        Raises:
+            StateError: the run is not known any more, or the database has not answered for too long.
         """
-        progress = await self.fleet.progress(self.run.run_id)
+        progress = await self._progress()
         with self._signals() if handle_signals else _nothing():
             rows = _Rows(library, self.run.run_id)
             while progress.exit_code is None and not self._insisted:
@@ -83,9 +90,16 @@ class Follower:
                 await self._end_without_workers(progress)
                 await sleep(self.looks_s, self._asked)
                 self._asked.clear()
-                progress = await self.fleet.progress(self.run.run_id)
+                progress = await self._progress()
             self._tell(progress, await asyncio.to_thread(rows.new))
         return await self._summary(library, progress)
+
+    async def _progress(self) -> Progress:
+        """Return how far the run is, as soon as the database answers."""
+        found = await self.fleet.progress(self.run.run_id)
+        if found is None:
+            raise StateError(FORGOTTEN.format(self.run.run_id))
+        return found
 
     async def _stop(self) -> None:
         while self._stops:
@@ -149,7 +163,7 @@ class Follower:
         while True:
             with suppress(AwayError):
                 return await asyncio.to_thread(_reading, library, read)
-            await self.fleet.progress(self.run.run_id)  # waits for the database
+            await self._progress()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -206,8 +206,8 @@ class Fleet(Protocol):
         """End a settled run; False when it has ended already."""
         ...
 
-    async def progress(self, run_id: str) -> Progress:
-        """Return how far a run is."""
+    async def progress(self, run_id: str) -> Progress | None:
+        """Return how far a run is; None if it is not known: a failover may have forgotten it."""
         ...
 
     async def workers(self) -> frozenset[str]:

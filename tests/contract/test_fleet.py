@@ -143,11 +143,11 @@ async def test_ended_run_has_no_work_left(fleet: Fleet) -> None:
     assert not await fleet.end("r1", 0, "{}")
     assert await fleet.run_of("r1") is None
     assert await fleet.claim("r1", "a", "w1") is None
-    assert (await fleet.progress("r1")).exit_code == 3
+    assert await fleet.progress("r1") == Progress(0, exit_code=3)
 
 
-async def test_progress_of_unknown_run_is_empty(fleet: Fleet) -> None:
-    assert await fleet.progress("r9") == Progress(0)
+async def test_progress_of_unknown_run_is_none(fleet: Fleet) -> None:
+    assert await fleet.progress("r9") is None
 
 
 # -- stops
@@ -165,7 +165,7 @@ async def test_worse_reason_replaces_a_milder_one(fleet: Fleet) -> None:
     for number, (first, second) in enumerate(pairs):
         is_worse = _rank(second) > _rank(first)
         expected = (second, "second") if is_worse else (first, "first")
-        assert (await fleet.progress(f"r{number}")).stop == expected
+        assert await fleet.progress(f"r{number}") == Progress(0, stop=expected)
 
 
 def _rank(reason: StopReason) -> int:

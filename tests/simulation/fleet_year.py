@@ -187,8 +187,9 @@ class FleetRun:
                 self.night.violate(["the run does not end"])
                 break
         await self._drain()
-        exit_code = (await self.fleet.progress(run_id)).exit_code
-        return None if exit_code is None else ExitCode(exit_code)
+        progress = await self.fleet.progress(run_id)
+        has_ended = progress is not None and progress.exit_code is not None
+        return ExitCode(progress.exit_code) if has_ended else None
 
     def count_deaths(self) -> None:
         """Add what became of the workers to the report."""

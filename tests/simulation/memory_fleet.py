@@ -193,10 +193,10 @@ class MemoryFleet:
         handed.exit_code, handed.summary = exit_code, summary
         return True
 
-    async def progress(self, run_id: str) -> Progress:
+    async def progress(self, run_id: str) -> Progress | None:
         handed = self.runs.get(run_id)
         if handed is None:
-            return Progress(0)
+            return None
         alive = sum(not self._is_dead(worker) for worker in self.beats)
         return Progress(alive, handed.run.stop, handed.exit_code)
 

@@ -154,14 +154,14 @@ class PostgresFleet:
         )
         return await self._one(query, run_id, exit_code, summary) is not None
 
-    async def progress(self, run_id: str) -> Progress:
+    async def progress(self, run_id: str) -> Progress | None:
         query = (
             f"SELECT (SELECT count(*) FROM workers WHERE beat_at >= {NOW} - %s),"
             " stop_reason, stop_sentence, exit_code FROM runs WHERE run_id = %s"
         )
         row = await self._one(query, self._dead_after_s, run_id)
         if row is None:
-            return Progress(0)
+            return None
         workers, reason, sentence, exit_code = row
         return Progress(workers, None if reason is None else (reason, sentence), exit_code)
 
