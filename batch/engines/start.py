@@ -23,6 +23,7 @@ from batch.key import NO_SECRET, Secret
 from batch.output.fleet import DEAD_AFTER_S
 from batch.output.postgres.connection import of_worker
 from batch.output.postgres.fleet import PostgresFleet
+from batch.output.postgres.notices import SLOTS, Notices
 from batch.output.postgres.pool import Connections
 from batch.run.gate_postgres import PostgresGates
 from batch.waker import Waker
@@ -56,7 +57,8 @@ async def work(
         notify(Warned(f"{place} does not answer; this worker waits for it"))
 
     connections = Connections(engine, on_wait=tell_wait)
-    async with connections, PostgresGates(engine, connections) as gates:
+    gates = PostgresGates(connections)
+    async with connections, Notices(engine, {SLOTS: gates.wake}):
         fleet = PostgresFleet(
             engine, connections, dead_after_s=setup.dead_after_s, version=__version__
         )

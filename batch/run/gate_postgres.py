@@ -8,19 +8,15 @@ account, attempt, run   turn, slot, intent and estimate, if the claim is still t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 import psycopg
 from psycopg.rows import namedtuple_row
 
 from batch.attempt import Account
-from batch.key import Secret
 from batch.library.allowances import Allowance, Standing, allowances
 from batch.manifest.limits import Limits
 from batch.output.postgres.admissions import (
@@ -36,16 +32,13 @@ from batch.output.postgres.admissions import (
     SPENT,
 )
 from batch.output.postgres.changes import COMMIT_ALL, Commit, all_to_json
-from batch.output.postgres.connection import SESSION, conninfo
 from batch.output.postgres.database import CHECK_CLAIM
 from batch.output.postgres.pool import Connection, Connections
-from batch.output.postgres.schema import SCHEMA
 from batch.output.state import Put
 from batch.run.admission import Admit, Asking, Deny, Wait, judge_all
 from batch.run.context import RunContext
 from batch.run.doorkeeper import (
     ASK_AGAIN_S,
-    AWAY_S,
     Admitted,
     Answer,
     FleetGate,
@@ -227,28 +220,11 @@ async def _intend(
 
 
 class PostgresGates:
-    """The gates of one worker, which are told of free slots. Use as an async context manager."""
+    """The gates of one worker."""
 
-    def __init__(self, engine: Secret, connections: Connections) -> None:
-        self._engine = engine
+    def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._news: WeakSet[Waker] = WeakSet()
-        self._listener: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._listener = asyncio.create_task(self._listen(), name="free slots")
-        return self
-
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        assert self._listener is not None
-        self._listener.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._listener
 
     def gate(
         self, library: str, run_id: str, context: RunContext, is_too_late: IsTooLate
@@ -260,21 +236,7 @@ class PostgresGates:
         desk = PostgresDesk(self._connections, whose, context.clock.now)
         return FleetGate(context, desk, news, is_too_late)
 
-    async def _listen(self) -> None:
-        """Wake the doorkeepers when a slot is free; without a connection they ask by the clock."""
-        while True:
-            with suppress(psycopg.Error):
-                connection = await psycopg.AsyncConnection.connect(
-                    conninfo(self._engine), autocommit=True
-                )
-                async with connection:
-                    await connection.execute(SESSION)
-                    await connection.execute(f"LISTEN {SCHEMA}_slots".encode())
-                    self._ring()
-                    async for _ in connection.notifies():
-                        self._ring()
-            await asyncio.sleep(AWAY_S)
-
-    def _ring(self) -> None:
+    def wake(self, _told: str) -> None:
+        """Wake the doorkeepers: a slot may be free. If nobody says so, they ask by the clock."""
         for news in self._news:
             news.set()

@@ -18,6 +18,7 @@ from batch.clock import SystemClock
 from batch.events import Event
 from batch.manifest.limits import Limits, Rate
 from batch.output.fleet import CLAIM, Claim, OpenRun, Work
+from batch.output.postgres.notices import SLOTS, Notices
 from batch.output.postgres.state import PostgresState
 from batch.plan import Policy
 from batch.run.context import RunContext
@@ -90,8 +91,8 @@ async def doors(
         await workers[0].fleet.hand_over(run, works, lambda _transaction: None)
         made = []
         for worker in workers:
-            gates = PostgresGates(worker.engine, worker.connections)
-            await exits.enter_async_context(gates)
+            gates = PostgresGates(worker.connections)
+            await exits.enter_async_context(Notices(worker.engine, {SLOTS: gates.wake}))
             events: list[Event] = []
             stop = Stop(events.append)
             context = RunContext(
