@@ -82,7 +82,7 @@ _SELECT = f"Only these jobs: {_PATTERNS}"
 _EXCLUDE = f"Not these jobs: {_PATTERNS}"
 _RETRY_FAILED = "Also retry failures that rest: moderation, invalid input. Costs money."
 _RESUBMIT = "Submit unconfirmed jobs again. May pay for them a second time."
-_CALLBACK_URL = "Where the provider reaches this machine, for example https://studio.example/kling."
+_CALLBACK_URL = "Where the provider reaches the receiver, for example https://studio.example/kling."
 _CALLBACK_LISTEN = "Where to listen for callbacks. They only hasten the next poll."
 _PLAN = "Pay only for what this file of `plan --out` names, and at most its price. Exit code 3."
 _ENV_FILE = f"A file with {KEY_VARIABLE}=… (and {ENGINE_VARIABLE}=…, for a fleet); the environment goes first."
@@ -197,6 +197,7 @@ def resolve(
             f"{named('sandbox')} and {named('base_url')} exclude each other: the sandbox is a server of"
             " its own; leave out one of the two"
         )
+    callback = manifest.callback or Callback()
     return Settings(
         output_dir=given.get("output_dir") or _default_dir(manifest, sandbox=sandbox),
         base_url=given.get("base_url") or check_base_url(manifest.base_url or DEFAULT_BASE_URL),
@@ -214,7 +215,11 @@ def resolve(
             day_starts=limits.day_starts,
             selection=Selection(given.get("select", ()), given.get("exclude", ())),
         ),
-        callback=_receiver(given, manifest.callback or Callback(), named),
+        callback=receiver_of(
+            given.get("callback_url") or callback.url,
+            given.get("callback_listen") or callback.listen,
+            named,
+        ),
         api_key=given.get("api_key")
         or find_key(environ, given.get("env_file"), is_needed=not sandbox),
         proxy=_proxy(given.get("proxy", manifest.proxy)),
@@ -285,11 +290,14 @@ def _proxy(proxy: str | None) -> Secret:
     return Secret("" if proxy is None else check_proxy(proxy))
 
 
-def _receiver(
-    given: Mapping[str, Any], callback: Callback, named: Callable[[str], str]
+def receiver_of(
+    url: str | None, listen: str | None, named: Callable[[str], str] = str
 ) -> Receiver | None:
-    url = given.get("callback_url") or callback.url
-    listen = given.get("callback_listen") or callback.listen
+    """Return the receiver that two options make; None without both.
+
+    Raises:
+        UsageError: one is missing, or cannot be used.
+    """
     if url and listen:
         return Receiver(check_callback_url(url), check_listen(listen))
     if url or listen:

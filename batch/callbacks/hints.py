@@ -9,16 +9,32 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
+from batch.attempt import EXTERNAL_ID_PREFIX
 from batch.waker import Waker
 
 STRETCH = 4.0  # how much rarer to poll while callbacks keep coming
 # Tasks of which a callback of any kind came; once an end was missed: ends in a row that were announced.
 PROVED_BY = 3
 KEY_CHARS = 16  # of a hash, to find it by; all of it is then compared in constant time
+_TOKEN = re.compile(rf"({EXTERNAL_ID_PREFIX}[0-9a-f]{{32}})-[A-Za-z0-9_-]{{43}}")
+
+
+class News(NamedTuple):
+    """What a callback says of the attempt whose token it has: nothing of it is proved.
+
+    *names_us*: it named the attempt's external id as well.
+    """
+
+    task_id: str
+    updated_at: float | None
+    has_ended: bool
+    names_us: bool = False
 
 
 class Hint:
@@ -97,6 +113,17 @@ class Hints:
         known, owner = self._owners.get(hashed[:KEY_CHARS], ("0" * len(hashed), None))
         return owner if hmac.compare_digest(hashed, known) else None
 
+    async def take(self, token: str, news: News | None) -> bool:
+        """Take in what came with a token that has an owner."""
+        owner = self.owner(token)
+        if owner is not None and news is not None:
+            self.record(owner, **news._asdict())
+        return owner is not None
+
+    def expects(self, external_task_id: str) -> bool:
+        """Return whether an attempt is in flight."""
+        return external_task_id in self._by_attempt
+
     def record(
         self,
         external_task_id: str,
@@ -139,9 +166,15 @@ class Hints:
             self.doubted.clear()
 
 
-def new_token() -> str:
-    """Return a token that cannot be guessed."""
-    return secrets.token_urlsafe(32)
+def new_token(external_task_id: str) -> str:
+    """Return a token for an attempt: it says whose it is, and cannot be guessed."""
+    return f"{external_task_id}-{secrets.token_urlsafe(32)}"
+
+
+def named_in(token: str) -> str | None:
+    """Return the attempt that a token is for, by what it says itself; None if no attempt has such a one."""
+    found = _TOKEN.fullmatch(token)
+    return None if found is None else found[1]
 
 
 def hash_token(token: str) -> str:

@@ -1,8 +1,9 @@
 """The receiver of callbacks: a small server beside the run, which believes none of them.
 
 Answers: 204 at once; 405 for anything but POST; 404 for a wrong token; 413 above 64 KiB; 400 for no
-JSON; 408 for a body that does not come. The token is the last part of the path, so that a reverse
-proxy may put any prefix before it, or take one away.
+JSON; 408 for a body that does not come; 503 where a fleet's database does not say whether the token is
+right. The token is the last part of the path, so that a reverse proxy may put any prefix before it, or
+take one away.
 
 Each connection is for one request and lives for seconds; beyond `MAX_CONNECTIONS` the oldest is
 closed, so that idle connections do not block callbacks.
@@ -16,11 +17,12 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import aiohttp
 from aiohttp import web
 
-from batch.callbacks.hints import Hints
+from batch.callbacks.hints import News
 from batch.errors import UsageError
 from batch.provider.answers import TaskStatus
 from batch.provider.wire import read_callback
@@ -40,11 +42,26 @@ _silent.setLevel(logging.CRITICAL + 1)
 _silent.propagate = False
 
 
+class Inbox(Protocol):
+    """Where callbacks go: the hints of a run, or a worker's mailroom."""
+
+    def owner(self, token: str) -> str | None:
+        """Return the attempt that a token is for; None if it is certainly no one's."""
+        ...
+
+    async def take(self, token: str, news: News | None) -> bool | None:
+        """Take in what came with a token; False if the token is wrong, None if that is not known now."""
+        ...
+
+
+STATUS = {True: 204, False: 404, None: 503}  # by what `Inbox.take` returns
+
+
 class Receiver:
     """Turns valid callbacks into hints."""
 
-    def __init__(self, hints: Hints) -> None:
-        self._hints = hints
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -58,7 +75,8 @@ class Receiver:
         """Take a callback in; returns the HTTP status to answer with."""
         if request.method != "POST":
             return 405
-        owner = self._hints.owner(request.path.rsplit("/", 1)[-1][:TOKEN_CHARS])
+        token = request.path.rsplit("/", 1)[-1][:TOKEN_CHARS]
+        owner = self._inbox.owner(token)
         if owner is None:
             return 404
         try:
@@ -71,16 +89,20 @@ class Receiver:
             return 413
         if not _is_json(body):
             return 400
-        task = read_callback(body)
-        if task is not None and task.external_task_id in {None, owner}:
-            self._hints.record(
-                owner,
-                task.task_id,
-                task.updated_at,
-                has_ended=task.status in {TaskStatus.SUCCEEDED, TaskStatus.FAILED},
-                names_us=task.external_task_id is not None,
-            )
-        return 204
+        return STATUS[await self._inbox.take(token, _news(body, owner))]
+
+
+def _news(body: bytes, owner: str) -> News | None:
+    """Return what a callback says of an attempt; None if it says nothing, or is about another one."""
+    task = read_callback(body)
+    if task is None or task.external_task_id not in {None, owner}:
+        return None
+    return News(
+        task.task_id,
+        task.updated_at,
+        has_ended=task.status in {TaskStatus.SUCCEEDED, TaskStatus.FAILED},
+        names_us=task.external_task_id is not None,
+    )
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:
@@ -140,14 +162,14 @@ class _Door(web.Server):
 
 
 @asynccontextmanager
-async def listen(address: str, hints: Hints) -> AsyncIterator[str]:
+async def listen(address: str, inbox: Inbox) -> AsyncIterator[str]:
     """Receive callbacks at *address* (HOST:PORT) while the block lasts; yields the address it got.
 
     Raises:
         UsageError: the address cannot be listened on.
     """
     host, _, port = address.rpartition(":")
-    loop, door = asyncio.get_running_loop(), _Door(Receiver(hints))
+    loop, door = asyncio.get_running_loop(), _Door(Receiver(inbox))
     try:
         server = await loop.create_server(door, host.strip("[]") or "127.0.0.1", int(port))
     except (OSError, OverflowError, UnicodeError) as error:

@@ -15,10 +15,12 @@ from batch.attempt import Account
 from batch.cli import logs
 from batch.cli.bug_report import hide
 from batch.cli.commands.engine import required_engine
+from batch.cli.commands.flags import FLAGS
 from batch.errors import ExitCode, UsageError
 from batch.key import KEY_VARIABLE, Secret, account_of, find_engine, find_key, require_key
 from batch.run.resources import raise_descriptor_limit
 from batch.run.signals import on_stop
+from batch.settings import receiver_of
 from batch.waker import Waker
 
 
@@ -29,6 +31,8 @@ def work(
     base_urls: Sequence[str],
     env_files: Sequence[Path],
     proxy: str,
+    callback_url: str | None,
+    callback_listen: str | None,
     verbose: bool,
     log_format: str,
 ) -> int:
@@ -39,7 +43,14 @@ def work(
     raise_descriptor_limit()
     from batch.engines.start import Setup, work  # noqa: PLC0415 - needs psycopg and DBOS
 
-    setup = Setup(engine, keys, name, downloads, Secret(check_proxy(proxy) if proxy else ""))
+    setup = Setup(
+        engine,
+        keys,
+        name,
+        downloads,
+        proxy=Secret(check_proxy(proxy) if proxy else ""),
+        callback=receiver_of(callback_url, callback_listen, lambda option: FLAGS[option].flag),
+    )
     accounts = "1 account" if len(keys) == 1 else f"{len(keys)} accounts"
     logs.logger.info("working for %s; Ctrl-C or SIGTERM ends it", accounts)
 

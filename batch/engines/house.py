@@ -12,6 +12,7 @@ from pathlib import Path
 
 from batch.attempt import Account, external_id
 from batch.callbacks.hints import Hints
+from batch.callbacks.mailroom import Mailroom
 from batch.clock import Clock
 from batch.engines.carry import Opened, presence
 from batch.engines.ending import Ending
@@ -35,13 +36,17 @@ from batch.run.context import RunContext
 from batch.run.gate_postgres import PostgresGates
 from batch.run.resources import fit, start_pool
 from batch.run.submit import CallbackUrl
-from batch.run.wiring import World, assemble, open_callbacks
+from batch.run.wiring import World, assemble, callback_urls
+from batch.settings import Receiver
 from batch.target import check_installed
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a worker has for all its runs: its name, its keys by account, and its share of the machine."""
+    """What a worker has for all its runs: its name, its keys by account, and its share of the machine.
+
+    Its *callback* takes the place of a run's own.
+    """
 
     worker: str
     keys: Mapping[Account, Secret]
@@ -49,6 +54,7 @@ class Means:
     notify: Callable[[Event], None]
     downloads: int | None = None
     proxy: Secret = Secret("")  # noqa: RUF009 - has no state
+    callback: Receiver | None = None
 
 
 class PostgresHouse:
@@ -61,12 +67,15 @@ class PostgresHouse:
         connections: Connections,
         gates: PostgresGates,
         ending: Ending,
+        *,
+        mailroom: Mailroom,
     ) -> None:
         self._means = means
         self._fleet = fleet
         self._connections = connections
         self._gates = gates
         self._ending = ending
+        self._mailroom = mailroom
         self._downloads = None if means.downloads is None else asyncio.Semaphore(means.downloads)
 
     @asynccontextmanager
@@ -94,7 +103,7 @@ class PostgresHouse:
                 exits.enter_context(videos)
             except StateError as error:
                 raise UsageError(str(error)) from error
-            hints = Hints()
+            hints = exits.enter_context(self._mailroom.hints())
             context = RunContext(
                 account=run.account,
                 limits=limits,
@@ -145,12 +154,14 @@ class PostgresHouse:
         return limits
 
     async def _callbacks(self, terms: Terms, hints: Hints, exits: AsyncExitStack) -> CallbackUrl:
-        """Return what makes callback URLs; a worker that cannot listen is told nothing, and polls."""
-        try:
-            return await open_callbacks(terms.callback, hints, exits)
-        except (OSError, UsageError) as error:
-            self._means.notify(Warned(f"callbacks do not arrive here: {error}"))
-            return lambda _external_task_id: None
+        """Return what makes callback URLs; where this worker cannot listen, others may receive."""
+        receiver = self._means.callback or terms.callback
+        if receiver is not None:
+            try:
+                await exits.enter_async_context(self._mailroom.receiving(receiver.listen))
+            except UsageError as error:
+                self._means.notify(Warned(f"callbacks do not arrive at this worker: {error}"))
+        return callback_urls(receiver, hints)
 
 
 class SharedNames:

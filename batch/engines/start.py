@@ -7,10 +7,12 @@ import os
 import platform
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from batch import __version__
 from batch.attempt import Account
+from batch.callbacks.mailroom import Mailroom
 from batch.clock import SystemClock
 from batch.engines.clock import FleetClock
 from batch.engines.dbos import POLLS_S, DbosEngine
@@ -23,9 +25,11 @@ from batch.key import NO_SECRET, Secret
 from batch.output.fleet import DEAD_AFTER_S
 from batch.output.postgres.connection import of_worker
 from batch.output.postgres.fleet import PostgresFleet
-from batch.output.postgres.notices import SLOTS, Notices
+from batch.output.postgres.notices import HINTS, SLOTS, Notices
 from batch.output.postgres.pool import Connections
+from batch.output.postgres.relay import PostgresRelay
 from batch.run.gate_postgres import PostgresGates
+from batch.settings import Receiver
 from batch.waker import Waker
 
 
@@ -33,7 +37,7 @@ from batch.waker import Waker
 class Setup:
     """What an operator says of a worker, and how long it waits for what.
 
-    *downloads* at once, in all runs; None: as each run says.
+    *downloads* at once, in all runs; None: as each run says. *callback* likewise.
     """
 
     engine: Secret
@@ -41,6 +45,7 @@ class Setup:
     name: str = ""
     downloads: int | None = None
     proxy: Secret = NO_SECRET
+    callback: Receiver | None = None
     times: Times = field(default_factory=Times)
     dead_after_s: float = DEAD_AFTER_S
     polls_s: float = POLLS_S
@@ -57,13 +62,17 @@ async def work(
         notify(Warned(f"{place} does not answer; this worker waits for it"))
 
     connections = Connections(engine, on_wait=tell_wait)
-    gates = PostgresGates(connections)
-    async with connections, Notices(engine, {SLOTS: gates.wake}):
+    gates, mailroom = PostgresGates(connections), Mailroom(PostgresRelay(connections))
+    notices = Notices(engine, {SLOTS: gates.wake, HINTS: mailroom.hear})
+    async with connections, notices, AsyncExitStack() as exits:
+        if setup.callback is not None:  # before there is a run, and after
+            await exits.enter_async_context(mailroom.receiving(setup.callback.listen))
         fleet = PostgresFleet(
             engine, connections, dead_after_s=setup.dead_after_s, version=__version__
         )
-        means = Means(name, setup.keys, clock, notify, setup.downloads, setup.proxy)
-        house = PostgresHouse(means, fleet, connections, gates, Ending(engine, clock))
+        means = Means(name, setup.keys, clock, notify, setup.downloads, setup.proxy, setup.callback)
+        ending_of = Ending(engine, clock)
+        house = PostgresHouse(means, fleet, connections, gates, ending_of, mailroom=mailroom)
         worker = Worker(
             name,
             list(setup.keys),

@@ -292,15 +292,21 @@ async def open_callbacks(
     receiver: Receiver | None, hints: Hints, exits: AsyncExitStack
 ) -> CallbackUrl:
     """Start the receiver, if there is to be one; return what makes each attempt's callback URL."""
+    if receiver is not None:
+        from batch.callbacks.receiver import listen  # noqa: PLC0415 - only with callbacks
+
+        await exits.enter_async_context(listen(receiver.listen, hints))
+    return callback_urls(receiver, hints)
+
+
+def callback_urls(receiver: Receiver | None, hints: Hints) -> CallbackUrl:
+    """Return what makes each attempt's callback URL, and has its token accepted."""
     if receiver is None:
         return lambda _external_task_id: None
-    from batch.callbacks.receiver import listen  # noqa: PLC0415 - only with callbacks
-
-    await exits.enter_async_context(listen(receiver.listen, hints))
     parts = urlsplit(receiver.url)
 
     def callback_url(external_task_id: str) -> tuple[str, str]:
-        token = new_token()
+        token = new_token(external_task_id)
         token_hash = hash_token(token)
         hints.renew(external_task_id, token_hash)
         path = f"{parts.path.rstrip('/')}/{token}"

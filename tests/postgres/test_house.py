@@ -16,7 +16,7 @@ async def test_worker_without_obstore_takes_no_upload(monkeypatch: pytest.Monkey
     """It could carry out the jobs, but never end the run: whoever waits for that waits for ever."""
     monkeypatch.setattr("batch.target.find_spec", lambda _name: None)
     nothing: Any = None
-    house = PostgresHouse(SimpleNamespace(downloads=None), *[nothing] * 4)  # type: ignore[arg-type]
+    house = PostgresHouse(SimpleNamespace(downloads=None), *[nothing] * 4, mailroom=nothing)  # type: ignore[arg-type]
     terms: Any = SimpleNamespace(target=Target("s3://studio"))
     with pytest.raises(UsageError, match="output.target needs the package obstore"):
         async with house.open(nothing, terms, nothing):

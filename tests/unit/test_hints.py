@@ -20,7 +20,7 @@ from batch.waker import sleep
 
 def test_tokens_cannot_be_guessed() -> None:
     """Each has 256 bits or more, in characters that a path takes as they are; no two are alike."""
-    tokens = {new_token() for _ in range(1000)}
+    tokens = {new_token("kb-1") for _ in range(1000)}
     assert len(tokens) == 1000
     assert all(len(token) * 6 >= 256 for token in tokens)
     assert all(token.replace("-", "").replace("_", "").isalnum() for token in tokens)
@@ -29,7 +29,7 @@ def test_tokens_cannot_be_guessed() -> None:
 def test_token_leads_to_its_owner_only() -> None:
     """A token is known by its hash; another of the same beginning is none."""
     hints = Hints()
-    token = new_token()
+    token = new_token("kb-1")
     with hints.expect("kb-1", hash_token(token)):
         assert hints.owner(token) == "kb-1"
         wrong = (token[:-1], token + "x", token.upper(), "", hash_token(token), "\udcff", "ü" * 50)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 
-from batch.cli.commands.flags import read_path, variable_of
+from batch.cli.commands.flags import read_path, variable_of, with_options
 from batch.cli.completing import complete_file
 from batch.key import ENGINE_VARIABLE, KEY_VARIABLE
 
@@ -45,6 +46,7 @@ See `kling-batch help fleet`.
     help=f"A file with {KEY_VARIABLE}=…, one for each account, or with {ENGINE_VARIABLE}=….",
 )
 @click.option("--proxy", default="", metavar="URL", help="Reach the API through this proxy.")
+@partial(with_options, names=("callback_url", "callback_listen"))
 @click.option("--verbose", is_flag=True, help="Log every step.")
 @click.option(
     "--log-format",
