@@ -90,13 +90,27 @@ def decide_anew(
 async def _decision(opened: Opened, assignment: Assignment) -> Decision:
     planned = decision_of(assignment.work)
     if not (assignment.has_begun or assignment.is_second_look):
-        return planned
+        known = await _known(opened, planned)
+        if known is None:
+            return planned
+        assignment = replace(assignment, known=known)
     context, away = opened.run.context, await _away(opened, assignment.known)
 
     def is_present(file: str, size: int) -> bool:
         return file in away or opened.is_present(file, size)
 
     return decide_anew(assignment, planned, context.policy, is_present, context.clock.now())
+
+
+async def _known(opened: Opened, planned: Decision) -> tuple[Known, ...] | None:
+    """Return the attempts of a job of which one that was planned with is gone; None if none is.
+
+    Whoever had the job before may have withdrawn it, since it was never sent, and died: that leaves no
+    other trace in the records.
+    """
+    named = {*planned.former, planned.attempt} - {None}
+    known = await opened.run.state.known_of(planned.job_id) if named else ()
+    return tuple(known) if named - {item.external_task_id for item in known} else None
 
 
 async def _away(opened: Opened, known: tuple[Known, ...]) -> frozenset[str]:

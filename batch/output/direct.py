@@ -39,6 +39,9 @@ class Answers:
     async def known(self) -> dict[str, list[Known]]:
         return self._store.known()
 
+    async def known_of(self, job_id: str) -> list[Known]:
+        return self._store.known().get(job_id, [])
+
     async def payments(self, since: float) -> list[Payment]:
         return self._store.payments(since)
 

@@ -190,6 +190,10 @@ class State(Protocol):
         """Return what a plan needs, by job, each job's attempts in their order."""
         ...
 
+    async def known_of(self, job_id: str) -> list[Known]:
+        """Return what a plan needs of one job: its attempts in their order."""
+        ...
+
     async def payments(self, since: float) -> list[Payment]:
         """Return the attempts that are, or may be, paid for and were sent *since* a moment."""
         ...

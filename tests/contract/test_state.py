@@ -148,6 +148,8 @@ async def test_known_is_by_job_in_order(state: State) -> None:
         Put(replace(attempt(Lost(1.0, DOUBT), name="kb-2"), number=2)),
     )
     known = await state.known()
+    assert await state.known_of("a") == known["a"]
+    assert await state.known_of("c") == []
     assert {job: [(one.number, one.phase) for one in of] for job, of in known.items()} == {
         "a": [(1, Phase.LANDED), (2, Phase.LOST), (3, Phase.FAILED)],
         "b": [(1, Phase.OPEN)],

@@ -131,6 +131,9 @@ class MemoryState:
             known.setdefault(item.job_id, []).append(item)
         return known
 
+    async def known_of(self, job_id: str) -> list[Known]:
+        return known_of(item for item in self.attempts.values() if item.job_id == job_id)
+
     async def uploads(
         self, target: str, *, file: str | None = None, sha256: str | None = None
     ) -> list[Uploaded]:

@@ -13,9 +13,11 @@ from scripted import NOT_FOUND, Stages, landed, play
 
 from batch.engines.carry import Opened, carry_out
 from batch.engines.terms import Terms, works
+from batch.job import Failure, FailureKind
 from batch.output.fleet import Assignment, Claim, JobState
 from batch.output.state import Put, Uploaded
 from batch.plan import Action, Decision, Policy
+from batch.provider.answers import Refused
 from batch.target import Target
 
 BUCKET = "s3://studio"
@@ -51,3 +53,25 @@ def test_video_in_the_bucket_is_not_missed(
 
     is_done = play(tmp_path, story) is JobState.DONE
     assert is_done == (asked == 0)
+
+
+@pytest.mark.parametrize("is_former", [True, False])
+def test_attempt_withdrawn_by_a_dead_worker_is_missed(tmp_path: Path, *, is_former: bool) -> None:
+    """It was never sent; what was planned with it is decided anew."""
+
+    async def story(stages: Stages) -> JobState | None:
+        stages.api.submits = [Refused(Failure(FailureKind.MODERATION, "no"))]
+        made = tried(landed("8", job().video_path, 9), job())
+        if is_former:
+            await stages.state.commit(Put(made))
+            planned = Decision(Action.UNCHANGED, "a", "up to date", job(), former=("kb-9",))
+        else:
+            planned = Decision(Action.RESUME, "a", "an answer was lost", job(), attempt="kb-9")
+        terms = Terms("n", "n.yaml", stages.context.limits, Policy())
+        opened = Opened(NOTHING, terms, NOTHING, stages.run, lambda _file, _size: True)
+        (work,) = works([(0, planned)])
+        state = await carry_out(opened, Assignment(Claim("library", "r", "a", 1), work))
+        assert stages.api.count("submit") == (0 if is_former else 1)
+        return state
+
+    assert play(tmp_path, story) in {JobState.DONE, None}

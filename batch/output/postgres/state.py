@@ -61,7 +61,6 @@ class PostgresState:
         return await self._connections.ask(questions.known(self._library))
 
     async def known_of(self, job_id: str) -> list[Known]:
-        """Return what a plan needs of one job."""
         found = await self._connections.ask(questions.known(self._library, job_id))
         return found.get(job_id, [])
 
