@@ -209,7 +209,7 @@ def _drive(
             if release is None:
                 carried_out = _here(planned, told, clock)
             else:
-                from batch.cli.fleet import carry_out  # noqa: PLC0415 - needs psycopg and DBOS
+                from batch.cli.fleet import carry_out  # noqa: PLC0415 - needs psycopg
 
                 is_detached = flags["detach"]
                 carried_out = carry_out(

@@ -5,5 +5,6 @@
              beat: what was stopped?  who is dead?  which run is settled?  →  end it
 
 The engine only delivers: everything that concerns money is decided by our own rows (`batch.output.fleet`),
-and holds with any engine. `engine` says what one has to do, `dbos` does it; nothing else knows it.
+and holds with any engine. `engine` says what one has to do; `dbos` does it, over the rows of `queue`, and
+nothing else knows it.
 """

@@ -1,4 +1,4 @@
-"""The engine on DBOS Transact, in the same Postgres: the only file that knows DBOS.
+"""The engine on DBOS Transact, in the same Postgres: the only file that asks DBOS.
 
 One workflow for each run, job and look, without steps: executed again, it begins at its top, and the job
 is claimed and decided anew. Its input are the ids. What DBOS could limit (rate, concurrency over all
@@ -6,8 +6,7 @@ workers) it does not: that happens where a request goes out.
 
 A workflow that returns is done for DBOS, which writes that in a transaction of its own. So each ends as
 cancelled, and DBOS writes nothing: those whose job another worker has, or that stay this worker's until
-they are taken over; and those that are done, which are removed together once a second. One that a death
-leaves is delivered again, and its job is found to be settled.
+they are taken over; and those that are done, which are removed (`batch.engines.queue`).
 
 What is queued again has a queue of its own, without a limit: some of it holds slots, and those who wait
 for them may have filled every worker.
@@ -16,7 +15,6 @@ for them may have filled every worker.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import (
     AsyncIterator,
@@ -36,46 +34,17 @@ from sqlalchemy import URL
 
 from batch.attempt import Account
 from batch.engines.engine import Fate, Live
-from batch.errors import StateError
+from batch.engines.queue import AGAIN, APP, VERSION, WORKFLOW, Removal, enqueue, queue_of
 from batch.key import Secret
-from batch.output.postgres.connection import PATIENCE, connect, parameters, place_of
-from batch.output.postgres.errors import map_errors
-from batch.output.postgres.schema import MIGRATIONS
+from batch.output.postgres.connection import PATIENCE, connect, parameters
+from batch.output.postgres.pool import Connections
 
-APP, WORKFLOW, SCHEMA = "kling-batch", "kling_batch.job", "dbos"
-VERSION = f"state {len(MIGRATIONS)}"  # workers of one version of the state share their jobs
+SCHEMA = "dbos"
 POLLS_S = 1.0  # between two looks at a queue
-REMOVES_S = 1.0  # between two removals of what is done
-MOST_REMOVED = 1000  # at once
-AGAIN, AGAIN_POLLS = " again", 5  # a queue that is nearly always empty is looked at less often
+AGAIN_POLLS = 5  # a queue that is nearly always empty is looked at less often
 CONNECTIONS = 4
 PENDING = "PENDING"
 WAITING = frozenset({"ENQUEUED", "DELAYED"})
-ENQUEUE = """
-    SELECT count(dbos.enqueue_workflow(
-        %(workflow)s, %(queue)s, ARRAY[to_json(%(run)s::text), to_json(job)],
-        workflow_id => %(run)s || '/' || %(look)s || '/' || job, app_version => %(version)s,
-        priority => place, application_name => %(app)s
-    )) FROM unnest(%(places)s::int[], %(jobs)s::text[]) AS its (place, job)
-"""
-FORGET = """
-    DELETE FROM dbos.workflow_status WHERE workflow_uuid IN (
-        SELECT workflow_uuid FROM dbos.workflow_status AS its WHERE queue_name = ANY(%(queues)s)
-        AND NOT EXISTS (SELECT 1 FROM kling.runs
-            WHERE is_open AND run_id = split_part(its.workflow_uuid, '/', 1))
-        FOR UPDATE SKIP LOCKED
-    )
-"""
-# A failover may have forgotten that a job was done: its delivery stays, and is found to be missing here.
-REMOVE = """
-    DELETE FROM dbos.workflow_status WHERE workflow_uuid IN (
-        SELECT workflow_uuid FROM dbos.workflow_status AS its WHERE workflow_uuid = ANY(%(ids)s)
-        AND NOT EXISTS (SELECT 1 FROM kling.jobs JOIN kling.runs USING (run_id)
-            WHERE is_open AND state = 'todo' AND its.workflow_uuid = concat_ws('/', run_id, looks, job_id)
-            AND run_id = split_part(its.workflow_uuid, '/', 1))
-        FOR UPDATE SKIP LOCKED
-    )
-"""
 
 
 def migrate(engine: Secret) -> None:
@@ -84,42 +53,17 @@ def migrate(engine: Secret) -> None:
     DBOS.migrate(_url(engine), schema=SCHEMA)
 
 
-def enqueue(
-    transaction: Any,
-    run_id: str,
-    account: Account,
-    jobs: Sequence[tuple[int, str]],
-    look: int = 1,
-) -> None:
-    """See `Engine.enqueue`; also for a process that is no worker."""
-    values = {"workflow": WORKFLOW, "queue": queue_of(account), "run": run_id, "look": str(look)}
-    listed = {"places": [place for place, _ in jobs], "jobs": [job_id for _, job_id in jobs]}
-    transaction.execute(ENQUEUE, {**values, **listed, "version": VERSION, "app": APP})
-
-
-def enqueue_run(
-    transaction: Any, run_id: str, account: Account, jobs: Sequence[tuple[int, str]]
-) -> None:
-    """Queue the jobs of a new run.
-
-    What is kept of the account's ended runs is removed: the worker that ended one may have died of it.
-    """
-    queues = [queue_of(account), queue_of(account) + AGAIN]
-    transaction.execute(FORGET, {"queues": queues})
-    enqueue(transaction, run_id, account, jobs)
-
-
-def queue_of(account: Account) -> str:
-    """Return the name of an account's queue."""
-    address = hashlib.sha256(account.base_url.encode()).hexdigest()[:16]
-    return f"{address} {account.key_hash}"
-
-
 class DbosEngine:
     """The engine of one worker, by whose name DBOS knows it. There is one in a process."""
 
     def __init__(
-        self, engine: Secret, worker: str, *, log: logging.Logger, polls_s: float = POLLS_S
+        self,
+        engine: Secret,
+        worker: str,
+        connections: Connections,
+        *,
+        log: logging.Logger,
+        polls_s: float = POLLS_S,
     ) -> None:
         self._engine = engine
         self._worker = worker
@@ -128,7 +72,7 @@ class DbosEngine:
         self._rooms: dict[Account, int] = {}
         self._under_way: dict[asyncio.Task[Any], str | None] = {}
         self._missing: set[str] = set()
-        self._done: list[str] = []  # workflows to be removed
+        self._removal = Removal(connections)
 
     def enqueue(
         self,
@@ -152,33 +96,14 @@ class DbosEngine:
             for account, room in rooms.items():
                 await _register(queue_of(account), room, self._polls_s)
                 await _register(queue_of(account) + AGAIN, None, AGAIN_POLLS * self._polls_s)
-            async with _ended(self._remove_done()):
+            async with _ended(self._removal.go_on()):
                 yield
         finally:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
-            await asyncio.to_thread(self._remove, self._done)
+            await self._removal.end()
             await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
-
-    async def _remove_done(self) -> None:
-        while True:
-            await asyncio.sleep(REMOVES_S)
-            done, self._done = self._done, []
-            await asyncio.to_thread(self._remove, done)
-
-    def _remove(self, workflow_ids: Sequence[str]) -> None:
-        """Remove deliveries; one that stays is delivered again, and its job is found to be settled."""
-        if not workflow_ids:
-            return
-        with (
-            suppress(StateError),
-            map_errors(place_of(self._engine)),
-            connect(self._engine) as connection,
-        ):
-            for begin in range(0, len(workflow_ids), MOST_REMOVED):
-                ids = list(workflow_ids[begin : begin + MOST_REMOVED])
-                connection.execute(REMOVE, {"ids": ids})
 
     async def make_room(self, account: Account, room: int) -> None:
         if self._rooms.get(account, 0) >= room:
@@ -192,7 +117,7 @@ class DbosEngine:
         _resume(_listed(executor_id=worker, status=PENDING))
 
     async def take_over_unknown(self, known: Collection[str]) -> None:
-        here = {*self._under_way.values(), *self._done}
+        here = {*self._under_way.values(), *self._removal.waiting}
 
         def work() -> None:
             found = _listed(status=PENDING)
@@ -208,10 +133,8 @@ class DbosEngine:
         await asyncio.to_thread(self._deliver_again, run_id, account, job_id)
 
     async def forget(self, run_id: str) -> None:
-        def work() -> None:
-            self._remove([item.workflow_id for item in _listed(workflow_id_prefix=f"{run_id}/")])
-
-        await asyncio.to_thread(work)
+        kept = await asyncio.to_thread(_listed, workflow_id_prefix=f"{run_id}/")
+        await self._removal.remove([item.workflow_id for item in kept])
 
     def _workflow(self, live: Live) -> Callable[..., Any]:
         async def job(run_id: str, job_id: str) -> None:
@@ -221,7 +144,7 @@ class DbosEngine:
             try:
                 fate = await live(run_id, job_id)
                 if DBOS.workflow_id is not None and fate is Fate.DONE:
-                    self._done.append(DBOS.workflow_id)
+                    self._removal.add(DBOS.workflow_id)
                 elif DBOS.workflow_id is not None and fate is Fate.BACK:
                     await _in_thread(_put_back, DBOS.workflow_id)
                 raise asyncio.CancelledError
@@ -236,8 +159,7 @@ class DbosEngine:
         latest = next((found[name] for name in ids if name in found), None)
         if latest is None:
             with connect(self._engine) as connection:
-                enqueue(connection, run_id, account, [(0, job_id)])
-            _resume(_listed(workflow_ids=ids))
+                enqueue(connection, run_id, account, [(0, job_id)], kind=AGAIN)
         elif latest.status == PENDING and latest.executor_id == self._worker:
             _resume([latest])
         elif latest.status not in {PENDING, *WAITING}:

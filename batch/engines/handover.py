@@ -8,7 +8,7 @@ from typing import Any
 from batch import events
 from batch.attempt import Account
 from batch.clock import Clock
-from batch.engines.dbos import enqueue_run
+from batch.engines.queue import enqueue_run
 from batch.engines.terms import Terms, works
 from batch.errors import UsageError
 from batch.events import Observer

@@ -77,7 +77,7 @@ async def work(
             name,
             list(setup.keys),
             fleet=fleet,
-            engine=DbosEngine(engine, name, log=log, polls_s=setup.polls_s),
+            engine=DbosEngine(engine, name, connections, log=log, polls_s=setup.polls_s),
             house=house,
             clock=clock,
             notify=notify,
