@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from batch import events
@@ -10,7 +11,6 @@ from batch.attempt import Account
 from batch.clock import Clock
 from batch.engines.queue import enqueue_run
 from batch.engines.terms import Terms, works
-from batch.errors import UsageError
 from batch.events import Observer
 from batch.key import account_of, require_key
 from batch.output.fleet import Fleet, OpenRun, Work
@@ -22,6 +22,7 @@ from batch.run.feeder import in_order
 from batch.run.landing import files_of
 from batch.run.planner import PlannedRun
 from batch.run.stop import Stop
+from batch.run.wiring import open_run
 
 Enqueue = Callable[[Any, str, Account, Sequence[tuple[int, str]]], None]
 
@@ -42,7 +43,6 @@ async def hand_over(
     settings, decisions = planned.settings, planned.plan.decisions
     account = Account(settings.base_url, account_of(require_key(settings.api_key)))
     try_places(settings.output_dir, files_of(decisions))
-    _check_rescued(planned)
     planned.begin()
 
     def notify(event: events.Event) -> None:
@@ -52,6 +52,7 @@ async def hand_over(
     stop = Stop(notify)
     run, ranked = _run(planned, account, clock), _ranked(planned)
     announce(planned, stop, run.deadline_at)
+    await _take_in_rescued(planned, stop, clock)
     if stop.reason is not None:  # before a worker begins
         await fleet.stop(run.run_id, stop.reason.value, stop.sentence)
     jobs = [(place, work.job_id) for place, work in enumerate(ranked)]
@@ -108,18 +109,11 @@ def _ranked(planned: PlannedRun) -> list[Work]:
     return works([*begun, *in_order(fresh, planned.settings.limits.order)])
 
 
-def _check_rescued(planned: PlannedRun) -> None:
-    """Refuse to begin while tasks wait in a rescue file: one machine takes them in, workers do not.
-
-    Raises:
-        UsageError: there is such a file.
-    """
+async def _take_in_rescued(planned: PlannedRun, stop: Stop, clock: Clock) -> None:
+    """Take in the tasks that earlier runs could not record, before a worker decides about their jobs."""
     rescue = Rescue.of(planned.folder.layout, planned.manifest.path)
-    found = next(iter(rescue.files()), None)
-    if found is not None:
-        root = planned.settings.output_dir
-        raise UsageError(
-            f"{found.path} holds paid tasks that an earlier run could not record; nothing was sent."
-            f" Take them in first, without the fleet: `kling-batch engine export {root}`, run there, and"
-            f" `kling-batch engine import {root}`"
-        )
+    if next(rescue.files(), None) is None:
+        return
+    silent = replace(planned, settings=replace(planned.settings, callback=None))
+    async with open_run(silent, stop, stop.notify, clock) as run:
+        await run.rescuer.take_in()

@@ -213,6 +213,23 @@ def test_job_parked_by_a_dead_worker_is_looked_up_again(fleet: Fleet) -> None:
     assert fleet.box.stats.created == 2
 
 
+def test_task_that_a_worker_could_not_record_is_taken_in(fleet: Fleet) -> None:
+    manifest = fleet.manifest(1)
+    with fleet.worker("mortal", "after post"):
+        assert fleet.run(manifest, "--detach").code == 0
+        fleet.shell.until(lambda: "at after post" in fleet.said("mortal"))
+    (task,) = fleet.box.tasks
+    kept = {"external_task_id": task.external_task_id, "task_id": task.task_id, "job_id": "job-0"}
+    rescue = fleet.shell.folder / "outputs/night/.kling-batch/rescue.jsonl"
+    rescue.write_text(json.dumps({**kept, "submitted_at": "2026-11-28T18:30:56+00:00"}) + "\n")
+    with psycopg.connect(fleet.url) as connection:
+        connection.execute("UPDATE kling.runs SET is_open = false; DELETE FROM kling.workers")
+    with fleet.worker("one"):
+        said = fleet.run(manifest, "--json")
+    assert (said.code, said.json["outcomes"]) == (0, {"succeeded": 1}), said.err
+    assert (fleet.box.stats.created, rescue.exists()) == (1, False)
+
+
 def test_ctrl_c_ends_a_run_without_workers(fleet: Fleet) -> None:
     with fleet.running(fleet.manifest(2), "--json") as run:
         _until_alone(run)
