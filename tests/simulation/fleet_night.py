@@ -218,7 +218,7 @@ class FleetNight:
         self.report.workers += 1
         if not self.is_calm and rng.random() < (0.7 if self.is_stormy else 0.2):
             lives_s = rng.expovariate(1 / (8.0 if self.is_stormy else 40.0))
-            self.loop.call_later(lives_s, worker.terminate)
+            self.loop.call_later(lives_s, worker.ending.set)
 
     async def _plan(self) -> Plan:
         return make_plan(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fake_api import FakeApi
 from machines import Machine, MachineDisk, RemoteDesk, RemoteFleet, RemoteState
-from memory_engine import MemoryEngine
+from memory_engine import MemoryEngine, MemoryQueue
 from virtual_time import VirtualClock, VirtualWindow
 
 from batch.attempt import Account, external_id
@@ -57,47 +57,89 @@ class OwnClock(FleetClock):
         return None
 
 
-class SimulatedWorker:
-    """A worker on *machine*; it works from now on."""
+class MachineWorker:
+    """The product's worker on *machine*; it works from now on. A subclass is its house.
 
-    def __init__(self, night: FleetNight, machine: Machine) -> None:
-        self.night, self.machine = night, machine
-        offset = 0.0 if night.walls.one_clock else night.rng.choice((-45.0, 0.0, 45.0))
-        mine = VirtualClock(night.loop, offset=offset, boot=night.rng.random() * 1e6)
-        self.clock = FleetClock(mine) if night.walls.one_clock else OwnClock(mine)
-        layout = PartsOf(night.root)
-        object.__setattr__(layout, "worker", machine.name)
-        self.videos = Videos(layout, pool=MachineDisk(machine)).__enter__()
-        self.fleet: Any = RemoteFleet(machine, night.fleet)
-        self._ending = Waker()
+    Args:
+        machine: that it lives on.
+        account: whose key it has.
+        clock: its own.
+        fleet: the shared records.
+        queue: what is to be delivered.
+        beat_s: between two beats.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        account: Account,
+        *,
+        clock: FleetClock,
+        fleet: Any,
+        queue: MemoryQueue,
+        beat_s: float,
+    ) -> None:
+        self.machine, self.clock = machine, clock
+        self.fleet: Any = RemoteFleet(machine, fleet)
+        self.ending = Waker()
+        house: Any = self
         worker = Worker(
             machine.name,
-            [ACCOUNT],
+            [account],
             fleet=self.fleet,
-            engine=MemoryEngine(night.queue, machine),
-            house=self,
-            clock=self.clock,
+            engine=MemoryEngine(queue, machine),
+            house=house,
+            clock=clock,
             notify=self.notify,
-            times=Times(beat_s=night.dead_after_s / 6, drain_s=20.0),
+            times=Times(beat_s=beat_s, drain_s=20.0),
         )
-        self.main = asyncio.create_task(worker.work(self._ending), name=machine.name)
+        self.main = asyncio.create_task(worker.work(self.ending), name=machine.name)
 
     @property
     def is_gone(self) -> bool:
         """Whether it does nothing any more."""
         return self.machine.is_dead or self.main.done()
 
-    def terminate(self) -> None:
-        """End the worker, as by SIGTERM."""
-        self._ending.set()
-
     def notify(self, event: Event) -> None:
-        """Tell an event of this worker."""
-        self.night.say(f"{self.machine.name}: {event}")
-        if not isinstance(event, BugFound) or self.machine.is_dead:
-            return
-        if TAKEN_OVER not in event.report:
-            self.night.violate(f"a bug: {event.report.strip().splitlines()[-1]}")
+        """Tell an event of this worker; a bug breaks a rule, unless it is that of a dead machine."""
+        self.say(f"{self.machine.name}: {event}")
+        is_bug = isinstance(event, BugFound) and TAKEN_OVER not in event.report
+        if is_bug and not self.machine.is_dead:
+            self.violate(f"a bug: {event.report.strip().splitlines()[-1]}")
+
+    def say(self, sentence: str) -> None:
+        """Tell something of the night."""
+        raise NotImplementedError
+
+    def violate(self, rule: str) -> None:
+        """Report a broken rule."""
+        raise NotImplementedError
+
+
+class SimulatedWorker(MachineWorker):
+    """A worker of a night whose records are in memory."""
+
+    def __init__(self, night: FleetNight, machine: Machine) -> None:
+        self.night = night
+        offset = 0.0 if night.walls.one_clock else night.rng.choice((-45.0, 0.0, 45.0))
+        mine = VirtualClock(night.loop, offset=offset, boot=night.rng.random() * 1e6)
+        layout = PartsOf(night.root)
+        object.__setattr__(layout, "worker", machine.name)
+        self.videos = Videos(layout, pool=MachineDisk(machine)).__enter__()
+        super().__init__(
+            machine,
+            ACCOUNT,
+            clock=FleetClock(mine) if night.walls.one_clock else OwnClock(mine),
+            fleet=night.fleet,
+            queue=night.queue,
+            beat_s=night.dead_after_s / 6,
+        )
+
+    def say(self, sentence: str) -> None:
+        self.night.say(sentence)
+
+    def violate(self, rule: str) -> None:
+        self.night.violate(rule)
 
     # -- the house
 

@@ -22,6 +22,7 @@ import purse
 import rules
 from fake_api import FakeApi
 from fake_provider import Rates
+from fleet_workers import MachineWorker
 from machines import Machine, RemoteDesk, RemoteFleet, RemoteState
 from memory_engine import MemoryEngine, MemoryQueue
 from mortal import Died, Life, MortalDisk
@@ -36,12 +37,10 @@ from batch.engines.clock import FleetClock
 from batch.engines.ending import Ending
 from batch.engines.handover import hand_over
 from batch.engines.house import SharedNames
-from batch.engines.leave import Times
 from batch.engines.stop import SharedStop
 from batch.engines.terms import Terms
-from batch.engines.worker import Worker
 from batch.errors import ExitCode
-from batch.events import BugFound, Event
+from batch.events import Event
 from batch.key import ENGINE_VARIABLE, Secret
 from batch.manifest.model import Manifest
 from batch.output.fleet import BEAT_S, OpenRun, Outcome
@@ -62,7 +61,6 @@ from batch.run.wiring import World, assemble
 from batch.settings import Settings
 from batch.waker import Waker
 
-TAKEN_OVER = "workers have died over it"  # so often that the job is left to the next night
 LOOKS_S = 20.0
 DRAINS_WITHIN_S = 600.0
 
@@ -236,9 +234,9 @@ class FleetRun:
             machine.loses = rng.choice((0.0, 0.0, 0.0, 0.05))
         self.workers.append(YearWorker(self, machine, account))
 
-    def say(self, who: str, event: object) -> None:
-        """Tell an event of a process."""
-        self.night.say(self.loop, f"{who}: {event}")
+    def say(self, sentence: str) -> None:
+        """Tell something of this run."""
+        self.night.say(self.loop, sentence)
 
 
 class _Teller:
@@ -248,44 +246,28 @@ class _Teller:
         self._run = run
 
     def notify(self, event: Event) -> None:
-        self._run.say("planner", event)
+        self._run.say(f"planner: {event}")
 
 
-class YearWorker:
-    """The product's worker on *machine*; it works from now on."""
+class YearWorker(MachineWorker):
+    """A worker of a run whose records are in Postgres."""
 
     def __init__(self, of: FleetRun, machine: Machine, account: Account) -> None:
-        self.of, self.machine = of, machine
+        self.of = of
         mine = VirtualClock(of.loop, offset=of.night.offset, boot=of.rng.random() * 1e6)
         if of.run.clock_jump is not None:
             after_s, by_s = of.run.clock_jump
             of.loop.call_later(after_s, setattr, mine, "offset", mine.offset + by_s)
-        self.clock = FleetClock(mine)
-        self.fleet: Any = RemoteFleet(machine, of.fleet)
-        self.ending = Waker()
-        worker = Worker(
-            machine.name,
-            [account],
-            fleet=self.fleet,
-            engine=MemoryEngine(of.queue, machine),
-            house=self,
-            clock=self.clock,
-            notify=self.notify,
-            times=Times(beat_s=BEAT_S, drain_s=20.0),
+        clock = FleetClock(mine)
+        super().__init__(
+            machine, account, clock=clock, fleet=of.fleet, queue=of.queue, beat_s=BEAT_S
         )
-        self.main = asyncio.create_task(worker.work(self.ending), name=machine.name)
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether it does nothing any more."""
-        return self.machine.is_dead or self.main.done()
+    def say(self, sentence: str) -> None:
+        self.of.say(sentence)
 
-    def notify(self, event: Event) -> None:
-        """Tell an event of this worker."""
-        self.of.say(self.machine.name, event)
-        is_bug = isinstance(event, BugFound) and TAKEN_OVER not in event.report
-        if is_bug and not self.machine.is_dead:
-            self.of.night.violate([f"a bug: {event.report.strip().splitlines()[-1]}"])
+    def violate(self, rule: str) -> None:
+        self.of.night.violate([rule])
 
     # -- the house
 
