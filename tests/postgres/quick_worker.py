@@ -21,15 +21,18 @@ from batch.engines.leave import Times
 from batch.engines.start import Setup, work
 from batch.key import Secret, account_of
 from batch.output.postgres import fleet
+from batch.output.postgres.relay import PostgresRelay
 from batch.output.postgres.state import PostgresState
 from batch.output.state import Put
 from batch.provider.client import Client
 from batch.run import doorkeeper, gate
 from batch.run.gate_postgres import PostgresDesk
 from batch.run.signals import on_stop
+from batch.settings import receiver_of
 from batch.waker import Waker
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+CALLBACKS = ("KLING_BATCH_CALLBACK_URL", "KLING_BATCH_CALLBACK_LISTEN")
 deliveries.SPARE_ROOM = 2  # so that every worker gets some jobs
 fleet.HELD_FOR_S = 3.0
 for module in (gate, doorkeeper):
@@ -66,6 +69,7 @@ def phase_of(*changes: Any) -> str:
 PostgresState.commit = around(PostgresState.commit, phase_of)  # type: ignore[method-assign]
 PostgresDesk.ask = around(PostgresDesk.ask, lambda *_args: "intent")  # type: ignore[method-assign]
 Client.submit = around(Client.submit, lambda *_args: "post")  # type: ignore[method-assign]
+PostgresRelay.tell = around(PostgresRelay.tell, lambda *_args: "relay")  # type: ignore[method-assign]
 
 
 async def main() -> None:
@@ -74,6 +78,7 @@ async def main() -> None:
         Secret(asked["engine"]),
         {Account(asked["base_url"], account_of(key)): Secret(key)},
         asked["name"],
+        callback=receiver_of(*map(os.environ.get, CALLBACKS)),
         times=Times(beat_s=0.2, drain_s=5.0, unreachable_s=30.0, refused_s=0.5),
         dead_after_s=1.0,
         polls_s=0.1,
