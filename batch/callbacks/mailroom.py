@@ -16,7 +16,8 @@ A notice is no more than the callback was, a hint. It may be lost, with the conn
 that was about to send it; the job may be parked, or nobody's since its worker died: then the task is
 polled as without callbacks. A worker that takes a job over polls its task at once, which makes up for
 what came in between, and accepts what comes from then on: the hash was on disk before the request. Two
-that both believe to have the job both poll.
+that both believe to have the job both poll. Of a request that went out again, the last token is on disk;
+the earlier ones are known to the worker that has sent it.
 """
 
 from __future__ import annotations

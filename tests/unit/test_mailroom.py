@@ -8,9 +8,10 @@ import socket
 from typing import Any
 
 import pytest
-from patience import PATIENCE_S
+from patience import PATIENCE_S, until_so
 
 from batch.attempt import external_id
+from batch.callbacks import receiver
 from batch.callbacks.hints import hash_token, new_token
 from batch.callbacks.mailroom import Mailroom
 from batch.errors import UsageError
@@ -21,14 +22,17 @@ ENDED = json.dumps([NAME, "8", 5.0, True, True])
 
 
 class Relay:
-    """Answers as it is told, and keeps what it was asked."""
+    """Answers as it is told, and keeps what it was asked; it may be held up."""
 
     def __init__(self, answer: bool | None = True) -> None:
         self.answer = answer
         self.asked: list[tuple[str, ...]] = []
+        self.held: list[asyncio.Event] = []
 
     async def tell(self, *asked: str) -> bool | None:
         self.asked.append(asked)
+        for event in self.held:
+            await event.wait()
         return self.answer
 
 
@@ -155,3 +159,16 @@ def test_run_that_is_closed_hears_nothing() -> None:
         mailroom.hear(ENDED)
         assert mailroom.owner(TOKEN) == NAME
         assert not hint.named.is_set()
+
+
+async def test_end_of_a_worker_waits_for_no_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender's connection is closed; the task is polled when it is due."""
+    monkeypatch.setattr(receiver, "SHUTDOWN_S", 0.01)
+    relay = Relay()
+    relay.held.append(asyncio.Event())
+    mailroom, port = Mailroom(relay), free_port()
+    async with mailroom.receiving(f"127.0.0.1:{port}"):
+        sender = asyncio.create_task(post(port, TOKEN, said()))
+        await until_so(lambda: relay.asked)
+    with pytest.raises((IndexError, ConnectionError)):  # no answer
+        await sender
