@@ -160,6 +160,7 @@ class FleetRun:
         )
         self.rates = Rates() if run.is_calm else night.rates
         self.workers: list[YearWorker] = []
+        self.hints = _ToAll()
 
     async def begin(self, planned: PlannedRun, life: Machine, clock: VirtualClock) -> None:
         """Hand the run over."""
@@ -237,6 +238,17 @@ class FleetRun:
     def say(self, sentence: str) -> None:
         """Tell something of this run."""
         self.night.say(self.loop, sentence)
+
+
+class _ToAll(Hints):
+    """Tells all workers of a callback, whichever of them has received it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: list[Hints] = []
+
+    def record(self, *told: Any, **more: Any) -> bool:
+        return sum(hints.record(*told, **more) for hints in self.runs) > 0
 
 
 class _Teller:
@@ -317,7 +329,9 @@ class YearWorker(MachineWorker):
                 given=SharedNames(self.fleet),
             )
             stages = await assemble(run.run_id, context, world)
-            api.call_back(hints)
+            if not of.hints.runs:  # for all workers, those to come included
+                api.call_back(of.hints)
+            of.hints.runs.append(hints)
             api.on_post = partial(self._check_slots, run.account)
             yield Opened(run, terms, stop, stages, presence(videos))
 
