@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from batch.attempt import Account, Attempt, Phase
@@ -14,6 +15,7 @@ from batch.output.store import RunRecord
 from batch.plan import Known
 
 _PHASES = {phase.value: phase for phase in Phase}
+_NUMBER = attrgetter("number")
 END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 UPLOAD_COLUMNS = Uploaded.__slots__
 
@@ -39,13 +41,16 @@ class Questions:
             " CASE state WHEN 'Failed' THEN json_extract(detail, '$.failed_at') END,"
             " CASE state WHEN 'Discarded' THEN json_extract(detail, '$.generated_at') END,"
             " json_extract(detail, '$.pin.fingerprint'), json_extract(detail, '$.pin.version_at')"
-            " FROM attempts ORDER BY job_id, number"
+            " FROM attempts"
         )
         with map_errors(self.path):
             for record in self._db.execute(query):
                 item = Known._make((*record[:4], _PHASES[record[4]], *record[5:]))
                 known.setdefault(item.job_id, []).append(item)
-        return known
+        # Sorted here: in the order of its index, SQLite would fetch each record from another page.
+        for items in known.values():
+            items.sort(key=_NUMBER)
+        return {job_id: known[job_id] for job_id in sorted(known)}
 
     def attempt(self, external_task_id: str) -> Attempt:
         """Return one attempt.

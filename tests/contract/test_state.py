@@ -142,7 +142,7 @@ async def test_known_is_by_job_in_order(state: State) -> None:
     unexplained = replace(SAID, message="no", is_unexplained=True)
     mine = replace(attempt(landed("8", "videos/a.mp4", 9)), cost_usd=0.21)
     await state.commit(
-        Put(attempt(opened("9"), name="kb-9", job_id="b")),
+        Put(attempt(opened("9"), name="kb-0", job_id="b")),
         Put(replace(attempt(Failed(unexplained, 2.0), name="kb-3"), number=3)),
         Put(mine),
         Put(replace(attempt(Lost(1.0, DOUBT), name="kb-2"), number=2)),
@@ -150,6 +150,7 @@ async def test_known_is_by_job_in_order(state: State) -> None:
     known = await state.known()
     assert await state.known_of("a") == known["a"]
     assert await state.known_of("c") == []
+    assert list(known) == ["a", "b"]
     assert {job: [(one.number, one.phase) for one in of] for job, of in known.items()} == {
         "a": [(1, Phase.LANDED), (2, Phase.LOST), (3, Phase.FAILED)],
         "b": [(1, Phase.OPEN)],
