@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -49,9 +49,13 @@ class Failure:
     is_unexplained: bool = False  # the provider's reason is in words that are not known
 
 
-def canonical_request(body: dict[str, Any] | str) -> str:
-    """Write a request body, or a text in it, as the one JSON that stands for it: sorted, no spaces."""
+def canonical_request(body: dict[str, Any]) -> str:
+    """Write a request body as the one JSON that stands for it: sorted, no spaces."""
     return _CANONICAL.encode(body)
+
+
+canonical_text: Callable[[str], str] = json.encoder.encode_basestring
+"""Writes a text as it stands in a canonical request."""
 
 
 def fingerprint(request: str, variant: int | None) -> str:

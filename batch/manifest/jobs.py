@@ -233,7 +233,9 @@ class JobReader:
         self, place: Place, merged: Entries, own: Entries, inherited: _Inherited
     ) -> RequestForm | None:
         """Return the request without its prompts; None after a fault. Equal options are read once."""
-        key = tuple([(name, _frozen(own[name][1])) for name in own if name in OPTIONS])
+        key: tuple[Any, ...] = ()
+        if not own.keys().isdisjoint(OPTIONS):
+            key = tuple([(name, _frozen(own[name][1])) for name in own if name in OPTIONS])
         known = inherited.options.get(key)
         if known is None:
             before = self._findings.fault_count

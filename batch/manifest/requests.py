@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from batch.job import canonical_request
+from batch.job import canonical_request, canonical_text
 
 _PROMPT, _NEGATIVE = "\0prompt", "\0negative prompt"
 
@@ -24,10 +24,10 @@ class RequestForm:
         """Return the canonical request; an empty negative prompt is none."""
         if prompt is not None and not negative and len(self._plain) == 2:
             first, last = self._plain
-            return f"{first}{canonical_request(prompt)}{last}"
+            return f"{first}{canonical_text(prompt)}{last}"
         if prompt is not None and negative and len(self._double) == 3:
             first, middle, last = self._double
-            return f"{first}{canonical_request(negative)}{middle}{canonical_request(prompt)}{last}"
+            return f"{first}{canonical_text(negative)}{middle}{canonical_text(prompt)}{last}"
         body = dict(self.body)
         if prompt is not None:
             body["prompt"] = prompt
@@ -47,5 +47,5 @@ class RequestForm:
         """Return what stands around the prompts, in more parts if the options hold such a text, too."""
         written = canonical_request({**self.body, **prompts})
         for prompt in prompts.values():
-            written = written.replace(canonical_request(prompt), "\0")
+            written = written.replace(canonical_text(prompt), "\0")
         return written.split("\0")

@@ -107,7 +107,7 @@ class TextReader:
         if isinstance(node, Scalar):
             texts = tuple(part for part in map(str.strip, node.text.split(";")) if part)
         else:
-            texts = tuple(item.text for item in node.items if isinstance(item, Scalar))
+            texts = tuple([item.text for item in node.items if isinstance(item, Scalar)])
             if len(texts) != len(node.items):
                 self._findings.fault(node, "tags must be a list of texts")
         known = self._tags.get(texts)
