@@ -27,6 +27,7 @@ from batch.run.context import RunContext
 from batch.run.pacer import Guard, Pacer
 from batch.run.share import Alone, Share
 from batch.run.slots import Slots
+from batch.waker import Waker
 
 SEND_WITHIN_S = 10.0  # money rule 7: an intent older than this is looked up, not sent
 ARRIVES_WITHIN_S = SEND_WITHIN_S + DELIVERED_WITHIN_S + 2.0  # and a margin
@@ -130,6 +131,7 @@ class LocalGate:
         self.pacer = Pacer(limits.submit_rate, clock=clock, guard=guard, share=share)
         stop = context.stop.feeding
         self.slots = Slots(limits.max_in_flight, clock=clock, share=share, stop=stop)
+        self.sent = 0  # slots with a task at the provider, or on its way there
 
     @property
     def traffic(self) -> Traffic:
@@ -145,13 +147,20 @@ class LocalGate:
     def is_waited_for(self) -> bool:
         return self.slots.is_waited_for
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the provider has as many tasks as it takes, by what it has taught."""
+        return self.sent >= self.slots.limit
+
     async def enter(self, order: int) -> LocalTicket:
         await self.slots.acquire(order)
         return LocalTicket(self, order)
 
     async def occupy(self, order: int, _attempt: Attempt) -> LocalTicket:
         self.slots.occupy()
-        return LocalTicket(self, order)
+        ticket = LocalTicket(self, order)
+        ticket.mark(is_sent=True)
+        return ticket
 
 
 class LocalTicket:
@@ -161,13 +170,19 @@ class LocalTicket:
         self._gate = gate
         self._order = order
         self._is_held = True
+        self._is_sent = False
         self.not_after = 0.0
+
+    def mark(self, *, is_sent: bool) -> None:
+        """Record whether the slot has a task at the provider, or on its way there."""
+        self._gate.sent += is_sent - self._is_sent
+        self._is_sent = is_sent
 
     async def intend(self, attempt: Attempt) -> Attempt | None:
         context, intended = self._gate.context, None
         # An intent that has waited too long for the disk (another program held the lock) is renewed:
         # nothing was sent by it.
-        while await self._gate.pacer.turn(context.stop.feeding):
+        while await self._turn(context.stop.feeding):
             if intended is None and self._gate.is_too_late(attempt.request):
                 return None
             self.not_after = context.clock.monotonic() + SEND_WITHIN_S
@@ -177,6 +192,19 @@ class LocalTicket:
                 break
         return intended
 
+    async def _turn(self, stop: Waker) -> bool:
+        """Wait for a turn; while others wait for theirs, a refusal may take the slot away again."""
+        gate = self._gate
+        while not await gate.pacer.turn(stop, unless=self._is_over):
+            if stop.is_set():
+                return False
+            await self.requeue()
+        self.mark(is_sent=True)
+        return True
+
+    def _is_over(self) -> bool:
+        return not self._is_sent and self._gate.is_full
+
     async def accepted(self) -> None:
         slots = self._gate.slots
         slots.traffic = slots.traffic.accepted()
@@ -185,7 +213,8 @@ class LocalTicket:
         gate, context = self._gate, self._gate.context
         wait_s, asked_s = waits(context, gate.traffic.refusals, answer)
         context.notify(events.Delayed(job_id, answer.failure, wait_s))
-        accepted = gate.slots.in_use - 1 if isinstance(answer, Saturated) else None
+        self.mark(is_sent=False)
+        accepted = gate.sent if isinstance(answer, Saturated) else None
         now = context.clock.monotonic()
         gate.learn(gate.traffic.refused(now, wait_s=wait_s, asked_s=asked_s, accepted=accepted))
         if accepted is not None:
@@ -197,6 +226,7 @@ class LocalTicket:
         self._is_held = True
 
     def leave(self) -> None:
+        self.mark(is_sent=False)
         if self._is_held:
             self._is_held = False
             self._gate.slots.release()

@@ -8,6 +8,7 @@ a core, and with `period = 1 / rate` it loses most of the rate.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from asyncio_throttle.throttler import Throttler
@@ -58,11 +59,11 @@ class Pacer:
         self._due = clock.monotonic()
         self._share = share or Alone(clock)
 
-    async def turn(self, stop: Waker) -> bool:
-        """Wait for the turn of one request. False if *stop* came first: then there is none."""
+    async def turn(self, stop: Waker, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for the turn of one request. False: *stop* came first, or *unless* holds by then."""
         async with self._door:
-            due = await self._due_turn(stop)
-            if due is None:
+            due = None if unless() else await self._due_turn(stop)
+            if due is None or unless():
                 return False
             async with self._guard:
                 pass

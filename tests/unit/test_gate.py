@@ -14,6 +14,7 @@ from virtual_time import EPOCH, VirtualClock, VirtualLoop, VirtualWindow, run
 
 from batch.attempt import Doubt, Intended
 from batch.manifest.limits import Rate
+from batch.provider.answers import Saturated
 from batch.run.account import QUIET_S
 from batch.run.gate import SEND_WITHIN_S
 from batch.run.pacer import Pacer, window_guard
@@ -209,6 +210,35 @@ def test_a_cap_below_the_ceiling_is_used(cap: int) -> None:
     assert len(refused_at) - later <= 9
     assert later / (hours - 1) <= 4
     assert looks <= 10
+
+
+def test_refusal_holds_what_waits_for_turns(tmp_path: Path) -> None:
+    """The provider takes 3: of 20 jobs that have slots, the fourth learns it for all."""
+
+    async def story(stages: Stages) -> list[str]:
+        gate, taken, requests = stages.run.gate, [], []
+
+        async def submit(order: int) -> None:
+            ticket = await gate.enter(order)
+            while await ticket.intend(attempt(name=f"kb-{order}", job_id=f"{order}")):
+                requests.append(f"{order} at {stages.loop.time():.0f} s")
+                if len(taken) < 3:
+                    return taken.append(ticket)
+                await ticket.refused(str(order), Saturated(SAID))
+            return None
+
+        jobs = [asyncio.create_task(submit(order)) for order in range(20)]
+        await asyncio.sleep(30.0)
+        taken.pop(1).leave()
+        await asyncio.sleep(10.0)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        assert gate.sent == gate.slots.in_use == len(taken)
+        return requests
+
+    requests = play(tmp_path, story, submit_rate=Rate(60, 60.0), max_in_flight=50)
+    assert requests == ["0 at 0 s", "1 at 1 s", "2 at 2 s", "3 at 3 s", "3 at 30 s"]
 
 
 # -- the intent
