@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, overload
+
+from batch.packed import Packed
 
 # What the provider does where these are absent (CometAPI's page of text2video, Kling's reference).
 # They belong to version 1 of the manifest and never change in it. What else has a default is always
@@ -125,6 +127,42 @@ class Job:
     def video_path(self) -> str:
         """Where the video belongs, relative to the output folder."""
         return video_path(self.id)
+
+
+class Jobs(Sequence[Job]):
+    """The jobs of a manifest, in its order. A million need some 50 MB, where so many `Job` take 500."""
+
+    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+        self._packed = Packed()
+        for job in jobs:
+            self.append(job)
+
+    def append(self, job: Job) -> None:
+        """Add a job."""
+        at = job.file, job.line
+        self._packed.append((job.id, job.request, job.fingerprint, job.tags, job.variant, *at))
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __iter__(self) -> Iterator[Job]:
+        return (Job(*values) for values in self._packed)
+
+    @overload
+    def __getitem__(self, place: int) -> Job: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Job]: ...
+    def __getitem__(self, place: int | slice) -> Job | list[Job]:
+        """Return one job, or a list of some."""
+        found = range(len(self))[place]
+        if isinstance(found, range):
+            return [Job(*self._packed[each]) for each in found]
+        return Job(*self._packed[found])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def video_path(job_id: str) -> str:

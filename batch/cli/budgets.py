@@ -45,7 +45,7 @@ def to_lines(
     settings: Settings, plan: Plan, budgets: Sequence[Standing], now: float
 ) -> Iterator[str]:
     """Yield the lines about what a run may do: by a saved plan, the budgets, and its deadline."""
-    yield from filter(None, [told_held(plan.decisions)])
+    yield from filter(None, [told_held(item for _, item in plan.decisions.kept())])
     limits = settings.limits
     left_s = limits.seconds_left(now)
     if left_s is not None and plan.decisions:

@@ -24,6 +24,7 @@ from batch.run.planner import plan_only, price_of
 from batch.settings import Settings
 
 SHOWN = 50  # of each kind, in text; --json lists all
+AT_ONCE = 1_000  # jobs in a piece of JSON
 SHARED = 5  # so many jobs with the same changes get a line each
 
 
@@ -62,8 +63,10 @@ def show_plan(
     now = SystemClock().now()
     standing = budgets.budgets_now(settings, now)
     if as_json:
-        found = to_json(manifest, settings, plan, budgets.to_json(settings, standing))
-        click.echo(json.dumps({**found, "uploads": uploads}, ensure_ascii=False))
+        for piece in to_json(
+            manifest, settings, plan, budgets.to_json(settings, standing), uploads
+        ):
+            click.echo(piece, nl=False)
     else:
         lines = list(budgets.to_lines(settings, plan, standing, now))
         if uploads is not None:
@@ -72,11 +75,15 @@ def show_plan(
 
 
 def to_json(
-    manifest: Manifest, settings: Settings, plan: Plan, budget: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the plan as plain JSON values."""
+    manifest: Manifest,
+    settings: Settings,
+    plan: Plan,
+    budget: dict[str, Any],
+    uploads: dict[str, Any] | None,
+) -> Iterator[str]:
+    """Yield the plan as one line of JSON, in pieces: it may list a million jobs."""
     _, cost_all_usd = _everything(manifest)
-    return {
+    found = {
         "schema": 1,
         "name": manifest.name,
         "output_dir": str(settings.output_dir),
@@ -87,8 +94,20 @@ def to_json(
         "price_unknown": plan.has_unknown_price,
         "budget": budget,
         "unfinished_round": plan.unfinished,
-        "jobs": [_decision_json(item, plan) for item in _listed(plan)],
+        "jobs": [],
+        "uploads": uploads,
     }
+    before, listed, after = json.dumps(found, ensure_ascii=False).partition('"jobs": [')
+    yield before + listed
+    pieces = (
+        json.dumps(_decision_json(i, plan), ensure_ascii=False)
+        for i in _listed(plan, plan.decisions)
+    )
+    separator = ""
+    while batch := list(itertools.islice(pieces, AT_ONCE)):
+        yield separator + ", ".join(batch)
+        separator = ", "
+    yield f"{after}\n"
 
 
 def to_text(
@@ -99,16 +118,24 @@ def to_text(
     lines = [f"{manifest.name} → {settings.output_dir}: {', '.join(counts) or 'no jobs'}"]
     if _is_new(settings):
         lines.append(f"  a new library at {settings.output_dir.absolute()}")
-    alike: dict[Action, list[Decision]] = {action: [] for action in Action}
-    for item in _listed(plan):
-        alike[item.action].append(item)
-    for action, items in alike.items():
+    for action, items in _alike(plan).items():
         told = _changes(items, plan) if action is Action.CHANGED else map(_line, items)
         shown = list(itertools.islice(told, SHOWN + 1))
         lines += shown[:SHOWN]
         if len(shown) > SHOWN:
-            lines.append(f"  {action.value:<10} … and more; --json lists all {len(items)}")
+            number = plan.counts[action] if action is Action.NEW else len(items)
+            lines.append(f"  {action.value:<10} … and more; --json lists all {number}")
     return "\n".join([*lines, *_money(manifest, plan, about_budgets)])
+
+
+def _alike(plan: Plan) -> dict[Action, list[Decision]]:
+    """Return what is listed by its action; of what was never made only as much as is shown."""
+    alike: dict[Action, list[Decision]] = {action: [] for action in Action}
+    for item in _listed(plan, (item for _, item in plan.decisions.kept())):
+        alike[item.action].append(item)
+    new = (item for item in plan.decisions if item.action is Action.NEW)
+    alike[Action.NEW] = list(itertools.islice(new, SHOWN + 1))
+    return alike
 
 
 def _line(item: Decision) -> str:
@@ -140,10 +167,9 @@ def _cost(items: list[Decision], plan: Plan) -> str:
 
 def _money(manifest: Manifest, plan: Plan, about_budgets: Iterable[str]) -> Iterator[str]:
     """Yield the lines about money, and about a round of --force."""
-    pays = sum(item.cost_usd is not None for item in plan.decisions)
     number, cost_usd = _everything(manifest)
     yield (
-        f"to pay for: {counted(pays, 'task')}, about ${plan.cost_usd:.2f}; everything once:"
+        f"to pay for: {counted(plan.decisions.priced, 'task')}, about ${plan.cost_usd:.2f}; everything once:"
         f" {counted(number, 'task')}, about ${cost_usd:.2f}"
     )
     if plan.has_unknown_price:
@@ -160,12 +186,13 @@ def _money(manifest: Manifest, plan: Plan, about_budgets: Iterable[str]) -> Iter
 
 def _guessed(plan: Plan) -> str:
     """Return whose price is not known, and what it counts as."""
-    unknown = [item for item in plan.decisions if item.job and not item.price_known]
-    models = Counter(
-        str(json.loads(item.job.request).get("model_name")) for item in unknown if item.job
-    )
+    models: Counter[str] = Counter()
+    most_usd = 0.0
+    for item in plan.decisions:
+        if item.job and not item.price_known:
+            models[str(item.job.body().get("model_name"))] += 1
+            most_usd = max(most_usd, item.cost_usd or 0.0)
     named = ", ".join(f"{model} ({counted(n, 'task')})" for model, n in models.most_common())
-    most_usd = max((item.cost_usd or 0.0 for item in unknown), default=0.0)
     return (
         f"of unknown price: {named}, counted as the dearest known one, up to ${most_usd:.2f} each;"
         " mend the name, or set it under prices:"
@@ -182,16 +209,16 @@ def _is_new(settings: Settings) -> bool:
     return not has_state(settings.output_dir)
 
 
-def _listed(plan: Plan) -> list[Decision]:
-    """Return every decision once: in the manifest's order, then resting jobs, then orphans."""
+def _listed(plan: Plan, decisions: Iterable[Decision]) -> Iterator[Decision]:
+    """Iterate over every decision once: in the manifest's order, then resting jobs, then orphans."""
     rest = {Action.RESTING, Action.ORPHANED}
-    return [
-        *(item for item in plan.decisions if item.action not in rest),
-        *plan.moved,
-        *plan.pinned,
-        *plan.resting,
-        *plan.orphans,
-    ]
+    return itertools.chain(
+        (item for item in decisions if item.action not in rest),
+        plan.moved,
+        plan.pinned,
+        plan.resting,
+        plan.orphans,
+    )
 
 
 def _decision_json(item: Decision, plan: Plan) -> dict[str, Any]:

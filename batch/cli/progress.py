@@ -48,7 +48,8 @@ class Expected:
     @classmethod
     def of(cls, planned: PlannedRun) -> Expected:
         """Return what *planned* sets out to do."""
-        to_make = [item for item in planned.plan.decisions if item.action not in NOTHING_TO_MAKE]
+        plan = planned.plan
+        to_make = [item for item in plan.decisions if item.action not in NOTHING_TO_MAKE]
         past = planned.folder.database.generation_times()
         return cls(
             name=planned.manifest.name + " (sandbox)" * planned.settings.sandbox,

@@ -16,7 +16,6 @@ from batch.key import account_of, require_key
 from batch.output.fleet import Fleet, OpenRun, Work
 from batch.output.probe import try_places
 from batch.output.rescue import Rescue
-from batch.plan import Decision
 from batch.run.execute import announce, ends_at
 from batch.run.feeder import in_order
 from batch.run.landing import files_of
@@ -87,7 +86,7 @@ def _terms(planned: PlannedRun) -> Terms:
         callback=settings.callback,
         target=planned.settings.target,
         derived=manifest.derived,
-        listed=manifest.jobs if manifest.derived else (),
+        listed=tuple(manifest.jobs) if manifest.derived else (),
         planned=planned.counts,
         planned_cost_usd=plan.cost_usd,
         moved=len(plan.moved),
@@ -102,11 +101,9 @@ def _ranked(planned: PlannedRun) -> list[Work]:
 
     Each keeps its place in the manifest, by which slots are given.
     """
-    begun: list[tuple[int, Decision]] = []
-    fresh: list[tuple[int, Decision]] = []
-    for order, decision in enumerate(planned.plan.decisions):
-        (fresh if decision.is_fresh else begun).append((order, decision))
-    return works([*begun, *in_order(fresh, planned.settings.limits.order)])
+    decisions = planned.plan.decisions
+    begun = [(place, item) for place, item in decisions.kept() if not item.is_fresh]
+    return works([*begun, *in_order(decisions, planned.settings.limits.order)])
 
 
 async def _take_in_rescued(planned: PlannedRun, stop: Stop, clock: Clock) -> None:

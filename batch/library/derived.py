@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -39,7 +39,7 @@ class Listing:
 
     name: str
     run_id: str
-    jobs: tuple[Job, ...]
+    jobs: Sequence[Job]
 
 
 def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]:

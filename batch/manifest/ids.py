@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from batch.job import fingerprint, folded
 from batch.manifest.findings import Findings, shown
 from batch.manifest.nodes import Place
+from batch.packed import Packed
 
 _SIMPLE_ID = re.compile(r"[a-z0-9_-]{5,200}", re.ASCII)  # too long for a reserved name
 _FORBIDDEN = re.compile(r'[<>:"|?*\\]')
@@ -25,7 +28,6 @@ FILE_ENDS = (".mp4", ".json", ".mp4.xmp")  # of a video and what may be written 
 _MAX_COMPONENT_BYTES = 200
 _MAX_ID_BYTES = 1_000
 _SLUG_CHARACTERS = 40
-_MAX_FILES = 1 << 24  # in one number with a line
 _HASH_CHARACTERS = 8
 _LATIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe"})
 
@@ -107,22 +109,68 @@ def variant_id(id_: str, variant: int | None) -> str:
     return id_ if variant is None else f"{id_}-{variant}"
 
 
+class _Hashes:
+    """The hashes of many texts, at some 16 bytes each where a set of the texts takes 150."""
+
+    def __init__(self) -> None:
+        self._table = array("Q", bytes(8 * 1_024))
+        self._count = 0
+
+    def __contains__(self, text: str) -> bool:
+        """Return whether *text* was added, or one with the same hash."""
+        code = _code(text)
+        return self._table[self._place(code)] == code
+
+    def add(self, text: str) -> None:
+        """Add the hash of *text*, which is not contained yet."""
+        code = _code(text)
+        self._table[self._place(code)] = code
+        self._count += 1
+        if self._count * 3 > len(self._table) * 2:
+            codes, self._table = self._table, array("Q", bytes(16 * len(self._table)))
+            for code in filter(None, codes):
+                self._table[self._place(code)] = code
+
+    def _place(self, code: int) -> int:
+        """Return where a hash stands, or is to stand."""
+        table, mask = self._table, len(self._table) - 1
+        place = code & mask
+        while table[place] not in (0, code):
+            place = (place + 1) & mask
+        return place
+
+
+def _code(text: str) -> int:
+    return hash(text) & 0xFFFF_FFFF_FFFF_FFFF or 1  # 0 stands for none
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """The job that has an id: *id* as written; *made_of* is its fingerprint where none was."""
+
+    id: str
+    file: str
+    line: int
+    column: int = 0
+    made_of: str | None = None
+
+
 class JobIds:
     """The ids so far, to find those that would share a file.
 
-    They are known by their folded form. Of the place of each only file and line are kept, in one
-    number: there may be a million.
+    They are known by their folded form. There may be a million, so that only a hash of each is at
+    hand. Where one comes twice, which ends in a fault, all are unpacked to say whose it is.
     """
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._seen: dict[str, int] = {}
-        self._written: dict[str, str] = {}  # ids that are not in their folded form
-        self._files: list[str] = []
-        self._nested: list[tuple[str, Place]] = []  # those below a folder named like a video
-        self._without: dict[str, Place] = {}  # jobs without an id, by fingerprint
+        self._hashes = _Hashes()
+        self._packed = Packed()
+        self._holders: dict[str, _Holder] | None = None  # by folded form; once a hash came twice
+        self._without: dict[str, _Holder] = {}  # jobs without an id, by fingerprint; likewise
+        self._nested: list[tuple[str, str, Place]] = []  # those below a folder named like a video
 
-    def add(self, id_: str, place: Place) -> bool:
+    def add(self, id_: str, place: Place, made_of: str | None = None) -> bool:
         """Add an id; return False after a fault: it is invalid or taken."""
         key = id_
         if not _SIMPLE_ID.fullmatch(id_):
@@ -132,43 +180,59 @@ class JobIds:
                 self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
             key = folded(id_)
-        if key not in self._seen:
-            self._record(key, id_, place)
+        first = self._holder(key)
+        if first is None:
+            self._record(key, id_, place, made_of)
             return True
-        line, number = divmod(self._seen[key], _MAX_FILES)
-        file, first = self._files[number], self._written.get(key, key)
-        where = f"line {line}" if file == place.file else f"{file}:{line}"
+        where = _where(first, place)
         message = f"the id {shown(id_)} is taken by the job in {where}"
-        if first != id_:
-            message = f"the id {shown(id_)} differs only by case from {shown(first)} in {where}"
+        if first.id != id_:
+            message = f"the id {shown(id_)} differs only by case from {shown(first.id)} in {where}"
         self._findings.fault(place, message, "each job needs an id of its own")
         return False
 
-    def _record(self, key: str, id_: str, place: Place) -> None:
-        if not self._files or self._files[-1] != place.file:
-            self._files.append(place.file)
-        self._seen[key] = place.line * _MAX_FILES + len(self._files) - 1
-        if key != id_:
-            self._written[key] = id_
+    def _record(self, key: str, id_: str, place: Place, made_of: str | None) -> None:
+        at = (place.file, place.line)
+        holder = (id_, *at) if made_of is None else (id_, *at, place.column, made_of)
+        self._packed.append(holder)
+        if self._holders is None:
+            self._hashes.add(key)
+            if made_of is not None:
+                self._hashes.add(made_of)
+        else:
+            self._holders[key] = _Holder(*holder)
         if "/" in key and any(f"{end}/" in key for end in FILE_ENDS):
-            self._nested.append((key, place))
+            self._nested.append((key, id_, place))
+
+    def _holder(self, key: str) -> _Holder | None:
+        """Return the job that has an id, in its folded form."""
+        if self._holders is None:
+            if key not in self._hashes:
+                return None
+            holders = [_Holder(*values) for values in self._packed]
+            self._holders = {folded(holder.id): holder for holder in holders}
+            self._without = {holder.made_of: holder for holder in holders if holder.made_of}
+        return self._holders.get(key)
 
     def make(self, prompt: str, request: str, variant: int | None, place: Place) -> str | None:
         """Add a job without an id; return one made of its request, or None after a fault."""
-        if not self._is_new(fingerprint(request, variant), place):
-            return None
         request_hash = fingerprint(request, None).partition(":")[2]
         id_ = variant_id(f"{slug(prompt)}-{request_hash[:_HASH_CHARACTERS]}", variant)
-        return id_ if self.add(id_, place) else None
+        made_of = fingerprint(request, variant)
+        self._holder(made_of)  # unpacks what is known, if it comes again; no id holds a colon
+        if not self._is_new(made_of, place):
+            return None
+        if self._holders is not None:
+            self._without[made_of] = _Holder(id_, place.file, place.line, place.column)
+        return id_ if self.add(id_, place, made_of) else None
 
-    def _is_new(self, request_hash: str, place: Place) -> bool:
-        first = self._without.get(request_hash)
+    def _is_new(self, made_of: str, place: Place) -> bool:
+        first = self._without.get(made_of)
         if first is None:
-            self._without[request_hash] = place
             return True
         message = f"the job in {first.file}:{first.line} asks for the same, and neither has an id"
         advice = "write count: 2 in one job to get two videos of it, or give each job an id"
-        if first is place:
+        if (first.file, first.line, first.column) == (place.file, place.line, place.column):
             message = "two jobs of this entry ask for the same, and it has no id"
             advice = "use every axis of the matrix in the prompt; count: 2 makes two videos of it"
         self._findings.fault(place, message, advice)
@@ -176,16 +240,19 @@ class JobIds:
 
     def check_folders(self) -> None:
         """Report ids whose video, or a file beside it, would have to be a folder for another id."""
-        for key, place in self._nested:
-            id_ = self._findings.job = self._written.get(key, key)
+        for key, id_, place in self._nested:
+            self._findings.job = id_
             parts = key.split("/")
             for length in range(1, len(parts)):
                 parent = "/".join(parts[:length])
                 ends = [end for end in FILE_ENDS if parent.endswith(end)]
-                for other in (parent.removesuffix(end) for end in ends):
-                    if other in self._seen:
-                        first = self._written.get(other, other)
-                        message = (
-                            f"the id {shown(id_)} needs a folder where {shown(first)} has its file"
-                        )
-                        self._findings.fault(place, message, "rename one of the two")
+                for first in filter(None, (self._holder(parent.removesuffix(e)) for e in ends)):
+                    message = (
+                        f"the id {shown(id_)} needs a folder where {shown(first.id)} has its file"
+                    )
+                    self._findings.fault(place, message, "rename one of the two")
+
+
+def _where(holder: _Holder, place: Place) -> str:
+    is_near = holder.file == place.file
+    return f"line {holder.line}" if is_near else f"{holder.file}:{holder.line}"

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from batch.job import Job, fingerprint
+from batch.job import Job, Jobs, fingerprint
 from batch.manifest.cells import report_broken
 from batch.manifest.findings import Findings, Unreadable
 from batch.manifest.ids import JobIds, variant_id
@@ -67,7 +67,7 @@ class JobReader:
         limits: Limits,
         defaults: Mapping | None,
     ) -> None:
-        self.jobs: list[Job] = []
+        self.jobs = Jobs()
         self._findings = findings
         self._folder = folder
         self._count = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Manifest:
 
     path: Path
     name: str
-    jobs: tuple[Job, ...]
+    jobs: Sequence[Job]
     limits: Limits = DEFAULT_LIMITS
     callback: Callback | None = None
     output_dir: Path | None = None

@@ -141,7 +141,7 @@ class _Reading:
         return Manifest(
             path=self._path,
             name=self._name(nodes.get("name")),
-            jobs=tuple(jobs.jobs),
+            jobs=jobs.jobs,
             limits=self._limits,
             callback=read_callback(nodes.get("callback"), findings),
             output_dir=read_output_dir(nodes.get("output_dir"), findings),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from batch.manifest.csv_rows import Sheet
 from batch.manifest.findings import Findings, Unreadable, shown
 from batch.manifest.json_rows import json_rows
 from batch.manifest.nodes import Entries, Mapping, Place, Spot, quoted
-from batch.manifest.text_files import read_file
+from batch.manifest.text_files import read_file, read_lines
 
 ROW_FILES = ("csv", "jsonl", "txt")
 
@@ -39,11 +38,10 @@ def read_rows(
     if kind not in ROW_FILES:
         message = f"from takes a .csv, a .jsonl or a .txt file, not {shown(path.name)}"
         raise Unreadable(at, message, "save a table as .csv, with commas")
-    data = read_file(path, file, at)
     rows: dict[str, Callable[[], Iterator[Mapping]]] = {
-        "csv": lambda: Sheet(data, file, keys, findings).rows(),
-        "jsonl": lambda: json_rows(data, file, findings),
-        "txt": lambda: _prompts(data, file),
+        "csv": lambda: Sheet(read_file(path, file, at), file, keys, findings).rows(),
+        "jsonl": lambda: json_rows(read_lines(path, file, at), file, findings),
+        "txt": lambda: _prompts(read_lines(path, file, at), file),
     }
     is_empty = True
     for row in rows[kind]():
@@ -53,10 +51,11 @@ def read_rows(
         findings.fault(at, f"{shown(file)} has no rows")
 
 
-def _prompts(data: bytes, file: str) -> Iterator[Mapping]:
+def _prompts(lines: Iterable[bytes], file: str) -> Iterator[Mapping]:
     """Yield each line that is not blank as a job of this prompt."""
     key = quoted("prompt", Spot(file))
-    for number, line in enumerate(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"), 1):
+    texts = (text for line in lines for text in line.decode().splitlines())  # at \r, too
+    for number, line in enumerate(texts, 1):
         if prompt := line.strip():
             at = Spot(file, number)
             entries: Entries = {"prompt": (key, quoted(prompt, at))}

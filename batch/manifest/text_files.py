@@ -7,16 +7,22 @@ a device would never end, and a control character would change a prompt.
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from batch.manifest.findings import Unreadable, printable, shown
 from batch.manifest.nodes import Place, Spot
 
 MAX_BYTES = 256 * 1024 * 1024
+MAX_ROWS_BYTES = 16 * MAX_BYTES  # of a file that is read line by line
+_PIECE_BYTES = 1 << 20
 
 
 def file_label(path: Path) -> str:
@@ -35,19 +41,48 @@ def read_file(path: Path, file: str, at: Place) -> bytes:
     Raises:
         Unreadable: it does not exist, is a device or a pipe, is too large, or is not text.
     """
+    with _opened(path, file, at) as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise _too_large(at, file, MAX_BYTES)
+    data = data.removeprefix(codecs.BOM_UTF8)
+    _check_text(data, file)
+    return data
+
+
+def read_lines(path: Path, file: str, at: Place) -> Iterator[bytes]:
+    """Yield the lines of such a file, which is read piece by piece: it may hold a million.
+
+    Raises:
+        Unreadable: as `read_file`; of what is not text, once its lines are reached.
+    """
+    with _opened(path, file, at) as stream:
+        size, number = 0, 1
+        while piece := stream.read(_PIECE_BYTES) + stream.readline(MAX_BYTES):
+            size += len(piece)
+            if size > MAX_ROWS_BYTES or len(piece) > MAX_BYTES:
+                raise _too_large(at, file, MAX_ROWS_BYTES)
+            if number == 1:
+                piece = piece.removeprefix(codecs.BOM_UTF8)
+            _check_text(piece, file, number)
+            yield from io.BytesIO(piece)
+            number += piece.count(b"\n")
+
+
+@contextmanager
+def _opened(path: Path, file: str, at: Place) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb", opener=_open_at_once) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise _unreadable(at, file, "it is not a regular file")
-            data = stream.read(MAX_BYTES + 1)
+            yield stream
     except (OSError, ValueError) as exc:
         raise _unreadable(at, file, _reason(exc), _looked_in(at, file, path, exc)) from exc
-    if len(data) > MAX_BYTES:
-        message = f"it is larger than {MAX_BYTES // 1024 // 1024} MiB"
-        raise _unreadable(at, file, message, "split it into several manifests")
-    data = data.removeprefix(codecs.BOM_UTF8)
-    _check_text(data, file)
-    return data
+
+
+def _too_large(at: Place, file: str, most: int) -> Unreadable:
+    message = f"it is larger than {most // 1024 // 1024} MiB"
+    return _unreadable(at, file, message, "split it into several manifests")
 
 
 def _unreadable(at: Place, file: str, reason: str, advice: str | None = None) -> Unreadable:
@@ -89,41 +124,42 @@ _CONTROLS = bytes(c for c in (*range(32), 127) if c not in _ALLOWED_CONTROLS)
 _WIDE_CONTROLS = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbf[\xbe\xbf]")
 
 
-def _check_text(data: bytes, file: str) -> None:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+def _check_text(data: bytes, file: str, line: int = 1) -> None:
+    """Check the lines of *file* from *line* on."""
+    if line == 1 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise Unreadable(Spot(file), "the file is UTF-16", "save it as UTF-8")
     if not data.isascii():
-        _check_utf8(data, file)
+        _check_utf8(data, file, line)
     if len(data.translate(None, _CONTROLS)) != len(data):
         found = re.search(b"[" + re.escape(_CONTROLS) + b"]", data)
         assert found is not None
-        _refuse_control(data, found, file)
+        _refuse_control(data, found, file, line)
     if not data.isascii() and (found := _WIDE_CONTROLS.search(data)):
-        _refuse_control(data, found, file)
+        _refuse_control(data, found, file, line)
 
 
-def _refuse_control(data: bytes, found: re.Match[bytes], file: str) -> None:
+def _refuse_control(data: bytes, found: re.Match[bytes], file: str, line: int) -> None:
     code = ord(found.group().decode())
     message = f"the file contains a control character (U+{code:04X})"
-    raise Unreadable(_spot(data, found.start(), file), message, "remove it")
+    raise Unreadable(_spot(data, found.start(), file, line), message, "remove it")
 
 
-def _check_utf8(data: bytes, file: str) -> None:
+def _check_utf8(data: bytes, file: str, line: int) -> None:
     """Decode piece by piece, since the whole as a str may take four times the memory."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    step = 1 << 20
-    for start in range(0, len(data) + 1, step):
-        pending = len(decoder.getstate()[0])
+    for start in range(0, len(data) + 1, _PIECE_BYTES):
+        pending, end = len(decoder.getstate()[0]), start + _PIECE_BYTES
         try:
-            decoder.decode(data[start : start + step], final=start + step > len(data))
+            decoder.decode(data[start:end], final=end > len(data))
         except UnicodeDecodeError as exc:
-            spot = _spot(data, start - pending + exc.start, file)
+            spot = _spot(data, start - pending + exc.start, file, line)
             raise Unreadable(spot, "the file is not UTF-8", "save it as UTF-8") from exc
 
 
-def _spot(data: bytes, offset: int, file: str) -> Spot:
+def _spot(data: bytes, offset: int, file: str, line: int) -> Spot:
     before = data[data.rfind(b"\n", 0, offset) + 1 : offset]
-    return Spot(file, data.count(b"\n", 0, offset) + 1, len(before.decode(errors="replace")) + 1)
+    column = len(before.decode(errors="replace")) + 1
+    return Spot(file, data.count(b"\n", 0, offset) + line, column)
 
 
 _PAIR = re.compile(

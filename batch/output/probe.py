@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from batch.errors import StateError
@@ -19,19 +19,25 @@ BLOCK = bytes(4096)  # an empty file finds room on a full disk
 NAME = ".kling-batch-probe"
 
 
-def try_places(root: Path, files: Collection[str]) -> None:
+def try_places(root: Path, files: Iterable[str]) -> None:
     """Write and remove a file wherever one of *files* (relative to *root*) will lie.
 
     Raises:
         StateError: one of them cannot be written; the message names the folder. Nothing is left.
     """
-    if not files:
+    folders: set[str] = set()
+    longest = most_parted = ""
+    for file in files:
+        folders.add(file.rpartition("/")[0])
+        longest = max(longest, file, key=_length)
+        most_parted = max(most_parted, file, key=_longest_part)
+    if not folders:
         return
-    files = [*files, str(Layout(root).part("any").relative_to(root))]
-    for folder in sorted({_existing(path) for path in {(root / file).parent for file in files}}):
+    folders.add(str(Layout(root).part("any").parent.relative_to(root)))
+    for folder in sorted({_existing(root / name) for name in folders}):
         _check_folder(folder)
         _try(folder / NAME, folder)
-    for file in {max(files, key=_longest_part), max(files, key=_length)}:
+    for file in {most_parted, longest}:
         path = root / file
         with _made(path.parent, path):
             _try(path.with_name("k" * _length(path.name)), path.parent, path)

@@ -17,10 +17,10 @@ from batch.plan.decision import (
     Decision,
     Known,
     Move,
-    Plan,
     Policy,
     Round,
 )
+from batch.plan.decisions import Decisions, Plan
 from batch.plan.judge import HEALS_BY_ITSELF, decide, orphan, passes
 from batch.plan.make import make_plan
 from batch.plan.select import STATES, Selection
@@ -32,6 +32,7 @@ __all__ = [
     "STATES",
     "Action",
     "Decision",
+    "Decisions",
     "Known",
     "Move",
     "Plan",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import time
 from enum import StrEnum
@@ -11,7 +10,6 @@ from typing import NamedTuple
 from batch.attempt import Phase
 from batch.days import MIDNIGHT
 from batch.job import Job
-from batch.plan.changes import Changed
 from batch.plan.select import Selection
 
 
@@ -154,35 +152,3 @@ class Round:
     def is_new(self) -> bool:
         """Whether it begins with this run."""
         return bool(self.begun)
-
-
-@dataclass(slots=True)
-class Plan:
-    """The decisions that need something done, in the manifest's order, and counts of all.
-
-    *round* is what `--force` begins or goes on with; *unfinished* counts the jobs of a round that a
-    run without `--force` leaves as they are. *pinned* are jobs that are up to date with a restored
-    version. *changed* says what changed, where a person asked to see
-    the plan.
-    """
-
-    decisions: list[Decision] = field(default_factory=list)
-    counts: Counter[Action] = field(default_factory=Counter)
-    resting: list[Decision] = field(default_factory=list)
-    orphans: list[Decision] = field(default_factory=list)
-    moved: list[Decision] = field(default_factory=list)
-    pinned: list[Decision] = field(default_factory=list)
-    moves: list[Move] = field(default_factory=list)
-    round: Round | None = None
-    unfinished: int = 0
-    changed: dict[str, Changed] = field(default_factory=dict)
-
-    @property
-    def cost_usd(self) -> float:
-        """The estimate for everything that is to be paid."""
-        return sum(decision.cost_usd or 0.0 for decision in self.decisions)
-
-    @property
-    def has_unknown_price(self) -> bool:
-        """Whether some price is a guess (the dearest that is known)."""
-        return any(not decision.price_known for decision in self.decisions)

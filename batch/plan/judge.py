@@ -10,6 +10,7 @@ from batch.attempt import RETENTION_S, Phase
 from batch.days import day_of, local_date
 from batch.job import Failure, FailureKind, Job, video_path
 from batch.plan.decision import Action, Decision, Known, Move, Policy
+from batch.plan.decisions import never_made
 
 # Kinds that a new attempt can heal although nothing was changed.
 HEALS_BY_ITSELF = frozenset(
@@ -47,13 +48,6 @@ def is_up_to_date(
         and only.pinned_for is None
         and only.file == job.video_path
         and is_present(only.file, only.bytes or 0)
-    )
-
-
-def never_made(job: Job, cost_usd: float | None = None, *, price_known: bool = True) -> Decision:
-    """Return the decision about a job that has no attempts."""
-    return Decision(
-        Action.NEW, job.id, "not made yet", job, cost_usd=cost_usd, price_known=price_known
     )
 
 

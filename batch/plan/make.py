@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from batch.job import Job
-from batch.plan.decision import COSTING, Action, Decision, Known, Plan, Policy
-from batch.plan.judge import decide, is_left_to_force, is_up_to_date, never_made, orphan
-from batch.plan.moves import after_moves, find_moves, with_room
+from batch.plan.decision import COSTING, Action, Decision, Known, Policy
+from batch.plan.decisions import Decisions, Plan, Price
+from batch.plan.judge import decide, is_left_to_force, is_up_to_date, orphan
+from batch.plan.moves import History, after_moves, find_moves, with_room
 from batch.plan.rounds import due_jobs, round_of, videos_of
 from batch.plan.select import state_of
 
@@ -21,7 +23,7 @@ def make_plan(
     *,
     policy: Policy,
     is_present: Callable[[str, int], bool],
-    price: Callable[[Job], tuple[float, bool]],
+    price: Price,
     forced: Mapping[str, int] = NO_ROUND,
     now: float = 0.0,
 ) -> Plan:
@@ -36,31 +38,28 @@ def make_plan(
         forced: the requests of the rounds of `--force` so far, see `batch.plan.rounds`.
         now: the time; the provider keeps a discarded video only for so long.
     """
-    plan = Plan()
+    plan = Plan(Decisions(jobs=jobs, price=price))
     found = [] if policy.no_move else find_moves(jobs, known)
     settled = after_moves(known, found)  # as it is once all jobs have moved
-    selected = [
-        job for job in jobs if _is_selected(policy, job.id, job.tags, settled.get(job.id, ()))
-    ]
-    ids = {job.id for job in selected} if found else set()
-    moves = {move.new_id: move for move in with_room([m for m in found if m.new_id in ids], known)}
-    known = after_moves(known, list(moves.values()))
+    selected = partial(_selected, jobs, settled, policy)
+    if found:
+        movable = {move.new_id for move in found}
+        movable.intersection_update([job.id for _, job in selected() if job.id in movable])
+        found = with_room([move for move in found if move.new_id in movable], known)
+    moves = {move.new_id: move for move in found}
+    known = after_moves(known, found)
     if policy.force or forced:
-        left = [job for job in selected if is_left_to_force(_same(job, known), policy)]
-        due = due_jobs(left, forced, videos_of(known))
-        if policy.force:
-            plan.round = round_of(selected, due, videos_of(known))
-        plan.unfinished = 0 if policy.force else len(due)
+        _go_on_with_round(plan, selected, known, policy, forced)
     due = plan.round.due if plan.round is not None else frozenset()
-    for job in selected:
+    for place, job in selected():
         attempts = known.get(job.id, ())
         move, force = moves.get(job.id), job.id in due
         if move is None and not force and is_up_to_date(job, attempts, is_present):
             plan.counts[Action.UNCHANGED] += 1  # on most nights all of them
             continue
         if not attempts:
-            cost_usd, price_known = price(job)
-            _add(plan, never_made(job, cost_usd, price_known=price_known))
+            plan.counts[Action.NEW] += 1
+            plan.decisions.append_new(place, job)
             continue
         decision = decide(job, attempts, policy, is_present, force=force, move=move, now=now)
         if decision.action in COSTING:
@@ -69,11 +68,40 @@ def make_plan(
         if move is not None:
             plan.moves.append(move)
         _add(plan, decision)
-    listed = {job.id for job in jobs} if settled else set()
-    for job_id, attempts in settled.items():
-        if job_id not in listed and _is_selected(policy, job_id, (), attempts):
-            _add(plan, orphan(job_id, attempts))
+    _add_orphans(plan, jobs, settled, policy)
     return plan
+
+
+def _selected(jobs: Sequence[Job], settled: History, policy: Policy) -> Iterator[tuple[int, Job]]:
+    """Iterate over the jobs that are selected, each with its place in the manifest."""
+    for place, job in enumerate(jobs):
+        if _is_selected(policy, job.id, job.tags, settled.get(job.id, ())):
+            yield place, job
+
+
+def _go_on_with_round(
+    plan: Plan,
+    selected: Callable[[], Iterator[tuple[int, Job]]],
+    known: History,
+    policy: Policy,
+    forced: Mapping[str, int],
+) -> None:
+    videos = videos_of(known)
+    left = [job for _, job in selected() if is_left_to_force(_same(job, known), policy)]
+    due = due_jobs(left, forced, videos)
+    if policy.force:
+        plan.round = round_of([job for _, job in selected()], due, videos)
+    else:
+        plan.unfinished = len(due)
+
+
+def _add_orphans(plan: Plan, jobs: Sequence[Job], settled: History, policy: Policy) -> None:
+    gone = dict(settled)
+    for job in jobs if gone else ():
+        gone.pop(job.id, None)
+    for job_id, attempts in gone.items():
+        if _is_selected(policy, job_id, (), attempts):
+            _add(plan, orphan(job_id, attempts))
 
 
 def _same(job: Job, known: Mapping[str, Sequence[Known]]) -> list[Known]:

@@ -12,9 +12,9 @@ request of an id that is gone takes the rest of its history, too.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 
 from batch.attempt import Phase
 from batch.job import Job, folded, video_path
@@ -27,15 +27,32 @@ WORTHLESS = 2
 
 def find_moves(jobs: Sequence[Job], known: History) -> list[Move]:
     """Return the moves, in the manifest's order."""
-    seekers = [job for job in jobs if not _needs_nothing(known.get(job.id, ()), job.fingerprint)]
-    if not seekers or not known:
+    if not known:
         return []
-    wanted = {job.id: job.fingerprint for job in jobs}
+    seekers = _seekers(jobs, known)
+    if not seekers:
+        return []
+    wanted = {job.id: job.fingerprint for job in jobs if job.id in known}
     pairs = _by_request(seekers, known, wanted)
     _by_name(seekers, known, wanted, pairs)
     taken = {(old_id, job.fingerprint) for job, old_id in pairs.values()}  # what moves away
     paired = [pairs[job.id] for job in seekers if job.id in pairs]
     return [_move(job, old_id, known, wanted, taken) for job, old_id in paired]
+
+
+def _seekers(jobs: Sequence[Job], known: History) -> list[Job]:
+    """Return the jobs that lack something which may stand under another id."""
+    lacking = (job for job in jobs if not _needs_nothing(known.get(job.id, ()), job.fingerprint))
+    first = next(lacking, None)
+    if first is None:  # on most nights
+        return []
+    requests = {item.fingerprint for attempts in known.values() for item in attempts}
+    names = set(map(folded, known))
+    return [
+        job
+        for job in itertools.chain((first,), lacking)
+        if job.fingerprint in requests or folded(job.id) in names
+    ]
 
 
 def after_moves(known: History, moves: Sequence[Move]) -> History:
@@ -162,7 +179,7 @@ def _move(
         )
     ]
     if own:
-        numbers = count(own[-1].number + 1)
+        numbers = itertools.count(own[-1].number + 1)
         moved = [item._replace(number=next(numbers)) for item in moved]
     moved = [item._replace(job_id=job.id) for item in moved]
     return Move(old_id, job.id, job.fingerprint, tuple(moved))

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from batch.plan.decision import COSTING, Action, Decision, Plan, Round
+from batch.plan.decision import COSTING, Action, Decision, Round
+from batch.plan.decisions import Decisions, Plan
 
 KIND = "kling-batch plan"
 SCHEMA = 1
@@ -116,7 +117,7 @@ def hold(plan: Plan, saved: SavedPlan) -> None:
     done = [item for item in decisions if item.action is Action.UNCHANGED]
     plan.counts += Counter(item.action for item in decisions)
     plan.counts -= Counter(item.action for item in plan.decisions)
-    plan.decisions = [item for item in decisions if item not in done or item.former]
+    plan.decisions = Decisions(item for item in decisions if item not in done or item.former)
     if plan.round is not None:
         plan.round = _rest_of(plan.round, plan.decisions)
 
@@ -153,7 +154,7 @@ def _judged(item: Decision, saved: SavedJob | None) -> Decision:
     return item if held is None else replace(item, held=held, cost_usd=None)
 
 
-def _rest_of(begun: Round, decisions: list[Decision]) -> Round:
+def _rest_of(begun: Round, decisions: Iterable[Decision]) -> Round:
     """Return a round of --force without the jobs that are not regenerated now."""
     forced = [item for item in decisions if item.action is Action.FORCED and item.held is None]
     requests = {item.job.fingerprint for item in forced if item.job is not None}

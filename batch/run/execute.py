@@ -138,7 +138,7 @@ def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
 
 def _check_saved_plan(planned: PlannedRun, stop: Stop) -> None:
     """Say which jobs the saved plan does not cover; they are left."""
-    left = told_held(item for item in planned.plan.decisions if item.action in COSTING)
+    left = told_held(item for _, item in planned.plan.decisions.kept() if item.action in COSTING)
     if left:
         stop.ask(StopReason.SAVED_PLAN, left)
 

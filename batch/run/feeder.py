@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from batch import events
 from batch.errors import StateError
 from batch.manifest.limits import Order
-from batch.plan import Action, Decision
+from batch.plan import Action, Decision, Decisions
 from batch.run.begin import may_begin, slot
 from batch.run.gate import Ticket
 from batch.run.job_run import JobRun
@@ -34,7 +34,7 @@ class Feeder:
         self._parked: list[JobRun] = []
         self._unwritable: StateError | None = None
 
-    async def feed(self, decisions: list[Decision]) -> None:
+    async def feed(self, decisions: Decisions) -> None:
         """Do everything that *decisions* say; the observers are told what came of it.
 
         Raises:
@@ -60,17 +60,14 @@ class Feeder:
         if self._unwritable is not None:
             raise self._unwritable
 
-    async def _start_all(self, decisions: list[Decision], group: asyncio.TaskGroup) -> None:
+    async def _start_all(self, decisions: Decisions, group: asyncio.TaskGroup) -> None:
         """Start the jobs: first what is paid for already, then the rest as slots come."""
-        fresh: list[tuple[int, Decision]] = []
-        for order, decision in enumerate(decisions):
-            if decision.is_fresh:
-                fresh.append((order, decision))
-            else:
+        for order, decision in decisions.kept():
+            if not decision.is_fresh:
                 await self._alive.acquire()
                 self._start(group, JobRun(self._run, order, decision))
         await asyncio.sleep(0)  # what is open already takes its slots before anything new does
-        for order, decision in in_order(fresh, self._run.context.limits.order):
+        for order, decision in in_order(decisions, self._run.context.limits.order):
             ticket = await self._admit(order, decision)
             if ticket is None:
                 self._run.context.notify(events.JobLeft(decision.job_id))
@@ -122,20 +119,24 @@ class Feeder:
         self._run.context.stop.ask(StopReason.DEADLINE, self._run.last_call.is_over)
 
 
-def in_order(fresh: list[tuple[int, Decision]], order: Order) -> Iterator[tuple[int, Decision]]:
+def in_order(decisions: Decisions, order: Order) -> Iterator[tuple[int, Decision]]:
     """Yield what is to be paid for, each with its place, in the order in which it is fed.
 
     What failed before comes last: one sick job on top would eat every budget.
     """
     first = {Order.NEW_FIRST: Action.NEW, Order.CHANGED_FIRST: Action.CHANGED}.get(order)
 
-    def rank(item: tuple[int, Decision]) -> tuple[bool, bool]:
-        action = item[1].action
-        return action is Action.RETRY, first is not None and action is not first
+    def rank(action: Action) -> int:
+        return 2 if action is Action.RETRY else int(first is not None and action is not first)
 
-    places = sorted(place for place, _ in fresh)
-    ranked = sorted(fresh, key=rank)
-    return zip(places, (decision for _, decision in ranked), strict=True)
+    places = (place for place, _ in decisions.fresh())
+    ranked = (
+        decisions[place]
+        for wanted in range(3)
+        for place, action in decisions.fresh()
+        if rank(action) == wanted
+    )
+    return zip(places, ranked, strict=True)
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from batch.attempt import Attempt, Generated, Landed
@@ -155,15 +155,13 @@ class Landing:
         return Failure(FailureKind.DISK, message)
 
 
-def files_of(decisions: Iterable[Decision]) -> set[str]:
-    """Return the files, relative to the output folder, that carrying out *decisions* may write."""
-    files: set[str] = set()
+def files_of(decisions: Iterable[Decision]) -> Iterator[str]:
+    """Yield the files, relative to the output folder, that carrying out *decisions* may write."""
     for decision in decisions:
         if decision.former or decision.action in MAKES_WAY:
-            files.add(version_file(decision.job_id, 0.0, LARGEST))
+            yield version_file(decision.job_id, 0.0, LARGEST)
         if decision.job is not None and decision.action not in NOTHING_LANDS:
-            files.add(decision.job.video_path)
-    return files
+            yield decision.job.video_path
 
 
 def _troubled(attempt: Attempt, failure: Failure) -> Attempt:

@@ -129,7 +129,7 @@ class PlannedRun:
         self._carry_out_moves()
 
     def _planned(self) -> list[Fact]:
-        to_pay = sum(decision.action in PAYING for decision in self.plan.decisions)
+        to_pay = sum(self.plan.counts[action] for action in PAYING)
         database, jobs = self.folder.database, self.manifest.jobs
         return facts_of(database, jobs, self.started_at, to_pay, self.settings.target)
 
@@ -217,7 +217,7 @@ def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:
     if settings.sandbox or settings.new or has_state(settings.output_dir):
         return None
     plan = plan_only(manifest, settings)
-    paying = sum(decision.action in COSTING for decision in plan.decisions)
+    paying = sum(plan.counts[action] for action in COSTING)
     if not paying:
         return None
     videos = "1 video" if paying == 1 else f"{paying} videos"
@@ -239,7 +239,7 @@ def plan_only(manifest: Manifest, settings: Settings) -> Plan:
     with peek(settings.output_dir, sandbox=settings.sandbox) as database:
         known = {} if database is None else database.known()
         plan, _ = _plan(manifest, settings, known, database, hold, SystemClock().now())
-        for item in plan.decisions:
+        for _, item in plan.decisions.kept():
             if database is not None and item.before is not None and item.job is not None:
                 before = database.attempt(item.before)
                 options = compare(before.request, item.job.request)

@@ -38,7 +38,7 @@ from batch.manifest.limits import Limits, Rate  # noqa: E402
 from batch.output.layout import Layout  # noqa: E402
 from batch.output.state import Change, Put, Withdraw  # noqa: E402
 from batch.output.videos import Videos  # noqa: E402
-from batch.plan import Action, Decision, Policy  # noqa: E402
+from batch.plan import Action, Decision, Decisions, Policy  # noqa: E402
 from batch.provider.answers import Created, Found, NotFound, Saturated, Task, TaskStatus  # noqa: E402
 from batch.run.context import RunContext  # noqa: E402
 from batch.run.counts import Counts  # noqa: E402
@@ -162,14 +162,14 @@ class _Body:
         yield self.content
 
 
-def decisions(count: int) -> list[Decision]:
+def decisions(count: int) -> Decisions:
     """Return the plan of *count* new jobs."""
     found = []
     for number in range(count):
         request = canonical_request({**BODY, "prompt": f"scene {number}"})
         job = Job(f"job-{number:06}", request, fingerprint(request, None))
         found.append(Decision(Action.NEW, job.id, "new", job, cost_usd=0.1))
-    return found
+    return Decisions(found)
 
 
 async def play(loop: VirtualLoop, options: argparse.Namespace, root: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from batch.errors import ExitCode
 from batch.job import canonical_request
 from batch.manifest.limits import Limits, Order
 from batch.output.state import Put
-from batch.plan import Action, Decision
+from batch.plan import Action, Decision, Decisions
 from batch.provider.answers import Created, Found, Task, TaskStatus
 from batch.run.feeder import in_order
 from batch.run.last_call import RESERVE_S, LastCall
@@ -138,9 +138,9 @@ def test_deadline_at_a_time_of_day_is_the_next_one() -> None:
 )
 def test_order_puts_retries_last(order: Order, expected: list[str]) -> None:
     actions = ["retry", "new", "changed", "new", "retry", "forced"]
-    fresh = [
-        (2 * place, Decision(Action(name), f"j{place}", "")) for place, name in enumerate(actions)
-    ]
-    found = list(in_order(fresh, order))
+    between = Decision(Action.RESUME, "open", "")
+    planned = [Decision(Action(name), f"j{place}", "") for place, name in enumerate(actions)]
+    decisions = Decisions(decision for each in planned for decision in (each, between))
+    found = list(in_order(decisions, order))
     assert [decision.action.value for _, decision in found] == expected
     assert [place for place, _ in found] == [0, 2, 4, 6, 8, 10]

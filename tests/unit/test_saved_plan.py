@@ -13,14 +13,14 @@ from virtual_time import EPOCH
 from batch.attempt import Doubt, Lost
 from batch.errors import ExitCode
 from batch.output.state import Put
-from batch.plan import Action, Decision, Plan, Round
+from batch.plan import Action, Decision, Decisions, Plan, Round
 from batch.plan.saved import SavedJob, SavedPlan, hold, told_held
 
 JOB = job()
 
 
 def plan_of(*decisions: Decision, begun: Round | None = None) -> Plan:
-    plan = Plan(list(decisions), round=begun)
+    plan = Plan(Decisions(decisions), round=begun)
     plan.counts.update(item.action for item in decisions)
     return plan
 
