@@ -7,7 +7,8 @@
       └─ a video of it, or a task, is under an id that does not ask for it      those attempts move
 
 Two candidates or two such jobs are paired one to one, in their order. The job that takes the latest
-request of an id that is gone takes the rest of its history, too.
+request of an id that is gone takes the rest of its history, too; and a version that was pinned for
+the request goes along, unless another job wants just that.
 """
 
 from __future__ import annotations
@@ -176,6 +177,7 @@ def _move(
         or (
             (is_whole or is_renamed or item.pinned_for == job.fingerprint)
             and (old_id, item.fingerprint) not in taken
+            and item.fingerprint != wanted.get(old_id)
         )
     ]
     if own:

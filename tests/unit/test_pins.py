@@ -114,6 +114,15 @@ def test_pin_moves_with_its_job() -> None:
     assert plan.counts == {Action.MOVED: 1}
 
 
+def test_restored_version_stays_where_its_request_is_wanted() -> None:
+    """And what it was pinned for goes alone, so that neither is paid for again."""
+    jobs = [job("a dog"), job(job_id="b")]
+    plan = planned(restored(DOG, 1, CAT), landed(CAT, 2), jobs=jobs)
+    (move,) = plan.moves
+    assert [item.external_task_id for item in move.attempts] == ["kb-2"]
+    assert plan.counts == {Action.UNCHANGED: 1, Action.MOVED: 1}
+
+
 # -- discarded
 
 
