@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from batch.attempt import Attempt, Landed
+from batch.attempt import Attempt, Discarded, Landed
 from batch.errors import StateError
 from batch.job import folded, video_path
 from batch.output import disk
@@ -65,8 +65,10 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
         ]
         placed += mine
         wanted = [one.settled for one in mine if _takes_place(move, one.attempt)]
-        if wanted and has_outcome(wanted[-1]):
-            lines.append(_row(wanted[-1], move, run_id=run_id, now=now))
+        # Where the latest video was discarded, the one before it stands.
+        kept = [attempt for attempt in wanted if not isinstance(attempt.state, Discarded)]
+        if kept and has_outcome(kept[-1]):
+            lines.append(_row(kept[-1], move, run_id=run_id, now=now))
     # Names that go round in a circle, or along a chain, are given by way of a former version's name.
     sources = {one.source for one in placed} - {None}
     detours = {one.attempt.external_task_id: one.file for one in placed if one.file in sources}

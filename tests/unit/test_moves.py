@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import ACCOUNT
 
-from batch.attempt import Attempt, Landed, PaidTask, Phase
+from batch.attempt import Attempt, Discarded, Landed, PaidTask, Phase
 from batch.job import Job, Video, canonical_request, fingerprint
 from batch.output import disk
 from batch.output.folder import OutputFolder, open_folder
@@ -280,3 +282,17 @@ def test_death_at_any_step_of_a_move_loses_no_video(
         if not mortal.has_died:
             break
     assert at > 8
+
+
+def test_move_of_a_discarded_video_tells_of_the_one_that_stands(tmp_path: Path) -> None:
+    old = landed(job("old", "A fox"))
+    gone = Discarded(PaidTask("9", 4.0), 5.0, 6.0, 7.0, 9, "00")
+    latest = replace(old, external_task_id="kb-9", number=2, state=gone)
+    with open_folder(tmp_path, sandbox=True, now=1.0) as folder:
+        (tmp_path / "videos").mkdir()
+        (tmp_path / "videos/old.mp4").write_text("a video")
+        folder.database.write([Put(old), Put(latest)])
+        move_all(folder, [job("new", "A fox")])
+        (row,) = map(json.loads, folder.database.result_lines())
+    assert (row["job_id"], row["status"], row["task_id"]) == ("new", "succeeded", "8old")
+    assert row["file"] == "videos/new.mp4"
