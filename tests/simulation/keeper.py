@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import rules
 from virtual_time import EPOCH
 
-from batch.attempt import Discarded, Landed
+from batch.attempt import Attempt, Discarded, Landed
+from batch.job import Job
 from batch.library.prune import Wanted, carry_out, find
 from batch.library.restore import NotRestoredError, restore, unpin, versions_of
 from batch.manifest.model import Keep
 from batch.output.folder import OutputFolder, open_folder
+from batch.plan.decision import COSTING
 
 if TYPE_CHECKING:
     from night import Night
@@ -76,15 +80,17 @@ def _prune(night: Night, folder: OutputFolder, clock: _Now) -> list[str]:
         keep=_keep(rng),
     )
     found = find(folder.layout, folder.database, jobs, wanted, clock.now())
-    listed = {job.video_path for job in jobs}
-    broken = [f"prune takes {i.file}" for i in found.work if i.attempts and i.file in listed]
-    pinned = (a for i in found.work for a in i.attempts if getattr(a.state, "pin", None))
+    going = [attempt for item in found.work for attempt in item.attempts]
+    broken = [f"prune takes {a.state.file}" for a in going if _is_current(a, jobs)]
+    pinned = (a for a in going if getattr(a.state, "pin", None))
     broken += [f"prune takes the pinned {attempt.external_task_id}" for attempt in pinned]
+    paying = _paying(night, folder)
     before = {attempt.external_task_id for attempt in folder.database.attempts()}
     failed = asyncio.run(carry_out(folder, found.work, clock.now()))
     attempts = list(folder.database.attempts())
     if failed or before != {attempt.external_task_id for attempt in attempts}:
         broken.append(f"prune has lost an attempt, or failed: {failed}")
+    broken += [f"prune has {job_id} paid for again" for job_id in _paying(night, folder) - paying]
     left = find(folder.layout, folder.database, jobs, wanted, clock.now()).work
     # A copy of what was only now discarded belongs to nobody from here on.
     broken += [f"prune has left {item.file}" for item in left if item.attempts]
@@ -92,6 +98,22 @@ def _prune(night: Night, folder: OutputFolder, clock: _Now) -> list[str]:
         if isinstance(attempt.state, Discarded) and attempt.state.discarded_at == clock.now():
             night.discarded[attempt.body()["prompt"]] += 1
     return broken
+
+
+def _is_current(attempt: Attempt, jobs: Sequence[Job]) -> bool:
+    """Return whether an attempt's video is the one that stands for its job, which is listed.
+
+    A job renamed while the disk was away may have left its own at the name of another.
+    """
+    assert isinstance(attempt.state, Landed)
+    files = {job.id: job.video_path for job in jobs}
+    return files.get(attempt.job_id) == attempt.state.file
+
+
+def _paying(night: Night, folder: OutputFolder) -> set[str]:
+    """Return the jobs that a run started now would pay for."""
+    decisions = rules.plan_of(night, folder.database).decisions
+    return {decision.job_id for decision in decisions if decision.action in COSTING}
 
 
 def _keep(rng: random.Random) -> Keep:
