@@ -134,8 +134,8 @@ class Places:
         there, latest = self._videos.layout.root / file, holders[-1]
         assert isinstance(latest.state, Landed)
         name = await self._version_place(there, latest.job_id, latest.state.came_at, holders)
-        await self._videos.keep(file, name)
         moved = [await self._videos.run(_moved, holder, there, name) for holder in holders]
+        await self._videos.keep(file, name)  # last: what fails before it leaves no second name
         await self._state.commit(*moved)
         return name
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,7 @@ from batch.errors import StateError
 from batch.job import folded, video_path
 from batch.output import disk
 from batch.output.folder import OutputFolder
-from batch.output.layout import version_file
+from batch.output.layout import VERSIONS, version_file
 from batch.output.row import has_outcome, make_row, to_line
 from batch.output.state import AddRow, Change, Fact, Put
 from batch.output.store import Store
@@ -56,6 +56,7 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
     _end_detours(folder)
     if not moves:
         return
+    _clear(folder, _second_names(folder, moves))
     placed: list[_Placed] = []
     lines: list[str] = []
     in_bucket = _in_bucket(folder)
@@ -218,8 +219,25 @@ def _end_detours(folder: OutputFolder) -> None:
 def _unlink(folder: OutputFolder) -> None:
     """Unlink the old names of videos that have moved."""
     left = json.loads(folder.database.fact(TO_UNLINK) or "[]")
-    if not left:
-        return
+    if left:
+        _clear(folder, left)
+        folder.database.write([Fact(TO_UNLINK, "[]")])
+
+
+def _second_names(folder: OutputFolder, moves: list[Move]) -> Iterator[tuple[str, str]]:
+    """Yield names that nothing would clear any more once their jobs have moved, and where the videos are.
+
+    A run had recorded a video as a former version, and did not come to put the next one in its place.
+    """
+    for move in moves:
+        name, files = video_path(move.old_id), [item.file or "" for item in move.attempts]
+        if name not in files and _is_here(folder, name):
+            # Under videos/, another name may be another spelling of the same.
+            yield from ((name, file) for file in files if file.startswith(f"{VERSIONS}/"))
+
+
+def _clear(folder: OutputFolder, left: Iterable[tuple[str, str]]) -> None:
+    """Unlink each old name that no attempt has, where its video is under the new one."""
     from batch.output import sidecar  # noqa: PLC0415 - most nights move nothing
 
     root = folder.layout.root
@@ -231,7 +249,6 @@ def _unlink(folder: OutputFolder) -> None:
             _drop(root / old, root / new)
         elif not (_is_here(folder, old) or _is_here(folder, new)):  # both are in the bucket
             sidecar.follow(root, old, new)
-    folder.database.write([Fact(TO_UNLINK, "[]")])
 
 
 def _in_bucket(folder: OutputFolder) -> Collection[str]:

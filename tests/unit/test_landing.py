@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -374,6 +375,28 @@ def test_killed_landing_keeps_each_video_once(
     }
     assert (tmp_path / DISPLACED).read_bytes() == OLD
     assert (tmp_path / FILE).read_bytes() == VIDEO
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_refusing_disk_leaves_no_version_unrecorded(tmp_path: Path, number: int) -> None:
+    """The job may have another name, and so another folder there, when the next run lands it."""
+
+    async def story(stages: Stages) -> str:
+        work, numbers = stages.videos.run, itertools.count(1)
+
+        async def run(*what: Any) -> Any:
+            if next(numbers) == number:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return await work(*what)
+
+        setattr(stages.videos, "run", run)  # noqa: B010 - a method
+        hold(stages)
+        stages.api.fetches, stages.api.queries = [whole()], [LINK]
+        await land(stages)
+        return file_of(stages)
+
+    recorded = play(tmp_path, story)
+    assert set(names(tmp_path)) == {recorded, FILE}
 
 
 # -- a former version that comes back

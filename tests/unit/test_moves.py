@@ -296,3 +296,32 @@ def test_move_of_a_discarded_video_tells_of_the_one_that_stands(tmp_path: Path) 
         (row,) = map(json.loads, folder.database.result_lines())
     assert (row["job_id"], row["status"], row["task_id"]) == ("new", "succeeded", "8old")
     assert row["file"] == "videos/new.mp4"
+
+
+def test_name_that_a_failed_landing_left_is_cleared(
+    make: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk took no more: the former video had its place under versions/, and the new one none."""
+    for at in itertools.count():
+        root = make(f"library-{at}")
+        former = Path("versions/a/19700101T000003Z.mp4")
+        with open_folder(root, sandbox=True, now=1.0) as folder:
+            (root / former.parent).mkdir(parents=True)
+            disk.link(root / "videos/a.mp4", root / former)
+            known = landed(job("a", "a"))
+            displaced = replace(known, state=replace(known.state, file=str(former)))
+            folder.database.write([Put(displaced)])
+            jobs = [job("x", "a"), job("a", "b"), job("c", "c")]
+            with monkeypatch.context() as patch, suppress(DiedError):
+                mortal = Mortal(patch, at)
+                move_all(folder, jobs)
+        with open_folder(root, sandbox=True, now=1.0) as folder:
+            move_all(folder, jobs)
+        assert {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.mp4")} == {
+            str(former): "video a",
+            "videos/a.mp4": "video b",
+            "videos/c.mp4": "video c",
+        }, f"step {at}"
+        if not mortal.has_died:
+            break
+    assert at > 8
