@@ -15,6 +15,7 @@ from batch.events import Event, Observer
 from batch.output.fleet import OpenRun
 from batch.output.layout import Layout
 from batch.output.marker import library_at
+from batch.output.postgres.connection import of_worker, process_name
 from batch.output.postgres.fleet import PostgresFleet
 from batch.output.postgres.pool import Connections
 from batch.output.stores import current_engine, open_to_read
@@ -73,6 +74,7 @@ async def _follow(
         for observer in observers:
             observer.notify(event)
 
-    ending = Ending(current_engine(), FleetClock(clock))
-    follower = Follower(run, fleet, ending, clock, notify)
+    name = process_name("run")
+    ending = Ending(of_worker(current_engine(), name), FleetClock(clock))
+    follower = Follower(run, fleet, ending, name, clock, notify)
     return await follower.follow(lambda: open_to_read(root), handle_signals=True)

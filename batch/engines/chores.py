@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from batch import events
 from batch.errors import BatchError, StateError
@@ -46,3 +48,15 @@ class Chores:
             self._say(str(error))
         except Exception as error:  # noqa: BLE001 - a bug in a chore must not end the beats
             self._notify(events.BugFound("", "".join(traceback.format_exception(error))))
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do *work* beside the block, and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

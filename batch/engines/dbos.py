@@ -20,12 +20,11 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
-    Coroutine,
     Iterable,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Any
 
@@ -33,6 +32,7 @@ from dbos import DBOS, DBOSConfig, WorkflowStatus
 from sqlalchemy import URL
 
 from batch.attempt import Account
+from batch.engines.chores import beside
 from batch.engines.engine import Fate, Live
 from batch.engines.queue import AGAIN, APP, VERSION, WORKFLOW, Removal, enqueue, queue_of
 from batch.key import Secret
@@ -96,7 +96,7 @@ class DbosEngine:
             for account, room in rooms.items():
                 await _register(queue_of(account), room, self._polls_s)
                 await _register(queue_of(account) + AGAIN, None, AGAIN_POLLS * self._polls_s)
-            async with _ended(self._removal.go_on()):
+            async with beside(self._removal.go_on()):
                 yield
         finally:
             for task in self._under_way:
@@ -188,18 +188,6 @@ def _resume(workflows: Iterable[WorkflowStatus]) -> None:
     """Queue workflows again."""
     for queue, group in groupby(sorted(workflows, key=_again), key=_again):
         DBOS.resume_workflows([found.workflow_id for found in group], queue_name=queue)
-
-
-@asynccontextmanager
-async def _ended(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do *work* beside the block, and end it with the block."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def _again(workflow: WorkflowStatus) -> str:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from batch import events
 from batch.clock import Clock
+from batch.engines.chores import beside
 from batch.engines.conclude import conclude, summary_of
 from batch.engines.ending import Ending
 from batch.engines.terms import Terms
 from batch.errors import AwayError, ExitCode, StateError
 from batch.events import Event
-from batch.output.fleet import Fleet, OpenRun, Progress
+from batch.output.fleet import BEAT_S, Fleet, OpenRun, Progress
 from batch.output.row import is_superseded
 from batch.output.store import Store
 from batch.run.signals import on_stop
@@ -54,6 +55,7 @@ class Follower:
         run: as it was handed over.
         fleet: the shared records.
         ending: ends the run, if no worker does.
+        name: a worker's, for the time of that.
         clock: the time.
         notify: is told what happens.
         looks_s: between two looks.
@@ -62,6 +64,7 @@ class Follower:
     run: OpenRun
     fleet: Fleet
     ending: Ending
+    name: str
     clock: Clock
     notify: Callable[[Event], None]
     looks_s: float = LOOKS_S
@@ -129,13 +132,32 @@ class Follower:
         if run is None:
             return
         outcome = await self.fleet.outcome(run.run_id)
+        async with self._alive():
+            try:
+                exit_code, record = await asyncio.to_thread(
+                    self.ending.write, run, Terms.of(run), outcome
+                )
+            except AwayError:
+                return
+            await self.fleet.end(run.run_id, int(exit_code), record)
+
+    @asynccontextmanager
+    async def _alive(self) -> AsyncIterator[None]:
+        """Be a worker: if this process is stopped in the block, others take what it holds."""
+
+        async def beat() -> None:
+            while True:
+                with suppress(StateError):
+                    await self.fleet.beat(self.name, ())
+                await asyncio.sleep(BEAT_S)
+
+        await self.fleet.beat(self.name, ())  # takes what another holds
         try:
-            exit_code, record = await asyncio.to_thread(
-                self.ending.write, run, Terms.of(run), outcome
-            )
-        except AwayError:
-            return
-        await self.fleet.end(run.run_id, int(exit_code), record)
+            async with beside(beat()):
+                yield
+        finally:
+            await self.fleet.leave(self.name)
+            await self.fleet.bury(self.name, lambda: None)  # it had no jobs
 
     async def _summary(self, library: Reader, progress: Progress) -> Summary:
         run, terms = replace(self.run, stop=progress.stop), Terms.of(self.run)

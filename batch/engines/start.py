@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -23,7 +20,7 @@ from batch.engines.worker import Worker
 from batch.events import Event, Warned
 from batch.key import NO_SECRET, Secret
 from batch.output.fleet import DEAD_AFTER_S
-from batch.output.postgres.connection import of_worker
+from batch.output.postgres.connection import of_worker, process_name
 from batch.output.postgres.fleet import PostgresFleet
 from batch.output.postgres.notices import HINTS, SLOTS, Notices
 from batch.output.postgres.pool import Connections
@@ -84,8 +81,3 @@ async def work(
             times=setup.times,
         )
         return await worker.work(ending)
-
-
-def process_name(name: str) -> str:
-    """Return the name of this process: no later one has it, whatever *name* an operator gives."""
-    return f"{name or platform.node()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -62,9 +62,10 @@ class Fleet:
             out, err = process.communicate(timeout=PATIENCE_S)
         return Ended(process.returncode, out.decode(), err.decode())
 
-    def running(self, manifest: Path, *args: str) -> Any:
+    def running(self, manifest: Path, *args: str, **environ: str) -> Any:
         """Start a run."""
-        return self.shell.running("run", manifest, *self._at(), *args, KLING_BATCH_ENGINE=self.url)
+        environ["KLING_BATCH_ENGINE"] = self.url
+        return self.shell.running("run", manifest, *self._at(), *args, **environ)
 
     def manifest(self, jobs: Any, **keys: Any) -> Path:
         """Write a manifest."""
@@ -242,6 +243,29 @@ def test_ctrl_c_ends_a_run_without_workers(fleet: Fleet) -> None:
             lambda: fleet.queued() == 0
         )  # also of the first run, which no worker ended
     assert fleet.box.stats.created == 2
+
+
+def test_end_that_a_stopped_command_holds_is_taken_over(fleet: Fleet, s3: Any) -> None:
+    """No worker was alive, so it ends its run itself, and is stopped in the midst of that."""
+    bucket = s3.bucket()
+    manifest = fleet.manifest(1, output={"target": bucket.url})
+    holds_it = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
+    with (
+        psycopg.connect(fleet.url) as holder,
+        psycopg.connect(fleet.url, autocommit=True) as connection,
+        fleet.running(manifest, **bucket.environ) as run,
+    ):
+        _until_alone(run)
+        holder.execute("LOCK TABLE kling.uploads")
+        run.send_signal(signal.SIGINT)
+        fleet.shell.until(lambda: connection.execute(holds_it).fetchall())
+        run.send_signal(signal.SIGSTOP)
+        holder.rollback()
+        with fleet.worker("one", environ=bucket.environ):
+            assert fleet.run(manifest, "--join").code == 130
+        run.send_signal(signal.SIGCONT)
+        assert run.wait(PATIENCE_S) == 130
+    assert fleet.box.stats.created == 0
 
 
 def _until_alone(run: Any) -> None:

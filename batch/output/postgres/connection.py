@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import secrets
 from typing import Any
 
 import psycopg
@@ -62,6 +63,11 @@ def conninfo(engine: Secret) -> str:
             " postgresql://kling:PASSWORD@db.example/kling"
         )
     return make_conninfo("", **{**DEFAULTS, "application_name": name, **given})
+
+
+def process_name(name: str) -> str:
+    """Return the name of this process: no later one has it, whatever *name* an operator gives."""
+    return f"{name or platform.node()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def of_worker(engine: Secret, worker: str) -> Secret:
