@@ -5,11 +5,21 @@ formula weighs them, in seconds:
 
     cost = polls * POLL_COST * typical generation time  +  seconds of lateness * worth
 
-The worth of a second (`worth`) is 1 where many tasks are open and nothing waits for their ends: late
-is only one download. It is `SLOT_WORTH` while jobs wait for a slot: late is a slot that stays empty.
-It is 1 + TAIL / tasks open once nothing more is to be submitted: the last ends are the run's own end,
-so that the last few tasks are polled as often as poll_interval allows. While callbacks announce the ends,
-it is 1 / stretch**2: a poll only insures against a callback that is lost.
+The worth of a second (`worth`) says what is delayed by it:
+
+    worth = (SLOT_WORTH if jobs wait for a slot, else 1)
+          + (RUN_WORTH / tasks open, if jobs wait for a slot or nothing more is to be submitted)
+
+The first term is the task's own: late is one download, or a slot that stays empty. The second is the
+run's end, which comes later by one in so many: of few open tasks each is polled as often as
+poll_interval allows, of many open ones less, and where nothing waits for their ends yet, least. While
+callbacks announce the ends, it is 1 / stretch**2: a poll only insures against a callback that is lost.
+
+No polls notice an end earlier than poll_interval / 2 in the mean, unless the generation time is known
+more closely than that. So of a full account's slots at most 1 / (1 + poll_interval / 2 / generation
+time) are in use without callbacks: 98.2 % where poll_interval is 5 s and a generation takes 135 s.
+Submissions that ask halfway between polls would save half of the rest, and nearly all be refused:
+five or so for each video, where the account takes five tasks.
 
 Given past generation times, `plan` finds the polls of the least expected cost exactly, by dynamic
 programming (`batch.run.cheapest`): no poll before a task can be done, many where it probably is, few
@@ -32,9 +42,8 @@ from dataclasses import dataclass
 from batch.run.cheapest import cheapest
 
 POLL_COST = 0.028  # of the typical generation time: one poll is worth so much lateness
-# More polls of a full account buy little: half a poll_interval is the least mean lateness.
-SLOT_WORTH = 9.0
-TAIL = 64.0
+SLOT_WORTH = 9.0  # of a second of an empty slot, where there are many
+RUN_WORTH = 256.0  # of a second of the whole run
 GROWTH = 0.15  # of a task's age, where nothing is known
 CROWD_GROWTH = 0.4  # likewise, at most, of a task of a crowd
 CROWD = 8  # tasks
@@ -146,6 +155,8 @@ class History:
 def worth(watched: int, *, is_waited_for: bool, is_tail: bool, stretch: float = 1.0) -> float:
     """Return what a second of lateness is worth, by the formula above; a power of 2.
 
+    It is rounded so that tasks have few different plans.
+
     Args:
         watched: how many tasks are open.
         is_waited_for: whether a job waits for a slot.
@@ -154,11 +165,10 @@ def worth(watched: int, *, is_waited_for: bool, is_tail: bool, stretch: float = 
     """
     if stretch > 1.0:
         return stretch**-2
-    if is_waited_for:
-        return SLOT_WORTH
-    if not is_tail:
-        return 1.0
-    return 2.0 ** round(math.log2(1.0 + TAIL / max(watched, 1)))
+    second = SLOT_WORTH if is_waited_for else 1.0
+    if is_waited_for or is_tail:
+        second += RUN_WORTH / max(watched, 1)
+    return 2.0 ** round(math.log2(second))
 
 
 def next_poll(

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batch.run.cheapest import cheapest, integral
-from batch.run.schedule import MAX_SAMPLES, SLOT_WORTH, History, next_poll, plan, worth
+from batch.run.schedule import MAX_SAMPLES, History, next_poll, plan, worth
 
 MEDIAN_S = 135.0
 
@@ -200,16 +200,17 @@ def test_every_plan_ends(samples: list[float], poll_interval_s: float) -> None:
     assert min(gaps) >= poll_interval_s * (1 - 1e-9)
 
 
-def test_waited_for_slot_outweighs_everything() -> None:
-    """An empty slot that is wanted delays every job behind it."""
-    assert worth(500, is_waited_for=True, is_tail=False) == SLOT_WORTH
-    assert worth(500, is_waited_for=False, is_tail=False) == 1.0
+def test_empty_slot_costs_more_among_few() -> None:
+    """One of many that is wanted delays the jobs behind it; one of few delays the run."""
+    waited = [worth(count, is_waited_for=True, is_tail=False) for count in (10_000, 100, 20, 5, 1)]
+    assert waited == [8.0, 16.0, 16.0, 64.0, 256.0]
+    assert worth(5, is_waited_for=False, is_tail=False) == 1.0
 
 
 def test_lateness_costs_more_as_tail_shrinks() -> None:
     """The last ends are the run's own end; of many open tasks one more or less is not."""
     tail = [worth(count, is_waited_for=False, is_tail=True) for count in (1_000, 64, 8, 1)]
-    assert tail == [1.0, 2.0, 8.0, 64.0]
+    assert tail == [1.0, 4.0, 32.0, 256.0]
 
 
 def test_trusted_callbacks_make_polls_insurance() -> None:
