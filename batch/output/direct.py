@@ -21,6 +21,9 @@ class Answers:
     async def holders_of(self, file: str) -> list[Attempt]:
         return self._store.holders_of(file)
 
+    async def owners_of_content(self, sha256: str) -> list[Attempt]:
+        return self._store.owners_of_content(sha256)
+
     async def owner_of(self, task_id: str) -> str | None:
         return self._store.owner_of(task_id)
 

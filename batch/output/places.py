@@ -134,10 +134,27 @@ class Places:
         there, latest = self._videos.layout.root / file, holders[-1]
         assert isinstance(latest.state, Landed)
         name = await self._version_place(there, latest.job_id, latest.state.came_at, holders)
-        moved = [await self._videos.run(_moved, holder, there, name) for holder in holders]
+        moved = [await self._moved(holder, there, name) for holder in holders]
         await self._videos.keep(file, name)  # last: what fails before it leaves no second name
-        await self._state.commit(*moved)
+        await self._state.commit(*map(Put, moved))
         return name
+
+    async def _moved(self, holder: Attempt, before: Path, name: str) -> Attempt:
+        """Return a holder with the new place of its video, and with what was edited in that.
+
+        What another attempt is known to have made is no edit: the disk or the backup that it came
+        with is older than the state. A video that is missing there is fetched again when it is wanted.
+        """
+        assert isinstance(holder.state, Landed)
+        found, checked = None, holder.state.checked
+        with contextlib.suppress(OSError):  # it is not there any more
+            found = await self._videos.run(look, before, holder)
+        if found is not None and (
+            found.sha256 in holder.state.contents
+            or not await self._state.owners_of_content(found.sha256)
+        ):
+            checked = found
+        return holder.to(replace(holder.state, file=name, checked=checked, trouble=None))
 
     async def _keep_unknown(self, attempt: Attempt, part: Part, file: str) -> None:
         """Keep a file that the state does not know, unless the same is here under another name."""
@@ -175,12 +192,3 @@ class Places:
             number += 1
             name = version_file(job_id, at, number)
         return name
-
-
-def _moved(holder: Attempt, before: Path, name: str) -> Put:
-    """Return the change that records the new place of a former version, and edits found in it."""
-    assert isinstance(holder.state, Landed)
-    checked = holder.state.checked
-    with contextlib.suppress(OSError):  # it is not there any more
-        checked = look(before, holder) or checked
-    return Put(holder.to(replace(holder.state, file=name, checked=checked, trouble=None)))

@@ -77,6 +77,11 @@ class Questions:
         """Return the attempts whose video is recorded to be in *file*, by job and number."""
         return list(self._attempts("file = ?", file))
 
+    def owners_of_content(self, sha256: str) -> list[Attempt]:
+        """Return the attempts whose video has, or had, this content: as it landed, or edited."""
+        as_landed, edited = (f"json_extract(detail, '$.{name}sha256')" for name in ("", "checked."))
+        return list(self._attempts(f"? IN ({as_landed}, {edited})", sha256))
+
     def result_lines(self, after: int = 0) -> Iterator[str]:
         """Iterate over the rows behind the first *after*, oldest first."""
         query = "SELECT line FROM results WHERE seq > ? ORDER BY seq"

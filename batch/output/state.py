@@ -166,6 +166,10 @@ class State(Protocol):
         """Return the attempts whose video is recorded to be in *file*, by job and number."""
         ...
 
+    async def owners_of_content(self, sha256: str) -> list[Attempt]:
+        """Return the attempts whose video has, or had, this content: as it landed, or edited."""
+        ...
+
     async def owner_of(self, task_id: str) -> str | None:
         """Return the external id of the attempt that a task is recorded for."""
         ...

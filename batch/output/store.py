@@ -75,6 +75,10 @@ class Store(Protocol):
         """Return the attempts whose video is recorded to be in *file*, by job and number."""
         ...
 
+    def owners_of_content(self, sha256: str) -> list[Attempt]:
+        """Return the attempts whose video has, or had, this content: as it landed, or edited."""
+        ...
+
     def result_lines(self, after: int = 0) -> Iterator[str]:
         """Iterate over the rows behind the first *after*, oldest first."""
         ...

@@ -19,6 +19,8 @@ from batch.attempt import (
     Account,
     Attempt,
     AttemptState,
+    Checked,
+    Discarded,
     Doubt,
     Failed,
     Intended,
@@ -301,6 +303,20 @@ async def test_holders_of_spans_jobs_in_order(state: State) -> None:
     await state.commit(*map(Put, (other, second, first, elsewhere, open_one)))
     assert await state.holders_of(file) == [first, second, other]
     assert await state.holders_of("videos/none.mp4") == []
+
+
+async def test_owners_of_content_span_what_was_edited_and_discarded(state: State) -> None:
+    as_landed = attempt(landed("8", "videos/a.mp4", 9))
+    state_of = replace(landed("7", "videos/b.mp4", 9), sha256="11", checked=Checked(9, 4.0, "00"))
+    edited = attempt(state_of, name="kb-7", job_id="b")
+    gone = attempt(Discarded(PaidTask("6", 1.0), 2.0, 3.0, 4.0, 9, "00"), name="kb-6", job_id="c")
+    other = attempt(
+        replace(state_of, task=PaidTask("5", 1.0), checked=None), name="kb-5", job_id="d"
+    )
+    open_one = attempt(opened("4"), name="kb-4", job_id="e")
+    await state.commit(*map(Put, (gone, other, edited, as_landed, open_one)))
+    assert await state.owners_of_content("00") == [as_landed, edited, gone]
+    assert await state.owners_of_content("22") == []
 
 
 async def test_owner_of_is_the_attempt_with_the_task(state: State) -> None:

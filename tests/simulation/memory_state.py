@@ -86,12 +86,18 @@ class MemoryState:
     async def attempt(self, external_task_id: str) -> Attempt:
         return self.attempts[external_task_id]
 
+    def _ordered(self) -> list[Attempt]:
+        return sorted(self.attempts.values(), key=lambda a: (a.job_id, a.number))
+
     async def holders_of(self, file: str) -> list[Attempt]:
         return [
             attempt
-            for attempt in sorted(self.attempts.values(), key=lambda a: (a.job_id, a.number))
+            for attempt in self._ordered()
             if isinstance(attempt.state, Landed) and attempt.state.file == file
         ]
+
+    async def owners_of_content(self, sha256: str) -> list[Attempt]:
+        return [a for a in self._ordered() if sha256 in _contents(a)]
 
     async def owner_of(self, task_id: str) -> str | None:
         owners = [a.external_task_id for a in self.attempts.values() if a.task_id == task_id]
@@ -180,3 +186,13 @@ def _known(attempt: Attempt) -> Known:
         pinned_for=None if pin is None else pin.fingerprint,
         version_at=None if pin is None else pin.version_at,
     )
+
+
+def _contents(attempt: Attempt) -> frozenset[str]:
+    match attempt.state:
+        case Landed() as landed:
+            return landed.contents
+        case Discarded(sha256=sha256):
+            return frozenset({sha256})
+        case _:
+            return frozenset()

@@ -264,6 +264,25 @@ def test_edited_former_video_is_known_by_its_content(tmp_path: Path) -> None:
     assert (tmp_path / "videos/b.mp4").read_bytes() == edited
 
 
+def test_video_of_another_attempt_is_no_edit(tmp_path: Path) -> None:
+    """A disk that was away has brought it back: it is kept, and not taken for the one displaced."""
+    other = video("7", 7000)
+
+    async def story(stages: Stages) -> Stages:
+        hold(stages, other)
+        state = replace(landed_state("6", FORMER, 7000), sha256=hashlib.sha256(other).hexdigest())
+        await stages.state.commit(Put(attempt(state, name="kb-7", job_id="b")))
+        stages.api.fetches, stages.api.queries = [whole()], [LINK]
+        await land(stages)
+        return stages
+
+    stages = play(tmp_path, story)
+    kept = stages.state.attempts["kb-0"].state
+    assert isinstance(kept, Landed)
+    assert kept.checked is None
+    assert (tmp_path / kept.file).read_bytes() == other
+
+
 def replaced(root: Path, fetches: list[Any]) -> Stages:
     """Land a video where an earlier attempt of the job has its own."""
 

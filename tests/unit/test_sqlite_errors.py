@@ -84,6 +84,7 @@ DOES: dict[str, Callable[[Database], Any]] = {
     "attempts": lambda database: list(database.attempts()),
     "owner_of": lambda database: database.owner_of("8"),
     "holders_of": lambda database: database.holders_of("videos/a.mp4"),
+    "owners_of_content": lambda database: database.owners_of_content("00"),
     "result_lines": lambda database: list(database.result_lines()),
     "result_bytes": Database.result_bytes,
     "proved_at": lambda database: database.proved_at(ACCOUNT),

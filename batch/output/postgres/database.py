@@ -83,6 +83,9 @@ class PostgresDatabase:
     def holders_of(self, file: str) -> list[Attempt]:
         return self.ask(questions.holders_of(self.library, file))
 
+    def owners_of_content(self, sha256: str) -> list[Attempt]:
+        return self.ask(questions.owners_of_content(self.library, sha256))
+
     def result_lines(self, after: int = 0) -> Iterator[str]:
         while page := self.ask(questions.page_of_lines(self.library, after)):
             yield from (line for _, line in page)

@@ -80,6 +80,13 @@ def holders_of(library: str, file: str) -> Question[list[Attempt]]:
     return Question(_attempts(where, order), (library, file), _all)
 
 
+def owners_of_content(library: str, sha256: str) -> Question[list[Attempt]]:
+    """Ask for the attempts whose video has, or had, this content."""
+    where = "library = %s AND %s IN (detail->>'sha256', detail->'checked'->>'sha256')"
+    order = "job_id, number, external_task_id"
+    return Question(_attempts(where, order), (library, sha256), _all)
+
+
 def newest_task_of(library: str, account: Account) -> Question[Attempt | None]:
     """Ask for the attempt of an account's latest task."""
     where = "library = %s AND task_id IS NOT NULL AND base_url = %s AND account = %s"

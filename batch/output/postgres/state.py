@@ -42,6 +42,9 @@ class PostgresState:
     async def holders_of(self, file: str) -> list[Attempt]:
         return await self._ask(questions.holders_of(self._library, file))
 
+    async def owners_of_content(self, sha256: str) -> list[Attempt]:
+        return await self._ask(questions.owners_of_content(self._library, sha256))
+
     async def owner_of(self, task_id: str) -> str | None:
         return await self._ask(questions.owner_of(task_id))
 
