@@ -312,7 +312,7 @@ class Night:
         if number == 1:
             return
         # What is edited on a disk that has just come back is taken for an edit of the video meant to
-        # be there: nobody could tell.
+        # be there: nobody could tell. Nor later on, while no run has had a reason to look at it.
         may_tamper = not (self._mount() or self.purse.is_tidy)
         for key in self.names:
             luck = rng.random()
@@ -329,7 +329,7 @@ class Night:
                     file.unlink()
                 elif how < 0.7:
                     file.write_bytes(file.read_bytes()[:100])
-                else:
+                elif not self._is_anothers(file):
                     file.write_bytes(file.read_bytes() + rules.TITLE)
         self._age()
         self._rename()
@@ -423,6 +423,14 @@ class Night:
                 for attempt in database.attempts()
                 if attempt.job_id == job_id and self._is_same_file(attempt, file)
             }
+
+    def _is_anothers(self, file: Path) -> bool:
+        """Return whether a file is another video than the one recorded there: a disk brought it back."""
+        with self.home.reading(self.root) as database:
+            holders = database.holders_of(str(file.relative_to(self.root)))
+        content = file.read_bytes().split(rules.TITLE)[0]
+        makers = {t.task_id for t in self.provider.tasks.values() if t.content == content}
+        return bool(holders and makers) and not any(a.task_id in makers for a in holders)
 
     def _is_same_file(self, attempt: Attempt, file: str) -> bool:
         """A former video may also keep its old name until the new one takes it."""
