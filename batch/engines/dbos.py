@@ -43,6 +43,7 @@ SCHEMA = "dbos"
 POLLS_S = 1.0  # between two looks at a queue
 AGAIN_POLLS = 5  # a queue that is nearly always empty is looked at less often
 CONNECTIONS = 4
+THREADS = 16  # short questions to the database; a few ends of runs take longer
 PENDING = "PENDING"
 WAITING = frozenset({"ENQUEUED", "DELAYED"})
 
@@ -171,6 +172,7 @@ class DbosEngine:
             "system_database_url": _url(self._engine),
             "dbos_system_schema": SCHEMA,
             "sys_db_pool_size": CONNECTIONS,
+            "max_executor_threads": THREADS,
             "db_engine_kwargs": {"connect_args": {}},  # else its sessions are not called as ours
             "application_version": VERSION,
             "executor_id": self._worker,

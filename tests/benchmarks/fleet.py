@@ -33,10 +33,10 @@ WITH_COUNTS = "shared_preload_libraries = 'pg_stat_statements'\npg_stat_statemen
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def memory_mb(pid: int) -> float:
-    """Return the resident memory of a process."""
+def status_of(pid: int, name: str) -> int:
+    """Return what the system says of a process: memory in kB, threads."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def cpu_s(pid: int) -> float:
@@ -120,7 +120,8 @@ def main() -> None:
         _, status, used = os.wait4(follower.pid, 0)
         seconds = time.monotonic() - begun
         spent = [cpu_s(pid) - was for pid, was in zip(pids, cpu, strict=True)]
-        megabytes = [memory_mb(worker.pid) for worker in workers]
+        megabytes = [status_of(worker.pid, "VmRSS") / 1024 for worker in workers]
+        threads = [status_of(worker.pid, "Threads") for worker in workers]
         with urllib.request.urlopen(f"{ADDRESS}/sandbox/stats") as answer:
             created = json.load(answer)["created"]
         time.sleep(1.5)  # Postgres counts with a delay
@@ -139,6 +140,7 @@ def main() -> None:
             "jobs_per_s": round(JOBS / seconds, 1),
             "transactions_per_job": round(tx, 1),
             "worker_mb": [round(value) for value in megabytes],
+            "worker_threads": threads,
             "cpu_ms_per_job": {
                 "postgres": round(spent[0] / JOBS * 1000, 2),
                 "workers": round(sum(spent[1:3]) / JOBS * 1000, 2),
