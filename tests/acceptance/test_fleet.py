@@ -436,6 +436,34 @@ def test_job_without_a_delivery_is_delivered_again(fleet: Fleet) -> None:
     assert fleet.box.stats.created == 2
 
 
+@pytest.mark.parametrize("point", ["before delivery", "before known"])
+def test_death_of_who_takes_over_is_taken_over(fleet: Fleet, point: str) -> None:
+    """It queues the job again that the first has died over, and claims it."""
+    assert fleet.run(fleet.manifest(1), "--detach").code == 0
+    with fleet.worker("first", "after Open"):
+        fleet.shell.until(lambda: "at after Open" in fleet.said("first"))
+    with psycopg.connect(fleet.url) as connection:
+        connection.execute("DELETE FROM dbos.workflow_status")
+    with fleet.worker("second", point):
+        fleet.shell.until(lambda: f"at {point}" in fleet.said("second"))
+    with fleet.worker("healthy"):
+        said = fleet.run(fleet.manifest(1), "--join", "--json")
+        fleet.shell.until(lambda: fleet.queued() == 0)
+    assert (said.code, said.json["outcomes"]) == (0, {"succeeded": 1})
+    assert fleet.box.stats.created == 1
+
+
+def test_death_before_a_removal_leaves_nothing_queued(fleet: Fleet) -> None:
+    assert fleet.run(fleet.manifest(2), "--detach").code == 0
+    with fleet.worker("mortal", "before removal"):
+        fleet.shell.until(lambda: "at before removal" in fleet.said("mortal"))
+    with fleet.worker("healthy"):
+        said = fleet.run(fleet.manifest(2), "--join", "--json")
+        fleet.shell.until(lambda: fleet.queued() == 0)
+    assert (said.code, said.json["outcomes"]) == (0, {"succeeded": 2})
+    assert fleet.box.stats.created == 2
+
+
 def test_budget_of_a_run_holds_over_all_workers(fleet: Fleet) -> None:
     with fleet.worker("one"), fleet.worker("two"), fleet.worker("mortal", "after post"):
         said = fleet.run(fleet.manifest(12), "--budget", "1.05", "--json")

@@ -17,10 +17,13 @@ from typing import Any
 from batch.attempt import Account
 from batch.cli.logs import LogObserver, configure, logger
 from batch.engines import deliveries
+from batch.engines.dbos import DbosEngine
 from batch.engines.leave import Times
+from batch.engines.queue import Removal
 from batch.engines.start import Setup, work
 from batch.key import Secret, account_of
-from batch.output.postgres import fleet
+from batch.output.postgres import fleet, questions
+from batch.output.postgres.pool import Connections
 from batch.output.postgres.relay import PostgresRelay
 from batch.output.postgres.state import PostgresState
 from batch.output.state import Put
@@ -61,6 +64,11 @@ def around(method: Any, name_of: Any) -> Any:
     return call
 
 
+def name_of(question: Any) -> str:
+    """Return what is asked for."""
+    return "known" if question.answer is questions._by_job else "question"
+
+
 def phase_of(*changes: Any) -> str:
     """Return the phase that a commit brings an attempt to."""
     return next((c.attempt.phase.value for c in changes if isinstance(c, Put)), "")
@@ -69,6 +77,9 @@ def phase_of(*changes: Any) -> str:
 PostgresState.commit = around(PostgresState.commit, phase_of)  # type: ignore[method-assign]
 PostgresDesk.ask = around(PostgresDesk.ask, lambda *_args: "intent")  # type: ignore[method-assign]
 Client.submit = around(Client.submit, lambda *_args: "post")  # type: ignore[method-assign]
+DbosEngine.deliver_again = around(DbosEngine.deliver_again, lambda *_args: "delivery")  # type: ignore[method-assign]
+Removal.remove = around(Removal.remove, lambda done: "removal" if done else "nothing")  # type: ignore[method-assign]
+Connections.ask = around(Connections.ask, name_of)  # type: ignore[method-assign]
 PostgresRelay.tell = around(PostgresRelay.tell, lambda *_args: "relay")  # type: ignore[method-assign]
 
 
