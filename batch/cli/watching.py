@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from batch.cli.progress import Expected, Progress
 from batch.cli.reporting import channels_for, own_id
 from batch.clock import Clock
 from batch.events import Event, Observer
+from batch.plan import COSTING
 from batch.run.planner import PlannedRun
 
 T = TypeVar("T")
@@ -41,7 +43,8 @@ def observers(
         quiet: also return the handler that holds the log back.
     """
     progress = Progress(Expected.of(planned), clock)
-    watchers: list[Observer] = [progress, logs.LogObserver()]
+    paying = sum(decision.action in COSTING for decision in planned.plan.decisions)
+    watchers: list[Observer] = [progress, logs.LogObserver(), PageAhead(paying)]
     if flags["metrics_file"] is not None:
         watchers.append(_metrics(flags["metrics_file"], progress, clock))
     level = logging.DEBUG if flags["verbose"] else logging.WARNING if quiet else logging.INFO
@@ -68,6 +71,34 @@ def _metrics(path: Path, progress: Progress, clock: Clock) -> Observer:
     assert told.path is not None
     told.metrics = metrics = Metrics(path, told.path, progress, clock)
     return metrics
+
+
+class PageAhead:
+    """An observer that has the page prepared while the last videos are made, in a thread.
+
+    Otherwise that is time after the last of them. *to_submit* counts the tasks that the run is to
+    submit; a run that submits fewer prepares its page at its end.
+    """
+
+    def __init__(self, to_submit: int) -> None:
+        self._left = to_submit
+
+    def notify(self, event: Event) -> None:
+        """Begin when everything is submitted."""
+        if not isinstance(event, events.Submitted):
+            return
+        self._left -= 1
+        if self._left == 0:
+            thread = threading.Thread(target=_prepare_page, name="page", daemon=True)
+            with suppress(RuntimeError):  # the system grants no thread
+                thread.start()
+
+
+def _prepare_page() -> None:
+    from batch.report.page import prepare  # noqa: PLC0415 - a quiet night draws nothing
+
+    with suppress(Exception):  # whatever it is, the page itself will tell
+        prepare()
 
 
 class Lines:

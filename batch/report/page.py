@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from batch.output.poster import has_pyav
 from batch.report.data import Page, script_json
 from batch.report.entries import WORDS, Entry
 
@@ -46,6 +47,14 @@ def render(page: Page) -> str:
         policy=policy(style, script),
     )
     return html
+
+
+def prepare() -> None:
+    """Load and compile what pages and pictures need, so that the next page is made at once."""
+    _template()
+    _style()
+    _script()
+    has_pyav()
 
 
 @cache
@@ -129,6 +138,7 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+@cache
 def _style() -> str:
     """Return the style without what only people read."""
     style = re.sub(r"/\*.*?\*/", "", _asset("page.css"), flags=re.DOTALL)
@@ -136,6 +146,7 @@ def _style() -> str:
     return re.sub(r"\b0(?=\.\d)", "", style.replace(";}", "}"))
 
 
+@cache
 def _script() -> str:
     """Return the script without comments, indentation, and blanks that only people need."""
     lines = map(str.strip, _asset("page.js").splitlines())
