@@ -187,13 +187,14 @@ async def test_peer_benchmark_faults_cost_one_task_each(desk: Any, scenario: str
             assert box.stats.posts == 20
 
 
-async def test_a_cap_of_the_account_is_learned(desk: Any) -> None:
-    """1303 lowers the tasks in flight: far fewer refused submissions than one per try."""
-    async with desk.sandbox(max_parallel=5, median_s=0.2) as box:
-        summary = await desk.run(box)
+@pytest.mark.parametrize(("submit_rate", "refused"), [("2000/s", 15), ("20/s", 5)])
+async def test_first_refusal_teaches_a_cap(desk: Any, submit_rate: str, refused: int) -> None:
+    """What is under way with the first 1303 is refused as well; what waits for its turn stays."""
+    async with desk.sandbox(max_parallel=5, median_s=0.4) as box:
+        summary = await desk.run(box, limits={"submit_rate": submit_rate})
         assert summary.exit_code is ExitCode.OK
         assert box.stats.created == 20
-        assert box.stats.posts <= 45
+        assert box.stats.posts <= 20 + refused
         assert box.stats.most_in_flight <= 5
 
 
