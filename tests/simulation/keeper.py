@@ -7,16 +7,14 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import rules
 from virtual_time import EPOCH
 
-from batch.attempt import Attempt, Discarded, Landed
+from batch.attempt import Attempt, Discarded, Failed, Landed
 from batch.job import Job
 from batch.library.prune import Wanted, carry_out, find
 from batch.library.restore import NotRestoredError, restore, unpin, versions_of
 from batch.manifest.model import Keep
 from batch.output.folder import OutputFolder, open_folder
-from batch.plan.decision import COSTING
 
 if TYPE_CHECKING:
     from night import Night
@@ -84,13 +82,14 @@ def _prune(night: Night, folder: OutputFolder, clock: _Now) -> list[str]:
     broken = [f"prune takes {a.state.file}" for a in going if _is_current(a, jobs)]
     pinned = (a for a in going if getattr(a.state, "pin", None))
     broken += [f"prune takes the pinned {attempt.external_task_id}" for attempt in pinned]
-    paying = _paying(night, folder)
-    before = {attempt.external_task_id for attempt in folder.database.attempts()}
+    known = list(folder.database.attempts())
     failed = asyncio.run(carry_out(folder, found.work, clock.now()))
     attempts = list(folder.database.attempts())
-    if failed or before != {attempt.external_task_id for attempt in attempts}:
+    if failed or [a.external_task_id for a in known] != [a.external_task_id for a in attempts]:
         broken.append(f"prune has lost an attempt, or failed: {failed}")
-    broken += [f"prune has {job_id} paid for again" for job_id in _paying(night, folder) - paying]
+    broken += [
+        f"prune has left nothing to {job.id}" for job in jobs if _is_robbed(job, known, attempts)
+    ]
     left = find(folder.layout, folder.database, jobs, wanted, clock.now()).work
     # A copy of what was only now discarded belongs to nobody from here on.
     broken += [f"prune has left {item.file}" for item in left if item.attempts]
@@ -110,10 +109,20 @@ def _is_current(attempt: Attempt, jobs: Sequence[Job]) -> bool:
     return files.get(attempt.job_id) == attempt.state.file
 
 
-def _paying(night: Night, folder: OutputFolder) -> set[str]:
-    """Return the jobs that a run started now would pay for."""
-    decisions = rules.plan_of(night, folder.database).decisions
-    return {decision.job_id for decision in decisions if decision.action in COSTING}
+def _is_robbed(job: Job, before: list[Attempt], after: list[Attempt]) -> bool:
+    """Return whether the last video of a job's request has gone, under whatever id, and it has no other."""
+
+    def count(attempts: list[Attempt]) -> int:
+        same = (a for a in attempts if a.fingerprint == job.fingerprint)
+        return sum(isinstance(a.state, Landed) for a in same)
+
+    own = [a for a in before if a.job_id == job.id]
+    pins = (getattr(a.state, "pin", None) for a in own)
+    is_served = any(pin.fingerprint == job.fingerprint for pin in pins if pin is not None) or any(
+        a.fingerprint == job.fingerprint and not isinstance(a.state, Failed | Discarded | Landed)
+        for a in own
+    )
+    return not is_served and count(before) > count(after) == 0
 
 
 def _keep(rng: random.Random) -> Keep:
