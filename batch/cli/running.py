@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
@@ -17,7 +16,6 @@ import click
 from batch.cli.bug_report import print_error, write_bug_report
 from batch.cli.commands.flags import settle
 from batch.cli.notice import notice
-from batch.cli.planned import show_plan, show_warnings, warnings
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
@@ -41,6 +39,8 @@ def run(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: A
     loaded, settings = settle(manifest, flags)
     _show_warnings(loaded, settings, in_log=in_log, quiet=quiet)
     if dry_run:
+        from batch.cli.planned import show_plan  # noqa: PLC0415 - a run shows no plan
+
         show_plan(loaded, settings, as_json=as_json, quiet=quiet)
         return ExitCode.OK
     with ExitStack() as afterwards:  # the first line of a mail is the summary's, then comes the log
@@ -107,10 +107,14 @@ def _draw(output_dir: Path, exit_code: ExitCode, *, in_log: bool, quiet: bool) -
 
 def _show_warnings(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
     """Print the warnings to stderr: as lines or, with a JSON log, as its records."""
-    if not in_log:
-        show_warnings(manifest, settings, quiet=quiet)
-    elif not quiet:
+    if quiet:
+        return
+    from batch.cli.planned import show_warnings, warnings  # noqa: PLC0415 - a quiet run shows none
+
+    if in_log:
         _log(list(warnings(manifest, settings)))
+    else:
+        show_warnings(manifest, settings, quiet=quiet)
 
 
 def _log(found: list[str]) -> None:
@@ -156,6 +160,7 @@ def _run(
 def _join(settings: Settings, flags: dict[str, Any], clock: SystemClock, *, quiet: bool) -> Summary:
     """Follow the latest run, which workers carry out."""
     import asyncio  # noqa: PLC0415 - as in `_drive`
+    import logging  # noqa: PLC0415
 
     from batch.cli import logs  # noqa: PLC0415
     from batch.cli.fleet import join  # noqa: PLC0415

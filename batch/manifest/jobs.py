@@ -33,7 +33,6 @@ from batch.manifest.nodes import (
 )
 from batch.manifest.options import OPTIONS, REFUSED_KEYS, read_options, request_body
 from batch.manifest.requests import RequestForm
-from batch.manifest.rows import has_header, read_rows
 from batch.manifest.schema import DEFAULTS_KEYS, JOB_KEYS
 from batch.manifest.text_files import file_label
 from batch.manifest.texts import TextReader, read_path, read_text
@@ -270,6 +269,8 @@ class JobReader:
 
     def _rows(self, entries: Entries) -> None:
         """Add the jobs of another file; the other keys of the entry are their defaults."""
+        from batch.manifest.rows import has_header, read_rows  # noqa: PLC0415 - most need no CSV
+
         findings = self._findings
         _, node = entries["from"]
         own = dict(entries)

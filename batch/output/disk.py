@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from pathlib import Path
 
 # Some network file systems cannot flush a folder, and some folders can be written to but not read;
@@ -87,6 +86,8 @@ def move(part: Path, final: Path) -> None:
 def _copy(source: Path, target: Path, *, beside: Path) -> None:
     """Copy to a hidden name *beside* the target, so that the last step is a rename."""
     try:
+        import shutil  # noqa: PLC0415 - few file systems need it
+
         shutil.copyfile(source, beside)
         with beside.open("rb") as file:
             os.fsync(file.fileno())
