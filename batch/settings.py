@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypedDict, get_type_hints
 
 from batch.addresses import (
     DEFAULT_BASE_URL,
@@ -40,8 +40,7 @@ from batch.target import Target
 SANDBOX_SUFFIX = ".sandbox"  # of the folder whose videos cost nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """How a choice is written on the command line.
 
     *parse* raises ValueError with advice; without it the option is a switch. A switch that costs

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import time
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from batch.days import MIDNIGHT, TIME_PATTERN, next_time, parse_time
 from batch.prices import MONEY_PATTERN, parse_money
@@ -198,8 +198,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class LimitKey:
+class LimitKey(NamedTuple):
     """A key under `limits:`: the field it sets, its form, and its sentence of help."""
 
     field: str

@@ -9,7 +9,7 @@ map, read in November 2026.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batch.manifest.findings import meant, shown
 from batch.manifest.values import Json
@@ -25,8 +25,7 @@ MODES = ("std", "pro", "4k")
 SECONDS = range(3, 16)
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """The options of a model in text2video (Kling's capability map)."""
 
     modes: tuple[str, ...] = ("std", "pro")  # empty: the model has no modes
@@ -56,8 +55,7 @@ MODELS: dict[str, Model] = {
 CURRENT_MODELS = tuple(n for n, m in MODELS.items() if m.is_text2video and not m.is_retired)
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
+class Remark(NamedTuple):
     """A fault (`is_fault`) or a warning about `option`, given the other options."""
 
     option: str

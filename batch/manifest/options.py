@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batch.manifest.camera import CAMERA_SHAPE, read_camera
 from batch.manifest.findings import Findings, shown
@@ -117,8 +117,7 @@ def _extra(node: Node, findings: Findings) -> Json:
 # -- the table -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option of a job: its help text, its JSON Schema, and its reader.
 
     `read` returns the value as it is sent, or None after a fault.

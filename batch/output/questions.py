@@ -17,7 +17,7 @@ from batch.plan import Known
 _PHASES = {phase.value: phase for phase in Phase}
 _NUMBER = attrgetter("number")
 END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
-UPLOAD_COLUMNS = Uploaded.__slots__
+UPLOAD_COLUMNS = Uploaded._fields
 
 
 class Questions:

@@ -5,7 +5,6 @@ Every implementation (SQLite here, in memory for tests) keeps the promises in `t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from batch.attempt import Account, Attempt, Phase
@@ -14,53 +13,46 @@ from batch.plan import Known
 FORGOT_AT = "forgot_at"  # the fact that says when a state was found to have forgotten something
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """An attempt is now in this state."""
 
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(NamedTuple):
     """Remove an attempt whose request was surely not sent."""
 
     external_task_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AddRow:
+class AddRow(NamedTuple):
     """One line of results.jsonl, without its newline."""
 
     line: str
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """Look-up works for this account: it found a task of ours by its external id."""
 
     account: Account
     proved_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationTime:
+class GenerationTime(NamedTuple):
     """The seconds that the provider took for a task of this kind (model, mode, duration)."""
 
     kind: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class BeginRun:
+class BeginRun(NamedTuple):
     """A run began."""
 
     run_id: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class EndRun:
+class EndRun(NamedTuple):
     """A run ended with this exit code; *summary* is what it came to, as JSON."""
 
     run_id: str
@@ -69,8 +61,7 @@ class EndRun:
     summary: str = "{}"
 
 
-@dataclass(frozen=True, slots=True)
-class Force:
+class Force(NamedTuple):
     """A request is in a round of `--force`, and had so many *videos* when that began."""
 
     fingerprint: str
@@ -78,16 +69,14 @@ class Force:
     videos: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """A named fact about the folder, for example whose videos it holds."""
 
     name: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Uploaded:
+class Uploaded(NamedTuple):
     """A file is in the bucket *target*, whole, under the name that it has in the folder.
 
     *sha256* and *bytes* are of its content, *e_tag* and *version* the bucket's names for that. It is
@@ -104,8 +93,7 @@ class Uploaded:
     version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NotUploaded:
+class NotUploaded(NamedTuple):
     """A file is no longer known to be in the bucket *target*."""
 
     target: str

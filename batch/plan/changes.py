@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 WORDS_AROUND = 3
 
 
-@dataclass(frozen=True, slots=True)
-class OptionChange:
+class OptionChange(NamedTuple):
     """One option that is another; None stands for one that is not sent."""
 
     option: str
@@ -25,8 +23,7 @@ class OptionChange:
         return f"{self.option} {_shown(self.before)} → {_shown(self.after)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """What is another in a changed job, and what its video cost before."""
 
     options: tuple[OptionChange, ...]

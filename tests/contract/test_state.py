@@ -362,11 +362,11 @@ async def test_generation_times_are_oldest_first(state: State) -> None:
 BUCKET, ELSEWHERE = "s3://studio/loops", "gs://studio"
 FOX = Uploaded(BUCKET, "videos/fox.mp4", "0a", 9, 3.5, "kb-1", '"e1"', "7")
 INDEX = Uploaded(BUCKET, "index.json", "0b", 5, 4.0)
-COPY = replace(FOX, file="versions/fox/1.mp4", e_tag=None, version=None)
+COPY = FOX._replace(file="versions/fox/1.mp4", e_tag=None, version=None)
 
 
 async def test_upload_reads_back_by_file_and_content(state: State) -> None:
-    other = replace(FOX, target=ELSEWHERE)
+    other = FOX._replace(target=ELSEWHERE)
     await state.commit(FOX, COPY, other, INDEX)
     assert await state.uploads(BUCKET) == [INDEX, COPY, FOX]
     assert await state.uploads(ELSEWHERE) == [other]
@@ -376,14 +376,14 @@ async def test_upload_reads_back_by_file_and_content(state: State) -> None:
 
 
 async def test_later_upload_replaces_the_record(state: State) -> None:
-    again = replace(FOX, sha256="0c", bytes=10, external_task_id="kb-2", e_tag='"e2"')
+    again = FOX._replace(sha256="0c", bytes=10, external_task_id="kb-2", e_tag='"e2"')
     await state.commit(FOX)
     await state.commit(again)
     assert await state.uploads(BUCKET) == [again]
 
 
 async def test_upload_that_is_gone_is_forgotten(state: State) -> None:
-    other = replace(FOX, target=ELSEWHERE)
+    other = FOX._replace(target=ELSEWHERE)
     await state.commit(FOX, other, COPY)
     await state.commit(NotUploaded(BUCKET, FOX.file), NotUploaded(BUCKET, "videos/none.mp4"))
     assert await state.uploads(BUCKET) == [COPY]

@@ -56,7 +56,7 @@ def video(number: int, file: str, sha256: str, checked: str | None = None) -> At
 def test_video_is_to_be_uploaded_until_it_is_there(store: Store) -> None:
     store.write([Put(video(1, FOX, "0a"))])
     assert store.not_uploaded(BUCKET) == [FOX]
-    store.write([replace(THERE, target=ELSEWHERE)])
+    store.write([THERE._replace(target=ELSEWHERE)])
     assert store.not_uploaded(BUCKET) == [FOX]
     store.write([THERE])
     assert store.not_uploaded(BUCKET) == []
@@ -66,7 +66,7 @@ def test_video_is_to_be_uploaded_until_it_is_there(store: Store) -> None:
 def test_edited_video_is_to_be_uploaded_again(store: Store) -> None:
     store.write([Put(video(1, FOX, "0a", checked="0b")), THERE])
     assert store.not_uploaded(BUCKET) == [FOX]
-    store.write([replace(THERE, sha256="0b")])
+    store.write([THERE._replace(sha256="0b")])
     assert store.not_uploaded(BUCKET) == []
 
 
@@ -79,7 +79,7 @@ def test_displaced_video_belongs_elsewhere(store: Store) -> None:
 def test_object_with_another_place_may_go(store: Store) -> None:
     store.write([Put(video(1, OLD, "0a")), THERE])
     assert store.surplus(BUCKET) == []
-    store.write([replace(THERE, file=OLD)])
+    store.write([THERE._replace(file=OLD)])
     assert store.surplus(BUCKET) == [THERE]
     assert store.surplus(ELSEWHERE) == []
 
@@ -94,6 +94,6 @@ def test_object_of_a_discarded_video_may_go(store: Store) -> None:
 def test_only_copy_and_files_beside_videos_stay(store: Store) -> None:
     """The original of an edited video, and index.json, which belongs to no attempt."""
     index = Uploaded(BUCKET, "index.json", "0a", 5, 4.0)
-    store.write([Put(video(1, FOX, "00", checked="0b")), replace(THERE, file=OLD), index])
-    store.write([replace(THERE, sha256="0b"), replace(index, sha256="0c")])
+    store.write([Put(video(1, FOX, "00", checked="0b")), THERE._replace(file=OLD), index])
+    store.write([THERE._replace(sha256="0b"), index._replace(sha256="0c")])
     assert store.surplus(BUCKET) == []

@@ -6,7 +6,6 @@ last: so all that adds no row comes before all rows, or two workers would wait f
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -81,4 +80,4 @@ def _values(change: Change) -> dict[str, Any]:
             named = {"base_url": account.base_url, "account": account.key_hash}
             return {**named, "proved_at": at}
         case _:
-            return dataclasses.asdict(change)
+            return change._asdict()

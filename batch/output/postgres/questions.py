@@ -17,7 +17,7 @@ Rows = list[tuple[Any, ...]]
 PAGE = 5_000
 _PHASES = {phase.value: phase for phase in Phase}
 _COLUMNS = COLUMNS.replace("detail", "detail::text")
-_UPLOAD = ", ".join(Uploaded.__slots__)
+_UPLOAD = ", ".join(Uploaded._fields)
 _KNOWN = (
     "SELECT external_task_id, job_id, number, fingerprint, state, task_id,"
     " CASE state WHEN 'Generated' THEN detail->'trouble'->>'kind' ELSE failure_kind END,"
