@@ -220,6 +220,7 @@ def _fly(folder: Path, jobs: int, shrink: int) -> _Flight:
         submit_rate=SUBMIT_RATE,
         max_in_flight=str(jobs),
         poll_interval=f"{POLL_S / shrink:g}s",
+        task_timeout="6h",  # they end when all are submitted, however long that takes
     )
     with children.sandbox("--median", "3600", "--sigma", "0", "--clip", "tiny") as server:
         command = children.batch("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
