@@ -119,7 +119,8 @@ class Outcome:
     """What a settled run has come to.
 
     *left* are the jobs that are left to the next run, *bugs* those that a bug has ended; *rows* are the
-    run's lines of results.jsonl; *sent* are the attempts that it may have paid for.
+    run's lines of results.jsonl, of what was made in short; *sent* are the attempts that it may have
+    paid for.
     """
 
     left: tuple[Work, ...] = ()
