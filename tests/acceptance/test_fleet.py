@@ -160,7 +160,7 @@ def test_two_workers_share_a_run(fleet: Fleet) -> None:
         said = fleet.run(fleet.manifest(30), "--json")
     assert (said.code, said.json["outcomes"]) == (0, {"succeeded": 30})
     assert said.json["tasks_created"] == fleet.box.stats.created == 30
-    assert fleet.box.stats.most_in_flight == CAP
+    assert 1 < fleet.box.stats.most_in_flight <= CAP
     assert all("submitted as task" in fleet.said(name) for name in ("one", "two"))
     rows = (fleet.shell.folder / "outputs/night/results.jsonl").read_text().splitlines()
     assert len({json.loads(row)["job_id"] for row in rows}) == len(rows) == 30
