@@ -166,6 +166,20 @@ def test_sandbox_is_named(shell: Any) -> None:
     assert shell("ledger", "--json", key=None).json["tasks"][0]["sandbox"] is True
 
 
+def test_sandbox_is_left_out_beside_what_is_paid(shell: Any, sandbox: Any) -> None:
+    """It is added up only where it is named, or where there is nothing else."""
+    tried = shell.manifest(1, name="tried.yaml")
+    shell("run", tried, "--sandbox", key=None)
+    run(shell, sandbox(), 2)
+    for how in ((), ("--by", "month")):
+        *_, note, total = shell("ledger", *how, key=None).out.splitlines()
+        assert note.startswith("left out, since the sandbox made it")
+        assert total == "total: 2 tasks, about $0.42"
+    assert shell("ledger", "--json", key=None).json["total"]["tasks"] == 2
+    named = shell("ledger", "outputs/tried.sandbox", key=None).out.splitlines()
+    assert named[-1] == "total: 1 task, about $0.21"
+
+
 def test_ledger_without_folder_is_wrong_usage(shell: Any) -> None:
     assert shell("ledger", key=None).code == 2
     said = shell("ledger", "--csv", "--json", key=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from batch.clock import SystemClock
 from batch.days import parse_time
 from batch.errors import ExitCode
 from batch.library import ledger
-from batch.library.entries import DAY_S, Entry, Library, read_library
+from batch.library.entries import DAY_S, Library, read_library
 from batch.run.presence import Presence
 
 HELP = """List every task ever created, with its cost and what became of it.
 
-Without OUTPUT_DIR: of every folder under outputs/. Costs are estimates. Days and months are those of
-UTC; with --day-starts, local ones that begin at that time, as those of a budget per day do.
-Unconfirmed jobs, which are perhaps paid for, are listed apart. --json prints one object: schema (1),
+Without OUTPUT_DIR: of every folder under outputs/, but those of the sandbox, which cost nothing, only if
+there are no others. Costs are estimates. Days and months are those of UTC; with --day-starts, local
+ones that begin at that time, as those of a budget per day do. Unconfirmed jobs, which are perhaps paid for, are listed apart. --json prints one object: schema (1),
 tasks and perhaps_paid (or, with --by, groups), and total.
 
 \b
@@ -97,6 +98,10 @@ def command(
         raise click.UsageError("--day-starts goes with --by day or --by month")
     now = SystemClock().now()
     libraries = [read_library(folder, Presence, now) for folder in folders(output_dirs)]
+    left_out: list[Library] = []
+    if not output_dirs and not all(library.is_sandbox for library in libraries):
+        left_out = [library for library in libraries if library.is_sandbox]
+        libraries = [library for library in libraries if not library.is_sandbox]
     books = [(item, ledger.chosen(item, since=since, only_missing=missing)) for item in libraries]
     found = ledger.to_json(books, by, day_starts)
     if as_json:
@@ -107,23 +112,30 @@ def command(
         lines = [*found["tasks"], *found["perhaps_paid"]]
         click.echo(ledger.to_csv(ledger.FIELDS, lines), nl=False)
     else:
-        click.echo("\n".join(_text(books, found, by)))
+        click.echo("\n".join([*_text(found, by), *_sandboxes(libraries, left_out)]))
+        click.echo(_sum("total", found["total"]))
     return ExitCode.OK
 
 
-def _text(
-    books: list[tuple[Library, list[Entry]]], found: dict[str, Any], by: str | None
-) -> list[str]:
+def _text(found: dict[str, Any], by: str | None) -> list[str]:
     if by is not None:
-        lines = [_sum(str(group[by]), group) for group in found["groups"]]
-        return [*lines, _sum("total", found["total"])]
+        return [_sum(str(group[by]), group) for group in found["groups"]]
     lines = [_line(item) for item in found["tasks"]]
     if found["perhaps_paid"]:
         lines += ["perhaps paid:", *(_line(item) for item in found["perhaps_paid"])]
-    if any(library.is_sandbox for library, _entries in books):
-        names = ", ".join(str(library.root) for library, _ in books if library.is_sandbox)
-        lines.append(f"made by the sandbox, and paid for by nobody: {names}")
-    return [*lines, _sum("total", found["total"])]
+    return lines
+
+
+def _sandboxes(listed: Sequence[Library], left_out: Sequence[Library]) -> Iterator[str]:
+    """Say which folders have cost nothing: those listed, and those that are not since others have."""
+    told = {
+        "made by the sandbox, and paid for by nobody": listed,
+        "left out, since the sandbox made it (name it to list it)": left_out,
+    }
+    for what, libraries in told.items():
+        names = ", ".join(str(library.root) for library in libraries if library.is_sandbox)
+        if names:
+            yield f"{what}: {names}"
 
 
 def _line(item: dict[str, Any]) -> str:
