@@ -129,24 +129,37 @@ class Job:
         return video_path(self.id)
 
 
+PLAIN = 16_384
+
+
 class Jobs(Sequence[Job]):
-    """The jobs of a manifest, in its order. A million need some 50 MB, where so many `Job` take 500."""
+    """The jobs of a manifest, in its order. A million need some 60 MB, where so many `Job` take 500.
+
+    The first ones are kept as they are: in most manifests that is all of them, and they are asked for
+    several times.
+    """
 
     def __init__(self, jobs: Iterable[Job] = ()) -> None:
+        self._plain: list[Job] = []
         self._packed = Packed()
         for job in jobs:
             self.append(job)
 
     def append(self, job: Job) -> None:
         """Add a job."""
+        if len(self._plain) < PLAIN:
+            self._plain.append(job)
+            return
         at = job.file, job.line
         self._packed.append((job.id, job.request, job.fingerprint, job.tags, job.variant, *at))
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self._plain) + len(self._packed)
 
     def __iter__(self) -> Iterator[Job]:
-        return (Job(*values) for values in self._packed)
+        yield from self._plain
+        for values in self._packed:
+            yield Job(*values)
 
     @overload
     def __getitem__(self, place: int) -> Job: ...
@@ -155,9 +168,12 @@ class Jobs(Sequence[Job]):
     def __getitem__(self, place: int | slice) -> Job | list[Job]:
         """Return one job, or a list of some."""
         found = range(len(self))[place]
-        if isinstance(found, range):
-            return [Job(*self._packed[each]) for each in found]
-        return Job(*self._packed[found])
+        return list(map(self._at, found)) if isinstance(found, range) else self._at(found)
+
+    def _at(self, place: int) -> Job:
+        if place < len(self._plain):
+            return self._plain[place]
+        return Job(*self._packed[place - len(self._plain)])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import batch.job
 import batch.manifest.text_files
 from batch.attempt import Phase
 from batch.errors import ManifestError
@@ -16,9 +17,15 @@ from batch.manifest.reader import load
 from batch.packed import BLOCK, Packed
 from batch.plan import Action, Decision, Decisions, Known, Policy, make_plan
 
-MANY = 2 * BLOCK + 500
+FEW = 100
+MANY = FEW + 2 * BLOCK + 500
 SMALL = 150  # bytes of memory for a job
 HEAD = "version: 1\nname: many\njobs:\n- from: rows.jsonl\n"
+
+
+@pytest.fixture(autouse=True)
+def _few_are_kept_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch.job, "PLAIN", FEW)
 
 
 def some_jobs(number: int) -> list[Job]:
@@ -56,7 +63,8 @@ def test_jobs_are_a_sequence_like_others() -> None:
     jobs = Jobs(kept)
     assert jobs == kept
     assert jobs[-1] == kept[-1]
-    assert jobs[BLOCK - 2 : BLOCK + 2] == kept[BLOCK - 2 : BLOCK + 2]
+    for end in (FEW, FEW + BLOCK):
+        assert jobs[end - 2 : end + 2] == kept[end - 2 : end + 2]
     assert list(reversed(jobs)) == kept[::-1]
     with pytest.raises(IndexError):
         jobs[MANY]
