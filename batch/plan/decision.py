@@ -88,7 +88,7 @@ class Decision:
 
     *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
     *stands* is the attempt whose video stands where that is one of a round of `--force`: without
-    `--force` it is not sent again.
+    `--force` it is not sent again. It is also that of a job that is done, beside *former* attempts.
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
     *tries* counts the attempts for this fingerprint that may have created a task, *paid* the tasks,
     *failed_paid* those of them that failed since the last success; *cost_usd* is the estimate for
@@ -116,6 +116,12 @@ class Decision:
     before: str | None = None
     is_pinned: bool = False
     unpins: tuple[str, ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the video that the job asks for stands; there may be former ones to collect."""
+        is_moved = self.action is Action.MOVED and self.attempt is None
+        return is_moved or self.action is Action.UNCHANGED
 
     @property
     def is_fresh(self) -> bool:

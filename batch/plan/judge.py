@@ -107,7 +107,7 @@ def decide(
         reason=reason,
         job=job,
         attempt=latest.external_task_id if latest is not None and goes_on else None,
-        stands=None if policy.force or action is Action.RESUBMIT else _stands(same),
+        stands=_stands(action, latest, same, policy),
         former=former,
         number=attempts[-1].number + 1,
         tries=sum(item.phase is not Phase.FAILED or item.task_id is not None for item in same),
@@ -124,8 +124,15 @@ def decide(
     )
 
 
-def _stands(same: Sequence[Known]) -> str | None:
-    """Return the attempt whose video stands beside an unfinished one, which is a round's then."""
+def _stands(
+    action: Action, latest: Known | None, same: Sequence[Known], policy: Policy
+) -> str | None:
+    """Return the attempt whose video stands beside an unfinished one: a former one, or a round's."""
+    is_here = action in {Action.UNCHANGED, Action.MOVED}
+    if is_here and latest is not None and latest.phase is Phase.LANDED:
+        return latest.external_task_id
+    if policy.force or action is Action.RESUBMIT:
+        return None
     made = [item for item in same if item.phase is Phase.LANDED]
     return made[-1].external_task_id if made and not same[-1].phase.is_finished else None
 

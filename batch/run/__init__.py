@@ -10,6 +10,7 @@
     rescue     what an earlier run could not record is taken in
     feeder     for each decision of the plan: wait for a slot, start a job
     earlier    what earlier runs have left of a job: a lost answer, ids that are taken
+    former     what was paid for former versions of a job, and the lines that tell its end
     job_run    the story of one job:
 
         collect what former versions have paid for

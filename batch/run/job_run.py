@@ -24,12 +24,13 @@ from batch.attempt import (
 )
 from batch.callbacks.hints import Hint
 from batch.job import Job
-from batch.output.row import SUPERSEDED, make_row, to_line
+from batch.output.row import make_row, to_line
 from batch.output.state import AddRow, Put, Withdraw
 from batch.plan import Action, Decision, passes
 from batch.plan.saved import told_held
 from batch.run.begin import new_attempt
 from batch.run.earlier import look_up
+from batch.run.former import Formers
 from batch.run.gate import Ticket
 from batch.run.stages import Run
 from batch.run.stop import StopReason
@@ -67,6 +68,7 @@ class JobRun:
         self._tasks = decision.paid
         self._failures = decision.failed_paid
         self._sent = sent
+        self._formers = Formers(run, decision)
         self._has_ended = False
 
     async def live(self) -> None:
@@ -76,8 +78,8 @@ class JobRun:
             await self._take_slots()
             for former in decision.former:
                 await self._collect(await self._run.state.attempt(former))
-            is_done = decision.action is Action.MOVED and decision.attempt is None
-            if decision.job is not None and decision.action not in NOTHING_TO_MAKE and not is_done:
+            is_made = decision.is_done or decision.action in NOTHING_TO_MAKE
+            if decision.job is not None and not is_made:
                 await self._make(decision.job)
         finally:
             for ticket in (self._ticket, *self._held.values()):
@@ -192,16 +194,10 @@ class JobRun:
             reached = await run.landing.land(reached, link, file=None)
         if reached is None:
             return
-        if not isinstance(reached.state, Landed):
+        if reached.phase.is_finished:
+            await self._formers.end(reached, Put(reached))
+        else:
             await run.state.commit(Put(reached))
-            return
-        now = run.context.clock.now()
-        row = make_row(reached, run_id=run.run_id, tasks=1, now=now, warnings=(SUPERSEDED,))
-        # The last line of a job is its state: where none of its own will follow, the former
-        # version's must not become that.
-        has_line = self.decision.action not in {Action.UNCHANGED, Action.RESTING}
-        await run.state.commit(Put(reached), *([AddRow(to_line(row))] if has_line else []))
-        run.context.notify(events.JobEnded(reached.job_id, row, superseded=True))
 
     # -- at the provider
 
@@ -251,7 +247,7 @@ class JobRun:
         is_wanted = is_asked_for and attempt.external_task_id not in self._sent
         match attempt.state:
             case Intended() if is_superseded:  # absent, and not wanted
-                await run.state.commit(Withdraw(attempt.external_task_id))
+                await self._formers.end(attempt, Withdraw(attempt.external_task_id))
                 return None
             case Intended() if self.decision.stands is not None:
                 await self._let_stand(attempt, self.decision.stands)

@@ -10,10 +10,20 @@ from typing import Any
 
 import pytest
 from sample_jobs import VIDEO, feed, job, planned, tried
-from scripted import NOT_FOUND, SAID, Body, Stages, attempt, found, landed, play
+from scripted import BEGUN, NOT_FOUND, SAID, Body, Stages, attempt, found, generated, landed, play
 from virtual_time import EPOCH
 
-from batch.attempt import Attempt, Doubt, Intended, Lost, Phase, Unconfirmed
+from batch.attempt import (
+    Attempt,
+    Doubt,
+    Intended,
+    Lost,
+    PaidTask,
+    Phase,
+    Pin,
+    TimedOut,
+    Unconfirmed,
+)
 from batch.callbacks.hints import Hint
 from batch.errors import ExitCode
 from batch.events import Adopted, Event, Resumed
@@ -218,6 +228,43 @@ def test_absent_task_of_a_round_is_left_to_force(tmp_path: Path, doubtful: Any) 
 
     assert run(Policy()) == [0, ExitCode.OK, ["kb-0"], Action.UNCHANGED, ["succeeded"]]
     assert run(Policy(force=True))[0] == 1
+
+
+NO_ROOM = Failure(FailureKind.DISK, "no space left for the video")
+GONE = Found(Task("9", TaskStatus.FAILED, message="moderated"))
+ENDS = {
+    "landed": (
+        replace(generated("9"), trouble=NO_ROOM),
+        [Found(Task("9", TaskStatus.SUCCEEDED, "https://cdn/9"))],
+    ),
+    "failed": (TimedOut(PaidTask("9", BEGUN), EPOCH), [GONE]),
+    "absent": (Unconfirmed(1.0, Doubt(SAID)), [NOT_FOUND]),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_end_of_a_round_tells_the_pinned_video(tmp_path: Path, end: str) -> None:
+    """The line of the run with --force told its trouble; the version that was restored stands."""
+    left, answers = ENDS[end]
+    dog = job(prompt="a dog")
+    pinned = replace(
+        landed("8", "videos/a.mp4", len(VIDEO)), pin=Pin(job().fingerprint, version_at=3.0)
+    )
+
+    async def story(stages: Stages) -> list[tuple[Any, ...]]:
+        (tmp_path / "videos").mkdir()
+        (tmp_path / "videos/a.mp4").write_bytes(VIDEO)
+        again = tried(left, job(), "kb-1", 2)
+        stages.state.attempts = {"kb-0": tried(pinned, dog), "kb-1": again}
+        stages.api.queries, stages.api.fetches = list(answers), [Body([VIDEO], total=len(VIDEO))]
+        plan = await feed(stages, job())
+        assert stages.counts.exit_code(plan, stages.stop) is ExitCode.OK
+        assert stages.api.count("submit") == 0
+        rows = map(json.loads, stages.state.rows)
+        return [(row["status"], row["external_task_id"], row["file"], row["paid"]) for row in rows]
+
+    stands = ("succeeded", "kb-0", "videos/a.mp4", False)
+    assert play(tmp_path, story, proved_at=EPOCH) == [stands]
 
 
 def test_an_unexplained_failure_is_retried_once(tmp_path: Path) -> None:
