@@ -79,6 +79,8 @@ def _play_many(seeds: range, jobs: int, player: Player) -> int:
                 _add(total, report)
                 if report.violations:
                     broken.append(report)
+                    _print(report)
+                    sys.stdout.flush()
         except KeyboardInterrupt:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the summary
             print("interrupted; so far:")
@@ -94,8 +96,6 @@ def _play_many(seeds: range, jobs: int, player: Player) -> int:
     kinds = Counter("".join(c for c in r.violations[0] if not c.isdigit())[:60] for r in broken)
     for kind, count in kinds.most_common():
         print(f"{count:6} x {kind}")
-    for report in sorted(broken, key=lambda report: report.seed)[:20]:
-        _print(report)
     return 1 if broken else 0
 
 
