@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 USER = "kling"
 NOBODY = ("postgres", "nobody")  # Postgres does not run as root
@@ -27,6 +28,14 @@ shared_buffers = 32MB
 fsync = off
 full_page_writes = off
 autovacuum = off
+"""
+# For what asks the same few statements of small tables a million times.
+FAST = f"""{SETTINGS}
+synchronous_commit = off
+wal_level = minimal
+max_wal_senders = 0
+jit = off
+plan_cache_mode = force_generic_plan
 """
 
 
@@ -52,6 +61,10 @@ class Cluster:
     def url(self, database: str = "postgres") -> str:
         """Return the address of a database."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
+
+    def near(self, database: str) -> str:
+        """Return the address of a database by the socket of this machine, which is faster."""
+        return f"postgresql://{USER}@{quote(str(self.folder), safe='')}:{self.port}/{database}"
 
     def create(self, template: str = "template0") -> str:
         """Return the address of a fresh database, a copy of the database *template*."""

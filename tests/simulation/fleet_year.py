@@ -78,7 +78,8 @@ class PostgresHome:
         self.postgres.empty()
         os.environ[ENGINE_VARIABLE] = self.postgres.url
         try:
-            yield
+            with self.postgres.kept.in_use():
+                yield
         finally:
             del os.environ[ENGINE_VARIABLE]
 

@@ -112,12 +112,12 @@ def _add(total: Report, report: Report) -> None:
 @contextmanager
 def _on_postgres() -> Iterator[None]:
     """Have a Postgres for the processes that play; each makes a database of its own there."""
-    from cluster import binaries, running  # noqa: PLC0415 - no night needs it
+    from cluster import FAST, binaries, running  # noqa: PLC0415 - no night needs it
 
     found = binaries()
     if found is None:
         raise SystemExit("no Postgres is installed (Debian: apt-get install postgresql)")
-    with running(found) as cluster:
+    with running(found, FAST) as cluster:
         _CLUSTERS.append(cluster)
         yield
 
@@ -130,7 +130,7 @@ def _play_on_postgres(seed: int, *, tell: Callable[[str], None] | None = None) -
     if not _DATABASES:
         name = f"years_{os.getpid()}"
         _CLUSTERS[0].execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        _DATABASES.append(VirtualPostgres(_CLUSTERS[0], _CLUSTERS[0].url(name)))
+        _DATABASES.append(VirtualPostgres(_CLUSTERS[0], _CLUSTERS[0].near(name)))
     return fleet_year.play(seed, postgres=_DATABASES[0], tell=tell)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from cluster import Cluster
+from kept import KeptConnections
 from virtual_time import EPOCH, VirtualLoop
 
 from batch.key import Secret
@@ -37,6 +38,7 @@ class VirtualPostgres:
     def __init__(self, cluster: Cluster, url: str) -> None:
         self._cluster, self.url = cluster, url
         self.engine = Secret(url)
+        self.kept = KeptConnections()
         name = url.rpartition("/")[2]
         self._clock = os.open(
             Path(cluster.folder, "data", f"{name}.clock"), os.O_CREAT | os.O_WRONLY, 0o644
@@ -51,6 +53,7 @@ class VirtualPostgres:
         os.close(self._clock)
 
     def _disconnect(self) -> None:
+        self.kept.close()
         if "connection" in vars(self):
             self.connection.close()
             del self.connection
@@ -62,6 +65,7 @@ class VirtualPostgres:
     def empty(self) -> None:
         """Forget everything."""
         self._cluster.empty(self.url)
+        self.connection.execute("VACUUM")  # the next years need not read past these rows
 
     def dump(self) -> str:
         """Return a backup."""
