@@ -9,7 +9,10 @@ from contextlib import contextmanager, suppress
 
 
 class Link:
-    """Hands on what each connection to *port* sends, both ways; what is frozen arrives later."""
+    """Hands on what each connection to *port* sends, both ways; what is frozen arrives later.
+
+    *round_trips* is how often the server was asked something.
+    """
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -17,6 +20,7 @@ class Link:
         self._sockets = [self._listening]
         self._flows = threading.Event()
         self._flows.set()
+        self.round_trips, self._is_asked = 0, False
         self.port: int = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -43,13 +47,15 @@ class Link:
                 near, _ = self._listening.accept()
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets += [near, far]
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=self._hand_on, args=ends, daemon=True).start()
+                for way in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._hand_on, args=way, daemon=True).start()
 
-    def _hand_on(self, source: socket.socket, sink: socket.socket) -> None:
+    def _hand_on(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 self._flows.wait()
+                self.round_trips += asks and not self._is_asked
+                self._is_asked = asks
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)

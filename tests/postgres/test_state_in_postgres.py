@@ -15,6 +15,7 @@ import pytest
 from cluster import Cluster
 from fleets import opened_fleet
 from libraries_in_postgres import LIBRARY, Library, library_in
+from link import link_to
 from scripted import ACCOUNT, SAID, attempt, landed, opened
 
 from batch.attempt import Failed
@@ -336,6 +337,17 @@ def test_new_library_is_marked_in_its_folder(root: Path) -> None:
         assert store.fact("origin") == "provider"
         with pytest.raises(StateError, match="read-only"):
             store.write([Fact("name", "value")])
+
+
+def test_opening_a_library_takes_seven_round_trips(
+    root: Path, engine_url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two to connect; the session, its folder, the lock, an open run, and what a dead run has left."""
+    with link_to(cluster.port) as link:
+        through = engine_url.replace(str(cluster.port), str(link.port))
+        monkeypatch.setenv("KLING_BATCH_ENGINE", through)
+        with stores.hold(root):
+            assert link.round_trips == 7
 
 
 def test_held_library_is_locked_for_others(root: Path) -> None:

@@ -109,9 +109,10 @@ def connect(engine: Secret, *, is_checked: bool = True) -> psycopg.Connection:
     with map_errors(place_of(engine)):
         connection = psycopg.connect(conninfo(engine), autocommit=True)
         try:
-            connection.execute(SESSION)
             if is_checked:
-                check_version(connection, engine)
+                _check_version(_begin(connection), engine)
+            else:
+                connection.execute(SESSION)
         except BaseException:
             connection.close()
             raise
@@ -144,9 +145,18 @@ def init(engine: Secret) -> int:
     return before
 
 
-def check_version(connection: psycopg.Connection, engine: Secret) -> None:
-    """Raise StateError unless the tables are those of this release."""
-    version = _version(connection)
+def _begin(connection: psycopg.Connection) -> int:
+    """Set up a session; return the version of the tables. That is one round trip."""
+    try:
+        cursor = connection.execute(f"{SESSION}; SELECT version FROM {SCHEMA}.meta")
+    except psycopg.errors.UndefinedTable:
+        return 0
+    row = cursor.set_result(-1).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _check_version(version: int, engine: Secret) -> None:
     if version > len(MIGRATIONS):
         raise _newer(engine, version)
     if version < len(MIGRATIONS):

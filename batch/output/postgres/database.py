@@ -73,8 +73,10 @@ class PostgresDatabase:
 
     def attempts(self) -> Iterator[Attempt]:
         last: Attempt | None = None
-        while page := self.ask(questions.page_of_attempts(self.library, last)):
-            yield from page
+        while True:
+            yield from (page := self.ask(questions.page_of_attempts(self.library, last)))
+            if len(page) < questions.PAGE:
+                return
             last = page[-1]
 
     def owner_of(self, task_id: str) -> str | None:
@@ -87,8 +89,11 @@ class PostgresDatabase:
         return self.ask(questions.owners_of_content(self.library, sha256))
 
     def result_lines(self, after: int = 0) -> Iterator[str]:
-        while page := self.ask(questions.page_of_lines(self.library, after)):
+        while True:
+            page = self.ask(questions.page_of_lines(self.library, after))
             yield from (line for _, line in page)
+            if len(page) < questions.PAGE:
+                return
             after = page[-1][0]
 
     def result_bytes(self) -> int:

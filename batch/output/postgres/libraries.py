@@ -96,8 +96,9 @@ def hold(engine: Secret, library: str, layout: Layout) -> Iterator[PostgresDatab
         connection, asked = database.connection, {"library": library}
         with map_errors(database.place):
             lock(connection, library, layout)
-            for mend in MENDS:
-                connection.execute(mend.encode(), asked)
+            with connection.pipeline():  # one round trip, one transaction
+                for mend in MENDS:
+                    connection.execute(mend.encode(), asked)
         yield database
 
 
