@@ -6,8 +6,10 @@ as long as what the command asks.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -18,10 +20,10 @@ AS_NEW = b"SELECT pg_advisory_unlock_all(); UNLISTEN *; RESET ALL"
 
 
 class KeptConnections:
-    """Those of one process to one database."""
+    """Those of one process."""
 
     def __init__(self) -> None:
-        self._free: list[psycopg.Connection[Any]] = []
+        self._free: dict[str, list[psycopg.Connection[Any]]] = defaultdict(list)  # by address
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -32,19 +34,23 @@ class KeptConnections:
 
     def close(self) -> None:
         """Close those that nobody uses."""
-        while self._free:
-            self._free.pop().close()
+        for free in self._free.values():
+            while free:
+                free.pop().close()
 
     def _take(self, connect: Callable[..., Any], conninfo: str, *, autocommit: bool) -> Any:
-        found = self._free.pop() if self._free else connect(conninfo, autocommit=autocommit)
-        return _Borrowed(found, self._give_back)
+        free = self._free[conninfo]
+        found = free.pop() if free else connect(conninfo, autocommit=autocommit)
+        return _Borrowed(found, partial(self._give_back, free))
 
-    def _give_back(self, connection: psycopg.Connection[Any]) -> None:
+    def _give_back(
+        self, free: list[psycopg.Connection[Any]], connection: psycopg.Connection[Any]
+    ) -> None:
         if connection.info.transaction_status != TransactionStatus.IDLE:
             connection.close()  # as when its process has died
             return
         connection.execute(AS_NEW)
-        self._free.append(connection)
+        free.append(connection)
 
 
 class _Borrowed:

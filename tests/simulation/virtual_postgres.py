@@ -73,8 +73,8 @@ class VirtualPostgres:
 
     def restore(self, dump: str) -> None:
         """Bring a backup back, in place of what is there."""
+        self.connection.execute("DROP SCHEMA kling CASCADE")
         self._disconnect()
-        self._cluster.execute("DROP SCHEMA kling CASCADE", self.url.rpartition("/")[2])
         self._cluster.restore(self.url, dump)
 
     @cached_property
