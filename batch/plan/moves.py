@@ -8,13 +8,14 @@
 
 Two candidates or two such jobs are paired one to one, in their order. The job that takes the latest
 request of an id that is gone takes the rest of its history, too; and a version that was pinned for
-the request goes along, unless another job wants just that.
+the request goes along, unless another job wants just that. A job that loses its pinned version so lacks
+a video of its own request, and takes it where it stands.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from batch.attempt import Phase
@@ -28,9 +29,33 @@ WORTHLESS = 2
 
 def find_moves(jobs: Sequence[Job], known: History) -> list[Move]:
     """Return the moves, in the manifest's order."""
+    robbed: set[str] = set()
+    while True:
+        moves = _find(jobs, known, robbed)
+        losing = _losing(jobs, known, moves) - robbed
+        if not losing:
+            return moves
+        robbed |= losing
+
+
+def _losing(jobs: Sequence[Job], known: History, moves: Sequence[Move]) -> set[str]:
+    """Return the jobs whose pinned version goes to the job that wants its request."""
+    if not moves:
+        return set()
+    old_ids, after = {move.old_id for move in moves}, after_moves(known, moves)
+    return {
+        job.id
+        for job in jobs
+        if job.id in old_ids
+        and _needs_nothing(known[job.id], job.fingerprint)
+        and not _needs_nothing(after.get(job.id, ()), job.fingerprint)
+    }
+
+
+def _find(jobs: Sequence[Job], known: History, robbed: Collection[str]) -> list[Move]:
     if not known:
         return []
-    seekers = _seekers(jobs, known)
+    seekers = _seekers(jobs, known, robbed)
     if not seekers:
         return []
     wanted = {job.id: job.fingerprint for job in jobs if job.id in known}
@@ -41,9 +66,13 @@ def find_moves(jobs: Sequence[Job], known: History) -> list[Move]:
     return [_move(job, old_id, known, wanted, taken) for job, old_id in paired]
 
 
-def _seekers(jobs: Sequence[Job], known: History) -> list[Job]:
+def _seekers(jobs: Sequence[Job], known: History, robbed: Collection[str]) -> list[Job]:
     """Return the jobs that lack something which may stand under another id."""
-    lacking = (job for job in jobs if not _needs_nothing(known.get(job.id, ()), job.fingerprint))
+    lacking = (
+        job
+        for job in jobs
+        if job.id in robbed or not _needs_nothing(known.get(job.id, ()), job.fingerprint)
+    )
     first = next(lacking, None)
     if first is None:  # on most nights
         return []

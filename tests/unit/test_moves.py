@@ -56,6 +56,13 @@ def test_known_jobs_do_not_move() -> None:
     assert pairs([FOX, DEER]) == []
 
 
+def test_job_that_loses_its_pin_takes_its_own_video() -> None:
+    pinned = tried(job("fox", "A deer"))._replace(pinned_for=FOX.fingerprint)
+    assert pairs([FOX, DEER], pinned) == [("fox", "deer")]
+    own = tried(job("deer", "A fox"))
+    assert pairs([FOX, DEER], pinned, own) == [("deer", "fox"), ("fox", "deer")]
+
+
 def test_request_that_is_wanted_where_it_stands_stays() -> None:
     assert pairs([FOX, job("copy", "A fox")], tried(FOX)) == []
 
