@@ -41,6 +41,7 @@ class Landing:
     ) -> None:
         self._context = context
         self._videos = videos
+        self._state = state
         self._places = Places(state=state, videos=videos, copies=copies)
         self._fetcher = fetcher
         self._downloads = downloads or asyncio.Semaphore(context.limits.max_downloads)
@@ -63,9 +64,9 @@ class Landing:
             except FetchAbandonedError:
                 return None
             except FetchFailedError as error:
-                return self._not_fetched(error)
+                return await self._where_it_is(self._not_fetched(error))
             except OSError as error:
-                return _troubled(attempt, self._disk_failure(error))
+                return await self._where_it_is(_troubled(attempt, self._disk_failure(error)))
 
     async def _land(self, attempt: Attempt, link: str | None, file: str | None) -> Attempt:
         async with self._videos.part(attempt.external_task_id) as part:
@@ -90,6 +91,17 @@ class Landing:
                     first_at=getattr(attempt.state, "came_at", None),
                 )
             )
+
+    async def _where_it_is(self, attempt: Attempt) -> Attempt:
+        """Return an attempt with the place that is recorded now: another may have taken its own.
+
+        Two attempts recorded in one file would each be taken for an edit of the other.
+        """
+        if not isinstance(attempt.state, Landed):
+            return attempt
+        now = (await self._state.attempt(attempt.external_task_id)).state
+        assert isinstance(now, Landed)
+        return attempt.to(replace(attempt.state, file=now.file, checked=now.checked))
 
     async def restore(self, attempt: Attempt, *, file: str) -> Attempt | None:
         """Bring a version that is still here, and whole, back to *file*; None if there is none.

@@ -90,7 +90,7 @@ class Presence:
         if checked.sha256 in own.contents:
             return False
         for other in (*self._known[item.job_id], *self._of_size[checked.bytes]):
-            if other is item or other.file in {None, item.file}:
+            if other is item or other.file is None:
                 continue
             state = self._database.attempt(other.external_task_id).state
             is_away = other.external_task_id in self._in_bucket
@@ -104,8 +104,9 @@ class Presence:
     @cached_property
     def _of_size(self) -> dict[int | None, list[Known]]:
         found: dict[int | None, list[Known]] = defaultdict(list)
-        for item in self._holders.values():
-            found[item.bytes].append(item)
+        for items in self._known.values():
+            for item in items:
+                found[item.bytes].append(item)
         return found
 
     def changes(self, run_id: str, now: float) -> list[Change]:

@@ -306,6 +306,22 @@ def names(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*.mp4"))
 
 
+def test_displaced_video_keeps_its_new_place(tmp_path: Path) -> None:
+    """Its job has another id now, and could not fetch it while another job's took its former place."""
+
+    async def story(stages: Stages) -> tuple[Any, Stages]:
+        hold(stages)
+        before = stages.state.attempts["kb-0"]
+        stages.api.fetches, stages.api.queries = [whole()], [LINK]
+        await land(stages)
+        stages.videos.layout.part("kb-0").mkdir()  # the disk refuses it
+        return await land(stages, of=before), stages
+
+    reached, stages = play(tmp_path, story)
+    assert reached.state.trouble.kind is FailureKind.DISK
+    assert reached.state.file == file_of(stages) == DISPLACED
+
+
 def test_recorded_former_video_is_kept_as_recorded(tmp_path: Path) -> None:
     stages = replaced(tmp_path, [whole()])
     assert file_of(stages) == DISPLACED

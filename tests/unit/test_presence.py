@@ -147,6 +147,15 @@ def test_video_of_another_job_is_no_edit(library: Library, is_same_request: bool
     assert library.look()[0] is is_same_request
 
 
+def test_video_of_a_job_in_the_same_file_is_no_edit(library: Library) -> None:
+    """An earlier release has left two attempts recorded there."""
+    there = replace(HERE, task=PaidTask("9", 1.0), bytes=len(EDIT))
+    there = replace(there, sha256=hashlib.sha256(EDIT).hexdigest())
+    library.database.write([Put(tried(there, job("0", "a dog"), "kb-9"))])
+    library.put(EDIT, LATER)
+    assert library.look() == (False, [])
+
+
 def test_row_of_edited_video_says_so(library: Library) -> None:
     library.record(replace(HERE, trouble=SAID))
     library.put(EDIT, LATER)
