@@ -54,7 +54,7 @@ from batch.attempt import Account, Attempt, Landed, Phase, external_id
 from batch.callbacks.hints import Hints
 from batch.errors import ExitCode, StateError
 from batch.events import Adopted, Event, Submitted
-from batch.job import Job, canonical_request, fingerprint
+from batch.job import Job, canonical_request, fingerprint, folded
 from batch.manifest.limits import Limits, Rate
 from batch.manifest.model import Manifest
 from batch.output.sqlite import Database
@@ -376,7 +376,9 @@ class Night:
                     ids = ids[1:] + ids[:1]
                 case 2:
                     ids = [job_id.swapcase() for job_id in ids]
-            self.names |= dict(zip(keys, ids, strict=True))
+            names = self.names | dict(zip(keys, ids, strict=True))
+            if len(set(map(folded, names.values()))) == len(names):  # or the manifest is not valid
+                self.names = names
         if rng.random() < 0.1:
             self.versions = dict(sorted(self.versions.items(), key=lambda _item: rng.random()))
         if rng.random() < 0.1:
@@ -425,12 +427,12 @@ class Night:
             }
 
     def _is_anothers(self, file: Path) -> bool:
-        """Return whether a file is another video than the one recorded there: a disk brought it back."""
+        """Return whether a file is a video that is not recorded there: a disk brought it back."""
         with self.home.reading(self.root) as database:
             holders = database.holders_of(str(file.relative_to(self.root)))
         content = file.read_bytes().split(rules.TITLE)[0]
         makers = {t.task_id for t in self.provider.tasks.values() if t.content == content}
-        return bool(holders and makers) and not any(a.task_id in makers for a in holders)
+        return bool(makers) and not any(a.task_id in makers for a in holders)
 
     def _is_same_file(self, attempt: Attempt, file: str) -> bool:
         """A former video may also keep its old name until the new one takes it."""
