@@ -167,7 +167,16 @@ def orphan(job_id: str, attempts: Sequence[Known]) -> Decision:
     reason = "no longer in the manifest"
     if open_ids:
         reason += "; a task that may be paid for is still to be collected"
-    return Decision(Action.ORPHANED, job_id, reason, former=open_ids)
+    same = [a for a in attempts if a.fingerprint == attempts[-1].fingerprint] if open_ids else []
+    made = [a.external_task_id for a in same if a.phase is Phase.LANDED]
+    return Decision(
+        Action.ORPHANED,
+        job_id,
+        reason,
+        stands=made[-1] if made else None,
+        former=open_ids,
+        paid=sum(a.task_id is not None for a in same),
+    )
 
 
 def _judge_landed(

@@ -26,7 +26,8 @@ class Formers:
         """Commit the end of an attempt; with that of the last one the line of the video that stands."""
         run, decision = self._run, self._decision
         self._open.discard(attempt.external_task_id)
-        lines = await self._standing() if decision.is_done and not self._open else []
+        stands = decision.is_done or decision.action is Action.ORPHANED
+        lines = await self._standing() if stands and not self._open else []
         if not isinstance(attempt.state, Landed):
             await run.state.commit(change, *lines)
             return

@@ -267,6 +267,23 @@ def test_end_of_a_round_tells_the_pinned_video(tmp_path: Path, end: str) -> None
     assert play(tmp_path, story, proved_at=EPOCH) == [stands]
 
 
+@pytest.mark.parametrize("end", ["failed", "absent"])
+def test_end_of_an_unlisted_round_tells_the_video(tmp_path: Path, end: str) -> None:
+    """Its job is in another manifest, whose runs do not settle it."""
+    left, answers = ENDS[end]
+
+    async def story(stages: Stages) -> list[tuple[Any, ...]]:
+        made, again = landed("8", "videos/a.mp4", len(VIDEO)), tried(left, job(), "kb-1", 2)
+        stages.state.attempts = {"kb-0": tried(made, job()), "kb-1": again}
+        stages.api.queries = list(answers)
+        await feed(stages)
+        assert stages.api.count("submit") == 0
+        rows = map(json.loads, stages.state.rows)
+        return [(row["job_id"], row["status"], row["external_task_id"]) for row in rows]
+
+    assert play(tmp_path, story, proved_at=EPOCH) == [("a", "succeeded", "kb-0")]
+
+
 def test_an_unexplained_failure_is_retried_once(tmp_path: Path) -> None:
     """Not in the run that saw it; once in a later one; and then it rests."""
     known: dict[str, Attempt] = {}
