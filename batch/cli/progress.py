@@ -27,14 +27,6 @@ LIKE = 128  # generation times that stand for all
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What is open at the provider for a job, since when (monotonic)."""
-
-    since: float
-    is_generated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Expected:
     """What a run sets out to do: the costs of its jobs by id, and generation times of the past."""
 
@@ -70,7 +62,10 @@ class Progress:
         self._lock = threading.Lock()
         self._begun = clock.monotonic()
         self._lasts_s = expected.limits.seconds_left(clock.now())
-        self._tasks: dict[str, Task] = {}
+        # The jobs that wait for their video, or for its download, and since when (monotonic). A step
+        # of one job must cost the same however many there are.
+        self._generating: dict[str, float] = {}
+        self._downloading: dict[str, float] = {}
         self._times = sorted(expected.times)
         self._slots = expected.limits.max_in_flight
         self._download_s: deque[float] = deque(maxlen=20)
@@ -92,17 +87,16 @@ class Progress:
         """Return the state of this moment."""
         with self._lock:
             now = self._clock.monotonic()
-            downloading = sum(task.is_generated for task in self._tasks.values())
             return View(
                 name=self._expected.name,
                 done=self.outcomes.total(),
                 all=self._expected.jobs,
-                generating=len(self._tasks) - downloading,
-                downloading=downloading,
+                generating=len(self._generating),
+                downloading=len(self._downloading),
                 failed=self.outcomes.total() - self.outcomes["succeeded"],
                 spent_usd=self.spent_usd,
                 budget_usd=self._expected.limits.budget_usd,
-                bytes_per_s=self._speed(now) if downloading else None,
+                bytes_per_s=self._speed(now) if self._downloading else None,
                 elapsed_s=now - self._begun,
                 left=self._left(now),
                 notes=tuple(self._sentences.notes(now)),
@@ -116,15 +110,15 @@ class Progress:
         match event:
             case events.Submitted(job_id=job_id) | events.Adopted(job_id=job_id):
                 self._pay(job_id, is_new=getattr(event, "is_new", True))
-                self._tasks[job_id] = Task(now)
+                self._generate(job_id, now)
             case events.Polled(job_id=job_id, status="failed"):  # it ends, or waits to be retried
-                self._tasks.pop(job_id, None)
+                self._forget(job_id)
             case events.Resumed(job_id=job_id, phase=Phase.OPEN | Phase.TIMED_OUT):
-                self._tasks[job_id] = Task(now)
+                self._generate(job_id, now)
             case events.Resumed(job_id=job_id, phase=Phase.GENERATED | Phase.LANDED):
-                self._tasks[job_id] = Task(now, is_generated=True)
+                self._download(job_id, now)
             case events.VideoReady(job_id=job_id, seconds=seconds):
-                self._tasks[job_id] = Task(now, is_generated=True)
+                self._download(job_id, now)
                 insort(self._times, seconds)
             case events.Downloading(received=received):
                 self.received_bytes += received
@@ -134,25 +128,38 @@ class Progress:
                 if not superseded:
                     self.outcomes[row["status"]] += 1
             case events.JobLeft(job_id=job_id) | events.BugFound(job_id=job_id):
-                self._tasks.pop(job_id, None)
+                self._forget(job_id)
                 self.left.add(job_id)
             case events.Delayed():  # as many as are open now, or one: more are not taken
-                self._slots = max(1, len(self._tasks))
+                self._slots = max(1, self._open())
             case _:
                 pass
-        self._slots = max(self._slots, self._generating())
+        self._slots = max(self._slots, len(self._generating))
 
     def _pay(self, job_id: str, *, is_new: bool) -> None:
         self.created += is_new
         self.spent_usd += self._expected.costs.get(job_id, 0.0) * is_new
 
-    def _end(self, job_id: str, now: float) -> None:
-        task = self._tasks.pop(job_id, None)
-        if task is not None and task.is_generated:
-            self._download_s.append(now - task.since)
+    def _generate(self, job_id: str, now: float) -> None:
+        self._forget(job_id)
+        self._generating[job_id] = now
 
-    def _generating(self) -> int:
-        return sum(not task.is_generated for task in self._tasks.values())
+    def _download(self, job_id: str, now: float) -> None:
+        self._forget(job_id)
+        self._downloading[job_id] = now
+
+    def _end(self, job_id: str, now: float) -> None:
+        since = self._forget(job_id)
+        if since is not None:
+            self._download_s.append(now - since)
+
+    def _forget(self, job_id: str) -> float | None:
+        """Drop a job; return since when it was downloading, if it was."""
+        self._generating.pop(job_id, None)
+        return self._downloading.pop(job_id, None)
+
+    def _open(self) -> int:
+        return len(self._generating) + len(self._downloading)
 
     # -- speed and time
 
@@ -178,11 +185,10 @@ class Progress:
 
     def _outlook(self, now: float) -> Outlook:
         limits = self._expected.limits
-        open_tasks = [task for task in self._tasks.values() if not task.is_generated]
         return Outlook(
             waiting=0 if self._sentences.is_stopping else self._waiting(),
-            ages=[now - task.since for task in open_tasks],
-            to_download=len(self._tasks) - len(open_tasks),
+            ages=[now - since for since in self._generating.values()],
+            to_download=len(self._downloading),
             times=self._times[:: max(1, len(self._times) // LIKE)],
             slots=self._slots,
             interval_s=limits.submit_rate.period_s / limits.submit_rate.count,
@@ -193,7 +199,7 @@ class Progress:
     def _waiting(self) -> int:
         """Return how many jobs are still to be submitted, as far as the budget covers them."""
         expected = self._expected
-        begun = self.outcomes.total() + len(self._tasks) + len(self.left)
+        begun = self.outcomes.total() + self._open() + len(self.left)
         waiting = max(min(expected.to_pay, expected.jobs - begun), 0)
         if expected.limits.budget_usd is not None and expected.costs:
             typical_usd = sum(expected.costs.values()) / len(expected.costs)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import sys
+from collections.abc import Callable
 from datetime import datetime, time
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -81,6 +84,33 @@ def test_jobs_are_counted_where_they_stand(told: Any, expected: Any) -> None:
     view = Watched().tell(*told).view()
     assert (view.done, view.generating, view.downloading, view.failed) == expected
     assert view.all == 10
+
+
+def instructions(act: Callable[[], object]) -> int:
+    """Return how many instructions of Python *act* takes; unlike its time, the same each time."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize(
+    "event", [submitted(7), events.Polled("job-7", "7", "processing"), ready(7), ended(7)]
+)
+def test_event_costs_the_same_among_many_tasks(event: events.Event) -> None:
+    few, many = (Watched(jobs).tell(*map(submitted, range(jobs))) for jobs in (10, 1_000))
+    assert instructions(lambda: many.notify(event)) == instructions(lambda: few.notify(event))
 
 
 def test_money_counts_tasks_that_this_run_made() -> None:
