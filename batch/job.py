@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from batch.packed import Packed
 
@@ -102,9 +102,8 @@ def _digest(request: str, variant: int | str) -> str:
     return hashlib.sha256(f"{variant}\n{request}".encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One video that the manifest asks for.
+class Job(NamedTuple):
+    """One video that the manifest asks for. A tuple: there may be a million.
 
     *request* is the canonical JSON of what will be sent, without `external_task_id` and
     `callback_url`. *file* and *line* say where in the manifest the job stands.
@@ -150,16 +149,14 @@ class Jobs(Sequence[Job]):
         if len(self._plain) < PLAIN:
             self._plain.append(job)
             return
-        at = job.file, job.line
-        self._packed.append((job.id, job.request, job.fingerprint, job.tags, job.variant, *at))
+        self._packed.append(tuple(job))
 
     def __len__(self) -> int:
         return len(self._plain) + len(self._packed)
 
     def __iter__(self) -> Iterator[Job]:
         yield from self._plain
-        for values in self._packed:
-            yield Job(*values)
+        yield from map(Job._make, self._packed)
 
     @overload
     def __getitem__(self, place: int) -> Job: ...
@@ -173,7 +170,7 @@ class Jobs(Sequence[Job]):
     def _at(self, place: int) -> Job:
         if place < len(self._plain):
             return self._plain[place]
-        return Job(*self._packed[place - len(self._plain)])
+        return Job._make(self._packed[place - len(self._plain)])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

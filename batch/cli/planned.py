@@ -82,7 +82,7 @@ def to_json(
     uploads: dict[str, Any] | None,
 ) -> Iterator[str]:
     """Yield the plan as one line of JSON, in pieces: it may list a million jobs."""
-    _, cost_all_usd = _everything(manifest)
+    _, cost_all_usd = _everything(manifest, plan)
     found = {
         "schema": 1,
         "name": manifest.name,
@@ -167,7 +167,7 @@ def _cost(items: list[Decision], plan: Plan) -> str:
 
 def _money(manifest: Manifest, plan: Plan, about_budgets: Iterable[str]) -> Iterator[str]:
     """Yield the lines about money, and about a round of --force."""
-    number, cost_usd = _everything(manifest)
+    number, cost_usd = _everything(manifest, plan)
     yield (
         f"to pay for: {counted(plan.decisions.priced, 'task')}, about ${plan.cost_usd:.2f}; everything once:"
         f" {counted(number, 'task')}, about ${cost_usd:.2f}"
@@ -199,10 +199,12 @@ def _guessed(plan: Plan) -> str:
     )
 
 
-def _everything(manifest: Manifest) -> tuple[int, float]:
+def _everything(manifest: Manifest, plan: Plan) -> tuple[int, float]:
     """Return how many tasks all jobs take, each once, and what they cost."""
-    price = price_of(manifest)
-    return len(manifest.jobs), sum(price(job)[0] for job in manifest.jobs)
+    number, price = len(manifest.jobs), price_of(manifest)
+    if plan.decisions.priced == number:  # each is to be paid for: the plan has added them up
+        return number, plan.cost_usd
+    return number, sum(price(job)[0] for job in manifest.jobs)
 
 
 def _is_new(settings: Settings) -> bool:
