@@ -17,10 +17,12 @@ limits:
 {limits}
 jobs:
 """
-JOB = """\
-- id: scene-{number:06}
-  prompt: A small scene number {number} of a river in the morning light
+PROMPT = "A small scene number {number} of a river in the morning light"
+JOB = f"""\
+- id: scene-{{number:06}}
+  prompt: {PROMPT}
 """
+ROW = f'{{{{"id": "scene-{{number:06}}", "prompt": "{PROMPT}"}}}}\n'
 LONG_JOB = """\
 - id: scene-{number:06}
   prompt: "Scene {number}: a river in the morning light, mist over the water, a heron that waits\
@@ -37,3 +39,11 @@ def write(path: Path, jobs: int, *, job: str = JOB, **limits: str) -> Path:
         file.write(HEAD.format(limits=said))
         file.writelines(job.format(number=number) for number in range(jobs))
     return path
+
+
+def write_rows(folder: Path, jobs: int, **limits: str) -> Path:
+    """Write the same manifest with its jobs as the lines of a .jsonl file; return its path."""
+    folder.mkdir()
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(ROW.format(number=number) for number in range(jobs))
+    return write(folder / "jobs.yaml", 1, job="- from: rows.jsonl\n", **limits)
