@@ -105,6 +105,17 @@ def test_plan_of_finished_folder_changes_no_byte(shell: Any, sandbox: Any) -> No
     assert box.stats.counts() == requests
 
 
+def test_everything_costs_the_same_on_any_night(shell: Any, sandbox: Any) -> None:
+    """Where all is to be paid for, a part of it, or nothing."""
+    manifest = shell.manifest(3, prices={"kling-v2-6": 0.5})
+    run = ("run", manifest, "--base-url", sandbox().base_url, "--quiet")
+    for to_pay, selected in ((3, "job-[01]"), (1, "*"), (0, "*")):
+        assert shell("plan", manifest, "--json").json["cost_all_usd"] == 1.5
+        said = shell("plan", manifest).out
+        assert f"about ${to_pay / 2:.2f}; everything once: 3 tasks, about $1.50" in said
+        shell(*run, "--select", selected)
+
+
 def test_json_log_holds_manifest_warnings(shell: Any, sandbox: Any) -> None:
     """Every line of stderr can be parsed."""
     manifest = shell.manifest([{"id": "a", "prompt": "fox", "cfg_scale": 0.5}])
