@@ -121,15 +121,19 @@ class _Hashes:
         code = _code(text)
         return self._table[self._place(code)] == code
 
-    def add(self, text: str) -> None:
-        """Add the hash of *text*, which is not contained yet."""
+    def add(self, text: str) -> bool:
+        """Add the hash of *text*; return False if it was added before, or one with the same hash."""
         code = _code(text)
-        self._table[self._place(code)] = code
+        place = self._place(code)
+        if self._table[place]:
+            return False
+        self._table[place] = code
         self._count += 1
         if self._count * 3 > len(self._table) * 2:
             codes, self._table = self._table, array("Q", bytes(16 * len(self._table)))
             for code in filter(None, codes):
                 self._table[self._place(code)] = code
+        return True
 
     def _place(self, code: int) -> int:
         """Return where a hash stands, or is to stand."""
@@ -180,7 +184,8 @@ class JobIds:
                 self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
             key = folded(id_)
-        first = self._holder(key)
+        is_new = self._holders is None and self._hashes.add(key)
+        first = None if is_new else self._holder(key)
         if first is None:
             self._record(key, id_, place, made_of)
             return True
@@ -195,12 +200,10 @@ class JobIds:
         at = (place.file, place.line)
         holder = (id_, *at) if made_of is None else (id_, *at, place.column, made_of)
         self._packed.append(holder)
-        if self._holders is None:
-            self._hashes.add(key)
-            if made_of is not None:
-                self._hashes.add(made_of)
-        else:
+        if self._holders is not None:
             self._holders[key] = _Holder(*holder)
+        elif made_of is not None:
+            self._hashes.add(made_of)
         if "/" in key and any(f"{end}/" in key for end in FILE_ENDS):
             self._nested.append((key, id_, place))
 

@@ -286,9 +286,10 @@ class JobReader:
         path = self._folder / named
         file = file_label(path)
         known = {name: about for name, about in JOB_KEYS.items() if name != "from"}
+        are_shared = has_header(path)
         try:
             for row in read_rows(path, file, node, {*known, "model_name"}, findings):
-                entries = self._entries(row, "a row", known, are_shared=has_header(path))
+                entries = self._entries(row, "a row", known, are_shared=are_shared)
                 self._expand(row, entries, inherited)
                 findings.job = None  # the next row may fail before its id is known
         except Unreadable as exc:

@@ -89,7 +89,10 @@ def _as_node(value: Any, at: Place, findings: Findings, depth: int) -> Node:
             key = quoted(_whole_text(name, at), at)
             if name in entries:
                 findings.fault(at, f"duplicate key {shown(name)}", "keep one")
-            entries[name] = (key, _as_node(item, at, findings, depth + 1))
+            if type(item) is str and depth < MAX_DEPTH:  # as below, without a call for each
+                entries[name] = (key, quoted(_whole_text(item, at), at))
+            else:
+                entries[name] = (key, _as_node(item, at, findings, depth + 1))
         return Mapping(entries, len(entries), at.file, at.line, at.column)
     plain = not isinstance(value, str) or isinstance(value, _Literal)
     text = value if isinstance(value, str) else json.dumps(value)
@@ -97,6 +100,8 @@ def _as_node(value: Any, at: Place, findings: Findings, depth: int) -> Node:
 
 
 def _whole_text(text: str, at: Place) -> str:
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError as exc:

@@ -189,6 +189,7 @@ def test_unreadable_row_is_not_attributed_to_the_previous(read: Read, name: str,
         ('{"id": "a", "prompt": "\\u0007"}', "control character (U+0007)"),
         ("[" * 50_000, "nested more than 32 levels deep"),
         ('{"a":' * 40 + "1" + "}" * 40, "nested more than 32 levels deep"),
+        ('{"a":' * 32 + '"b"' + "}" * 32, "nested more than 32 levels deep"),
         ('{"id": "a", "prompt": "x", "cfg_scale": ' + "9" * 5000 + "}", "cfg_scale"),
     ],
 )
