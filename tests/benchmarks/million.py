@@ -236,8 +236,8 @@ def _flush_s(folder: Path) -> float:
 
 
 def _one_folder(folder: Path, jobs: int, on_top: int) -> list[Figure]:
-    """Measure a folder of that many jobs: plan, status, quiet run, repair, and new jobs."""
-    manifest = manifests.write(folder / "million.yaml", jobs)
+    """Measure a folder of that many jobs from JSONL: plan, status, quiet run, repair, and new jobs."""
+    manifest = manifests.write_rows(folder / "million", jobs)
     output = folder / "known"
     results, state = output / "results.jsonl", output / ".kling-batch" / "state.db"
     at_output = ("--output-dir", output, "--quiet")
