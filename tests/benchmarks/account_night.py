@@ -144,7 +144,7 @@ async def night(
     if counts.bugs or counts.left or set(counts.outcomes) != {"succeeded"}:
         bug = counts.bugs[0] if counts.bugs else ""
         raise SystemExit(f"{len(counts.left)} jobs left, {dict(counts.outcomes)}\n{bug}")
-    planned.end(exit_code, clock)
+    planned.end(planned.summary(exit_code), clock)
     return used | {
         "flushes": state.flushes,
         "commits": state.commits,
@@ -176,7 +176,7 @@ def main(root: Path, count: int, in_flight: int, median_s: float, seed: int = 1)
         max_downloads=max(4, in_flight // 25),
     )
     manifest = Manifest(Path("night.yaml"), "night", jobs(count), limits)
-    settings = Settings(output_dir=root, base_url=BASE_URL, sandbox=False, limits=limits)
+    settings = Settings(output_dir=root, base_url=BASE_URL, sandbox=False, limits=limits, new=True)
     state = root / ".kling-batch" / "state.db"
     before = _size(state), _size(root / "results.jsonl")
     asyncio.set_event_loop(loop)
