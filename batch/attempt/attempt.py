@@ -26,6 +26,7 @@ from batch.errors import TransitionError
 from batch.job import Failure
 
 EXTERNAL_ID_PREFIX = "kb-"
+_PHASES = {phase.value: phase for phase in Phase}  # asked a dozen times of each of a million
 FORGOTTEN_CODE = "forgotten"  # of a failure: a person said that the task does not exist
 
 
@@ -138,7 +139,7 @@ class Attempt:
     @property
     def phase(self) -> Phase:
         """The name of its state."""
-        return Phase(type(self.state).__name__)
+        return _PHASES[type(self.state).__name__]
 
     @property
     def created_nothing(self) -> bool:

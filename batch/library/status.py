@@ -50,6 +50,7 @@ def look(library: Library) -> dict[str, Any]:
     layout = Layout(library.root)
     holder = stores.holder(library.root)
     latest = {attempt.job_id: attempt for attempt in library.attempts}
+    found = figures(library.attempts)
     is_running = holder is not None
     return {
         "schema": SCHEMA,
@@ -59,8 +60,8 @@ def look(library: Library) -> dict[str, Any]:
         "last_run": _run(library),
         "jobs": dict(Counter(_word(attempt, is_running=is_running) for attempt in latest.values())),
         "waiting": _waiting(library),
-        "tasks_paid": figures(library.attempts).tasks,
-        "figures": asdict(figures(library.attempts)),
+        "tasks_paid": found.tasks,
+        "figures": asdict(found),
         "uploads": library.uploads,
         "failed": list(_failed(library, latest)),
         "unconfirmed": [
@@ -72,7 +73,8 @@ def look(library: Library) -> dict[str, Any]:
         "paid_without_file": [
             _missing(entry)
             for entry in library.entries
-            if entry.is_missing and (entry.will_be_fetched or entry.attempt in latest.values())
+            if entry.is_missing
+            and (entry.will_be_fetched or entry.attempt is latest[entry.attempt.job_id])
         ],
     }
 
