@@ -27,10 +27,17 @@ def to_json(value: Any, *, is_sparse: bool = False) -> Any:
     """Return a value as plain JSON values.
 
     Args:
-        value: made of dataclasses, enums, paths, times, collections and plain values.
+        value: made of dataclasses, named tuples, enums, paths, times, collections and plain values.
         is_sparse: leave out fields that are at their defaults.
     """
     again = functools.partial(to_json, is_sparse=is_sparse)
+    kind: Any = type(value)
+    if (fields := _fields(kind)) is not None:
+        return {
+            name: again(getattr(value, name))
+            for name, default in fields.items()
+            if not (is_sparse and getattr(value, name) == default)
+        }
     match value:
         case Enum():
             return value.value
@@ -44,12 +51,6 @@ def to_json(value: Any, *, is_sparse: bool = False) -> Any:
             return [again(item) for item in value]
         case Mapping():
             return {key: again(item) for key, item in value.items()}
-    if dataclasses.is_dataclass(value):
-        return {
-            field.name: again(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if not (is_sparse and getattr(value, field.name) == _default(field))
-        }
     assert value is None or isinstance(value, bool | int | float | str), type(value)
     return value
 
@@ -78,7 +79,7 @@ def _read(kind: Any, data: Any) -> Any:
         return frozenset(_read(inner[0], item) for item in data)
     if origin is dict:
         return {_read(inner[0], key): _read(inner[1], item) for key, item in data.items()}
-    if dataclasses.is_dataclass(kind):
+    if _fields(kind) is not None:
         made: Any = kind
         hints = _hints(made)
         return made(**{name: _read(hints[name], item) for name, item in data.items()})
@@ -96,6 +97,17 @@ def _read(kind: Any, data: Any) -> Any:
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
+
+
+@functools.cache
+def _fields(kind: Any) -> dict[str, Any] | None:
+    """Return the fields of a dataclass or a named tuple with their defaults; None for others."""
+    if dataclasses.is_dataclass(kind):
+        return {field.name: _default(field) for field in dataclasses.fields(kind)}
+    names = getattr(kind, "_fields", None)
+    if names is None:
+        return None
+    return {name: kind._field_defaults.get(name, dataclasses.MISSING) for name in names}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
