@@ -30,7 +30,7 @@ import fetchers
 import figures
 import manifests
 from children import FailedError, Server
-from fetchers import CURL, HASHED, READ, Fetcher
+from fetchers import CURL, HASHED, KEPT, READ, Fetcher
 from figures import Figure
 
 PARALLEL = 8
@@ -87,8 +87,7 @@ def measure(*, quick: bool = False) -> figures.Report:
             ):
                 found = _measure(folder, server, [link] * case.count, case.total, rounds)
             told += _figures(case, found)
-            if case.line is not None:
-                notes.append(_share_of_line(case, found))
+            notes += _shares(case, found)
     notes += [
         f"{rounds} rounds, in turn, {PARALLEL} downloads at once; MB/s: more is better",
         "a line is a token bucket in the file server, for all connections together",
@@ -129,15 +128,16 @@ def _figures(case: _Case, found: _Found) -> Iterator[Figure]:
         yield Figure(name=name, unit=unit, ours=figures.rounded(value), at_most=most)
 
 
-def _share_of_line(case: _Case, found: _Found) -> str:
-    assert case.line is not None
-    least_s = case.total / (case.line * 1e9 / 8)
-    shares = (
-        f"{who} {least_s / statistics.median(found.seconds[who]):.1%}"
-        for who in ("ours", CURL)
-        if who in found.seconds
-    )
-    return f"{case.name}: used of the line: {', '.join(shares)}"
+def _shares(case: _Case, found: _Found) -> Iterator[str]:
+    """Yield what limits the case: the line, or on shared cores the CPU of what must be done."""
+    medians = {who: statistics.median(took) for who, took in found.seconds.items()}
+    if case.line is not None:
+        least_s = case.total / (case.line * 1e9 / 8)
+        shares = (f"{who} {least_s / medians[who]:.1%}" for who in ("ours", CURL) if who in medians)
+        yield f"{case.name}: used of the line: {', '.join(shares)}"
+    elif CURL in medians:
+        ratio = medians[CURL] / medians[KEPT]
+        yield f"{case.name}: {KEPT!r} reaches {ratio:.2f} times curl's MB/s"
 
 
 def _hash_s() -> float:

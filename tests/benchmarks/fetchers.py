@@ -1,7 +1,8 @@
 """Other programs that download links: what each takes for the same bytes.
 
 `HASHED` does what the client does with every video, as one would type it: curl, tee, sha256sum, sync.
-`READ` is what the client's own packages take to read the bytes: no client made of them is cheaper.
+`READ` is what the client's own packages take to read the bytes, `KEPT` what they take to hash, write
+and flush them, too: no client made of them that does so is cheaper.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import children
 
-CURL, HASHED, ARIA2C, READ = "curl", "curl | sha256sum; sync", "aria2c", "aiohttp, nothing kept"
+CURL, HASHED, ARIA2C = "curl", "curl | sha256sum; sync", "aria2c"
+READ, KEPT = "aiohttp, nothing kept", "aiohttp, hashed and flushed"
 PIPED = (
     'curl --noproxy \'*\' --fail --silent --show-error "$1" | tee "$0" | sha256sum > "$0.sha256"'
     ' && sync "$0"'
@@ -31,7 +33,7 @@ def installed() -> dict[str, Fetcher]:
             found[HASHED] = _hashed
     if shutil.which("aria2c"):
         found[ARIA2C] = _aria2c
-    return found | {READ: _read}
+    return found | {READ: _read, KEPT: _kept}
 
 
 def _curl(home: Path, target: Path, links: Sequence[str], parallel: int) -> tuple[float, float]:
@@ -66,7 +68,15 @@ def _aria2c(home: Path, target: Path, links: Sequence[str], parallel: int) -> tu
 
 
 def _read(home: Path, target: Path, links: Sequence[str], parallel: int) -> tuple[float, float]:
-    used = children.run(children.python(children.HERE / "reader.py", str(parallel), *links), home)
+    return _reader(home, str(parallel), *links)
+
+
+def _kept(home: Path, target: Path, links: Sequence[str], parallel: int) -> tuple[float, float]:
+    return _reader(home, str(parallel), "--into", target, *links)
+
+
+def _reader(home: Path, *arguments: str | Path) -> tuple[float, float]:
+    used = children.run(children.python(children.HERE / "reader.py", *arguments), home)
     seconds, cpu_s = map(float, used.output.split())
     return seconds, cpu_s
 
