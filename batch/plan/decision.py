@@ -88,7 +88,8 @@ class Decision:
 
     *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.
     *stands* is the attempt whose video stands where that is one of a round of `--force`: without
-    `--force` it is not sent again. It is also that of a job that is done, beside *former* attempts.
+    `--force` it is not sent again. It is also that of a job that is done, or no longer
+    listed, beside *former* attempts.
     *former* are attempts for earlier versions of the job whose tasks are still to be collected.
     *tries* counts the attempts for this fingerprint that may have created a task, *paid* the tasks,
     *failed_paid* those of them that failed since the last success; *cost_usd* is the estimate for

@@ -25,8 +25,9 @@ HELP = """List every task ever created, with its cost and what became of it.
 
 Without OUTPUT_DIR: of every folder under outputs/, but those of the sandbox, which cost nothing, only if
 there are no others. Costs are estimates. Days and months are those of UTC; with --day-starts, local
-ones that begin at that time, as those of a budget per day do. Unconfirmed jobs, which are perhaps paid for, are listed apart. --json prints one object: schema (1),
-tasks and perhaps_paid (or, with --by, groups), and total.
+ones that begin at that time, as those of a budget per day do. Unconfirmed jobs, which are perhaps
+paid for, are listed apart. --json prints one object: schema (1), tasks and perhaps_paid (or, with
+--by, groups), and total.
 
 \b
 Outcomes:
