@@ -20,20 +20,21 @@ _MAX_READ = 16_384  # characters of a foreign message that are looked at
 
 # Joiners belong to emoji and to Persian; every other format character can only disguise a text.
 _JOINERS = "\u200c\u200d"
-# The bounded scheme keeps a long word from being tried again from each of its letters.
-_URL_SECRETS = re.compile(
+# All are compiled at the first use: a run without trouble needs none of them. The bounded scheme keeps
+# a long word from being tried again from each of its letters.
+_URL_SECRETS = (
     r"(?i)\b([a-z][a-z0-9+.-]{1,15}://)(?:[^\s/?#\"'<>]*@)?([^\s?#\"'<>]*)([?#][^\s\"'<>]*)?"
 )
 # The query of a link that lost its head, or that is quoted inside another; and a JSON web token.
 # The last branch of each takes what looked like one and is none, so that no part of it is looked
 # at again from each of its characters: a hostile text would take minutes.
-_QUERY = re.compile(r"(?i)(?:[?&]|%3f|%26)(?:([\w.~%\-\[\]]+(?:=|%3d)\S*)|[\w.~%\-\[\]]++)")
-_SIGNATURE = re.compile(
+_QUERY = r"(?i)(?:[?&]|%3f|%26)(?:([\w.~%\-\[\]]+(?:=|%3d)\S*)|[\w.~%\-\[\]]++)"
+_SIGNATURE = (
     r"(?i)\b(x-amz-[a-z-]{1,32}|signature|kssecret|cachekey|access_?token|api_?key)=[^\s&\"'<>…]+"
 )
-_TOKEN = re.compile(r"(?i)\beyj[\w-]++(\.[\w-]++\.[\w.-]*+)?")
-_BEARER = re.compile(r"(?i)\bbearer\s+[^\s…]+")
-_KEY = re.compile(r"(?i)(?<![a-z0-9])sk-[\w-]{6,}")
+_TOKEN = r"(?i)\beyj[\w-]++(\.[\w-]++\.[\w.-]*+)?"  # noqa: S105 - no password
+_BEARER = r"(?i)\bbearer\s+[^\s…]+"
+_KEY = r"(?i)(?<![a-z0-9])sk-[\w-]{6,}"
 # In ASCII, none of them finds anything where this finds nothing.
 _SUSPECT = re.compile(r"[?&%=]|://|[sS][kK]-|[eE][yY][jJ]|[bB][eE][aA][rR][eE][rR]")
 
@@ -57,11 +58,11 @@ def _scrub(text: str, limit: int) -> str:
 
 def redact(text: str) -> str:
     """Return *text* without the queries and passwords of URLs, signatures, tokens and keys."""
-    text = _URL_SECRETS.sub(lambda m: m[1] + m[2] + ("?…" if m[3] else ""), text)
-    text = _QUERY.sub(lambda m: "?…" if m[1] else m[0], text)
-    text = _SIGNATURE.sub(lambda m: f"{m[1]}=…", text)
-    text = _TOKEN.sub(lambda m: "…" if m[1] else m[0], _BEARER.sub("Bearer …", text))
-    return _KEY.sub("sk-…", text)
+    text = re.sub(_URL_SECRETS, lambda m: m[1] + m[2] + ("?…" if m[3] else ""), text)
+    text = re.sub(_QUERY, lambda m: "?…" if m[1] else m[0], text)
+    text = re.sub(_SIGNATURE, lambda m: f"{m[1]}=…", text)
+    text = re.sub(_TOKEN, lambda m: "…" if m[1] else m[0], re.sub(_BEARER, "Bearer …", text))
+    return re.sub(_KEY, "sk-…", text)
 
 
 class Mask:

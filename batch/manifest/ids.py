@@ -11,9 +11,9 @@ import sys
 import unicodedata
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from batch.job import fingerprint, folded
+from batch.job import PLAIN, fingerprint, folded
 from batch.manifest.findings import Findings, shown
 from batch.manifest.nodes import Place
 from batch.packed import Packed
@@ -121,19 +121,18 @@ class _Hashes:
         code = _code(text)
         return self._table[self._place(code)] == code
 
-    def add(self, text: str) -> bool:
-        """Add the hash of *text*; return False if it was added before, or one with the same hash."""
+    def add(self, text: str) -> None:
+        """Add the hash of *text*."""
         code = _code(text)
         place = self._place(code)
         if self._table[place]:
-            return False
+            return
         self._table[place] = code
         self._count += 1
         if self._count * 3 > len(self._table) * 2:
             codes, self._table = self._table, array("Q", bytes(16 * len(self._table)))
             for code in filter(None, codes):
                 self._table[self._place(code)] = code
-        return True
 
     def _place(self, code: int) -> int:
         """Return where a hash stands, or is to stand."""
@@ -148,30 +147,30 @@ def _code(text: str) -> int:
     return hash(text) & 0xFFFF_FFFF_FFFF_FFFF or 1  # 0 stands for none
 
 
-@dataclass(frozen=True, slots=True)
-class _Holder:
+class _Holder(NamedTuple):
     """The job that has an id: *id* as written; *made_of* is its fingerprint where none was."""
 
     id: str
     file: str
     line: int
-    column: int = 0
-    made_of: str | None = None
+    column: int
+    made_of: str | None
 
 
 class JobIds:
     """The ids so far, to find those that would share a file.
 
-    They are known by their folded form. There may be a million, so that only a hash of each is at
-    hand. Where one comes twice, which ends in a fault, all are unpacked to say whose it is.
+    They are known by their folded form. There may be a million, so that beyond the first ones only a
+    hash of each is at hand. Where one comes twice, which ends in a fault, all are unpacked to say whose
+    it is.
     """
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._hashes = _Hashes()
-        self._packed = Packed()
-        self._holders: dict[str, _Holder] | None = None  # by folded form; once a hash came twice
-        self._without: dict[str, _Holder] = {}  # jobs without an id, by fingerprint; likewise
+        self._holders: dict[str, _Holder] = {}  # by folded form
+        self._without: dict[str, _Holder] = {}  # jobs without an id, by fingerprint
+        self._packed = Packed()  # the holders beyond the first ones
+        self._hashes = _Hashes()  # of their ids and fingerprints
         self._nested: list[tuple[str, str, Place]] = []  # those below a folder named like a video
 
     def add(self, id_: str, place: Place, made_of: str | None = None) -> bool:
@@ -184,10 +183,11 @@ class JobIds:
                 self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
             key = folded(id_)
-        is_new = self._holders is None and self._hashes.add(key)
-        first = None if is_new else self._holder(key)
+        first = self._holder(key)
         if first is None:
-            self._record(key, id_, place, made_of)
+            self._record(key, _Holder(id_, place.file, place.line, place.column, made_of))
+            if "/" in key and any(f"{end}/" in key for end in FILE_ENDS):
+                self._nested.append((key, id_, place))
             return True
         where = _where(first, place)
         message = f"the id {shown(id_)} is taken by the job in {where}"
@@ -196,37 +196,40 @@ class JobIds:
         self._findings.fault(place, message, "each job needs an id of its own")
         return False
 
-    def _record(self, key: str, id_: str, place: Place, made_of: str | None) -> None:
-        at = (place.file, place.line)
-        holder = (id_, *at) if made_of is None else (id_, *at, place.column, made_of)
-        self._packed.append(holder)
-        if self._holders is not None:
-            self._holders[key] = _Holder(*holder)
-        elif made_of is not None:
-            self._hashes.add(made_of)
-        if "/" in key and any(f"{end}/" in key for end in FILE_ENDS):
-            self._nested.append((key, id_, place))
+    def _record(self, key: str, holder: _Holder) -> None:
+        if len(self._holders) < PLAIN:
+            self._keep(key, holder)
+            return
+        self._packed.append(tuple(holder))
+        self._hashes.add(key)
+        if holder.made_of is not None:
+            self._hashes.add(holder.made_of)
+
+    def _keep(self, key: str, holder: _Holder) -> None:
+        self._holders[key] = holder
+        if holder.made_of is not None:
+            self._without[holder.made_of] = holder
 
     def _holder(self, key: str) -> _Holder | None:
         """Return the job that has an id, in its folded form."""
-        if self._holders is None:
-            if key not in self._hashes:
-                return None
-            holders = [_Holder(*values) for values in self._packed]
-            self._holders = {folded(holder.id): holder for holder in holders}
-            self._without = {holder.made_of: holder for holder in holders if holder.made_of}
+        self._unpack_for(key)
         return self._holders.get(key)
+
+    def _unpack_for(self, key: str) -> None:
+        """Unpack what is packed if *key* may be among it."""
+        if len(self._holders) >= PLAIN and key in self._hashes:
+            for holder in map(_Holder._make, self._packed):
+                self._keep(folded(holder.id), holder)
+            self._packed, self._hashes = Packed(), _Hashes()
 
     def make(self, prompt: str, request: str, variant: int | None, place: Place) -> str | None:
         """Add a job without an id; return one made of its request, or None after a fault."""
         request_hash = fingerprint(request, None).partition(":")[2]
         id_ = variant_id(f"{slug(prompt)}-{request_hash[:_HASH_CHARACTERS]}", variant)
         made_of = fingerprint(request, variant)
-        self._holder(made_of)  # unpacks what is known, if it comes again; no id holds a colon
+        self._unpack_for(made_of)  # no id holds a colon
         if not self._is_new(made_of, place):
             return None
-        if self._holders is not None:
-            self._without[made_of] = _Holder(id_, place.file, place.line, place.column)
         return id_ if self.add(id_, place, made_of) else None
 
     def _is_new(self, made_of: str, place: Place) -> bool:
