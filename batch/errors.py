@@ -19,8 +19,8 @@ What happens to one job (a refusal, a failed generation, a time-out) is no excep
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, unique
+from typing import NamedTuple
 
 
 @unique
@@ -57,8 +57,7 @@ class UsageError(BatchError):
         super().__init__(message if file is None else f"{file}:{line}: {message}")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One fault or warning in a manifest: where it is, and what to do about it.
 
     *line* and *column* count from 1; *line* is 0 for a file that cannot be read at all.

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 COMETAPI = "CometAPI, article on Kling prices, December 2025 (range repeated in May 2026)"
 KLING = "Kling, official price list, August 2026"
@@ -28,16 +27,14 @@ PRICED_MODES = ("std", "pro", "4k", "std+sound", "pro+sound", "4k+sound")
 _LONGEST_S = 15  # of any known model; stands in for an unreadable duration
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """An estimate; if not `known`, the highest known price for that duration."""
 
     usd: float
     known: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Tariff:
+class Tariff(NamedTuple):
     """A price in USD: per second, per clip, or per clip by duration."""
 
     per_second: float = 0.0
@@ -62,8 +59,7 @@ class Tariff:
 Overrides = Mapping[str, Mapping[str, Tariff]]
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """One line of the table."""
 
     model: str

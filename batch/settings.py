@@ -134,8 +134,7 @@ OPTIONS: dict[str, Option] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Receiver:
+class Receiver(NamedTuple):
     """Where callbacks arrive: the public *url* that the provider calls, and HOST:PORT here."""
 
     url: str

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Self
+from typing import NamedTuple, Self
 
 from batch.errors import UsageError
 
@@ -16,8 +15,7 @@ VERIFY_EVERY_S = 7 * 86_400.0
 FACT = "target"  # the fact that says where the latest run uploaded to
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A bucket, or a place in one: *url* is scheme://bucket/prefix, without a slash at its end.
 
     *removes*: a local video is removed once it is there. What is there is listed every

@@ -45,7 +45,7 @@ async def carry_out(opened: Opened, assignment: Assignment) -> JobState | None:
     failed = _failed_here(decision, assignment)
     if failed is not None and not _goes_on(opened, decision, assignment):
         # What has failed in this run is not tried again: that is all that is left to say of it.
-        job_run = JobRun(run, order, replace(decision, action=Action.RESTING), sent=assignment.sent)
+        job_run = JobRun(run, order, decision._replace(action=Action.RESTING), sent=assignment.sent)
         await job_run.live()
         await job_run.conclude(await run.state.attempt(failed))
         return None
@@ -83,8 +83,8 @@ def decide_anew(
         cost_usd = planned.cost_usd
         if cost_usd is None:
             cost_usd = next((a.cost_usd for a in reversed(known) if a.cost_usd is not None), None)
-        decision = replace(decision, cost_usd=cost_usd)
-    return replace(decision, held=planned.held)
+        decision = decision._replace(cost_usd=cost_usd)
+    return decision._replace(held=planned.held)
 
 
 async def _decision(opened: Opened, assignment: Assignment) -> Decision:

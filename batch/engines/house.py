@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -148,9 +148,9 @@ class PostgresHouse:
         left_s = None
         if run.deadline_at is not None:
             left_s = max(run.deadline_at - self._means.clock.now(), 0.001)
-        limits = replace(terms.limits, deadline_s=left_s, deadline_at=None)
+        limits = terms.limits._replace(deadline_s=left_s, deadline_at=None)
         if self._means.downloads is not None:
-            limits = replace(limits, max_downloads=self._means.downloads)
+            limits = limits._replace(max_downloads=self._means.downloads)
         return limits
 
     async def _callbacks(self, terms: Terms, hints: Hints, exits: AsyncExitStack) -> CallbackUrl:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from batch.attempt import Phase
 
@@ -32,8 +31,7 @@ class Booked(Protocol):
     def cost_usd(self) -> float | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """What attempts come to; costs are estimates in USD.
 
     `tasks` is the sum of the next five: each task has succeeded (its video has landed here), failed
@@ -97,8 +95,7 @@ def flat(known: Mapping[str, Iterable[T]]) -> Iterable[T]:
     return (attempt for attempts in known.values() for attempt in attempts)
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """What one run has created: tasks and their cost, and the tasks of earlier runs that it found."""
 
     tasks: int = 0
@@ -106,8 +103,7 @@ class Spent:
     adopted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
+class Books(NamedTuple):
     """A library when a run begins: its figures, and the attempts that may have created a task."""
 
     figures: Figures

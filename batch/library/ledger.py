@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def to_json(
 
 def total(entries: Iterable[Entry]) -> dict[str, Any]:
     """Return the sums of *entries*."""
-    sums = asdict(figures(entries))
+    sums = figures(entries)._asdict()
     return {name: sums[name] for name in ("tasks", "cost_usd", "perhaps_paid", "perhaps_usd")}
 
 

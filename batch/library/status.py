@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def look(library: Library) -> dict[str, Any]:
         "jobs": dict(Counter(_word(attempt, is_running=is_running) for attempt in latest.values())),
         "waiting": _waiting(library),
         "tasks_paid": found.tasks,
-        "figures": asdict(found),
+        "figures": found._asdict(),
         "uploads": library.uploads,
         "failed": list(_failed(library, latest)),
         "unconfirmed": [

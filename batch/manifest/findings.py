@@ -7,7 +7,6 @@ syntax, a bound) ends the reading with `Unreadable`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from batch.errors import Problem
 from batch.manifest.nodes import Place, Scalar
@@ -123,7 +122,7 @@ class Findings:
             faults.append(end)
         if unlisted:
             message = f"{unlisted:,} further fault{'s' * (unlisted > 1)} not listed"
-            faults.append(replace(faults[-1], message=message, job=None, advice=None))
+            faults.append(faults[-1]._replace(message=message, job=None, advice=None))
         return faults
 
     def warnings(self) -> tuple[Problem, ...]:
@@ -132,7 +131,7 @@ class Findings:
         for message, (problem, *_) in self._warnings.items():
             further = self._further.get(message)
             tail = "" if further is None else f" [and {further:,} more of the same]"
-            warnings.append(replace(problem, message=message + tail))
+            warnings.append(problem._replace(message=message + tail))
         return tuple(sorted(warnings, key=lambda p: (p.file, p.line, p.column)))
 
     def unknown_key(self, key: Scalar, known: Iterable[str], where: str) -> str | None:

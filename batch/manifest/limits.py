@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import time
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -148,8 +148,7 @@ class Order(StrEnum):
     CHANGED_FIRST = "changed_first"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How fast, how much, how long.
 
     Days and months begin at *day_starts*, local time. Of *deadline_s* and *deadline_at* one is set at
@@ -186,7 +185,7 @@ class Limits:
             is_at = isinstance(deadline, time)
             values["deadline_at"] = deadline if is_at else None
             values["deadline_s"] = None if is_at else deadline
-        return replace(self, **values)
+        return self._replace(**values)
 
     def seconds_left(self, now: float) -> float | None:
         """Return how long a run that begins *now* may take; None without a deadline."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from batch.errors import Problem
 from batch.job import Job
@@ -14,16 +15,14 @@ from batch.prices import Overrides
 from batch.target import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(NamedTuple):
     """The receiver: the public *url* that the provider calls, and HOST:PORT to *listen* on."""
 
     url: str | None = None
     listen: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pings:
+class Pings(NamedTuple):
     """Whom a monitor's address is for: *url* for all of a run, or one for each way that it goes."""
 
     url: Secret = NO_SECRET
@@ -35,8 +34,7 @@ class Pings:
         return filter(None, (self.url, self.start, self.success, self.failure))
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(NamedTuple):
     """Who is told of a run, and when: *on* is `news`, `trouble` or `always`; pings are always sent.
 
     Addresses are as written, `env:NAME` or a URL, and secret: most hooks take what anyone sends.
@@ -60,8 +58,7 @@ class Derived:
         return bool(self.sidecars) or self.index
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(NamedTuple):
     """Which former versions `kling-batch prune --versions` keeps: what either of the two says.
 
     *versions* of each job, the newest ones, and those displaced *within_s*; None says nothing, and
@@ -91,8 +88,8 @@ class Manifest:
     base_url: str | None = None
     proxy: str | None = None
     prices: Overrides = field(default_factory=dict)
-    notify: Notify = Notify()
-    derived: Derived = Derived()
-    keep: Keep = Keep()
+    notify: Notify = field(default_factory=Notify)
+    derived: Derived = field(default_factory=Derived)
+    keep: Keep = field(default_factory=Keep)
     target: Target | None = None
     warnings: tuple[Problem, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -76,7 +76,7 @@ def channels_of(notify: Notify, folder: Path, environ: Mapping[str, str]) -> Cha
             success=resolved(pings.success, "notify.ping.success"),
             failure=resolved(pings.failure, "notify.ping.failure"),
         )
-    told = replace(notify, command=command, webhook=webhook, pings=pings)
+    told = notify._replace(command=command, webhook=webhook, pings=pings)
     return Channels(told, folder, tuple(faults))
 
 

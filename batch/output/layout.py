@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 STATE_FOLDER = ".kling-batch"  # users keep nothing in it
 VERSIONS = "versions"
@@ -15,8 +15,7 @@ _LIKE_A_VERSION = re.compile(
 _LATEST = 253_402_300_799.0  # the end of the year 9999, the last that a name can tell
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The paths of the output folder at *root*. A `file` elsewhere is relative to that.
 
     Each of several processes that write to it at once has part files of its own, under *process*.

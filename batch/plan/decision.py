@@ -59,8 +59,7 @@ class Known(NamedTuple):
     version_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """Attempts that get a new owner, since their request stands under another id by now.
 
     *fingerprint* is the job's. *attempts* are as they will be: with their new owner and numbers, but
@@ -82,8 +81,7 @@ class Move:
         return external_task_id in pinned if pinned else fingerprint == self.fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What to do with one job.
 
     *job* is None for an orphan. *attempt* is the external id of the attempt to go on with, if any.

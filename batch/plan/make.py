@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from batch.job import Job
@@ -64,7 +63,7 @@ def make_plan(
         decision = decide(job, attempts, policy, is_present, force=force, move=move, now=now)
         if decision.action in COSTING:
             cost_usd, price_known = price(job)
-            decision = replace(decision, cost_usd=cost_usd, price_known=price_known)
+            decision = decision._replace(cost_usd=cost_usd, price_known=price_known)
         if move is not None:
             plan.moves.append(move)
         _add(plan, decision)

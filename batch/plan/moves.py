@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from batch.attempt import Phase
 from batch.job import Job, folded, video_path
@@ -104,8 +103,7 @@ def with_room(moves: Sequence[Move], known: History) -> list[Move]:
     """Return the moves that a run carries out: those of jobs that are not selected vacate no place."""
     leaving = {item.external_task_id for move in moves for item in move.attempts}
     return [
-        replace(
-            move,
+        move._replace(
             has_room=all(
                 item.file != video_path(move.new_id) or item.external_task_id in leaving
                 for item in known.get(move.new_id, ())

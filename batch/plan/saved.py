@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from batch.plan.decision import COSTING, Action, Decision, Round
@@ -141,7 +141,7 @@ def _judged(item: Decision, saved: SavedJob | None) -> Decision:
     is_same = saved is not None and saved.fingerprint == item.job.fingerprint
     if item.action is Action.FORCED and is_same and saved is not None and item.paid > saved.paid:
         reason = "up to date, regenerated since the plan was saved"
-        return replace(item, action=Action.UNCHANGED, reason=reason, cost_usd=None)
+        return item._replace(action=Action.UNCHANGED, reason=reason, cost_usd=None)
     held = None
     if saved is None:
         held = "is not in the saved plan"
@@ -151,7 +151,7 @@ def _judged(item: Decision, saved: SavedJob | None) -> Decision:
         held = "was paid for after the plan was saved, and failed"
     elif not (item.cost_usd or 0.0) <= saved.cost_usd + _DUST_USD:
         held = f"costs ${item.cost_usd:.2f} by now, and ${saved.cost_usd:.2f} in the saved plan"
-    return item if held is None else replace(item, held=held, cost_usd=None)
+    return item if held is None else item._replace(held=held, cost_usd=None)
 
 
 def _rest_of(begun: Round, decisions: Iterable[Decision]) -> Round:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batch.attempt import Phase
 from batch.errors import UsageError
@@ -65,8 +65,7 @@ def read_pattern(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """The jobs that a run is about: those of *select* (none: all), without those of *exclude*."""
 
     select: tuple[str, ...] = ()

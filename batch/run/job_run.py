@@ -93,8 +93,8 @@ class JobRun:
         if not self._run.lookup.is_proved or self._run.context.stop.leaving.is_set():
             await self.conclude(parked)
             return
-        again = replace(self.decision, attempt=parked.external_task_id, former=())
-        again = replace(again, tries=self._tries, paid=self._tasks, failed_paid=self._failures)
+        again = self.decision._replace(attempt=parked.external_task_id, former=())
+        again = again._replace(tries=self._tries, paid=self._tasks, failed_paid=self._failures)
         second = JobRun(self._run, self._order, again, sent=self._sent)
         await second.live()
         self.is_left, self.is_concluded = second.is_left, second.is_concluded

@@ -15,7 +15,7 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from batch.errors import StateError
@@ -82,7 +82,7 @@ def fit(limits: Limits, *, is_embedded: bool, room: int | None = None) -> Grante
     submissions = min(limits.max_in_flight, _submissions_at_once(limits))
     queries = min(limits.max_in_flight, QUERIES_AT_ONCE)
     if connections >= submissions + queries:
-        return Granted(replace(limits, max_downloads=downloads), connections - submissions)
+        return Granted(limits._replace(max_downloads=downloads), connections - submissions)
     # Each task in flight may have a connection for its submission and one for its queries.
     in_flight = min(limits.max_in_flight, connections // 2)
     if in_flight < 1:
@@ -90,7 +90,7 @@ def fit(limits: Limits, *, is_embedded: bool, room: int | None = None) -> Grante
             "the system grants too few descriptors for a run (ulimit -n); nothing was sent. Raise that"
             " limit and run again"
         )
-    fitted = replace(limits, max_in_flight=in_flight, max_downloads=downloads)
+    fitted = limits._replace(max_in_flight=in_flight, max_downloads=downloads)
     return Granted(fitted, connections - in_flight)
 
 

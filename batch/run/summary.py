@@ -55,6 +55,7 @@ class Summary:
             "schema": SUMMARY_SCHEMA,
             **asdict(self),
             "exit_code": int(self.exit_code),
+            "library": self.library._asdict(),
             "troubles": [
                 {key: row[key] for key in ("job_id", "status", "task_id", "error")}
                 for row in self.troubles[:TROUBLES_SHOWN]

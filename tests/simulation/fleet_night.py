@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,7 @@ class FleetNight:
 
     def _calm_down(self) -> None:
         self.is_calm = True
-        self.limits = replace(self.limits, budget_usd=None)
+        self.limits = self.limits._replace(budget_usd=None)
         self.rates.submit = self.rates.query = self.rates.throttle = 0.0
         self.provider.set_rates(self.rates)
         self.provider.configure(max_parallel=None)

@@ -290,7 +290,7 @@ class YearWorker(MachineWorker):
         limits = terms.limits
         if run.deadline_at is not None:
             left_s = max(run.deadline_at - self.clock.now(), 0.001)
-            limits = replace(limits, deadline_s=left_s, deadline_at=None)
+            limits = limits._replace(deadline_s=left_s, deadline_at=None)
         context = RunContext(
             account=run.account,
             limits=limits,

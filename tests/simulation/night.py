@@ -485,7 +485,7 @@ class Night:
 
     def limits_of(self, run: RunPlan) -> Limits:
         """Return the limits of a run: by a saved plan it pays for each job once."""
-        return self.limits if run.plan is None else replace(self.limits, max_attempts_per_run=1)
+        return self.limits if run.plan is None else self.limits._replace(max_attempts_per_run=1)
 
     def settings(self, run: RunPlan) -> Settings:
         """Return the settings of a run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ def test_each_state_counts_once() -> None:
         booked("refused", Failed(LOST, 2.0)),
         *(booked(f"doubt-{number}", state) for number, state in enumerate(DOUBTS)),
     ]
-    assert asdict(figures(attempts)) == {
+    assert figures(attempts)._asdict() == {
         **dict.fromkeys(("succeeded", "failed", "timed_out", "open", "to_download"), 1),
         "tasks": 5,
         "cost_usd": 2.1,

@@ -134,7 +134,7 @@ def test_the_budget_is_never_exceeded(tmp_path: Path, costs: list[float], left: 
         stages.api.queries = [NOT_FOUND]
         plan = await planned(stages, [job(f"j{number}") for number in range(len(costs))])
         priced = zip(plan.decisions, costs, strict=True)
-        await stages.feeder.feed(Decisions(replace(one, cost_usd=cost) for one, cost in priced))
+        await stages.feeder.feed(Decisions(one._replace(cost_usd=cost) for one, cost in priced))
         told = sum(isinstance(event, Stopping) for event in stages.events)
         assert not stages.stop.feeding.is_set()
         exit_code = stages.counts.exit_code(plan, stages.stop)

@@ -81,7 +81,7 @@ def test_what_is_not_as_it_was_is_held(found: Decision, allowed: SavedPlan, why:
 
 
 def test_many_held_jobs_are_counted() -> None:
-    held = [replace(decision(), job_id=f"j{number}", held="is new") for number in range(25)]
+    held = [decision()._replace(job_id=f"j{number}", held="is new") for number in range(25)]
     told = told_held(held)
     assert told.startswith("25 jobs are left by the saved plan: 'j0' is new; 'j1' is new")
     assert "'j19' is new; and 5 more; plan again" in told
