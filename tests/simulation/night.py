@@ -313,7 +313,8 @@ class Night:
             return
         # What is edited on a disk that has just come back is taken for an edit of the video meant to
         # be there: nobody could tell. Nor later on, while no run has had a reason to look at it.
-        may_tamper = not (self._mount() or self.purse.is_tidy)
+        # What is edited just before its disk goes away is taken for an edit of what lands meanwhile.
+        may_tamper, has_edited = not (self._mount() or self.purse.is_tidy), False
         for key in self.names:
             luck = rng.random()
             if luck < self.fickle:
@@ -331,6 +332,7 @@ class Night:
                     file.write_bytes(file.read_bytes()[:100])
                 elif not self._is_anothers(file):
                     file.write_bytes(file.read_bytes() + rules.TITLE)
+                    has_edited = True
         self._age()
         self._rename()
         if self.has_backups and rng.random() < 0.1:
@@ -338,7 +340,7 @@ class Night:
         if self.is_year and rng.random() < 0.15:
             self.violate(keeper.keep(self))
             self._age()
-        if rng.random() < 0.05 and not self.purse.is_tidy:
+        if rng.random() < 0.05 and not (self.purse.is_tidy or has_edited):
             self._unmount()
 
     def _back_up_or_restore(self) -> None:
