@@ -6,6 +6,7 @@
     sqlite       the database itself, with codec, migrations, sqlite_errors
     results      results.jsonl, appended to with each commit; row: one line of it
     videos       a part file grows (part), is checked, flushed and renamed (disk)
+    names        second names of videos that get new ones, which a death may leave
     sidecar      the files beside a video that say what it is
     bucket       put, head, copy, get, list in a bucket; uploads: the files of a library go there, and
                  the state records it; uploaded: what it says of that, without asking the bucket

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from batch.errors import StateLostError, UsageError
 from batch.output import stores
 from batch.output.layout import Layout
+from batch.output.names import clear_noted
 from batch.output.results import ResultsFile
 from batch.output.state import FORGOT_AT, Fact
 from batch.output.store import Store
@@ -41,7 +42,8 @@ class OutputFolder:
 def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFolder]:
     """Lock the folder, create or migrate its database, repair its results file.
 
-    A database that is older than the results (a restored backup) takes in what these know more.
+    A database that is older than the results (a restored backup) takes in what these know more. The
+    second names of videos that a move has left are unlinked.
 
     Raises:
         LockedError: another run holds the folder.
@@ -61,6 +63,8 @@ def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFold
         if forgotten:
             results.recall(forgotten, database, now)
         results.repair(database)
+        with suppress(OSError):  # they stay noted, and a run that moves videos says why
+            clear_noted(root, database)
         forgot_at = database.fact(FORGOT_AT)
         yield OutputFolder(
             layout,

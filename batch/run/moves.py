@@ -1,37 +1,34 @@
 """Carry out the moves of a plan: videos, open tasks and history go to the ids they have by now.
 
-    link each video to its new name, flush  →  one commit: owners, files, rows  →  unlink the old names
+    note the new names  →  link each video to its own, flush  →  one commit: owners, files, rows
+      →  unlink the old names
 
-A death before the commit leaves a second name, which the next run finds in place; a death after it
-leaves the old one, which the next run unlinks, since the commit records it. Names that go round in a
-circle take two such steps.
+A death before the commit leaves a second name, which is noted; a death after it leaves the old one,
+which the commit notes. Whoever opens the folder next unlinks it. Names that go round in a circle take
+two such steps.
 """
 
 from __future__ import annotations
 
-import filecmp
 import json
-import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 
 from batch.attempt import Attempt, Discarded, Landed
 from batch.errors import StateError
-from batch.job import folded, video_path
+from batch.job import video_path
 from batch.output import disk
 from batch.output.folder import OutputFolder
 from batch.output.layout import VERSIONS, version_file
+from batch.output.names import clear, clear_noted, is_one_video, note
 from batch.output.row import has_outcome, make_row, to_line
 from batch.output.state import AddRow, Change, Fact, Put
 from batch.output.store import Store
 from batch.output.uploaded import away, target_of
 from batch.plan import Move
 
-# Facts: what moves have left to unlink, [[old file, new file], …]; and the videos that wait under a
-# former version's name until theirs is free, {external id: file}.
-TO_UNLINK = "moved"
+# A fact: the videos that wait under a former version's name until theirs is free, {external id: file}.
 DETOURS = "detours"
 
 
@@ -52,11 +49,11 @@ def carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: floa
 
 
 def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: float) -> None:
-    _unlink(folder)
     _end_detours(folder)
     if not moves:
         return
-    _clear(folder, _second_names(folder, moves))
+    _unlink(folder)
+    clear(folder.layout.root, folder.database, _second_names(folder, moves))
     placed: list[_Placed] = []
     lines: list[str] = []
     in_bucket = _in_bucket(folder)
@@ -130,21 +127,29 @@ def _takes_place(move: Move, attempt: Attempt) -> bool:
 
 def _rename(folder: OutputFolder, placed: list[_Placed], more: list[Change]) -> None:
     """Link the videos to their new names, commit, unlink the old ones."""
-    puts: list[Change] = []
-    left: list[tuple[str, str]] = []
+    placed = [_with_name(folder, one) for one in placed]
     former = {one.file: list(_give_way(folder, one, placed)) for one in placed}
+    moved = [(one.source, one.file) for one in placed if one.source and one.file]
+    if moved:
+        folder.database.write([note((new, old) for old, new in moved)])
     for one in placed:
-        if one.source is None:
-            puts.append(Put(one.settled))
-            continue
-        file = one.file or _version(folder, one.attempt, one.source)
-        if _is_here(folder, one.source):  # else it is in the bucket, which follows the state
-            _link(folder, one, file, former[one.file])
-        puts.append(Put(replace(one, file=file).settled))
-        left.append((one.source, file))
+        if one.source is not None and _is_here(folder, one.source):  # else it is in the bucket
+            _link(folder, one, former[one.file])
+    puts = [Put(one.settled) for one in placed]
     puts += [Put(attempt) for attempts in former.values() for attempt in attempts]
-    folder.database.write([*puts, *more, Fact(TO_UNLINK, json.dumps(left))])
+    folder.database.write([*puts, *more, note(moved)])
     _unlink(folder)
+
+
+def _with_name(folder: OutputFolder, one: _Placed) -> _Placed:
+    """Return it with the name of a former version, if it goes there."""
+    if one.source is None or one.file is not None:
+        return one
+    return replace(one, file=_version(folder, one.attempt, one.source))
+
+
+def _unlink(folder: OutputFolder) -> None:
+    clear_noted(folder.layout.root, folder.database)
 
 
 def _give_way(folder: OutputFolder, coming: _Placed, placed: list[_Placed]) -> Iterator[Attempt]:
@@ -163,11 +168,12 @@ def _give_way(folder: OutputFolder, coming: _Placed, placed: list[_Placed]) -> I
             yield replace(own.attempt, state=replace(state, file=name))
 
 
-def _link(folder: OutputFolder, one: _Placed, file: str, former: list[Attempt]) -> None:
+def _link(folder: OutputFolder, one: _Placed, former: list[Attempt]) -> None:
     """Give a video its second name; what is there makes way for it: *former*, or a file not known."""
+    file = one.file or ""
     source, target = folder.layout.root / (one.source or ""), folder.layout.root / file
     disk.make(target.parent)
-    if target.exists() and not _is_one_video(source, target):
+    if target.exists() and not is_one_video(source, target):
         known = [item.state.file for item in former if isinstance(item.state, Landed)]
         stray = folder.layout.root / (known[0] if known else _version(folder, one.attempt, file))
         disk.make(stray.parent)
@@ -186,7 +192,7 @@ def _version(folder: OutputFolder, attempt: Attempt, file: str) -> str:
         at = (root / file).stat().st_mtime
 
     def is_free(name: str) -> bool:
-        is_own = not (root / name).exists() or _is_one_video(root / file, root / name)
+        is_own = not (root / name).exists() or is_one_video(root / file, root / name)
         return is_own and not folder.database.holders_of(name)
 
     return next(filter(is_free, (version_file(attempt.job_id, at, number) for number in count(1))))
@@ -216,14 +222,6 @@ def _end_detours(folder: OutputFolder) -> None:
     _rename(folder, placed, [Fact(DETOURS, "{}")])
 
 
-def _unlink(folder: OutputFolder) -> None:
-    """Unlink the old names of videos that have moved."""
-    left = json.loads(folder.database.fact(TO_UNLINK) or "[]")
-    if left:
-        _clear(folder, left)
-        folder.database.write([Fact(TO_UNLINK, "[]")])
-
-
 def _second_names(folder: OutputFolder, moves: list[Move]) -> Iterator[tuple[str, str]]:
     """Yield names that nothing would clear any more once their jobs have moved, and where the videos are.
 
@@ -236,21 +234,6 @@ def _second_names(folder: OutputFolder, moves: list[Move]) -> Iterator[tuple[str
             yield from ((name, file) for file in files if file.startswith(f"{VERSIONS}/"))
 
 
-def _clear(folder: OutputFolder, left: Iterable[tuple[str, str]]) -> None:
-    """Unlink each old name that no attempt has, where its video is under the new one."""
-    from batch.output import sidecar  # noqa: PLC0415 - most nights move nothing
-
-    root = folder.layout.root
-    for old, new in left:
-        if folder.database.holders_of(old):
-            continue
-        if _is_one_video(root / old, root / new):
-            sidecar.follow(root, old, new)
-            _drop(root / old, root / new)
-        elif not (_is_here(folder, old) or _is_here(folder, new)):  # both are in the bucket
-            sidecar.follow(root, old, new)
-
-
 def _in_bucket(folder: OutputFolder) -> Collection[str]:
     """Return the attempts whose videos are in the bucket, and need not be here."""
     return away(folder.database, target_of(folder.database))
@@ -258,19 +241,3 @@ def _in_bucket(folder: OutputFolder) -> Collection[str]:
 
 def _is_here(folder: OutputFolder, file: str) -> bool:
     return (folder.layout.root / file).is_file()
-
-
-def _is_one_video(old: Path, new: Path) -> bool:
-    try:
-        return old.samefile(new) or filecmp.cmp(old, new, shallow=False)
-    except OSError:
-        return False
-
-
-def _drop(old: Path, new: Path) -> None:
-    """Remove the old name; where both are one name to the file system, spell it as the new one."""
-    if folded(str(old)) == folded(str(new)) and new.name not in os.listdir(new.parent):  # noqa: PTH208
-        old.rename(new)
-    else:
-        old.unlink()
-    disk.flush(old.parent)
