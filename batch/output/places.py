@@ -13,6 +13,7 @@ from pathlib import Path
 
 from batch.attempt import Attempt, Checked, Generated, Landed
 from batch.clock import Clock
+from batch.job import video_path
 from batch.media.check import inspect
 from batch.output.checked import look
 from batch.output.layout import VERSIONS, version_file, version_folder
@@ -73,6 +74,20 @@ class Places:
         old, new = former.state.file, back.state.file
         if old.startswith(f"{VERSIONS}/") and not await self._state.holders_of(old):
             await self._videos.drop(old, new)
+
+    async def clear_name(self, job_id: str) -> None:
+        """Drop the video at a job's name that no attempt has, where it is kept as a former version.
+
+        A run died, or the disk failed, before it was recorded there, or once it was recorded elsewhere.
+        """
+        file, holders_of = video_path(job_id), self._state.holders_of
+        if self._videos.modified_at(file) is None or await holders_of(file):
+            return
+        there = self._videos.layout.root / file
+        for twin in await self._videos.twins(there, version_folder(job_id)):
+            if await holders_of(twin):
+                await self._videos.drop(file, twin)
+                return
 
     async def _copy_version(self, attempt: Attempt, state: Landed, part: Part, file: str) -> bool:
         """Fill *part* with a version that is not known to be at *file*; return whether there is one."""

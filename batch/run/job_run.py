@@ -196,6 +196,7 @@ class JobRun:
             return
         if reached.phase.is_finished:
             await self._formers.end(reached, Put(reached))
+            await run.landing.clear_name(attempt.job_id)
         else:
             await run.state.commit(Put(reached))
 

@@ -121,6 +121,11 @@ class Landing:
         with contextlib.suppress(OSError):
             await self._places.vacate(former, back)
 
+    async def clear_name(self, job_id: str) -> None:
+        """Drop what stands at a job's name for nobody: see `Places`."""
+        with contextlib.suppress(OSError):
+            await self._places.clear_name(job_id)
+
     def _not_fetched(self, error: FetchFailedError) -> Attempt:
         """Return the attempt whose video could not be fetched.
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 
-from batch.attempt import Attempt, Discarded, Landed
+from batch.attempt import Attempt, Discarded, Generated, Landed
 from batch.errors import StateError
 from batch.job import video_path
 from batch.output import disk
@@ -111,8 +111,16 @@ class _Placed:
 def _place(
     folder: OutputFolder, attempt: Attempt, move: Move, in_bucket: Collection[str]
 ) -> _Placed:
-    """Return where a moved video belongs: one that stands under its old id gets the new name."""
+    """Return where a moved video belongs: one that stands under its old id gets the new name.
+
+    So does one that a death, or the disk, kept from being recorded there, if that name is free.
+    """
     state = attempt.state
+    if isinstance(state, Generated):
+        old, new = video_path(move.old_id), video_path(move.new_id)
+        is_left = _is_here(folder, old) and not folder.database.holders_of(old)
+        is_free = not (_is_here(folder, new) or folder.database.holders_of(new))
+        return _Placed(attempt, old, new) if is_left and is_free else _Placed(attempt)
     if not isinstance(state, Landed) or state.file != video_path(move.old_id):
         return _Placed(attempt)
     if not _is_here(folder, state.file) and attempt.external_task_id not in in_bucket:

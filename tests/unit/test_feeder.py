@@ -53,6 +53,23 @@ def test_a_former_version_is_collected_without_payment(tmp_path: Path, former: A
     assert (tmp_path / "videos/a.mp4").read_bytes() == VIDEO
 
 
+def test_video_of_an_unlisted_job_keeps_one_name(tmp_path: Path) -> None:
+    """It stood at its job's name, and a run died before it was recorded there."""
+
+    async def story(stages: Stages) -> list[str]:
+        put_video(tmp_path, "videos/a.mp4")
+        await stages.state.commit(Put(tried(generated("8"), job(), "kb-1")))
+        stages.api.queries = [Found(Task("8", TaskStatus.SUCCEEDED, "https://cdn/8"))]
+        stages.api.fetches = [Body([VIDEO], total=len(VIDEO))]
+        plan = await planned(stages, [])
+        assert set(plan.counts) == {Action.ORPHANED}
+        await stages.feeder.feed(plan.decisions)
+        return [found.state.file for found in stages.state.attempts.values()]  # type: ignore[union-attr]
+
+    kept = play(tmp_path, story)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.mp4")] == kept
+
+
 def test_open_tasks_take_their_slots_first(tmp_path: Path) -> None:
     """A new task waits for a slot, though the manifest names its job first."""
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import ACCOUNT
 
-from batch.attempt import Attempt, Discarded, Landed, PaidTask, Phase
+from batch.attempt import Attempt, Discarded, Generated, Landed, PaidTask, Phase
 from batch.job import Job, Video, canonical_request, fingerprint
 from batch.output import disk
 from batch.output.folder import OutputFolder, open_folder
@@ -300,6 +300,27 @@ def test_death_at_any_step_of_a_move_loses_no_video(
         if not mortal.has_died:
             break
     assert at > 8
+
+
+def test_video_that_was_never_recorded_goes_along(
+    make: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run died over it: its job's next name finds it, and nothing is left under the last one."""
+    for at in itertools.count():
+        root = make(f"library-{at}")
+        with monkeypatch.context() as patch, open_folder(root, sandbox=True, now=1.0) as folder:
+            made = replace(landed(job("a", "a")), state=Generated(PaidTask("8a", 1.0), 2.0))
+            folder.database.write([Put(made)])
+            mortal = Mortal(patch, at)
+            with suppress(DiedError):
+                move_all(folder, [job("x", "a")])
+        with open_folder(root, sandbox=True, now=1.0) as folder:
+            owner = folder.database.attempt("kb-a").job_id
+        names = sorted(path.name for path in root.rglob("*.mp4"))
+        assert names == sorted([f"{owner}.mp4", "b.mp4", "c.mp4"]), f"step {at}"
+        if not mortal.has_died:
+            break
+    assert owner == "x"
 
 
 def test_two_spellings_of_one_name_lose_no_video(tmp_path: Path) -> None:
