@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -11,12 +10,10 @@ from batch.engines.stop import SharedStop
 from batch.engines.terms import Terms, decision_of
 from batch.output.fleet import Assignment, JobState, OpenRun
 from batch.output.videos import Videos
-from batch.plan import COSTING, PAYING, Action, Decision, Known, Policy, decide, orphan
+from batch.plan import COSTING, PAYING, Action, Decision, IsPresent, Known, Policy, decide, orphan
 from batch.run.begin import may_begin, slot
 from batch.run.job_run import JobRun
 from batch.run.stages import Run
-
-IsPresent = Callable[[str, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +93,8 @@ async def _decision(opened: Opened, assignment: Assignment) -> Decision:
         assignment = replace(assignment, known=known)
     context, away = opened.run.context, await _away(opened, assignment.known)
 
-    def is_present(file: str, size: int) -> bool:
-        return file in away or opened.is_present(file, size)
+    def is_present(item: Known) -> bool:
+        return item.file in away or opened.is_present(item)
 
     return decide_anew(assignment, planned, context.policy, is_present, context.clock.now())
 
@@ -156,11 +153,11 @@ async def _look_again(run: Run, job_run: JobRun, external_task_id: str) -> None:
 
 
 def presence(videos: Videos) -> IsPresent:
-    """Return what tells of a file whether it is there in a size."""
+    """Return what tells whether the file of an attempt is there in its size."""
 
-    def is_present(file: str, size: int) -> bool:
+    def is_present(item: Known) -> bool:
         with suppress(OSError):
-            return (videos.layout.root / file).stat().st_size == size
+            return (videos.layout.root / str(item.file)).stat().st_size == item.bytes
         return False
 
     return is_present

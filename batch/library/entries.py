@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,19 +10,19 @@ from typing import Any
 
 from batch.attempt import RETENTION_S, Attempt, Landed, Phase
 from batch.job import Failure, FailureKind, video_path
+from batch.library.accounts import flat
 from batch.library.planned import Planned
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.row import failure_of
 from batch.output.store import Store
 from batch.output.stores import open_to_read
 from batch.output.uploaded import standing, target_of, videos_in
-from batch.plan import Known
+from batch.plan import IsPresent
 from batch.target import Target
 
 DAY_S = 86_400.0
-IsPresent = Callable[[str, int], bool]
-Presence = Callable[[Path, dict[str, list[Known]], Store], IsPresent]
-"""Makes, for a folder and what is known of it, the judge of whether a video is here."""
+Presence = Callable[[Path, Store], IsPresent]
+"""Makes, for a folder and its state, the judge of whether a video is here."""
 
 
 class Fate(StrEnum):
@@ -114,12 +114,21 @@ def read_library(root: Path, presence: Presence, now: float) -> Library:
         planned = Planned.read(database)
         is_sandbox = database.fact(ORIGIN) == SANDBOX
         last_run = database.last_run()
-        is_present = presence(root, database.known(), database)
+        here = videos_here(database, presence(root, database))
         target = target_of(database)
         urls = {} if target is None else _urls(database, target)
-        entries = list(_entries(attempts, planned, is_present, now, urls))
+        entries = list(_entries(attempts, planned, here, now, urls))
         uploads = None if target is None else standing(database, root, target)
     return Library(root, attempts, entries, planned, is_sandbox, last_run, uploads)
+
+
+def videos_here(database: Store, is_present: IsPresent) -> frozenset[str]:
+    """Return the external ids of the attempts whose videos are here."""
+    return frozenset(
+        item.external_task_id
+        for item in flat(database.known())
+        if item.phase is Phase.LANDED and is_present(item)
+    )
 
 
 def _urls(database: Store, target: Target) -> dict[str, str]:
@@ -129,7 +138,7 @@ def _urls(database: Store, target: Target) -> dict[str, str]:
 def _entries(
     attempts: list[Attempt],
     planned: Planned,
-    is_present: IsPresent,
+    here: Collection[str],
     now: float,
     urls: Mapping[str, str],
 ) -> Iterator[Entry]:
@@ -139,7 +148,7 @@ def _entries(
         if fate is None:
             continue
         state = attempt.state
-        is_here = isinstance(state, Landed) and is_present(state.file, state.bytes)
+        is_here = attempt.external_task_id in here
         is_wanted = attempt is latest[attempt.job_id] and not planned.is_orphan(attempt.job_id)
         yield Entry(
             attempt=attempt,

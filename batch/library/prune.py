@@ -113,7 +113,7 @@ class _Search:
             jobs,
             database.known(),
             policy=Policy(),
-            is_present=lambda _file, _size: True,
+            is_present=lambda _item: True,
             price=lambda _job: (0.0, True),
             now=now,
         )

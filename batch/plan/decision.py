@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import time
 from enum import StrEnum
@@ -57,6 +58,10 @@ class Known(NamedTuple):
     generated_at: float | None = None
     pinned_for: str | None = None
     version_at: float | None = None
+
+
+IsPresent = Callable[[Known], bool]
+"""Tells whether the video of an attempt that has landed is here."""
 
 
 class Move(NamedTuple):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
 from batch.attempt import RETENTION_S, Phase
 from batch.days import day_of, local_date
 from batch.job import Failure, FailureKind, Job, video_path
-from batch.plan.decision import Action, Decision, Known, Move, Policy
+from batch.plan.decision import Action, Decision, IsPresent, Known, Move, Policy
 from batch.plan.decisions import never_made
 
 # Kinds that a new attempt can heal although nothing was changed.
@@ -32,9 +32,7 @@ def passes(failure: Failure) -> bool:
     return failure.kind in HEALS_BY_ITSELF and not failure.is_unexplained
 
 
-def is_up_to_date(
-    job: Job, attempts: Sequence[Known], is_present: Callable[[str, int], bool]
-) -> bool:
+def is_up_to_date(job: Job, attempts: Sequence[Known], is_present: IsPresent) -> bool:
     """Return whether one attempt alone has made a job's video, which is here: nothing is to be done.
 
     A job that is not may be up to date all the same; `decide` tells.
@@ -47,7 +45,7 @@ def is_up_to_date(
         and only.fingerprint == job.fingerprint
         and only.pinned_for is None
         and only.file == job.video_path
-        and is_present(only.file, only.bytes or 0)
+        and is_present(only)
     )
 
 
@@ -55,7 +53,7 @@ def decide(
     job: Job,
     attempts: Sequence[Known],
     policy: Policy,
-    is_present: Callable[[str, int], bool],
+    is_present: IsPresent,
     *,
     force: bool = False,
     move: Move | None = None,
@@ -67,7 +65,7 @@ def decide(
         job: what the manifest asks for.
         attempts: all of them that are or become its own, in the order of their numbers.
         policy: what the person asked for.
-        is_present: tells whether a file (relative to the output folder) is there in that size.
+        is_present: tells whether the video of an attempt that has landed is here.
         force: whether a round of `--force` is to regenerate it.
         move: the one by which it gets attempts of another id.
         now: the time.
@@ -180,12 +178,12 @@ def orphan(job_id: str, attempts: Sequence[Known]) -> Decision:
 
 
 def _judge_landed(
-    job: Job, latest: Known, is_present: Callable[[str, int], bool], move: Move | None
+    job: Job, latest: Known, is_present: IsPresent, move: Move | None
 ) -> tuple[Action, str, bool]:
     """Return action, reason, and whether the attempt goes on: its video may be missing."""
     file = latest.file or ""
     is_taken_over = move is not None and file == video_path(move.old_id)
-    if (is_taken_over or file == job.video_path) and is_present(file, latest.bytes or 0):
+    if (is_taken_over or file == job.video_path) and is_present(latest):
         if move is None or not is_taken_over:
             return Action.UNCHANGED, "up to date", False
         # Where another video stands in the way, the run brings this one to its place.

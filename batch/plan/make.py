@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from batch.job import Job
-from batch.plan.decision import COSTING, Action, Decision, Known, Policy
+from batch.plan.decision import COSTING, Action, Decision, IsPresent, Known, Policy
 from batch.plan.decisions import Decisions, Plan, Price
 from batch.plan.judge import decide, is_left_to_force, is_up_to_date, orphan
 from batch.plan.moves import History, after_moves, find_moves, with_room
@@ -21,7 +21,7 @@ def make_plan(
     known: Mapping[str, Sequence[Known]],
     *,
     policy: Policy,
-    is_present: Callable[[str, int], bool],
+    is_present: IsPresent,
     price: Price,
     forced: Mapping[str, int] = NO_ROUND,
     now: float = 0.0,
@@ -32,7 +32,7 @@ def make_plan(
         jobs: what the manifest asks for.
         known: attempts by job id, each job's in the order of their numbers.
         policy: what the person asked for.
-        is_present: tells whether a file (relative to the output folder) is there in that size.
+        is_present: tells whether the video of an attempt that has landed is here.
         price: estimates a job in USD, and tells whether the price is known.
         forced: the requests of the rounds of `--force` so far, see `batch.plan.rounds`.
         now: the time; the provider keeps a discarded video only for so long.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
@@ -13,14 +13,12 @@ from typing import Any
 
 from batch.attempt import Attempt, Landed
 from batch.days import parse_time
+from batch.library.entries import Presence, videos_here
 from batch.library.planned import Planned
 from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
-from batch.output.store import RunRecord, Store
+from batch.output.store import RunRecord
 from batch.output.uploaded import target_of
-from batch.plan import Known
-
-Presence = Callable[[Path, dict[str, list[Known]], Store], Callable[[str, int], bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +99,11 @@ def read(root: Path, presence: Presence) -> Records:
         runs = arranged(database.runs()[::-1], now)
         listed = Planned.read(database).listed or {}
         is_sandbox = database.fact(ORIGIN) == SANDBOX
-        is_present = presence(root, database.known(), database)
+        here = videos_here(database, presence(root, database))
         present = frozenset(
             attempt.state.file
             for attempt in itertools.chain.from_iterable(attempts.values())
-            if isinstance(attempt.state, Landed)
-            and is_present(attempt.state.file, attempt.state.bytes)
+            if isinstance(attempt.state, Landed) and attempt.external_task_id in here
         )
         target = target_of(database)
     stored = frozenset(file for file in present if not (root / file).is_file())

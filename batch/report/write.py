@@ -10,10 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 from batch.errors import StateError, UsageError
+from batch.library.entries import Presence
 from batch.report.data import build
 from batch.report.page import render
 from batch.report.posters import BUDGET_S, Mode, Posters, posters, videos_of
-from batch.report.records import Presence, read
+from batch.report.records import read
 
 NAME = "report.html"
 LARGE = 50_000_000  # bytes; a browser takes seconds to open more

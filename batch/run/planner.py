@@ -287,7 +287,7 @@ def _plan(  # noqa: PLR0917 - all of them are asked for
     now: float,
 ) -> tuple[Plan, Presence]:
     in_bucket = {} if database is None else away(database, settings.target)
-    presence = Presence(settings.output_dir, known, database, in_bucket)
+    presence = Presence(settings.output_dir, database, in_bucket, known)
     plan = make_plan(
         manifest.jobs,
         known,

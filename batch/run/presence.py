@@ -28,30 +28,29 @@ class Presence:
     """Tells a plan which videos are here: as they landed, or edited by a person.
 
     The videos of attempts *in_bucket* need not be here; by default, where the latest run has it so.
+    *known* is read only for a file that was changed, unless it is given.
     """
 
     def __init__(
         self,
         root: Path,
-        known: Mapping[str, Sequence[Known]],
         database: Store | None,
         in_bucket: Container[str] | None = None,
+        known: Mapping[str, Sequence[Known]] | None = None,
     ) -> None:
         if in_bucket is None:
             in_bucket = {} if database is None else away(database, target_of(database))
         self._in_bucket = in_bucket
         self._root = root
-        self._known = known
+        self._given = known
         self._database = database
-        self._holders = {item.file: item for items in known.values() for item in items}
         self._found: list[tuple[Known, Attempt]] = []
 
-    def __call__(self, file: str, size: int) -> bool:
-        """Return whether *file* (relative to the output folder) is here; it landed with that size."""
-        item = self._holders[file]
+    def __call__(self, item: Known) -> bool:
+        """Return whether the video of an attempt that has landed is here."""
         try:
-            status = os.stat(f"{self._root}/{file}")  # noqa: PTH116 - a third of pathlib's time
-            is_as_landed = was_left_alone(status, size, item.landed_at or 0.0)
+            status = os.stat(f"{self._root}/{item.file}")  # noqa: PTH116 - a third of pathlib's time
+            is_as_landed = was_left_alone(status, item.bytes or 0, item.landed_at or 0.0)
             if is_as_landed and item.failure_kind is None:
                 return True
             return self._is_kept(item, None if is_as_landed else status)
@@ -72,34 +71,41 @@ class Presence:
         checked = attempt.state.checked
         if changed is not None and (checked is None or not checked.fits(changed)):
             checked = check(self._root / attempt.state.file, attempt)
-            if checked is None or self._is_anothers(item, checked, attempt.state):
+            if checked is None or self._is_anothers(attempt, checked):
                 return False
         found = attempt.to(replace(attempt.state, checked=checked, trouble=None))
         if found != attempt:
             self._found.append((item, found))
         return True
 
-    def _is_anothers(self, item: Known, checked: Checked, own: Landed) -> bool:
-        """Return whether a file is the video of another job, or the only copy of another attempt.
+    def _is_anothers(self, own: Attempt, checked: Checked) -> bool:
+        """Return whether the file of *own* is the video of another job, or the only copy of another attempt.
 
         Nobody has edited it then: the disk or the backup that it came with is older than the state,
         or than the names of the jobs. A copy of a former version that is still here is a person's
         choice.
         """
         assert self._database is not None
-        if checked.sha256 in own.contents:
+        assert isinstance(own.state, Landed)
+        if checked.sha256 in own.state.contents:
             return False
-        for other in (*self._known[item.job_id], *self._of_size[checked.bytes]):
-            if other is item or other.file is None:
+        for other in (*self._known[own.job_id], *self._of_size[checked.bytes]):
+            if other.external_task_id == own.external_task_id or other.file is None:
                 continue
             state = self._database.attempt(other.external_task_id).state
             is_away = other.external_task_id in self._in_bucket
             is_here = is_away or (self._root / str(other.file)).exists()
-            is_for_it = other.job_id == item.job_id or other.fingerprint == item.fingerprint
+            is_for_it = other.job_id == own.job_id or other.fingerprint == own.fingerprint
             is_chosen = is_here and is_for_it
             if isinstance(state, Landed) and checked.sha256 in state.contents and not is_chosen:
                 return True
         return False
+
+    @cached_property
+    def _known(self) -> Mapping[str, Sequence[Known]]:
+        """What is known as it is on disk: a plan may have moved an attempt to another job."""
+        assert self._database is not None
+        return self._database.known() if self._given is None else self._given
 
     @cached_property
     def _of_size(self) -> dict[int | None, list[Known]]:
@@ -115,7 +121,7 @@ class Presence:
         for item, found in self._found:
             if item.failure_kind is None:
                 continue
-            same = [a for a in self._known[item.job_id] if a.fingerprint == item.fingerprint]
+            same = [a for a in self._known[found.job_id] if a.fingerprint == found.fingerprint]
             tasks = sum(a.task_id is not None for a in same)
             assert isinstance(found.state, Landed)
             warnings = (EDITED,) if found.state.is_edited else ()

@@ -180,7 +180,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             [self._job(job_id)],
             self.store.known(),
             policy=Policy(max_attempts=MAX_ATTEMPTS),
-            is_present=lambda file, _size: file in self.files,
+            is_present=lambda item: item.file in self.files,
             price=lambda _job: (0.1, True),
         )
         return next((d for d in plan.decisions if d.job_id == job_id), None)

@@ -31,7 +31,7 @@ from batch.engines.terms import Terms, works
 from batch.job import Job, canonical_request, fingerprint
 from batch.manifest.limits import Limits, Rate
 from batch.output.fleet import DEAD_AFTER_S, OpenRun
-from batch.plan import Action, Decision, Plan, Policy, make_plan
+from batch.plan import Action, Decision, Known, Plan, Policy, make_plan
 from batch.sandbox.config import SandboxConfig
 
 LIBRARY, PRICE_USD = "library", 0.21
@@ -241,10 +241,10 @@ class FleetNight:
         is_absent = external_task_id not in self.provider.by_external
         return is_absent and not self.fleet.state(LIBRARY).proofs
 
-    def is_present(self, file: str, size: int) -> bool:
-        """Return whether a video is there in that size."""
+    def is_present(self, item: Known) -> bool:
+        """Return whether the video of an attempt is there in its size."""
         with suppress(OSError):
-            return (self.root / file).stat().st_size == size
+            return (self.root / str(item.file)).stat().st_size == item.bytes
         return False
 
     # -- the rules

@@ -51,7 +51,7 @@ def plan_of(night: Night, database: Store | None) -> Plan:
         night.jobs(),
         known,
         policy=Policy(max_attempts=night.limits.max_attempts),
-        is_present=Presence(night.root, known, database),
+        is_present=Presence(night.root, database, known=known),
         price=lambda _job: (PRICE_USD, True),
         forced={} if database is None else database.forced(),
         now=night.now,

@@ -31,7 +31,7 @@ async def planned(stages: Stages, jobs: list[Job], **policy: Any) -> Plan:
         jobs,
         await stages.state.known(),
         policy=Policy(**policy) if policy else stages.context.policy,
-        is_present=lambda file, size: _size(stages, file) == size,
+        is_present=lambda item: _size(stages, str(item.file)) == item.bytes,
         price=lambda _job: (0.21, True),
     )
 

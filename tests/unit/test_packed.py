@@ -81,7 +81,7 @@ def test_plan_of_new_jobs_needs_little_memory(tmp_path: Path) -> None:
             load(path).jobs,
             {},
             policy=Policy(),
-            is_present=lambda _file, _size: False,
+            is_present=lambda _item: False,
             price=lambda _job: (0.5, True),
         )
         used, _ = tracemalloc.get_traced_memory()
@@ -105,7 +105,7 @@ def test_decisions_are_in_the_manifests_order() -> None:
         Jobs(jobs),
         begun,
         policy=Policy(),
-        is_present=lambda _file, _size: False,
+        is_present=lambda _item: False,
         price=lambda job: (float(job.line % 5), job.line % 2 == 0),
     )
     decisions = list(plan.decisions)

@@ -42,7 +42,7 @@ def planned(
         [job()] if jobs is None else jobs,
         {"a": list(attempts)},
         policy=Policy(**policy),
-        is_present=lambda _file, _size: True,
+        is_present=lambda _item: True,
         price=lambda _job: (0.21, True),
         now=now,
     )
@@ -96,7 +96,7 @@ def test_missing_restored_video_is_fetched() -> None:
         [job()],
         {"a": [restored(DOG, 1, CAT), landed(CAT, 2)]},
         policy=Policy(),
-        is_present=lambda _file, _size: False,
+        is_present=lambda _item: False,
         price=lambda _job: (0.21, True),
     )
     (decision,) = plan.decisions
@@ -151,7 +151,7 @@ def test_discarded_video_counts_in_a_round_of_force() -> None:
         [job()],
         {"a": [discarded(CAT, 1), landed(CAT, 2, "videos/a.mp4")]},
         policy=Policy(),
-        is_present=lambda _file, _size: True,
+        is_present=lambda _item: True,
         price=lambda _job: (0.21, True),
         forced=forced,
     )

@@ -57,7 +57,7 @@ def planned(
         [job()] if jobs is None else jobs,
         known,
         policy=Policy(**policy),
-        is_present=lambda _file, _size: present,
+        is_present=lambda _item: present,
         price=lambda _job: (0.21, True),
     )
 

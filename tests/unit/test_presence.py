@@ -53,8 +53,9 @@ class Library:
 
     def look(self) -> tuple[bool, list[Change]]:
         """Return whether the video is here, and what was recorded of it."""
-        presence = Presence(self.root, self.database.known(), self.database)
-        is_here = presence(FILE, HERE.bytes)
+        presence = Presence(self.root, self.database)
+        (item,) = self.database.known()["a"]
+        is_here = presence(item)
         changes = presence.changes("r-1", LATER)
         self.database.write(changes)
         return is_here, changes
