@@ -73,7 +73,7 @@ def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
     if fact:
         folder.database.write([Fact(UPTO, json.dumps({**fact, "is_stale": True}))])
     writer = _Writer(folder, frozenset(fact.get("sidecars", ())))
-    planned = Planned.read(folder.database)
+    planned = Planned(folder.database)
     for job in writer.jobs(set(job_ids)):
         writer.write_sidecars(job, planned.tags_of(job.id))
     writer.end()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from batch.attempt import RETENTION_S, Attempt, Landed, Phase
 from batch.job import Failure, FailureKind, video_path
-from batch.library.accounts import flat
 from batch.library.planned import Planned
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.row import failure_of
 from batch.output.store import Store
 from batch.output.stores import open_to_read
-from batch.output.uploaded import standing, target_of, videos_in
+from batch.output.uploaded import target_of, videos_in
 from batch.plan import IsPresent
 from batch.target import Target
 
@@ -89,18 +88,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What a folder's state holds: every attempt, the paid ones as entries, and the latest plan.
-
-    *uploads* is how its bucket stands, if the latest run had one.
-    """
+    """What a folder's state holds: every attempt that is, or may be, paid for."""
 
     root: Path
-    attempts: list[Attempt]
     entries: list[Entry]
-    planned: Planned
     is_sandbox: bool
-    last_run: tuple[str, float, float | None, int | None] | None
-    uploads: dict[str, Any] | None = None
 
 
 def read_library(root: Path, presence: Presence, now: float) -> Library:
@@ -111,22 +103,20 @@ def read_library(root: Path, presence: Presence, now: float) -> Library:
     """
     with open_to_read(root) as database:
         attempts = list(database.attempts())
-        planned = Planned.read(database)
+        planned = Planned(database)
         is_sandbox = database.fact(ORIGIN) == SANDBOX
-        last_run = database.last_run()
         here = videos_here(database, presence(root, database))
         target = target_of(database)
         urls = {} if target is None else _urls(database, target)
         entries = list(_entries(attempts, planned, here, now, urls))
-        uploads = None if target is None else standing(database, root, target)
-    return Library(root, attempts, entries, planned, is_sandbox, last_run, uploads)
+    return Library(root, entries, is_sandbox)
 
 
 def videos_here(database: Store, is_present: IsPresent) -> frozenset[str]:
     """Return the external ids of the attempts whose videos are here."""
     return frozenset(
         item.external_task_id
-        for item in flat(database.known())
+        for item in itertools.chain.from_iterable(database.jobs())
         if item.phase is Phase.LANDED and is_present(item)
     )
 
@@ -155,7 +145,7 @@ def _entries(
             submitted_at=attempt.sent_at,
             fate=fate,
             is_here=is_here,
-            days_left=_days_left(attempt, fate, now),
+            days_left=days_left(attempt, now),
             tags=planned.tags_of(attempt.job_id),
             will_be_fetched=attempt.phase.is_collectable
             or (attempt.phase is Phase.LANDED and is_wanted and not is_here),
@@ -189,9 +179,10 @@ def _fate(attempt: Attempt) -> Fate | None:
             return Fate.UNCONFIRMED
 
 
-def _days_left(attempt: Attempt, fate: Fate, now: float) -> int | None:
-    if fate in {Fate.FAILED, Fate.UNCONFIRMED}:
+def days_left(attempt: Attempt, now: float) -> int | None:
+    """Return for how many full days the provider keeps a video; None where it has none."""
+    if attempt.phase is Phase.FAILED or attempt.task is None:
         return None
-    begins = getattr(attempt.state, "generated_at", attempt.paid_task.submitted_at)
+    begins = getattr(attempt.state, "generated_at", attempt.task.submitted_at)
     left_s = min(begins + RETENTION_S - now, RETENTION_S)  # the clock may have been set back since
     return max(0, int(left_s // DAY_S))

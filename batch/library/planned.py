@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from batch.job import Job
 from batch.output.state import Fact
@@ -16,31 +17,32 @@ LISTED = "listed"  # the manifest's jobs in their order: [[id, [tag, …], finge
 PLANNED = "planned"
 
 
-@dataclass(frozen=True, slots=True)
 class Planned:
-    """The plan of the latest run.
+    """The plan of the latest run: it began *at*, with *to_pay* jobs to submit.
 
-    It began *at*, with *to_pay* jobs to submit; *listed* maps the manifest's jobs to their tags, and
-    is None if a release that did not record it ran last. *asked* maps them to their fingerprints.
+    Its jobs may be a million, and are read when they are asked for.
     """
 
-    at: float = 0.0
-    to_pay: int = 0
-    listed: dict[str, tuple[str, ...]] | None = None
-    asked: dict[str, str] = field(default_factory=dict)
+    def __init__(self, database: Store) -> None:
+        begun = json.loads(database.fact(PLANNED) or "{}")
+        self.at: float = begun.get("at", 0.0)
+        self.to_pay: int = begun.get("to_pay", 0)
+        self._database = database
 
-    @classmethod
-    def read(cls, database: Store) -> Planned:
-        """Return what the state holds of it."""
-        planned, listed = database.fact(PLANNED), database.fact(LISTED)
-        begun = {} if planned is None else json.loads(planned)
-        jobs = [] if listed is None else json.loads(listed)
-        return cls(
-            begun.get("at", 0.0),
-            begun.get("to_pay", 0),
-            None if listed is None else {job[0]: tuple(job[1]) for job in jobs},
-            {job[0]: job[2] for job in jobs if len(job) > 2},
-        )
+    @cached_property
+    def listed(self) -> dict[str, tuple[str, ...]] | None:
+        """The manifest's jobs with their tags; None if a release that did not record them ran last."""
+        jobs = self._jobs()
+        return None if jobs is None else {job[0]: tuple(job[1]) for job in jobs}
+
+    @cached_property
+    def asked(self) -> dict[str, str]:
+        """The fingerprints of the manifest's jobs, as far as they are recorded."""
+        return {job[0]: job[2] for job in self._jobs() or () if len(job) > 2}
+
+    def _jobs(self) -> list[Any] | None:
+        listed = self._database.fact(LISTED)
+        return None if listed is None else json.loads(listed)
 
     def is_orphan(self, job_id: str) -> bool:
         """Return whether the manifest no longer lists a job, as far as is known."""

@@ -123,7 +123,7 @@ async def restore(folder: OutputFolder, version: Version, clock: Clock) -> Attem
         NotRestoredError: its file is gone or was changed (nothing was touched), or the disk refuses.
     """
     attempt, job_id = version.attempt, version.attempt.job_id
-    planned = Planned.read(folder.database)
+    planned = Planned(folder.database)
     pin = _pin(folder.database, version, planned)
     state = DirectState(folder.database, folder.results)
     with (

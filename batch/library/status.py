@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batch.attempt import Attempt, Failed, Generated, Landed, Phase
-from batch.job import Failure, FailureKind
+from batch.attempt import Attempt, Phase
+from batch.job import FailureKind
 from batch.library.accounts import IN_DOUBT, figures
-from batch.library.entries import Entry, Library, what_failed
+from batch.library.entries import Presence, days_left, what_failed
 from batch.library.ledger import iso
+from batch.library.planned import Planned
 from batch.output import stores
+from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.layout import Layout
 from batch.output.rescue import Rescue
 from batch.output.row import outcome_of
-from batch.plan import HEALS_BY_ITSELF
+from batch.output.store import Store
+from batch.output.uploaded import standing, target_of
+from batch.plan import HEALS_BY_ITSELF, IsPresent, Known
 
 SCHEMA = 2
 WORDS = {
@@ -44,83 +49,127 @@ LEFT_TO_FORCE = "its video stands; --force goes on with the round, a plain run l
 RETRIED_ONCE = "the next run tries it once more, then change the prompt or use --retry-failed"
 
 
-def look(library: Library) -> dict[str, Any]:
-    """Return what a library holds, as plain JSON values with always the same keys."""
-    layout = Layout(library.root)
-    holder = stores.holder(library.root)
-    latest = {attempt.job_id: attempt for attempt in library.attempts}
-    found = figures(library.attempts)
-    is_running = holder is not None
-    return {
-        "schema": SCHEMA,
-        "output_dir": str(library.root),
-        "sandbox": library.is_sandbox,
-        "running": None if holder is None else holder._asdict(),
-        "last_run": _run(library),
-        "jobs": dict(Counter(_word(attempt, is_running=is_running) for attempt in latest.values())),
-        "waiting": _waiting(library),
-        "tasks_paid": found.tasks,
-        "figures": found._asdict(),
-        "uploads": library.uploads,
-        "failed": list(_failed(library, latest)),
-        "unconfirmed": [
-            _named(attempt) | {"to_do": _ways_out(library, attempt)}
-            for attempt in library.attempts
-            if attempt.phase is Phase.UNCONFIRMED or (attempt.phase in IN_DOUBT and not is_running)
-        ],
-        "rescued": list(_rescued(library, layout)),
-        "paid_without_file": [
-            _missing(entry)
-            for entry in library.entries
-            if entry.is_missing
-            and (entry.will_be_fetched or entry.attempt is latest[entry.attempt.job_id])
-        ],
-    }
+def look(root: Path, presence: Presence, now: float) -> dict[str, Any]:
+    """Return what the state of *root* holds, as plain JSON values with always the same keys.
+
+    Takes no lock and changes nothing. One job is looked at after the other, so that a million need no
+    memory; an attempt is read whole only where something is to be said about it.
+
+    Raises:
+        StateError: the state cannot be read.
+    """
+    holder = stores.holder(root)
+    with stores.open_to_read(root) as database:
+        seen = _Seen(database, presence(root, database), now, is_running=holder is not None)
+        found = figures(itertools.chain.from_iterable(map(seen.see, database.jobs())))
+        target = target_of(database)
+        return {
+            "schema": SCHEMA,
+            "output_dir": str(root),
+            "sandbox": database.fact(ORIGIN) == SANDBOX,
+            "running": None if holder is None else holder._asdict(),
+            "last_run": _run(database),
+            "jobs": dict(seen.words),
+            "waiting": max(seen.planned.to_pay - seen.begun, 0),
+            "tasks_paid": found.tasks,
+            "figures": found._asdict(),
+            "uploads": None if target is None else standing(database, root, target),
+            "failed": seen.failed,
+            "unconfirmed": [
+                item | {"to_do": _ways_out(root, item["job_id"])} for item in seen.unconfirmed
+            ],
+            "rescued": list(_rescued(database, Layout(root))),
+            "paid_without_file": seen.missing,
+        }
 
 
-def _word(attempt: Attempt, *, is_running: bool) -> str:
-    """Return the state of a job in a word. Without a run nothing is submitted or looked up."""
-    is_left = attempt.phase in IN_DOUBT and not is_running
-    return WORDS[Phase.UNCONFIRMED if is_left else attempt.phase]
+class _Seen:
+    """What is counted and listed while the jobs of a library pass by."""
+
+    def __init__(
+        self, database: Store, is_present: IsPresent, now: float, *, is_running: bool
+    ) -> None:
+        self.planned = Planned(database)
+        self.words: Counter[str] = Counter()
+        self.begun = 0  # jobs that the latest run has submitted
+        self.failed: list[dict[str, Any]] = []
+        self.unconfirmed: list[dict[str, Any]] = []
+        self.missing: list[dict[str, Any]] = []
+        self._database, self._is_present = database, is_present
+        self._now, self._is_running = now, is_running
+
+    def see(self, job: list[Known]) -> list[Known]:
+        """Count a job, and list what is wrong with it; return it."""
+        latest = job[-1]
+        is_left = latest.phase in IN_DOUBT and not self._is_running
+        self.words[WORDS[Phase.UNCONFIRMED if is_left else latest.phase]] += 1
+        self.begun += any(item.sent_at >= self.planned.at for item in job)
+        to_do = self._to_do(job)
+        if to_do is not None:
+            self.failed.append(_named(self._whole(latest)) | {"to_do": to_do})
+        for item in job:
+            # Without a run nothing is submitted or looked up.
+            is_in_doubt = item.phase in IN_DOUBT and not self._is_running
+            if is_in_doubt or item.phase is Phase.UNCONFIRMED:
+                self.unconfirmed.append(_named(self._whole(item)))
+            elif item.phase.is_collectable or (item is latest and self._is_gone(item)):
+                self.missing.append(self._missing(self._whole(item)))
+        return job
+
+    def _to_do(self, job: list[Known]) -> str | None:
+        """Return what heals a job that has failed or timed out; None if it has not."""
+        latest = job[-1]
+        match latest.phase:
+            case Phase.FAILED if self.planned.is_orphan(latest.job_id):
+                return None
+            case Phase.FAILED:
+                same = (item.phase for item in job if item.fingerprint == latest.fingerprint)
+                return LEFT_TO_FORCE if Phase.LANDED in same else _remedy(latest)
+            case Phase.GENERATED if latest.failure_kind is not None:
+                return COLLECTED
+            case Phase.LANDED if latest.failure_kind is not None:
+                return FETCHED
+            case Phase.TIMED_OUT:
+                return ASKED_AGAIN
+            case _:
+                return None
+
+    def _is_gone(self, item: Known) -> bool:
+        return item.phase is Phase.LANDED and not self._is_present(item)
+
+    def _missing(self, attempt: Attempt) -> dict[str, Any]:
+        is_wanted = attempt.phase.is_collectable or not self.planned.is_orphan(attempt.job_id)
+        return {
+            "job_id": attempt.job_id,
+            "task_id": attempt.task_id,
+            "external_task_id": attempt.external_task_id,
+            "state": WORDS[attempt.phase],
+            "submitted_at": iso(attempt.sent_at),
+            "days_left": days_left(attempt, self._now),
+            "will_be_fetched": is_wanted,
+        }
+
+    def _whole(self, item: Known) -> Attempt:
+        return self._database.attempt(item.external_task_id)
 
 
-def _rescued(library: Library, layout: Layout) -> Iterator[dict[str, Any]]:
+def _rescued(database: Store, layout: Layout) -> Iterator[dict[str, Any]]:
     """Yield the rescue files with tasks that the state does not have, as far as they are found.
 
     Where the manifest was is not recorded: of its folder's file only that of the working directory is.
     """
-    known = {attempt.task_id for attempt in library.attempts}
     for file in Rescue.of(layout, Path("manifest")).files():
-        tasks = [task.task_id for task in file.tasks if task.task_id not in known]
+        listed = [task.task_id for task in file.tasks]
+        tasks = [task_id for task_id in listed if database.owner_of(task_id) is None]
         if tasks or not file.is_whole:
             yield {"file": str(file.path), "task_ids": tasks}
 
 
-def _failed(library: Library, latest: dict[str, Attempt]) -> Iterator[dict[str, Any]]:
-    made = {(a.job_id, a.fingerprint) for a in library.attempts if a.phase is Phase.LANDED}
-    for job_id, attempt in latest.items():
-        match attempt.state:
-            case Failed() if library.planned.is_orphan(job_id):
-                continue
-            case Failed() if (job_id, attempt.fingerprint) in made:
-                to_do = LEFT_TO_FORCE
-            case Failed(failure=failure):
-                to_do = _remedy(failure)
-            case Generated(trouble=Failure()):
-                to_do = COLLECTED
-            case Landed(trouble=Failure()):
-                to_do = FETCHED
-            case _ if attempt.phase is Phase.TIMED_OUT:
-                to_do = ASKED_AGAIN
-            case _:
-                continue
-        yield _named(attempt) | {"to_do": to_do}
-
-
-def _remedy(failure: Failure) -> str:
-    if failure.kind in HEALS_BY_ITSELF:
-        return RETRIED_ONCE if failure.is_unexplained else RETRIED
-    return TO_DO.get(failure.kind, "see kling-batch help results-and-state, or --retry-failed")
+def _remedy(latest: Known) -> str:
+    kind = FailureKind(str(latest.failure_kind))
+    if kind in HEALS_BY_ITSELF:
+        return RETRIED_ONCE if latest.is_unexplained else RETRIED
+    return TO_DO.get(kind, "see kling-batch help results-and-state, or --retry-failed")
 
 
 def _named(attempt: Attempt) -> dict[str, Any]:
@@ -138,37 +187,18 @@ def _named(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _ways_out(library: Library, attempt: Attempt) -> str:
-    job, root = attempt.job_id, library.root
+def _ways_out(root: Path, job_id: str) -> str:
     return (
-        f"the next run looks for it again; seen at the provider: kling-batch adopt {root} {job}"
-        f" TASK_ID; seen not to be there: kling-batch forget {root} {job}"
+        f"the next run looks for it again; seen at the provider: kling-batch adopt {root} {job_id}"
+        f" TASK_ID; seen not to be there: kling-batch forget {root} {job_id}"
     )
 
 
-def _missing(entry: Entry) -> dict[str, Any]:
-    return {
-        "job_id": entry.attempt.job_id,
-        "task_id": entry.task_id,
-        "external_task_id": entry.external_task_id,
-        "state": WORDS[entry.phase],
-        "submitted_at": iso(entry.submitted_at),
-        "days_left": entry.days_left,
-        "will_be_fetched": entry.will_be_fetched,
-    }
-
-
-def _waiting(library: Library) -> int:
-    """Return how many jobs the latest run was to pay for, and has not submitted yet."""
-    begun_at = library.planned.at
-    begun = {attempt.job_id for attempt in library.attempts if attempt.sent_at >= begun_at}
-    return max(library.planned.to_pay - len(begun), 0)
-
-
-def _run(library: Library) -> dict[str, Any] | None:
-    if library.last_run is None:
+def _run(database: Store) -> dict[str, Any] | None:
+    last_run = database.last_run()
+    if last_run is None:
         return None
-    run_id, started_at, finished_at, exit_code = library.last_run
+    run_id, started_at, finished_at, exit_code = last_run
     return {
         "run_id": run_id,
         "started_at": iso(started_at),

@@ -92,17 +92,16 @@ def _written(exit_code: int | None, rows: int, troubles: list[Any]) -> str:
 
 def _troubles(database: Store) -> Iterator[tuple[str, tuple[str, str | None]]]:
     """Yield the jobs of the manifest whose latest attempt has ended without a video."""
-    planned = Planned.read(database)
-    for job_id, attempts in database.known().items():
-        latest = attempts[-1]
+    planned = Planned(database)
+    for *_, latest in database.jobs():
         is_well = latest.phase is Phase.LANDED and latest.failure_kind is None
-        if is_well or planned.is_orphan(job_id):
+        if is_well or planned.is_orphan(latest.job_id):
             continue
         attempt = database.attempt(latest.external_task_id)
         if has_outcome(attempt):
             failure = failure_of(attempt)
             kind = None if failure is None else failure.kind.value
-            yield job_id, (outcome_of(attempt).value, kind)
+            yield latest.job_id, (outcome_of(attempt).value, kind)
 
 
 def _item(job_id: str, status: str | None, kind: str | None) -> dict[str, Any]:

@@ -11,13 +11,31 @@ from batch.attempt import Account, Attempt, Phase
 from batch.output.codec import COLUMNS, from_record
 from batch.output.sqlite_errors import map_errors
 from batch.output.state import Payment, Uploaded
-from batch.output.store import RunRecord
+from batch.output.store import RunRecord, by_job
 from batch.plan import Known
 
 _PHASES = {phase.value: phase for phase in Phase}
 _NUMBER = attrgetter("number")
 END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 UPLOAD_COLUMNS = Uploaded._fields
+# When an attempt was sent that is, or may be, paid for: `Attempt.sent_at`.
+_PAID_AT = (
+    "coalesce(json_extract(detail, '$.submitted_at'), CASE WHEN state <> 'Intended' THEN"
+    " json_extract(detail, '$.sent_at') END, json_extract(detail, '$.since'))"
+)
+_KNOWN = (
+    "SELECT external_task_id, job_id, number, fingerprint, state, task_id,"  # noqa: S608
+    " CASE state WHEN 'Generated' THEN json_extract(detail, '$.trouble.kind')"
+    " ELSE failure_kind END,"
+    " file, bytes, cost_usd, json_extract(detail, '$.landed_at'),"
+    " CASE WHEN failure_kind IS NOT NULL THEN coalesce("
+    "json_extract(detail, '$.failure.message'), json_extract(detail, '$.trouble.message')) END,"
+    " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0),"
+    " CASE state WHEN 'Failed' THEN json_extract(detail, '$.failed_at') END,"
+    " CASE state WHEN 'Discarded' THEN json_extract(detail, '$.generated_at') END,"
+    " json_extract(detail, '$.pin.fingerprint'), json_extract(detail, '$.pin.version_at'),"
+    f" coalesce({_PAID_AT}, json_extract(detail, '$.failed_at')) FROM attempts"
+)
 
 
 class Questions:
@@ -30,27 +48,19 @@ class Questions:
     def known(self) -> dict[str, list[Known]]:
         """Return all attempts in short, by job, each job's in the order of their numbers."""
         known: dict[str, list[Known]] = {}
-        query = (
-            "SELECT external_task_id, job_id, number, fingerprint, state, task_id,"
-            " CASE state WHEN 'Generated' THEN json_extract(detail, '$.trouble.kind')"
-            " ELSE failure_kind END,"
-            " file, bytes, cost_usd, json_extract(detail, '$.landed_at'),"
-            " CASE WHEN failure_kind IS NOT NULL THEN coalesce("
-            "json_extract(detail, '$.failure.message'), json_extract(detail, '$.trouble.message')) END,"
-            " failure_kind IS NOT NULL AND coalesce(json_extract(detail, '$.failure.is_unexplained'), 0),"
-            " CASE state WHEN 'Failed' THEN json_extract(detail, '$.failed_at') END,"
-            " CASE state WHEN 'Discarded' THEN json_extract(detail, '$.generated_at') END,"
-            " json_extract(detail, '$.pin.fingerprint'), json_extract(detail, '$.pin.version_at')"
-            " FROM attempts"
-        )
-        with map_errors(self.path):
-            for record in self._db.execute(query):
-                item = Known._make((*record[:4], _PHASES[record[4]], *record[5:]))
-                known.setdefault(item.job_id, []).append(item)
+        for item in self._in_short(_KNOWN):
+            known.setdefault(item.job_id, []).append(item)
         # Sorted here: in the order of its index, SQLite would fetch each record from another page.
         for items in known.values():
             items.sort(key=_NUMBER)
         return {job_id: known[job_id] for job_id in sorted(known)}
+
+    def jobs(self) -> Iterator[list[Known]]:
+        """Iterate over the jobs, by id: all attempts of each in short, in the order of their numbers.
+
+        They are as they were at one moment, and so is what else is asked until the end.
+        """
+        return by_job(self._in_short(f"{_KNOWN} ORDER BY job_id, number, external_task_id"))
 
     def attempt(self, external_task_id: str) -> Attempt:
         """Return one attempt.
@@ -127,10 +137,8 @@ class Questions:
     def payments(self, since: float) -> list[Payment]:
         """Return the attempts that are, or may be, paid for and were sent *since* a moment."""
         query = (
-            "SELECT external_task_id, state, task_id, cost_usd,"
-            " coalesce(json_extract(detail, '$.submitted_at'), CASE WHEN state <> 'Intended' THEN"
-            " json_extract(detail, '$.sent_at') END, json_extract(detail, '$.since')) AS at"
-            " FROM attempts WHERE at >= ?"
+            f"SELECT external_task_id, state, task_id, cost_usd, {_PAID_AT} AS at FROM attempts"  # noqa: S608
+            " WHERE at >= ?"
         )
         with map_errors(self.path):
             found = self._db.execute(query, (since,))
@@ -210,6 +218,11 @@ class Questions:
         with map_errors(self.path):
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
+
+    def _in_short(self, query: str) -> Iterator[Known]:
+        with map_errors(self.path):
+            for record in self._db.execute(query):
+                yield Known._make((*record[:4], _PHASES[record[4]], *record[5:]))
 
     def _attempts(
         self, where: str, *values: object, order: str = "job_id, number"

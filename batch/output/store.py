@@ -5,7 +5,9 @@ SQLite and Postgres both keep it (`stores` says which of them a folder's is).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +16,7 @@ from batch.output.state import Change, Payment, Uploaded
 from batch.plan import Known
 
 RunRecord = tuple[str, float, float | None, int | None, str | None]
+_JOB = attrgetter("job_id")
 
 
 class Store(Protocol):
@@ -53,6 +56,13 @@ class Store(Protocol):
 
     def known(self) -> dict[str, list[Known]]:
         """Return all attempts in short, by job, each job's in the order of their numbers."""
+        ...
+
+    def jobs(self) -> Iterator[list[Known]]:
+        """Iterate over the jobs, by id: all attempts of each in short, in the order of their numbers.
+
+        They are as they were at one moment, and so is what else is asked until the end.
+        """
         ...
 
     def attempt(self, external_task_id: str) -> Attempt:
@@ -147,3 +157,8 @@ class Store(Protocol):
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
         ...
+
+
+def by_job(attempts: Iterable[Known]) -> Iterator[list[Known]]:
+    """Iterate over the jobs of *attempts* that are sorted by job."""
+    return (list(items) for _, items in itertools.groupby(attempts, _JOB))

@@ -38,7 +38,7 @@ class Known(NamedTuple):
     """What a plan needs to know of an attempt; a hundred thousand of them fit into memory.
 
     *generated_at* is known of one whose video was discarded. *pinned_for* is the fingerprint for which
-    a restored version stands, *version_at* when that landed first.
+    a restored version stands, *version_at* when that landed first. *sent_at* is that of the attempt.
     """
 
     external_task_id: str
@@ -58,6 +58,7 @@ class Known(NamedTuple):
     generated_at: float | None = None
     pinned_for: str | None = None
     version_at: float | None = None
+    sent_at: float = 0.0
 
 
 IsPresent = Callable[[Known], bool]

@@ -97,7 +97,7 @@ def read(root: Path, presence: Presence) -> Records:
         for attempt in database.attempts():
             attempts.setdefault(attempt.job_id, []).append(attempt)
         runs = arranged(database.runs()[::-1], now)
-        listed = Planned.read(database).listed or {}
+        listed = Planned(database).listed or {}
         is_sandbox = database.fact(ORIGIN) == SANDBOX
         here = videos_here(database, presence(root, database))
         present = frozenset(

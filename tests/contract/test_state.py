@@ -164,7 +164,14 @@ async def test_known_is_by_job_in_order(state: State) -> None:
         ("provider", "no", True),
     ]
     expected = (mine.fingerprint, Phase.LANDED, "8", None, "videos/a.mp4", 9, 0.21, 3.0)
-    assert known["a"][0] == Known("kb-1", "a", 1, *expected)
+    assert known["a"][0] == Known("kb-1", "a", 1, *expected, sent_at=mine.sent_at)
+
+
+@pytest.mark.parametrize("reached", EVERY_STATE, ids=lambda reached: type(reached).__name__)
+async def test_attempt_in_short_tells_when_sent(state: State, reached: AttemptState) -> None:
+    made = attempt(reached)
+    await state.commit(Put(made))
+    assert [item.sent_at for item in (await state.known())["a"]] == [made.sent_at]
 
 
 async def test_payments_are_those_sent_since_a_moment(state: State) -> None:

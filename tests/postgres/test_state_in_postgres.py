@@ -254,6 +254,7 @@ async def test_all_pages_of_an_answer_are_read(
     library.database.write([Put(item) for item in made])
     library.database.write([AddRow(f"row {number}") for number in range(9)])
     assert list(library.database.attempts()) == sorted(made, key=lambda item: item.job_id)
+    assert list(library.database.jobs()) == list(library.database.known().values())
     assert library.rows() == [f"row {number}" for number in range(9)]
     assert list(library.database.result_lines(after=7)) == ["row 7", "row 8"]
 

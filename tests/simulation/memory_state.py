@@ -185,6 +185,7 @@ def _known(attempt: Attempt) -> Known:
         generated_at=state.generated_at if isinstance(state, Discarded) else None,
         pinned_for=None if pin is None else pin.fingerprint,
         version_at=None if pin is None else pin.version_at,
+        sent_at=attempt.sent_at,
     )
 
 

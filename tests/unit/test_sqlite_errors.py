@@ -80,6 +80,7 @@ def test_damaged_database_is_reported_and_kept(path: Path) -> None:
 DOES: dict[str, Callable[[Database], Any]] = {
     "is_new": lambda database: database.is_new,
     "known": Database.known,
+    "jobs": lambda database: list(database.jobs()),
     "attempt": lambda database: database.attempt("kb-1"),
     "attempts": lambda database: list(database.attempts()),
     "owner_of": lambda database: database.owner_of("8"),

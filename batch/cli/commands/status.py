@@ -17,7 +17,6 @@ from batch.cli.view import View
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import ExitCode
-from batch.library.entries import read_library
 from batch.library.status import look
 from batch.run.presence import Presence
 
@@ -97,7 +96,7 @@ def _report(output_dirs: Sequence[Path], *, as_json: bool) -> str:
 
 def _look(output_dirs: Sequence[Path]) -> list[dict[str, Any]]:
     now = SystemClock().now()
-    return [look(read_library(folder, Presence, now)) for folder in folders(output_dirs)]
+    return [look(folder, Presence, now) for folder in folders(output_dirs)]
 
 
 def to_view(found: dict[str, Any]) -> View:

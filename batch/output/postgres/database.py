@@ -15,7 +15,7 @@ from batch.output.postgres.changes import to_json
 from batch.output.postgres.errors import map_errors
 from batch.output.postgres.questions import Question
 from batch.output.state import Change, Payment, Uploaded
-from batch.output.store import RunRecord
+from batch.output.store import RunRecord, by_job
 from batch.plan import Known
 
 T = TypeVar("T")
@@ -64,6 +64,15 @@ class PostgresDatabase:
 
     def known(self) -> dict[str, list[Known]]:
         return self.ask(questions.known(self.library))
+
+    def jobs(self) -> Iterator[list[Known]]:
+        question = questions.known(self.library)
+        with map_errors(self.place), self.connection.transaction():
+            self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            with self.connection.cursor("jobs") as cursor:  # a page at a time, not all of them
+                cursor.itersize = questions.PAGE
+                cursor.execute(question.sql.encode(), question.values)
+                yield from by_job(questions.in_short(cursor))
 
     def attempt(self, external_task_id: str) -> Attempt:
         found = self.ask(questions.attempt(self.library, external_task_id))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from batch.attempt import Account, Attempt, Phase
 from batch.output.codec import COLUMNS, from_record
 from batch.output.postgres.schema import SENT_AT
 from batch.output.state import Payment, Uploaded
-from batch.output.store import RunRecord
+from batch.output.store import RunRecord, by_job
 from batch.plan import Known
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ _KNOWN = (
     " AND coalesce((detail->'failure'->>'is_unexplained')::boolean, false),"
     " CASE state WHEN 'Failed' THEN (detail->>'failed_at')::float8 END,"
     " CASE state WHEN 'Discarded' THEN (detail->>'generated_at')::float8 END,"
-    " detail->'pin'->>'fingerprint', (detail->'pin'->>'version_at')::float8"
+    " detail->'pin'->>'fingerprint', (detail->'pin'->>'version_at')::float8,"
+    f" coalesce({SENT_AT}, (detail->>'failed_at')::float8)"
     " FROM attempts WHERE library = %s"
 )
 _PAYMENTS = (
@@ -49,15 +50,16 @@ def known(library: str, job_id: str | None = None) -> Question[dict[str, list[Kn
     """Ask for all attempts in short, or those of one job."""
     one, more = ("", ()) if job_id is None else (" AND job_id = %s", (job_id,))
     order = " ORDER BY job_id, number, external_task_id"
-    return Question(f"{_KNOWN}{one}{order}", (library, *more), _by_job)
+    return Question(
+        f"{_KNOWN}{one}{order}",
+        (library, *more),
+        lambda rows: {job[0].job_id: job for job in by_job(in_short(rows))},
+    )
 
 
-def _by_job(rows: Rows) -> dict[str, list[Known]]:
-    found: dict[str, list[Known]] = {}
-    for row in rows:
-        item = Known._make((*row[:4], _PHASES[row[4]], *row[5:]))
-        found.setdefault(item.job_id, []).append(item)
-    return found
+def in_short(rows: Iterable[tuple[Any, ...]]) -> Iterator[Known]:
+    """Iterate over the attempts that the rows of `known` stand for."""
+    return (Known._make((*row[:4], _PHASES[row[4]], *row[5:])) for row in rows)
 
 
 def attempt(library: str, external_task_id: str) -> Question[Attempt | None]:
