@@ -15,9 +15,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from batch.attempt import Attempt, Landed
-from batch.job import Job, video_path
+from batch.job import Job, folded, video_path
 from batch.library.restore import Version, version_of
-from batch.library.strays import Known, Stray, job_of
+from batch.library.strays import Known, Stray, job_of, second_copies
 from batch.manifest.model import Keep
 from batch.output import disk, sidecar
 from batch.output.direct import DirectState
@@ -108,6 +108,8 @@ class _Search:
     ) -> None:
         self._layout, self._wanted, self._now = layout, wanted, now
         self._attempts = list(database.attempts())
+        self._files = _by_file(self._attempts)
+        self._named = set(map(folded, self._files))
         self._tags = {job.id: job.tags for job in jobs}
         plan = make_plan(
             jobs,
@@ -127,7 +129,7 @@ class _Search:
         """Look at every file that the state names, and at those that it does not."""
         self._count()
         displaced = _displaced(self._attempts)
-        for file, holders in _by_file(self._attempts).items():
+        for file, holders in self._files.items():
             if self._is_selected(holders[-1].job_id):
                 self._look(file, holders, displaced)
         if self._wanted.strays or self._wanted.orphans:
@@ -174,6 +176,9 @@ class _Search:
             self._found.left.append((file, left))
             return
         self._add(file, job_id, status, reason, action, *holders)
+        if action is not Action.MOVE:
+            for copy in second_copies(self._layout, file, job_id, self._named):
+                self._add(copy, job_id, status, f"a second copy of {file}", action)
 
     def _status(self, file: str, *holders: Attempt) -> _Status | None:
         """Return what is known of a file; None if it is neither here nor in the bucket alone."""

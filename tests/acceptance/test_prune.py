@@ -287,6 +287,19 @@ def test_copy_of_a_restored_version_is_no_stray(library: Library) -> None:
     assert library.files() == before
 
 
+def test_deleted_video_takes_its_copy_along(library: Library) -> None:
+    """A restore that died just before its end has left one; nothing would look there any more."""
+    there = library.files().keys()
+    library.shell("restore", ROOT, "fox")
+    (vacated,) = there - library.files().keys()
+    shutil.copy(library.root / "videos/fox.mp4", library.root / vacated)
+    library.ask(deer="d", owl="o")
+    library.shell("restore", ROOT, "fox", "--unpin")
+    said = library.prune("--orphans", "--delete", "--yes", "--json")
+    assert {item["file"] for item in said.json["files"]} >= {"videos/fox.mp4", vacated}
+    assert list(library.files()) == ["videos/deer.mp4", "videos/owl.mp4"]
+
+
 def test_second_copy_is_a_stray_and_the_only_one_is_not(library: Library) -> None:
     oldest = library.root / library.versions()[0]
     shutil.copy(library.root / "videos/owl.mp4", library.root / "videos/owl copy.mp4")
