@@ -40,7 +40,6 @@ class Purse:
         self.rng = rng = random.Random(f"purse {seed}")
         self.has_budgets = is_year and rng.random() < 0.4
         self.is_tidy = is_year and rng.random() < 0.3
-        self.copies: set[str] = set()  # files that were second names of landed ones
         self._saves = is_year and rng.random() < 0.3
         self.is_saved = False
         self._limits: dict[str, Any] = {}
@@ -154,40 +153,21 @@ def at_the_end(night: Night, attempts: list[Attempt]) -> list[str]:
     return broken
 
 
-def note_copies(night: Night, attempts: list[Attempt]) -> None:
-    """Note the second names of videos that a run has left; the first one may be pruned later on."""
-    if night.purse.is_tidy and night.may_leave_copies:
-        landed = {a.state.file for a in attempts if isinstance(a.state, Landed)}
-        homes = [night.root / file for file in landed if (night.root / file).exists()]
-        night.purse.copies |= {
-            str(path.relative_to(night.root))
-            for path in night.root.glob("videos/**/*.mp4")
-            if path.stat().st_nlink > 1 and any(path.samefile(home) for home in homes)
-        }
-
-
 def _unowned(night: Night, attempts: list[Attempt]) -> list[str]:
     """Return what is not recorded for an attempt, and what is recorded and not here.
 
     A death, a second Ctrl-C or a fault of the disk just after a version was brought back leaves a copy
-    under its former name; just before a video takes the place of another, that one's second name.
+    under its former name; just before a video takes the place of another, that one's second name. The
+    next video to be displaced takes either.
     """
     landed = {a.task_id: a.state.file for a in attempts if isinstance(a.state, Landed)}
     contents = {night.provider.tasks[str(task_id)].content for task_id in landed}
     files = {str(path.relative_to(night.root)): path for path in night.root.rglob("*.mp4")}
     owned = set(landed.values())
-    homes = [night.root / file for file in owned & files.keys()]
     copies = {
         file
         for file, path in files.items()
-        if night.may_leave_copies
-        and (
-            (
-                (file.startswith("versions/") or file in night.purse.copies)
-                and path.read_bytes() in contents
-            )
-            or any(path.samefile(home) for home in homes)
-        )
+        if night.may_leave_copies and file.startswith("versions/") and path.read_bytes() in contents
     }
     broken = [f"{file} has no owner" for file in sorted(files.keys() - owned - copies)]
     broken += [f"{file} is not here" for file in sorted(owned - files.keys())]

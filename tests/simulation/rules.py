@@ -71,7 +71,6 @@ def after_a_run(night: Night, run: RunPlan, *, is_whole: bool) -> list[str]:
         broken += _looks(night, run)
     broken += purse.of_the_days(night) + purse.of_the_run(night, run, attempts)
     broken += _files(night, attempts)
-    purse.note_copies(night, list(attempts.values()))
     if is_whole:
         broken += _rows(night, lines)
     return broken
