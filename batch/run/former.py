@@ -37,6 +37,16 @@ class Formers:
         await run.state.commit(change, *([AddRow(to_line(row))] if has_own else lines))
         run.context.notify(events.JobEnded(attempt.job_id, row, superseded=True))
 
+    async def leave(self, attempt: Attempt) -> None:
+        """Commit an attempt whose end is not known yet.
+
+        One for what the job asks is of a round of `--force`, whose line said so: the video stands.
+        """
+        job, is_done = self._decision.job, self._decision.is_done
+        is_rounds = job is not None and job.fingerprint == attempt.fingerprint
+        lines = await self._standing() if is_done and is_rounds else []
+        await self._run.state.commit(Put(attempt), *lines)
+
     async def _standing(self) -> list[AddRow]:
         run, job, stands = self._run, self._decision.job, self._decision.stands
         if stands is None:

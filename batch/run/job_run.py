@@ -198,7 +198,7 @@ class JobRun:
             await self._formers.end(reached, Put(reached))
             await run.landing.clear_name(attempt.job_id)
         else:
-            await run.state.commit(Put(reached))
+            await self._formers.leave(reached)
 
     # -- at the provider
 
