@@ -8,7 +8,7 @@ difference between two states: nothing else is counted, so nothing can be counte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
 from batch.attempt import Phase
@@ -112,9 +112,15 @@ class Books(NamedTuple):
     @classmethod
     def open(cls, attempts: Iterable[Booked]) -> Books:
         """Return the books of a state."""
-        listed = list(attempts)
-        doubts = (item.external_task_id for item in listed if _is_in_doubt(item))
-        return cls(figures(listed), frozenset(doubts))
+        doubts: set[str] = set()
+
+        def passing() -> Iterator[Booked]:  # there may be a million: they are not held
+            for item in attempts:
+                if _is_in_doubt(item):
+                    doubts.add(item.external_task_id)
+                yield item
+
+        return cls(figures(passing()), frozenset(doubts))
 
     def spent(
         self, attempts: Iterable[Booked], sent: Collection[str], taken_over: Collection[str] = ()

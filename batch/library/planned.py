@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +16,7 @@ from batch.target import Target
 
 LISTED = "listed"  # the manifest's jobs in their order: [[id, [tag, …], fingerprint], …]
 PLANNED = "planned"
+BLOCK = 1_024  # jobs
 
 
 class Planned:
@@ -57,8 +59,15 @@ def facts_of(
     database: Store, jobs: Iterable[Job], at: float, to_pay: int, target: Target | None
 ) -> list[Fact]:
     """Return what a run that begins *at* has to record; jobs and bucket only if they have changed."""
-    listed = json.dumps([[job.id, job.tags, job.fingerprint] for job in jobs], ensure_ascii=False)
+    listed = f"[{', '.join(_written(jobs))}]"
     uploads_to = "" if target is None else target.to_fact()
     facts = [Fact(LISTED, listed), Fact(TARGET, uploads_to)]
     changed = [fact for fact in facts if (database.fact(fact.name) or "") != fact.value]
     return [Fact(PLANNED, json.dumps({"at": at, "to_pay": to_pay})), *changed]
+
+
+def _written(jobs: Iterable[Job]) -> Iterator[str]:
+    """Yield what is recorded of the jobs, some at a time: there may be a million."""
+    left = iter(jobs)
+    while block := [[job.id, job.tags, job.fingerprint] for job in itertools.islice(left, BLOCK)]:
+        yield json.dumps(block, ensure_ascii=False)[1:-1]

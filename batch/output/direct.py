@@ -6,7 +6,7 @@ from batch.attempt import Account, Attempt
 from batch.output.results import ResultsFile
 from batch.output.state import AddRow, Change, Payment, Uploaded
 from batch.output.store import Store
-from batch.plan import Known
+from batch.plan import History, Known
 
 
 class Answers:
@@ -39,11 +39,11 @@ class Answers:
     async def generation_times(self) -> dict[str, list[float]]:
         return self._store.generation_times()
 
-    async def known(self) -> dict[str, list[Known]]:
+    async def known(self) -> History:
         return self._store.known()
 
     async def known_of(self, job_id: str) -> list[Known]:
-        return self._store.known().get(job_id, [])
+        return list(self._store.known().get(job_id, ()))
 
     async def payments(self, since: float) -> list[Payment]:
         return self._store.payments(since)

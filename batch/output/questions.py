@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from operator import attrgetter
 from pathlib import Path
 
 from batch.attempt import Account, Attempt, Phase
 from batch.output.codec import COLUMNS, from_record
+from batch.output.in_short import all_known, by_job
 from batch.output.sqlite_errors import map_errors
 from batch.output.state import Payment, Uploaded
-from batch.output.store import RunRecord, by_job
-from batch.plan import Known
+from batch.output.store import RunRecord
+from batch.plan import History, Known
 
 _PHASES = {phase.value: phase for phase in Phase}
-_NUMBER = attrgetter("number")
 END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 UPLOAD_COLUMNS = Uploaded._fields
 # When an attempt was sent that is, or may be, paid for: `Attempt.sent_at`.
@@ -45,22 +44,20 @@ class Questions:
         self._db = connection
         self.path = path
 
-    def known(self) -> dict[str, list[Known]]:
+    def known(self) -> History:
         """Return all attempts in short, by job, each job's in the order of their numbers."""
-        known: dict[str, list[Known]] = {}
-        for item in self._in_short(_KNOWN):
-            known.setdefault(item.job_id, []).append(item)
-        # Sorted here: in the order of its index, SQLite would fetch each record from another page.
-        for items in known.values():
-            items.sort(key=_NUMBER)
-        return {job_id: known[job_id] for job_id in sorted(known)}
+        # Sorted there: in the order of its index, SQLite would fetch each record from another page.
+        with map_errors(self.path):
+            return all_known(self._db.execute(_KNOWN))
 
     def jobs(self) -> Iterator[list[Known]]:
         """Iterate over the jobs, by id: all attempts of each in short, in the order of their numbers.
 
         They are as they were at one moment, and so is what else is asked until the end.
         """
-        return by_job(self._in_short(f"{_KNOWN} ORDER BY job_id, number, external_task_id"))
+        query = f"{_KNOWN} ORDER BY job_id, number, external_task_id"
+        with map_errors(self.path):
+            yield from by_job(self._db.execute(query))
 
     def attempt(self, external_task_id: str) -> Attempt:
         """Return one attempt.
@@ -215,14 +212,10 @@ class Questions:
 
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
+        # By its key, SQLite would read values on the way whole: one lists all jobs of the manifest.
         with map_errors(self.path):
-            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+            row = self._db.execute("SELECT value FROM facts WHERE +name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
-
-    def _in_short(self, query: str) -> Iterator[Known]:
-        with map_errors(self.path):
-            for record in self._db.execute(query):
-                yield Known._make((*record[:4], _PHASES[record[4]], *record[5:]))
 
     def _attempts(
         self, where: str, *values: object, order: str = "job_id, number"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from batch.attempt import Account, Attempt, Phase
-from batch.plan import Known
+from batch.plan import History, Known
 
 FORGOT_AT = "forgot_at"  # the fact that says when a state was found to have forgotten something
 
@@ -178,7 +178,7 @@ class State(Protocol):
         """Return the seconds that past tasks took, by kind, oldest first."""
         ...
 
-    async def known(self) -> dict[str, list[Known]]:
+    async def known(self) -> History:
         """Return what a plan needs, by job, each job's attempts in their order."""
         ...
 

@@ -5,18 +5,15 @@ SQLite and Postgres both keep it (`stores` says which of them a folder's is).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
-from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
 from batch.attempt import Account, Attempt
 from batch.output.state import Change, Payment, Uploaded
-from batch.plan import Known
+from batch.plan import History, Known
 
 RunRecord = tuple[str, float, float | None, int | None, str | None]
-_JOB = attrgetter("job_id")
 
 
 class Store(Protocol):
@@ -54,7 +51,7 @@ class Store(Protocol):
         """Close it."""
         ...
 
-    def known(self) -> dict[str, list[Known]]:
+    def known(self) -> History:
         """Return all attempts in short, by job, each job's in the order of their numbers."""
         ...
 
@@ -157,8 +154,3 @@ class Store(Protocol):
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
         ...
-
-
-def by_job(attempts: Iterable[Known]) -> Iterator[list[Known]]:
-    """Iterate over the jobs of *attempts* that are sorted by job."""
-    return (list(items) for _, items in itertools.groupby(attempts, _JOB))

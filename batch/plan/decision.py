@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import time
 from enum import StrEnum
@@ -61,6 +61,8 @@ class Known(NamedTuple):
     sent_at: float = 0.0
 
 
+History = Mapping[str, Sequence[Known]]
+"""Attempts by job id, each job's in the order of their numbers."""
 IsPresent = Callable[[Known], bool]
 """Tells whether the video of an attempt that has landed is here."""
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from batch.job import Job
-from batch.plan.decision import COSTING, Action, Decision, IsPresent, Known, Policy
+from batch.plan.decision import COSTING, Action, Decision, History, IsPresent, Known, Policy
 from batch.plan.decisions import Decisions, Plan, Price
 from batch.plan.judge import decide, is_left_to_force, is_up_to_date, orphan
-from batch.plan.moves import History, after_moves, find_moves, with_room
+from batch.plan.moves import after_moves, find_moves, with_room
 from batch.plan.rounds import due_jobs, round_of, videos_of
 from batch.plan.select import state_of
 
@@ -95,10 +95,11 @@ def _go_on_with_round(
 
 
 def _add_orphans(plan: Plan, jobs: Sequence[Job], settled: History, policy: Policy) -> None:
-    gone = dict(settled)
+    gone = dict.fromkeys(settled)
     for job in jobs if gone else ():
         gone.pop(job.id, None)
-    for job_id, attempts in gone.items():
+    for job_id in gone:
+        attempts = settled[job_id]
         if _is_selected(policy, job_id, (), attempts):
             _add(plan, orphan(job_id, attempts))
 

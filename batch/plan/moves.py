@@ -19,9 +19,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from batch.attempt import Phase
 from batch.job import Job, folded, video_path
-from batch.plan.decision import Known, Move
+from batch.plan.decision import History, Known, Move
 
-History = Mapping[str, Sequence[Known]]
 NOTHING_TO_COME = frozenset({Phase.FAILED, Phase.DISCARDED})
 WORTHLESS = 2
 

@@ -25,7 +25,7 @@ from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
 from batch.output.store import Store
 from batch.output.stores import has_state
 from batch.output.uploaded import Found, away, is_due
-from batch.plan import COSTING, PAYING, Known, Plan, make_plan
+from batch.plan import COSTING, PAYING, History, Plan, make_plan
 from batch.plan.changes import Changed, compare
 from batch.prices import estimate
 from batch.run.moves import carry_out
@@ -281,7 +281,7 @@ def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
 def _plan(  # noqa: PLR0917 - all of them are asked for
     manifest: Manifest,
     settings: Settings,
-    known: dict[str, list[Known]],
+    known: History,
     database: Store | None,
     hold: Hold,
     now: float,

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from every_state import EVERY_STATE
 from libraries_in_postgres import LIBRARY, library_in
 from scripted import attempt, generated, landed
 
 from batch.attempt import Failed
 from batch.job import Failure, FailureKind
 from batch.key import Secret
+from batch.output import in_short
 from batch.output.sqlite import Database
 from batch.output.state import Put
 from batch.output.store import Store
@@ -103,3 +105,21 @@ async def test_abandoned_jobs_leave_store_usable(subject: Subject) -> None:
     for _job in subject.store.jobs():
         break
     assert len(list(subject.store.jobs())) == 3
+
+
+async def test_many_jobs_are_known_like_few(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed or not: in the same order, each equal to the last field."""
+    for number, state in enumerate(EVERY_STATE):
+        task = getattr(state, "task", None)
+        mine = state if task is None else replace(state, task=replace(task, task_id=f"8{number}"))
+        made = attempt(mine, name=f"kb-{number}", job_id=f"j-{-number % 5}")
+        apart = replace(made, number=-number % 7, fingerprint=f"v2:{number}", cost_usd=0.5)
+        subject.other.write([Put(apart)])
+    few = subject.store.known()
+    monkeypatch.setattr(in_short, "PLAIN", 4)
+    many = subject.store.known()
+    assert not isinstance(many, dict)
+    assert list(many.items()) == list(few.items())
+    assert (len(many), "j-1" in many, "j-9" in many) == (5, True, False)

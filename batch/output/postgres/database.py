@@ -9,14 +9,15 @@ from typing import Any, Self, TypeVar
 import psycopg
 
 from batch.attempt import Account, Attempt
+from batch.output.in_short import by_job
 from batch.output.marker import mark
 from batch.output.postgres import questions
 from batch.output.postgres.changes import to_json
 from batch.output.postgres.errors import map_errors
 from batch.output.postgres.questions import Question
 from batch.output.state import Change, Payment, Uploaded
-from batch.output.store import RunRecord, by_job
-from batch.plan import Known
+from batch.output.store import RunRecord
+from batch.plan import History, Known
 
 T = TypeVar("T")
 COMMIT = b"SELECT commit_changes(%s, %s, %s, %s, %s)"
@@ -62,7 +63,7 @@ class PostgresDatabase:
     def is_new(self) -> bool:
         return self.ask(questions.is_new(self.library))
 
-    def known(self) -> dict[str, list[Known]]:
+    def known(self) -> History:
         return self.ask(questions.known(self.library))
 
     def jobs(self) -> Iterator[list[Known]]:
@@ -72,7 +73,7 @@ class PostgresDatabase:
             with self.connection.cursor("jobs") as cursor:  # a page at a time, not all of them
                 cursor.itersize = questions.PAGE
                 cursor.execute(question.sql.encode(), question.values)
-                yield from by_job(questions.in_short(cursor))
+                yield from by_job(cursor)
 
     def attempt(self, external_task_id: str) -> Attempt:
         found = self.ask(questions.attempt(self.library, external_task_id))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from batch.attempt import Account, Attempt, Phase
 from batch.output.codec import COLUMNS, from_record
+from batch.output.in_short import all_known
 from batch.output.postgres.schema import SENT_AT
 from batch.output.state import Payment, Uploaded
-from batch.output.store import RunRecord, by_job
-from batch.plan import Known
+from batch.output.store import RunRecord
+from batch.plan import History
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
@@ -46,20 +47,11 @@ class Question(NamedTuple, Generic[T]):
     answer: Callable[[Rows], T]
 
 
-def known(library: str, job_id: str | None = None) -> Question[dict[str, list[Known]]]:
+def known(library: str, job_id: str | None = None) -> Question[History]:
     """Ask for all attempts in short, or those of one job."""
     one, more = ("", ()) if job_id is None else (" AND job_id = %s", (job_id,))
     order = " ORDER BY job_id, number, external_task_id"
-    return Question(
-        f"{_KNOWN}{one}{order}",
-        (library, *more),
-        lambda rows: {job[0].job_id: job for job in by_job(in_short(rows))},
-    )
-
-
-def in_short(rows: Iterable[tuple[Any, ...]]) -> Iterator[Known]:
-    """Iterate over the attempts that the rows of `known` stand for."""
-    return (Known._make((*row[:4], _PHASES[row[4]], *row[5:])) for row in rows)
+    return Question(f"{_KNOWN}{one}{order}", (library, *more), all_known)
 
 
 def attempt(library: str, external_task_id: str) -> Question[Attempt | None]:

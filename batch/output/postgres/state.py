@@ -13,7 +13,7 @@ from batch.output.postgres.groups import Group, read
 from batch.output.postgres.pool import Connection, Connections
 from batch.output.postgres.questions import Question, Rows
 from batch.output.state import Change, Payment, Uploaded
-from batch.plan import Known
+from batch.plan import History, Known
 
 T = TypeVar("T")
 
@@ -60,12 +60,12 @@ class PostgresState:
     async def generation_times(self) -> dict[str, list[float]]:
         return await self._connections.ask(questions.generation_times(self._library))
 
-    async def known(self) -> dict[str, list[Known]]:
+    async def known(self) -> History:
         return await self._connections.ask(questions.known(self._library))
 
     async def known_of(self, job_id: str) -> list[Known]:
         found = await self._connections.ask(questions.known(self._library, job_id))
-        return found.get(job_id, [])
+        return list(found.get(job_id, ()))
 
     async def payments(self, since: float) -> list[Payment]:
         return await self._connections.ask(questions.payments(self._library, since))

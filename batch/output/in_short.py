@@ -1,0 +1,69 @@
+"""Attempts in short, read from rows that both databases answer alike, and packed where there are many."""
+
+from __future__ import annotations
+
+import itertools
+import marshal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+from batch.attempt import Phase
+from batch.plan import History, Known
+
+PLAIN = 16_384  # attempts; fewer are kept as they are, and are asked for more quickly
+Row = tuple[Any, ...]  # as `Known`, with the phase by name
+_PHASES = {phase.value: phase for phase in Phase}
+_JOB, _NUMBER = attrgetter("job_id"), attrgetter("number")
+
+
+def to_known(row: Row) -> Known:
+    """Return the attempt that a row stands for."""
+    return Known._make((*row[:4], _PHASES[row[4]], *row[5:]))
+
+
+def by_job(rows: Iterable[Row]) -> Iterator[list[Known]]:
+    """Iterate over the jobs of rows that are sorted by job and number."""
+    return (list(items) for _, items in itertools.groupby(map(to_known, rows), _JOB))
+
+
+def all_known(rows: Iterable[Row]) -> History:
+    """Return the attempts of all jobs, jobs by id and attempts by number, of rows in any order."""
+    rows = iter(rows)
+    first = list(itertools.islice(rows, PLAIN))
+    if len(first) == PLAIN:
+        return _Packed(itertools.chain(first, rows))
+    found: dict[str, list[Known]] = {}
+    for item in map(to_known, first):
+        found.setdefault(item.job_id, []).append(item)
+    for items in found.values():
+        items.sort(key=_NUMBER)
+    return {job_id: found[job_id] for job_id in sorted(found)}
+
+
+class _Packed(Mapping[str, Sequence[Known]]):
+    """The same of many jobs, in a third of the memory; those of a job are unpacked when asked for."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._jobs: dict[str, bytes] = {}
+        for row in rows:
+            before = self._jobs.get(row[1])
+            self._jobs[row[1]] = marshal.dumps([*([] if before is None else _rows(before)), row])
+        self._order = sorted(self._jobs)
+
+    def __getitem__(self, job_id: str) -> Sequence[Known]:
+        return sorted(map(to_known, _rows(self._jobs[job_id])), key=_NUMBER)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._jobs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+
+def _rows(packed: bytes) -> list[Row]:
+    rows: list[Row] = marshal.loads(packed)  # noqa: S302 - our own
+    return rows
