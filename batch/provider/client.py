@@ -80,7 +80,7 @@ class Client:
             proxy=proxy,
         )
         self._exits = AsyncExitStack()
-        self.server_time: float | None = None  # by the Date of the last answer that had one
+        self._date: str | None = None  # of the last answer that had one
 
     async def __aenter__(self) -> Self:
         trace = aiohttp.TraceConfig()
@@ -95,6 +95,11 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self._base_url}>"
+
+    @property
+    def server_time(self) -> float | None:
+        """What time it is at the provider, by its last answer that told."""
+        return parse_date(self._date)
 
     async def _open(
         self, traces: list[aiohttp.TraceConfig], *, reuses: bool
@@ -168,7 +173,7 @@ class Client:
                 response.close()
                 break
         raw = b"".join(pieces)[:MAX_ANSWER_BYTES]
-        self.server_time = parse_date(response.headers.get("Date")) or self.server_time
+        self._date = response.headers.get("Date") or self._date
         return self._mask.headers(response.headers), self._mask.body(raw)
 
     def _failure(self, error: Exception) -> Failure:
