@@ -8,7 +8,7 @@ difference between two states: nothing else is counted, so nothing can be counte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
 from batch.attempt import Phase
@@ -112,41 +112,48 @@ class Books(NamedTuple):
     @classmethod
     def open(cls, attempts: Iterable[Booked]) -> Books:
         """Return the books of a state."""
-        doubts: set[str] = set()
+        found, doubts = _apart(attempts, _is_in_doubt)
+        return cls(found, frozenset(item.external_task_id for item in doubts))
 
-        def passing() -> Iterator[Booked]:  # there may be a million: they are not held
-            for item in attempts:
-                if _is_in_doubt(item):
-                    doubts.add(item.external_task_id)
-                yield item
-
-        return cls(figures(passing()), frozenset(doubts))
-
-    def spent(
+    def close(
         self, attempts: Iterable[Booked], sent: Collection[str], taken_over: Collection[str] = ()
-    ) -> Spent:
-        """Return what the run has created.
+    ) -> tuple[Spent, Figures]:
+        """Return what the run has created, and what all attempts come to at its end.
 
         Args:
             attempts: those of its end.
             sent: the external ids that the run has sent again, of those that were in doubt.
             taken_over: those whose task an earlier run has created, also one that the state forgot.
         """
-        listed = list(attempts)
-        after = figures(listed)
-        adopted = [
-            item
-            for item in listed
-            if item.task_id is not None
-            and item.external_task_id not in sent
-            and (item.external_task_id in self.doubts or item.external_task_id in taken_over)
-        ]
+
+        def is_adopted(item: Booked) -> bool:
+            name = item.external_task_id
+            was_sent_before = name in self.doubts or name in taken_over
+            return item.task_id is not None and was_sent_before and name not in sent
+
+        after, adopted = _apart(attempts, is_adopted)
         found_usd = sum(item.cost_usd or 0.0 for item in adopted)
-        return Spent(
+        spent = Spent(
             tasks=after.tasks - self.figures.tasks - len(adopted),
             cost_usd=_usd(after.cost_usd - self.figures.cost_usd - found_usd),
             adopted=len(adopted),
         )
+        return spent, after
+
+
+def _apart(
+    attempts: Iterable[Booked], is_meant: Callable[[Booked], bool]
+) -> tuple[Figures, list[Booked]]:
+    """Return what *attempts* come to, and those that are meant. All pass by once: a million fit."""
+    meant: list[Booked] = []
+
+    def passing() -> Iterator[Booked]:
+        for item in attempts:
+            if is_meant(item):
+                meant.append(item)
+            yield item
+
+    return figures(passing()), meant
 
 
 def _is_in_doubt(attempt: Booked) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import marshal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from batch.attempt import Phase
@@ -15,6 +15,7 @@ PLAIN = 16_384  # attempts; fewer are kept as they are, and are asked for more q
 Row = tuple[Any, ...]  # as `Known`, with the phase by name
 _PHASES = {phase.value: phase for phase in Phase}
 _JOB, _NUMBER = attrgetter("job_id"), attrgetter("number")
+_BY_NUMBER = itemgetter(2)
 
 
 def to_known(row: Row) -> Known:
@@ -48,11 +49,12 @@ class _Packed(Mapping[str, Sequence[Known]]):
         self._jobs: dict[str, bytes] = {}
         for row in rows:
             before = self._jobs.get(row[1])
-            self._jobs[row[1]] = marshal.dumps([*([] if before is None else _rows(before)), row])
+            rows_of = [row] if before is None else sorted([*_rows(before), row], key=_BY_NUMBER)
+            self._jobs[row[1]] = marshal.dumps(rows_of)
         self._order = sorted(self._jobs)
 
     def __getitem__(self, job_id: str) -> Sequence[Known]:
-        return sorted(map(to_known, _rows(self._jobs[job_id])), key=_NUMBER)
+        return list(map(to_known, _rows(self._jobs[job_id])))
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs

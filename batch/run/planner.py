@@ -5,6 +5,7 @@ Light on purpose: a night on which nothing is to be done needs no more than this
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 from batch.clock import Clock, SystemClock
 from batch.errors import ExitCode, UsageError
 from batch.job import Job
-from batch.library.accounts import Books, Spent, figures, flat
+from batch.library.accounts import Books, Spent, flat
 from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
@@ -90,9 +91,8 @@ class PlannedRun:
         """
         spent, library = Spent(), self.books.figures
         if self.plan.decisions:  # or else nothing was created, and the state need not be read again
-            attempts = list(flat(self.folder.database.known()))
-            spent = self.books.spent(attempts, sent, taken_over)
-            library = figures(attempts)
+            attempts = itertools.chain.from_iterable(self.folder.database.jobs())
+            spent, library = self.books.close(attempts, sent, taken_over)
         return Summary(
             run_id=self.run_id,
             name=self.manifest.name,
@@ -148,8 +148,7 @@ class PlannedRun:
         From then on the size of results.jsonl shows whether it is whole.
         """
         self.folder.results.flush()
-        limits = self.settings.limits
-        record = summary.to_record(self.plan.cost_usd, limits, refused)
+        record = summary.to_record(self.plan.cost_usd, self.settings.limits, refused)
         ended = EndRun(self.run_id, clock.now(), int(summary.exit_code), record)
         self.folder.database.write([ended])
 
@@ -201,12 +200,18 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
             " Nothing was sent"
         )
     with open_folder(settings.output_dir, sandbox=settings.sandbox, now=clock.now()) as folder:
-        started_at = clock.now()
-        run_id = new_run_id(started_at)
-        known = folder.database.known()
-        plan, presence = _plan(manifest, settings, known, folder.database, hold, clock.now())
-        found, books = tuple(presence.changes(run_id, started_at)), Books.open(flat(known))
-        yield PlannedRun(manifest, settings, run_id, folder, plan, started_at, books, found)
+        yield _plan_run(manifest, settings, folder, hold, clock)
+
+
+def _plan_run(
+    manifest: Manifest, settings: Settings, folder: OutputFolder, hold: Hold, clock: Clock
+) -> PlannedRun:
+    """Plan a run. What is known of all attempts is held no longer than that."""
+    started_at, known = clock.now(), folder.database.known()
+    run_id = new_run_id(started_at)
+    plan, presence = _plan(manifest, settings, known, folder.database, hold, clock.now())
+    found, books = tuple(presence.changes(run_id, started_at)), Books.open(flat(known))
+    return PlannedRun(manifest, settings, run_id, folder, plan, started_at, books, found)
 
 
 def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:

@@ -66,7 +66,9 @@ def test_cents_add_up_exactly() -> None:
 def test_run_has_created_what_was_not_there_before() -> None:
     before = [booked("old", opened("1"))]
     books = Books.open(before)
-    spent = books.spent([*before, booked("new", opened("2")), booked("lost", DOUBTS[2])], set())
+    after = [*before, booked("new", opened("2")), booked("lost", DOUBTS[2])]
+    spent, library = books.close(after, set())
+    assert library == figures(after)
     assert (spent.tasks, spent.cost_usd, spent.adopted) == (1, 0.42, 0)
 
 
@@ -74,7 +76,7 @@ def test_found_task_is_the_run_before_its_own() -> None:
     """Unless this run has sent its request again."""
     books = Books.open([booked("doubt", DOUBTS[2])])
     after = [booked("doubt", opened("1"))]
-    found, sent = books.spent(after, set()), books.spent(after, {"doubt"})
+    (found, _), (sent, _) = books.close(after, set()), books.close(after, {"doubt"})
     assert (found.tasks, found.cost_usd, found.adopted) == (0, 0.0, 1)
     assert (sent.tasks, sent.cost_usd, sent.adopted) == (1, 0.42, 0)
 
