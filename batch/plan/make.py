@@ -73,6 +73,9 @@ def make_plan(
 
 def _selected(jobs: Sequence[Job], settled: History, policy: Policy) -> Iterator[tuple[int, Job]]:
     """Iterate over the jobs that are selected, each with its place in the manifest."""
+    if policy.selection.is_all:
+        yield from enumerate(jobs)
+        return
     for place, job in enumerate(jobs):
         if _is_selected(policy, job.id, job.tags, settled.get(job.id, ())):
             yield place, job
@@ -95,8 +98,10 @@ def _go_on_with_round(
 
 
 def _add_orphans(plan: Plan, jobs: Sequence[Job], settled: History, policy: Policy) -> None:
+    if not settled or sum(job.id in settled for job in jobs) == len(settled):  # on most nights
+        return
     gone = dict.fromkeys(settled)
-    for job in jobs if gone else ():
+    for job in jobs:
         gone.pop(job.id, None)
     for job_id in gone:
         attempts = settled[job_id]

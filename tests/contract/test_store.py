@@ -94,6 +94,7 @@ async def test_passing_jobs_are_of_one_moment(subject: Subject) -> None:
     other.write([Put(attempt(landed("2", "videos/j-2.mp4", 9), name="kb-2", job_id="j-2"))])
     other.write([Put(attempt(REFUSED, name="kb-3", job_id="j-3"))])
     assert store.attempt("kb-2") == before[2]
+    assert [job[-1].phase for job in store.known().values()] == [item.phase for item in before]
     seen += passing
     assert [job[-1].phase for job in seen] == [item.phase for item in before]
     assert store.attempt("kb-2") != before[2]

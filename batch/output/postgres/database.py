@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 
 from batch.attempt import Account, Attempt
-from batch.output.in_short import by_job
+from batch.output.in_short import Row, all_known, by_job
 from batch.output.marker import mark
 from batch.output.postgres import questions
 from batch.output.postgres.changes import to_json
@@ -64,16 +64,19 @@ class PostgresDatabase:
         return self.ask(questions.is_new(self.library))
 
     def known(self) -> History:
-        return self.ask(questions.known(self.library))
+        return all_known(self._pages("known"))
 
     def jobs(self) -> Iterator[list[Known]]:
-        question = questions.known(self.library)
         with map_errors(self.place), self.connection.transaction():
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            with self.connection.cursor("jobs") as cursor:  # a page at a time, not all of them
-                cursor.itersize = questions.PAGE
-                cursor.execute(question.sql.encode(), question.values)
-                yield from by_job(cursor)
+            yield from by_job(self._pages("jobs"))
+
+    def _pages(self, name: str) -> Iterator[Row]:
+        """Iterate over all attempts in short, of which a page at a time is fetched; *name* it."""
+        question, connection = questions.known(self.library), self.connection
+        with map_errors(self.place), connection.transaction(), connection.cursor(name) as cursor:
+            cursor.itersize = questions.PAGE
+            yield from cursor.execute(question.sql.encode(), question.values)
 
     def attempt(self, external_task_id: str) -> Attempt:
         found = self.ask(questions.attempt(self.library, external_task_id))
