@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import BinaryIO
 
 from batch.media.boxes import MediaError, child, numbers
@@ -21,6 +22,9 @@ _PIECE = 4 * 2**20  # of a larger sample only the lengths are read
 _AT_ONCE = 2**20  # so much of small samples that follow each other is read in one piece
 _MAX_UNITS = 5_000_000
 _ZEROS = bytes(32)  # both standards escape even three of them in a row
+# What the first byte of a unit can be: a bit that is always zero, and a kind.
+_FIRSTS_OF_AVC = frozenset(first for first in range(0x80) if 1 <= first & 31 <= 23)
+_FIRSTS_OF_HEVC = frozenset(first for first in range(0x80) if not 41 <= first >> 1 <= 47)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +70,34 @@ def check_pictures(
         MediaError: a sample is not a row of whole units.
     """
     walk = _Walk(file, coding)
-    for offset, sizes in _rows(_samples(table, chunks), most):
+    for offset, sizes in _rows(table, chunks, most):
         walk.check(offset, sizes)
 
 
-def _rows(samples: Iterator[tuple[int, int]], most: int) -> Iterator[tuple[int, list[int]]]:
+def _rows(table: memoryview, chunks: array[int], most: int) -> Iterator[tuple[int, list[int]]]:
     """Yield the offset and the sizes of samples that follow each other in the file.
 
     Each read lets the event loop and this thread take turns: one a sample would be hundreds.
     """
-    start, end, sizes, left = 0, 0, list[int](), most
-    for offset, size in samples:
-        left -= max(size, 1)
-        if left < 0:
-            raise MediaError("the index of the video lists more pictures than the file can hold")
-        if sizes and (offset != end or end + size - start > _AT_ONCE):
-            yield start, sizes
-            sizes = []
-        if not sizes:
-            start = offset
-        sizes.append(size)
-        end = offset + size
-    if sizes:
-        yield start, sizes
+    start, end, row = 0, 0, list[int]()
+    for offset, sizes in _samples(table, chunks, most):
+        at = offset
+        for size in sizes:
+            if row and (at != end or end + size - start > _AT_ONCE):
+                yield start, row
+                row = []
+            if not row:
+                start = at
+            row.append(size)
+            at = end = at + size
+    if row:
+        yield start, row
 
 
-def _samples(table: memoryview, chunks: array[int]) -> Iterator[tuple[int, int]]:
-    """Yield offset and size of each sample, in the order of the chunks."""
+def _samples(
+    table: memoryview, chunks: array[int], most: int
+) -> Iterator[tuple[int, Iterable[int]]]:
+    """Yield the offset of each chunk, and the sizes of its samples."""
     described, sizes = child(table, b"stsc"), child(table, b"stsz")
     if described is None or sizes is None:  # the compact stz2 is rare, and its samples are tiny
         return
@@ -100,17 +105,18 @@ def _samples(table: memoryview, chunks: array[int]) -> Iterator[tuple[int, int]]
     listed = None if each else numbers(sizes, 12, total, "I")
     runs = numbers(described, 8, 3 * struct.unpack_from(">I", described, 4)[0], "I")
     number, run = 0, 0
-    for chunk, start in enumerate(chunks, 1):
+    for chunk, offset in enumerate(chunks, 1):
         while run + 3 < len(runs) and runs[run + 3] <= chunk:
             run += 3
-        offset = start
-        for _ in range(runs[run + 1]):
-            if number >= total:
-                raise MediaError("the index of the video lists samples that it does not describe")
-            size = each if listed is None else listed[number]
-            yield offset, size
-            offset += size
-            number += 1
+        count = runs[run + 1]
+        if count > total - number:
+            raise MediaError("the index of the video lists samples that it does not describe")
+        row = None if listed is None else listed[number : number + count]
+        most -= each * count if row is None else sum(row) + row.count(0)
+        if most < 0:
+            raise MediaError("the index of the video lists more pictures than the file can hold")
+        yield offset, repeat(each, count) if row is None else row
+        number += count
 
 
 class _Walk:
@@ -118,8 +124,10 @@ class _Walk:
 
     def __init__(self, file: BinaryIO, coding: Coding) -> None:
         self._file = file
-        self._coding = coding
+        self._is_hevc = coding.is_hevc
+        self._length_bytes = coding.length_bytes
         self._header_bytes = coding.length_bytes + 1 + coding.is_hevc
+        self._firsts = _FIRSTS_OF_HEVC if coding.is_hevc else _FIRSTS_OF_AVC
         self._left = _MAX_UNITS
 
     def check(self, offset: int, sizes: list[int]) -> None:
@@ -130,9 +138,9 @@ class _Walk:
         """
         total, start = sum(sizes), 0
         data = self._read(offset, total) if total <= _PIECE else b""
+        may_have_hole = _ZEROS in data
         for size in sizes:
-            hole = data.find(_ZEROS, start, start + size)
-            if hole >= 0:
+            if may_have_hole and (hole := data.find(_ZEROS, start, start + size)) >= 0:
                 at = offset + hole
                 raise MediaError(f"the video has a hole: zeros at byte {at}, inside a picture")
             self._check_units(data, offset, start, start + size)
@@ -140,16 +148,22 @@ class _Walk:
 
     def _check_units(self, data: bytes, offset: int, at: int, end: int) -> None:
         """Check the sample from *at* to *end*, both counted from *offset*; *data* may be empty."""
-        start = offset + at
+        start, length_bytes = offset + at, self._length_bytes
         while at < end:
             behind = at + self._header_bytes
             header = data[at:behind] if data else self._read(offset + at, self._header_bytes)
-            unit = int.from_bytes(header[: self._coding.length_bytes])
-            at += self._coding.length_bytes + unit
+            unit = int.from_bytes(header[:length_bytes])
+            at += length_bytes + unit
             self._left -= 1
             if self._left < 0:
                 raise MediaError("the pictures of the video have more parts than any real ones")
-            if len(header) < self._header_bytes or at > end or not self._is_sane(header, unit):
+            if (
+                at > end
+                or len(header) < self._header_bytes
+                or unit <= self._is_hevc
+                or header[length_bytes] not in self._firsts
+                or (self._is_hevc and not header[-1] & 7)
+            ):
                 raise MediaError(f"the video is damaged: the picture at byte {start} is not whole")
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -158,13 +172,3 @@ class _Walk:
         if len(data) < size:
             raise MediaError("the video is cut off: its last pictures are missing")
         return data
-
-    def _is_sane(self, header: bytes, size: int) -> bool:
-        """Return whether a unit can begin like this."""
-        first = header[self._coding.length_bytes]
-        if first & 0x80:  # forbidden_zero_bit
-            return False
-        if self._coding.is_hevc:
-            kind = first >> 1
-            return size >= 2 and not 41 <= kind <= 47 and bool(header[-1] & 7)
-        return size >= 1 and 1 <= first & 31 <= 23
