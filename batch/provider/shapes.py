@@ -94,7 +94,7 @@ def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
     task_id = _task_id(tasks)
     states = _status_words(tasks, task_id)
     codes = [_code_text(layer[key]) for layer in layers for key in _CODES if key in layer]
-    types = [_code_text(layer.get(key)) for layer in layers for key in _TYPES]
+    types = [_code_text(layer[key]) for layer in layers for key in _TYPES if key in layer]
     code = _deciding([*codes, *(word for word in types if word in VERDICTS)])
     said = find(layers, _sentence, *_SAID) or find(layers, _bare_word, *_SAID) or ""
     inside = _REQUEST_ID.search(said)
@@ -132,11 +132,14 @@ def _all_words(layers: list[dict[str, Any]]) -> str:
     return plain(_REQUEST_ID.sub("", " / ".join(spoken)[:_MAX_HEARD]))
 
 
+_REFUSED = re.compile("[45][0-9][0-9]")
+
+
 def _http_status(layer: dict[str, Any]) -> int | None:
     """Read the HTTP status of a refusal that a layer gives as its code."""
     for key in _STATUS_CODES:
         value = layer.get(key)
-        if isinstance(value, str | int) and re.fullmatch("[45][0-9][0-9]", str(value)):
+        if isinstance(value, str | int) and _REFUSED.fullmatch(str(value)):
             return int(value)
     return None
 
@@ -205,6 +208,7 @@ _STATUSES = {
     **dict.fromkeys(("failed", "failure", "fail", "error"), TaskStatus.FAILED),
     **dict.fromkeys(("canceled", "cancelled"), TaskStatus.FAILED),
 }
+_BLANKS = re.compile(r"[\s-]+")
 # What a bare `status` says of a request, not of a task (JSend's words).
 _REQUEST_WORDS = frozenset({"error", "fail"})
 
@@ -258,7 +262,7 @@ def _doubt(words: list[str], reason: str) -> str:
 
 
 def _word(value: Any) -> str:
-    return re.sub(r"[\s-]+", "_", value.strip().lower()) if isinstance(value, str) else ""
+    return _BLANKS.sub("_", value.strip().lower()) if isinstance(value, str) else ""
 
 
 def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]:
@@ -274,13 +278,14 @@ def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]
     for layer in tasks:
         ids = {identifier(layer.get("task_id")), identifier(layer.get("id"))} - {None}
         is_inside = is_inside or task_id in ids
-        is_error = is_error or _deciding([_code_text(layer.get("code"))]) is not None
+        code = _code_text(layer.get("code"))
+        is_error = is_error or _deciding([code]) is not None
         word = _word(layer.get("task_status"))
         if not word and (is_well or (ids and is_inside)):
             word = _word(layer.get("status"))
             is_failure = _STATUSES.get(word) is TaskStatus.FAILED
             word = "" if word in _REQUEST_WORDS or (is_failure and is_error) else word
-        is_well = is_well or _code_text(layer.get("code")) in OK_WORDS
+        is_well = is_well or code in OK_WORDS
         if word:
             words.append(word)
     return words
