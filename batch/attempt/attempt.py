@@ -188,15 +188,17 @@ class Attempt:
         Raises:
             TransitionError: there is none yet.
         """
-        if self.task is None:
+        task = self.task
+        if task is None:
             message = f"attempt {self.external_task_id} of {self.job_id!r} has no task"
             raise TransitionError(message)
-        return self.task
+        return task
 
     @property
     def task_id(self) -> str | None:
         """The provider's id of the task, as soon as it is known."""
-        return None if self.task is None else self.task.task_id
+        task = self.task
+        return None if task is None else task.task_id
 
     def is_anothers(self, external_task_id: str | None) -> bool:
         """Return whether an external id is one of ours, but not this attempt's."""

@@ -47,7 +47,7 @@ class Layout(NamedTuple):
     @property
     def parts(self) -> Path:
         """The folder of part files."""
-        return self.state / "parts" / self.process
+        return self.root.joinpath(STATE_FOLDER, "parts", self.process)
 
     @property
     def videos(self) -> Path:

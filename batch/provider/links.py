@@ -6,6 +6,7 @@ character.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -101,6 +102,7 @@ def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
     return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
 
 
+@functools.lru_cache(maxsize=16)  # the base URL, and each link from its answer to its download
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
