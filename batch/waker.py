@@ -51,7 +51,7 @@ async def sleep(seconds: float | None, *wakers: Waker, by_ticks: bool = False) -
     One future and one timer, no tasks: ten thousand of these at once are the normal case. *by_ticks*
     is for such a crowd: who would be woken within the same `TICK_S` is woken at its end, together.
     """
-    if any(waker.is_set() for waker in wakers):
+    if any(map(Waker.is_set, wakers)):
         return True
     loop = asyncio.get_running_loop()
     sleeper: asyncio.Future[None] = loop.create_future()
@@ -70,7 +70,7 @@ async def sleep(seconds: float | None, *wakers: Waker, by_ticks: bool = False) -
             timer.cancel()
         for waker in wakers:
             waker.detach(sleeper)
-    return any(waker.is_set() for waker in wakers)
+    return any(map(Waker.is_set, wakers))
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:
