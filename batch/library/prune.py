@@ -17,12 +17,13 @@ from typing import NamedTuple
 from batch.attempt import Attempt, Landed
 from batch.job import Job, folded, video_path
 from batch.library.restore import Version, version_of
-from batch.library.strays import Known, Stray, job_of, second_copies
+from batch.library.strays import Known, Stray, job_of
 from batch.manifest.model import Keep
 from batch.output import disk, sidecar
 from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
 from batch.output.layout import Layout
+from batch.output.names import second_names
 from batch.output.places import Places
 from batch.output.state import Put
 from batch.output.store import Store
@@ -133,8 +134,9 @@ class _Search:
             if self._is_selected(holders[-1].job_id):
                 self._look(file, holders, displaced)
         if self._wanted.strays or self._wanted.orphans:
+            listed = {item.file for item in self._found.items}  # second names among them
             for stray in Known(self._layout, self._attempts).strays():
-                if self._is_selected(job_of(stray.file)):
+                if stray.file not in listed and self._is_selected(job_of(stray.file)):
                     self._look_at_stray(stray)
         return self._found
 
@@ -176,8 +178,8 @@ class _Search:
             self._found.left.append((file, left))
             return
         self._add(file, job_id, status, reason, action, *holders)
-        if action is not Action.MOVE:
-            for copy in second_copies(self._layout, file, job_id, self._named):
+        for copy in second_names(self._layout.root, file, job_id):
+            if action is not Action.MOVE and folded(copy) not in self._named:
                 self._add(copy, job_id, status, f"a second copy of {file}", action)
 
     def _status(self, file: str, *holders: Attempt) -> _Status | None:

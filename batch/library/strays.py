@@ -11,14 +11,13 @@ anything else                                           stray
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from batch.attempt import Attempt, Discarded, Landed
 from batch.job import folded, video_path
-from batch.output.layout import Layout, version_folder, version_time
-from batch.output.names import is_one_video
+from batch.output.layout import Layout, version_folder
 
 ENDS = frozenset({".mp4", ".part"})  # a part that a death has left on another disk
 
@@ -86,19 +85,6 @@ class Known:
             if (self._layout.root / owner.state.file).is_file():
                 return Stray(file, f"a second copy of {owner.state.file}", copy_of=owner)
         return Stray(file, f"the only copy of a video of {owners[0].job_id!r}", left=True)
-
-
-def second_copies(layout: Layout, file: str, job_id: str, named: Container[str]) -> Iterator[str]:
-    """Yield what else holds the video at *file* under the names that its former versions get.
-
-    A run or a restore that brought it back from there did not come to drop that name. *named* are the
-    files of the state, folded.
-    """
-    for path in sorted((layout.root / version_folder(job_id)).glob("*.mp4")):
-        name = path.relative_to(layout.root).as_posix()
-        is_unknown = folded(name) not in named and version_time(name) is not None
-        if is_unknown and is_one_video(layout.root / file, path):
-            yield name
 
 
 def job_of(file: str) -> str:

@@ -1,18 +1,19 @@
-"""Second names of videos that are on their way from one name to another.
+"""Second names of videos that are, or were, on their way from one name to another.
 
-They are noted before the first of them is made, and again with the commit that moves the videos: what
-a death leaves of them, whoever holds the folder next unlinks, before it looks at anything.
+Those of a move are noted before the first of them is made, and again with the commit that moves the
+videos: what a death leaves of them, whoever holds the folder next unlinks, before it looks at anything.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from batch.job import folded
+from batch.job import folded, video_path
 from batch.output import disk
+from batch.output.layout import VERSIONS, version_folder, version_time
 from batch.output.state import Fact
 from batch.output.store import Store
 
@@ -34,6 +35,18 @@ def clear_noted(root: Path, database: Store) -> None:
     if left:
         clear(root, database, left)
         database.write([note([])])
+
+
+def second_names(root: Path, file: str, job_id: str) -> Iterator[str]:
+    """Yield the other names of a job's videos under which there is the one at *file*.
+
+    A run did not come to drop the name under versions/ of a video that it had brought back, or to put
+    the next one in the place of one that it had given such a name. An attempt may have them all the same.
+    """
+    names = [video_path(job_id)] if file.startswith(f"{VERSIONS}/") else []
+    versions = sorted((root / version_folder(job_id)).glob("*.mp4"))
+    names += [path.relative_to(root).as_posix() for path in versions if version_time(path.name)]
+    yield from (name for name in names if name != file and is_one_video(root / file, root / name))
 
 
 def clear(root: Path, database: Store, pairs: Iterable[tuple[str, str]]) -> None:

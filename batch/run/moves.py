@@ -20,8 +20,8 @@ from batch.errors import StateError
 from batch.job import video_path
 from batch.output import disk
 from batch.output.folder import OutputFolder
-from batch.output.layout import VERSIONS, version_file
-from batch.output.names import clear, clear_noted, is_one_video, note
+from batch.output.layout import version_file
+from batch.output.names import clear, clear_noted, is_one_video, note, second_names
 from batch.output.row import has_outcome, make_row, to_line
 from batch.output.state import AddRow, Change, Fact, Put
 from batch.output.store import Store
@@ -231,15 +231,11 @@ def _end_detours(folder: OutputFolder) -> None:
 
 
 def _second_names(folder: OutputFolder, moves: list[Move]) -> Iterator[tuple[str, str]]:
-    """Yield names that nothing would clear any more once their jobs have moved, and where the videos are.
-
-    A run had recorded a video as a former version, and did not come to put the next one in its place.
-    """
+    """Yield names that nothing would clear any more once their jobs have moved, and where the videos are."""
+    root = folder.layout.root
     for move in moves:
-        name, files = video_path(move.old_id), [item.file or "" for item in move.attempts]
-        if name not in files and _is_here(folder, name):
-            # Under videos/, another name may be another spelling of the same.
-            yield from ((name, file) for file in files if file.startswith(f"{VERSIONS}/"))
+        for file in {item.file for item in move.attempts if item.file is not None}:
+            yield from ((name, file) for name in second_names(root, file, move.old_id))
 
 
 def _in_bucket(folder: OutputFolder) -> Collection[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -298,6 +299,18 @@ def test_deleted_video_takes_its_copy_along(library: Library) -> None:
     said = library.prune("--orphans", "--delete", "--yes", "--json")
     assert {item["file"] for item in said.json["files"]} >= {"videos/fox.mp4", vacated}
     assert list(library.files()) == ["videos/deer.mp4", "videos/owl.mp4"]
+
+
+@pytest.mark.parametrize("more", [[], ["--strays"]])
+def test_deleted_version_takes_its_former_name_along(library: Library, more: list[str]) -> None:
+    """A run had given it a name under versions/, and did not come to put the next video in its place."""
+    library.ask(fox="c", deer="d")
+    assert library.prune("--orphans", "--yes").code == 0
+    (version,) = library.versions("owl")
+    os.link(library.root / version, library.root / "videos/owl.mp4")
+    said = library.prune("--orphans", *more, "--delete", "--yes", "--json")
+    assert [item["file"] for item in said.json["files"]] == [version, "videos/owl.mp4"]
+    assert not any("owl" in file for file in library.files())
 
 
 def test_second_copy_is_a_stray_and_the_only_one_is_not(library: Library) -> None:
