@@ -73,6 +73,7 @@ class Feeder:
                 self._run.context.notify(events.JobLeft(decision.job_id))
             else:
                 self._start(group, JobRun(self._run, order, decision, ticket))
+                await asyncio.sleep(0)  # it goes on its way before the next one is begun
         self._run.lessons.begin_tail()
 
     async def _admit(self, order: int, decision: Decision) -> Ticket | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,23 @@ def test_open_tasks_take_their_slots_first(tmp_path: Path) -> None:
     calls = play(tmp_path, story, max_in_flight=1, max_attempts=1, proved_at=EPOCH)
     kinds = [kind for _, kind, _ in calls]
     assert kinds == ["query", "query", "query", "submit"]
+
+
+def test_first_request_waits_for_no_other_job(tmp_path: Path) -> None:
+    """Of two hundred jobs with a slot each, few are begun when the first one is sent."""
+
+    async def story(stages: Stages) -> int:
+        begun: list[int] = []
+
+        async def count() -> None:
+            begun.append(sum(task.get_name().startswith("job ") for task in asyncio.all_tasks()))
+
+        stages.api.on_submit = count
+        stages.api.submits = [Refused(SAID)] * 200
+        await feed(stages, *(job(f"job-{number}", f"cat {number}") for number in range(200)))
+        return begun[0]
+
+    assert play(tmp_path, story, max_in_flight=200) < 20
 
 
 def test_repeated_requests_keep_to_the_slots(tmp_path: Path) -> None:
