@@ -3,7 +3,8 @@
     folder       lock, open or migrate the database, check it against results.jsonl and repair that
     state        the protocol: the changes that can be committed, and the questions (`tests/contract`)
     writer       `State` for the event loop: a thread commits, many commits share a flush
-    sqlite       the database itself, with codec, migrations, sqlite_errors
+    sqlite       the database itself, with codec, migrations, sqlite_errors; in_short: attempts as a
+                 plan needs them, packed where there are many
     results      results.jsonl, appended to with each commit; row: one line of it
     videos       a part file grows (part), is checked, flushed and renamed (disk)
     names        second names of videos that get new ones, which a death may leave

@@ -22,7 +22,8 @@ from batch.engines.leave import Times
 from batch.engines.queue import Removal
 from batch.engines.start import Setup, work
 from batch.key import Secret, account_of
-from batch.output.postgres import fleet, questions
+from batch.output.in_short import all_known
+from batch.output.postgres import fleet
 from batch.output.postgres.pool import Connections
 from batch.output.postgres.relay import PostgresRelay
 from batch.output.postgres.state import PostgresState
@@ -66,7 +67,7 @@ def around(method: Any, name_of: Any) -> Any:
 
 def name_of(question: Any) -> str:
     """Return what is asked for."""
-    return "known" if question.answer is questions._by_job else "question"
+    return "known" if question.answer is all_known else "question"
 
 
 def phase_of(*changes: Any) -> str:

@@ -43,7 +43,7 @@ def test_video_in_the_bucket_is_not_missed(
             await stages.state.commit(record)
         terms = Terms("n", "n.yaml", stages.context.limits, Policy())
         terms = replace(terms, target=Target(BUCKET, removes=is_removed))
-        opened = Opened(NOTHING, terms, NOTHING, stages.run, lambda _file, _size: False)
+        opened = Opened(NOTHING, terms, NOTHING, stages.run, lambda _item: False)
         planned = Decision(Action.UNCHANGED, "a", "up to date", job())
         (work,) = works([(0, planned)])
         claim, known = Claim("library", "r", "a", 1), tuple(known_of([attempt]))
@@ -68,7 +68,7 @@ def test_attempt_withdrawn_by_a_dead_worker_is_missed(tmp_path: Path, *, is_form
         else:
             planned = Decision(Action.RESUME, "a", "an answer was lost", job(), attempt="kb-9")
         terms = Terms("n", "n.yaml", stages.context.limits, Policy())
-        opened = Opened(NOTHING, terms, NOTHING, stages.run, lambda _file, _size: True)
+        opened = Opened(NOTHING, terms, NOTHING, stages.run, lambda _item: True)
         (work,) = works([(0, planned)])
         state = await carry_out(opened, Assignment(Claim("library", "r", "a", 1), work))
         assert stages.api.count("submit") == (0 if is_former else 1)
