@@ -67,22 +67,36 @@ def mark(path: Path, library: str) -> None:
         LockedError: another library was made there meanwhile.
         StateError: the file cannot be written.
     """
-    if library_at(path) == library:
-        return
-    part = path.with_name(f"{path.name}.{library}.part")
     try:
-        disk.make(path.parent)
-        with part.open("w", encoding="utf-8") as file:
-            file.write(f"{library}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(part, path)
-        part.unlink()
-        disk.flush(path.parent)
-    except FileExistsError as error:
-        raise LockedError(f"another run has just begun in {path.parent.parent}") from error
+        if library_at(path) != library:
+            _write(path, library)
+        clear(path)
     except OSError as error:
+        if path.exists() and library_at(path) != library:  # its part may be gone as well
+            raise LockedError(f"another run has just begun in {path.parent.parent}") from error
         raise StateError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def clear(path: Path) -> None:
+    """Take away what deaths have left of marks that were being made, once there is one.
+
+    Raises:
+        OSError: the disk or the permissions.
+    """
+    if path.exists():
+        for part in path.parent.glob(f"{path.name}.*.part"):
+            part.unlink(missing_ok=True)
+
+
+def _write(path: Path, library: str) -> None:
+    part = path.with_name(f"{path.name}.{library}.part")
+    disk.make(path.parent)
+    with part.open("w", encoding="utf-8") as file:
+        file.write(f"{library}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.link(part, path)
+    disk.flush(path.parent)
 
 
 def unmark(path: Path) -> None:

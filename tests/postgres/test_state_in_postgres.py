@@ -399,6 +399,17 @@ def test_two_new_libraries_do_not_share_a_folder(tmp_path: Path) -> None:
         mark(path, "1" * 32)
 
 
+@pytest.mark.parametrize("has_mark", [False, True])
+def test_mark_clears_what_a_death_left_of_others(tmp_path: Path, *, has_mark: bool) -> None:
+    """A run that died while it made a mark leaves its part; the next one makes another library."""
+    path = tmp_path / "library"
+    if has_mark:
+        mark(path, "1" * 32)
+    path.with_name(f"library.{'0' * 32}.part").write_text("0")
+    mark(path, "1" * 32)
+    assert [item.name for item in tmp_path.iterdir()] == ["library"]
+
+
 def test_failover_puts_new_attempts_in_doubt(root: Path, engine_url: str) -> None:
     with open_folder(root, sandbox=False, now=1.0) as folder:
         assert folder.forgot_at is None

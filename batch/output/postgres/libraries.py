@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from batch.errors import LockedError, StateLostError
 from batch.key import Secret
 from batch.output.layout import Layout
 from batch.output.lock import Holder
-from batch.output.marker import check_original
+from batch.output.marker import check_original, clear
 from batch.output.postgres.connection import connect, place_of
 from batch.output.postgres.database import PostgresDatabase
 from batch.output.postgres.errors import map_errors
@@ -99,6 +99,8 @@ def hold(engine: Secret, library: str, layout: Layout) -> Iterator[PostgresDatab
             with connection.pipeline():  # one round trip, one transaction
                 for mend in MENDS:
                     connection.execute(mend.encode(), asked)
+        with suppress(OSError):  # nobody reads them, and the next run tries again
+            clear(layout.library)
         yield database
 
 
