@@ -57,6 +57,7 @@ from batch.events import Adopted, Event, Submitted
 from batch.job import Job, canonical_request, fingerprint, folded
 from batch.manifest.limits import Limits, Rate
 from batch.manifest.model import Manifest
+from batch.output.checked import KEEPS_TIME_S
 from batch.output.sqlite import Database
 from batch.output.videos import Videos
 from batch.plan import Action, Plan, Policy
@@ -219,6 +220,7 @@ class Night:
         self.now = 1000.0
         self.offset = 0.0
         self.forced: Counter[str] = Counter()  # forced prompts, and how often
+        self.edited_at = -math.inf  # when a person edited a video last
         self.discarded: Counter[str] = Counter()  # videos that a person has pruned, by prompt
         self.retried: Counter[str] = Counter()
         self.resubmitted: Counter[str] = Counter()
@@ -313,8 +315,7 @@ class Night:
             return
         # What is edited on a disk that has just come back is taken for an edit of the video meant to
         # be there: nobody could tell. Nor later on, while no run has had a reason to look at it.
-        # What is edited just before its disk goes away is taken for an edit of what lands meanwhile.
-        may_tamper, has_edited = not (self._mount() or self.purse.is_tidy), False
+        may_tamper = not (self._mount() or self.purse.is_tidy)
         for key in self.names:
             luck = rng.random()
             if luck < self.fickle:
@@ -332,7 +333,7 @@ class Night:
                     file.write_bytes(file.read_bytes()[:100])
                 elif not self._is_anothers(file):
                     file.write_bytes(file.read_bytes() + rules.TITLE)
-                    has_edited = True
+                    self.edited_at = self.now
         self._age()
         self._rename()
         if self.has_backups and rng.random() < 0.1:
@@ -340,7 +341,10 @@ class Night:
         if self.is_year and rng.random() < 0.15:
             self.violate(keeper.keep(self))
             self._age()
-        if rng.random() < 0.05 and not (self.purse.is_tidy or has_edited):
+        # What was edited in the minute before its disk goes away is taken for an edit of what lands
+        # meanwhile: nobody could tell that either.
+        has_fresh_edit = self.now - self.edited_at <= KEEPS_TIME_S
+        if rng.random() < 0.05 and not (self.purse.is_tidy or has_fresh_edit):
             self._unmount()
 
     def _back_up_or_restore(self) -> None:
