@@ -128,7 +128,7 @@ class Job(NamedTuple):
         return video_path(self.id)
 
 
-PLAIN = 16_384
+PLAIN = 16_384  # jobs or attempts kept as they are; what comes on top of them is packed
 
 
 class Jobs(Sequence[Job]):

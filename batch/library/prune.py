@@ -178,8 +178,9 @@ class _Search:
             self._found.left.append((file, left))
             return
         self._add(file, job_id, status, reason, action, *holders)
-        for copy in second_names(self._layout.root, file, job_id):
-            if action is not Action.MOVE and folded(copy) not in self._named:
+        copies = () if action is Action.MOVE else second_names(self._layout.root, file, job_id)
+        for copy in copies:
+            if folded(copy) not in self._named:
                 self._add(copy, job_id, status, f"a second copy of {file}", action)
 
     def _status(self, file: str, *holders: Attempt) -> _Status | None:

@@ -9,18 +9,18 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from batch.attempt import Phase
+from batch.job import PLAIN
 from batch.plan import History, Known
 
-PLAIN = 16_384  # attempts; fewer are kept as they are, and are asked for more quickly
 Row = tuple[Any, ...]  # as `Known`, with the phase by name
-_PHASES = {phase.value: phase for phase in Phase}
+PHASES = {phase.value: phase for phase in Phase}
 _JOB, _NUMBER = attrgetter("job_id"), attrgetter("number")
 _BY_NUMBER = itemgetter(2)
 
 
 def to_known(row: Row) -> Known:
     """Return the attempt that a row stands for."""
-    return Known._make((*row[:4], _PHASES[row[4]], *row[5:]))
+    return Known._make((*row[:4], PHASES[row[4]], *row[5:]))
 
 
 def by_job(rows: Iterable[Row]) -> Iterator[list[Known]]:

@@ -6,15 +6,14 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from batch.attempt import Account, Attempt, Phase
+from batch.attempt import Account, Attempt
 from batch.output.codec import COLUMNS, from_record
-from batch.output.in_short import all_known, by_job
+from batch.output.in_short import PHASES, all_known, by_job
 from batch.output.sqlite_errors import map_errors
 from batch.output.state import Payment, Uploaded
 from batch.output.store import RunRecord
 from batch.plan import History, Known
 
-_PHASES = {phase.value: phase for phase in Phase}
 END_OF_RESULTS = "SELECT ends_at FROM results ORDER BY seq DESC LIMIT 1"
 UPLOAD_COLUMNS = Uploaded._fields
 # When an attempt was sent that is, or may be, paid for: `Attempt.sent_at`.
@@ -139,7 +138,7 @@ class Questions:
         )
         with map_errors(self.path):
             found = self._db.execute(query, (since,))
-            return [Payment(name, _PHASES[state], *rest) for name, state, *rest in found]
+            return [Payment(name, PHASES[state], *rest) for name, state, *rest in found]
 
     def uploads(
         self, target: str, *, file: str | None = None, sha256: str | None = None

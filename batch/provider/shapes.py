@@ -33,6 +33,7 @@ from batch.redact import clean
 
 _MAX_DATA = 4  # root → data → data.data → data.data.data
 _MAX_LAYERS = 16  # objects of one answer that are read
+_REFUSED = re.compile("[45][0-9][0-9]")
 _MAX_SAID = 2_000  # characters of a message that are searched
 _MAX_HEARD = 4_000  # characters of all messages that are read
 
@@ -130,9 +131,6 @@ def _all_words(layers: list[dict[str, Any]]) -> str:
     texts = dict.fromkeys(text[:_MAX_SAID] for text in said if isinstance(text, str))
     spoken = (text for text in texts if text.strip().lower() not in GENERIC_CODES)
     return plain(_REQUEST_ID.sub("", " / ".join(spoken)[:_MAX_HEARD]))
-
-
-_REFUSED = re.compile("[45][0-9][0-9]")
 
 
 def _http_status(layer: dict[str, Any]) -> int | None:

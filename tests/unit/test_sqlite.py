@@ -147,32 +147,13 @@ def test_known_holds_what_a_plan_needs(database: Database) -> None:
     assert database.known() == {
         "a": [
             Known(
-                "kb-1",
-                "a",
-                1,
-                mark,
-                Phase.LANDED,
-                "8",
-                None,
-                "videos/a.mp4",
-                9,
-                0.21,
-                3.0,
+                *("kb-1", "a", 1, mark, Phase.LANDED, "8", None, "videos/a.mp4", 9, 0.21, 3.0),
                 sent_at=1.0,
             )
         ],
         "b": [
             Known(
-                "kb-2",
-                "b",
-                1,
-                mark,
-                Phase.FAILED,
-                "9",
-                *moderation,
-                SAID.message,
-                True,
-                2.0,
+                *("kb-2", "b", 1, mark, Phase.FAILED, "9", *moderation, SAID.message, True, 2.0),
                 sent_at=1.0,
             )
         ],

@@ -35,9 +35,8 @@ def library(root: Path, jobs: int) -> Path:
 
 def test_status_of_many_jobs_needs_little_memory(tmp_path: Path) -> None:
     root = library(tmp_path / "many", MANY)
-    look(
-        library(tmp_path / "few", 1), lambda *_: lambda _item: True, 0.0
-    )  # what is cached at first
+    few = library(tmp_path / "few", 1)
+    look(few, lambda *_: lambda _item: True, 0.0)  # what is cached at first
     tracemalloc.start()
     try:
         found = look(root, lambda *_: lambda _item: True, 0.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from batch.attempt import Account, Attempt, Phase
+from batch.attempt import Account, Attempt
 from batch.output.codec import COLUMNS, from_record
-from batch.output.in_short import all_known
+from batch.output.in_short import PHASES, all_known
 from batch.output.postgres.schema import SENT_AT
 from batch.output.state import Payment, Uploaded
 from batch.output.store import RunRecord
@@ -16,7 +16,6 @@ from batch.plan import History
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
 PAGE = 5_000
-_PHASES = {phase.value: phase for phase in Phase}
 _COLUMNS = COLUMNS.replace("detail", "detail::text")
 _UPLOAD = ", ".join(Uploaded._fields)
 _KNOWN = (
@@ -138,7 +137,7 @@ def payments(library: str, since: float) -> Question[list[Payment]]:
     return Question(
         _PAYMENTS,
         (library, since),
-        lambda rows: [Payment(name, _PHASES[state], *rest) for name, state, *rest in rows],
+        lambda rows: [Payment(name, PHASES[state], *rest) for name, state, *rest in rows],
     )
 
 
