@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from s3 import Server, s3_server
 
 from batch.key import Secret
+from batch.output.stores import use_engine
 
 # pytest-asyncio asks for "the current loop" before its first test, which makes one that nobody ever
 # closes; said to be none, none is made.
@@ -43,12 +44,13 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away what a shell may have set; home and the current folder are the test's own."""
+    """Take away what a shell may have set; home, folder and engine are the test's own."""
     for name in list(os.environ):
         if name.upper().startswith(FOREIGN):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    use_engine(None)  # a run that a test called may have used another
 
 
 @pytest.fixture(autouse=True)

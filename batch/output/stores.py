@@ -30,8 +30,8 @@ from batch.output.store import Store
 _GIVEN: ContextVar[Secret | None] = ContextVar("engine", default=None)
 
 
-def use_engine(engine: Secret) -> None:
-    """From now on find folders of a fleet in that Postgres, instead of the environment's."""
+def use_engine(engine: Secret | None) -> None:
+    """From now on find folders of a fleet in that Postgres; None: in the environment's."""
     _GIVEN.set(engine)
 
 

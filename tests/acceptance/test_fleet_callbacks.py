@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from ports import free_port
 from test_fleet import Fleet, fleet, nursery, send
 
 from batch.callbacks.hints import hash_token
@@ -27,7 +28,7 @@ class Studio:
     def __init__(self, fleet: Fleet, box: Sandbox) -> None:
         self.fleet, self.box = fleet, box
         fleet.box = box
-        self.ports = {name: _free_port() for name in ("one", "two")}
+        self.ports = {name: free_port() for name in ("one", "two")}
 
     def worker(self, name: str, point: str = "") -> Any:
         """Start a worker."""
@@ -63,12 +64,6 @@ class Studio:
         """Return the tokens that the provider was given."""
         urls = [task.body["callback_url"] for task in self.box.tasks]
         return [str(url).rpartition("/")[2] for url in urls]
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture

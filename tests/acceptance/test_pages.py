@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import pytest
 import yaml
 from cluster import binaries, ordinary_folder
 from patience import PATIENCE_S
+from ports import free_port
 from warm import WarmCommand
 
 from batch.cli.main import app
@@ -212,13 +212,6 @@ def test_fleet_of_page_is_tried_by_an_ordinary_user(desk: Desk) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     told = ["5 made", "5 unchanged", "is in outputs/fleet/.kling-batch/state.db now"]
     assert [words for words in told if words not in done.stdout] == [], done.stdout + done.stderr
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @each("sh")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import socket
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ import children
 import figures
 import manifests
 from children import FailedError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "postgres"))
+
+from ports import free_port
 
 JOBS = 200
 GENERATION_S = 4.0
@@ -73,7 +77,7 @@ def _night(name: str, faults: tuple[str, ...] | None, jobs: int) -> dict[str, An
         )
         command = children.batch("run", "--new", manifest, "--base-url", server.base_url, "--quiet")
         if faults is not None:
-            place = f"127.0.0.1:{_free_port()}"
+            place = f"127.0.0.1:{free_port()}"
             command += ["--callback-url", f"http://{place}/kling", "--callback-listen", place]
         children.run(command, folder)
         stats = server.stats()
@@ -99,13 +103,6 @@ def _lateness_ms(folder: Path, tasks: list[dict[str, Any]]) -> list[float]:
         1000 * (dt.datetime.fromisoformat(row["generated_at"]).timestamp() - ended[row["task_id"]])
         for row in rows
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        number: int = taken.getsockname()[1]
-        return number
 
 
 if __name__ == "__main__":

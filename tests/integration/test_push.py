@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 from patience import PATIENCE_S, until_so
+from ports import free_port
 
 from batch.callbacks.hints import PROVED_BY, hash_token
 from batch.errors import ExitCode, UsageError
@@ -29,14 +30,6 @@ from batch.sandbox.engine import Task
 
 REPOSITORY = Path(__file__).parents[2]
 LONG = "1h"  # a poll interval: what is polled sooner was called back
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return an unused port."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
-        taken.bind((host, 0))
-        number: int = taken.getsockname()[1]
-        return number
 
 
 def push(prefix: str = "", host: str = "127.0.0.1") -> dict[str, str]:

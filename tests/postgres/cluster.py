@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from ports import free_port
 
 USER = "kling"
 NOBODY = ("postgres", "nobody")  # Postgres does not run as root
@@ -173,10 +174,7 @@ def running(binaries: Path, settings: str = SETTINGS) -> Iterator[Cluster]:
     """Make and start a cluster, and remove it at the end."""
     # Not below pytest's folder: that belongs to root alone, and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="kling-pg-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    cluster = Cluster(folder, binaries, port)
+    cluster = Cluster(folder, binaries, free_port())
     try:
         cluster.make(settings)
         cluster.start()

@@ -384,11 +384,8 @@ def test_handed_over_run_locks_the_library(root: Path, engine_url: str) -> None:
 
 def test_library_that_postgres_lacks_is_lost(root: Path, cluster: Cluster, template: str) -> None:
     stores.use_engine(Secret(cluster.create(template)))
-    try:
-        with pytest.raises(StateLostError, match="does not have the library of .*night"):
-            stores.hold(root).__enter__()
-    finally:
-        stores._GIVEN.set(None)
+    with pytest.raises(StateLostError, match="does not have the library of .*night"):
+        stores.hold(root).__enter__()
 
 
 def test_two_new_libraries_do_not_share_a_folder(tmp_path: Path) -> None:

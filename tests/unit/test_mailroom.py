@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from patience import PATIENCE_S, until_so
+from ports import free_port
 
 from batch.attempt import external_id
 from batch.callbacks import receiver
@@ -34,12 +35,6 @@ class Relay:
         for event in self.held:
             await event.wait()
         return self.answer
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 async def post(port: int, token: str, body: Any) -> int:
