@@ -131,7 +131,8 @@ class Landed:
     *trouble* says why a run could not bring the file back that it missed. The attempt stays landed:
     the disk may be mounted again tomorrow. *checked* is the file as it was found when it had been
     written to since. *pin*: it was restored, and stands for its job. *first_at* is when it landed
-    first, if it was fetched again or restored since; it names the version.
+    first, if it was fetched again or restored since; it names the version. *came_from* is the name
+    under versions/ that it then left, and may still have: a death or the disk can leave it there.
     """
 
     task: PaidTask
@@ -146,6 +147,7 @@ class Landed:
     checked: Checked | None = None
     pin: Pin | None = None
     first_at: float | None = None
+    came_from: str | None = None
 
     @property
     def came_at(self) -> float:

@@ -178,7 +178,7 @@ class _Search:
             self._found.left.append((file, left))
             return
         self._add(file, job_id, status, reason, action, *holders)
-        copies = () if action is Action.MOVE else second_names(self._layout.root, file, job_id)
+        copies = () if action is Action.MOVE else second_names(self._layout.root, file, holders)
         for copy in copies:
             if folded(copy) not in self._named:
                 self._add(copy, job_id, status, f"a second copy of {file}", action)

@@ -155,7 +155,7 @@ async def restore(folder: OutputFolder, version: Version, clock: Clock) -> Attem
             Put(restored), AddRow(to_line(row)), *_unpinned(folder.database, attempt)
         )
         with contextlib.suppress(OSError):
-            await places.vacate(attempt, restored)
+            await places.vacate(restored)
     folder.results.flush()
     return restored
 

@@ -157,6 +157,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
                 checked=Checked(**detail["checked"]) if "checked" in detail else None,
                 pin=Pin(**detail["pin"]) if "pin" in detail else None,
                 first_at=detail.get("first_at"),
+                came_from=detail.get("came_from"),
             )
         case Phase.DISCARDED:
             times = (detail["generated_at"], detail["landed_at"], detail["discarded_at"])

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from batch.attempt import Attempt
 from batch.job import folded, video_path
 from batch.output import disk
 from batch.output.layout import VERSIONS, version_folder, version_time
@@ -37,16 +38,22 @@ def clear_noted(root: Path, database: Store) -> None:
         database.write([note([])])
 
 
-def second_names(root: Path, file: str, job_id: str) -> Iterator[str]:
-    """Yield the other names of a job's videos under which there is the one at *file*.
+def second_names(root: Path, file: str, holders: Iterable[Attempt]) -> Iterator[str]:
+    """Yield the other names that the video of *holders* at *file* still has.
 
     A run did not come to drop the name under versions/ of a video that it had brought back, or to put
     the next one in the place of one that it had given such a name. An attempt may have them all the same.
     """
-    names = [video_path(job_id)] if file.startswith(f"{VERSIONS}/") else []
-    versions = sorted((root / version_folder(job_id)).glob("*.mp4"))
-    names += [path.relative_to(root).as_posix() for path in versions if version_time(path.name)]
-    yield from (name for name in names if name != file and is_one_video(root / file, root / name))
+    names: set[str] = set()
+    for holder in holders:
+        names.add(getattr(holder.state, "came_from", None) or file)
+        if file.startswith(f"{VERSIONS}/"):
+            names.add(video_path(holder.job_id))
+        versions = (root / version_folder(holder.job_id)).glob("*.mp4")
+        names |= {path.relative_to(root).as_posix() for path in versions if version_time(path.name)}
+    for name in sorted(names - {file}):
+        if is_one_video(root / file, root / name):
+            yield name
 
 
 def clear(root: Path, database: Store, pairs: Iterable[tuple[str, str]]) -> None:

@@ -29,6 +29,14 @@ async def no_copies(_part: Part, _contents: frozenset[str]) -> bool:
     return False
 
 
+def left_behind(attempt: Attempt) -> str | None:
+    """Return the name under versions/ that a video leaves, or has left and may still have."""
+    if not isinstance(attempt.state, Landed):
+        return None
+    state = attempt.state
+    return state.file if state.file.startswith(f"{VERSIONS}/") else state.came_from
+
+
 class Places:
     """Gives whole videos their places, and keeps what is there.
 
@@ -61,18 +69,19 @@ class Places:
             modified_at = self._videos.modified_at(file) or 0.0
             checked = Checked(part.size, modified_at, part.sha256)
         back = replace(state, file=file, landed_at=clock.now(), first_at=state.came_at)
+        back = replace(back, came_from=left_behind(attempt))
         return attempt.to(replace(back, trouble=None, checked=checked))
 
-    async def vacate(self, former: Attempt, back: Attempt) -> None:
+    async def vacate(self, back: Attempt) -> None:
         """Drop the name under versions/ that a video had until it was brought back.
 
-        To be called once its new place is committed; a death before that leaves a second name. A name
-        of other content, or of another attempt, stays.
+        To be called once its new place is committed; until then the name is needed. One of other
+        content, or of another attempt, stays.
         """
-        if not (isinstance(former.state, Landed) and isinstance(back.state, Landed)):
+        if not isinstance(back.state, Landed) or back.state.came_from is None:
             return
-        old, new = former.state.file, back.state.file
-        if old.startswith(f"{VERSIONS}/") and not await self._state.holders_of(old):
+        old, new = back.state.came_from, back.state.file
+        if not await self._state.holders_of(old):
             await self._videos.drop(old, new)
 
     async def clear_name(self, job_id: str) -> None:

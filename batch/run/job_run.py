@@ -118,9 +118,9 @@ class JobRun:
         restored = await self._run.landing.restore(attempt, file=job.video_path)
         if restored is not None:
             await self.conclude(restored)
-            await self._run.landing.vacate(attempt, restored)
+            await self._run.landing.vacate(restored)
             return
-        is_new, found = self.decision.attempt is None, attempt
+        is_new = self.decision.attempt is None
         while True:
             had_task = attempt.task is not None
             reached, link = await self._at_provider(attempt, is_new=is_new)
@@ -143,7 +143,7 @@ class JobRun:
             self.parked = attempt
         else:
             await self.conclude(attempt)
-            await self._run.landing.vacate(found, attempt)
+            await self._run.landing.vacate(attempt)
 
     async def _first_attempt(self, job: Job) -> Attempt | None:
         """Return the attempt to go on with, or a new one; None where the budget does not cover it."""

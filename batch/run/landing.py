@@ -12,7 +12,7 @@ from batch.attempt import Attempt, Generated, Landed
 from batch.job import Failure, FailureKind, Video
 from batch.media.check import MediaError, compare, inspect
 from batch.output.layout import version_file
-from batch.output.places import Fill, Places, no_copies
+from batch.output.places import Fill, Places, left_behind, no_copies
 from batch.output.state import State
 from batch.output.videos import Videos
 from batch.plan import Action, Decision
@@ -89,6 +89,7 @@ class Landing:
                     warnings=_warnings(attempt, video),
                     pin=getattr(attempt.state, "pin", None),
                     first_at=getattr(attempt.state, "came_at", None),
+                    came_from=left_behind(attempt),
                 )
             )
 
@@ -116,10 +117,10 @@ class Landing:
             except (OSError, MediaError):
                 return None  # it is fetched then, as if it were not here
 
-    async def vacate(self, former: Attempt, back: Attempt) -> None:
+    async def vacate(self, back: Attempt) -> None:
         """Drop the name that a version had until it came *back*, copied or fetched: see `Places`."""
         with contextlib.suppress(OSError):
-            await self._places.vacate(former, back)
+            await self._places.vacate(back)
 
     async def clear_name(self, job_id: str) -> None:
         """Drop what stands at a job's name for nobody: see `Places`."""

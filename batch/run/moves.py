@@ -232,10 +232,11 @@ def _end_detours(folder: OutputFolder) -> None:
 
 def _second_names(folder: OutputFolder, moves: list[Move]) -> Iterator[tuple[str, str]]:
     """Yield names that nothing would clear any more once their jobs have moved, and where the videos are."""
-    root = folder.layout.root
-    for move in moves:
-        for file in {item.file for item in move.attempts if item.file is not None}:
-            yield from ((name, file) for name in second_names(root, file, move.old_id))
+    for item in (item for move in moves for item in move.attempts):
+        if item.file is not None:
+            holder = folder.database.attempt(item.external_task_id)
+            names = second_names(folder.layout.root, item.file, [holder])
+            yield from ((name, item.file) for name in names)
 
 
 def _in_bucket(folder: OutputFolder) -> Collection[str]:

@@ -301,6 +301,22 @@ def test_deleted_video_takes_its_copy_along(library: Library) -> None:
     assert list(library.files()) == ["videos/deer.mp4", "videos/owl.mp4"]
 
 
+def test_copy_under_an_earlier_id_goes_along(library: Library) -> None:
+    """Versions keep the folder of the id that their job had; a restore did not come to empty its own."""
+    library.ask(wolf="c", deer="d", owl="o")
+    assert library.run().code == 0
+    there = library.files().keys()
+    library.shell("restore", ROOT, "wolf")
+    (vacated,) = there - library.files().keys()
+    assert vacated.startswith("versions/fox/")
+    shutil.copy(library.root / "videos/wolf.mp4", library.root / vacated)
+    library.ask(deer="d", owl="o")
+    library.shell("restore", ROOT, "wolf", "--unpin")
+    said = library.prune("--orphans", "--delete", "--yes", "--json")
+    assert {item["file"] for item in said.json["files"]} >= {"videos/wolf.mp4", vacated}
+    assert list(library.files()) == ["videos/deer.mp4", "videos/owl.mp4"]
+
+
 @pytest.mark.parametrize("more", [[], ["--strays"]])
 def test_deleted_version_takes_its_former_name_along(library: Library, more: list[str]) -> None:
     """A run had given it a name under versions/, and did not come to put the next video in its place."""

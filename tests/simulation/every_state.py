@@ -35,6 +35,7 @@ EVERY_STATE: list[AttemptState] = [
     landed("8", "videos/a.mp4", 9),
     replace(landed("8", "videos/a.mp4", 9), warnings=("asked for 10 s", "ünïcode")),
     replace(landed("8", "videos/a.mp4", 9), pin=Pin("v2:0", 1.5)),
+    replace(landed("8", "videos/a.mp4", 9), first_at=1.5, came_from="versions/a/1.mp4"),
     Discarded(TASK, 2.0, 3.0, 4.0, 9, "00"),
     Failed(SAID, 2.0),
     Failed(SAID, 2.0, TASK),

@@ -66,6 +66,8 @@ STATES: dict[type[AttemptState], st.SearchStrategy[AttemptState]] = {
         st.none() | failure,
         st.none() | st.builds(Checked, st.integers(0, 2**63 - 1), time, text),
         st.none() | st.builds(Pin, text, time),
+        st.none() | time,
+        st.none() | text,
     ),
     Discarded: st.builds(Discarded, task, time, time, time, st.integers(0, 2**63 - 1), text),
     Failed: st.builds(Failed, failure, time, st.none() | task),

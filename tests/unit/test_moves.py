@@ -302,13 +302,19 @@ def test_death_at_any_step_of_a_move_loses_no_video(
     assert at > 8
 
 
-def test_copy_that_a_restored_version_left_is_cleared(make: Callable[[str], Path]) -> None:
-    """The disk did not let its name under versions/ go; nobody looks under the former id any more."""
+@pytest.mark.parametrize("former", ["a", "z"])
+def test_copy_that_a_restored_version_left_is_cleared(
+    make: Callable[[str], Path], former: str
+) -> None:
+    """The disk did not let its name under versions/ go; nobody looks under a former id any more."""
     root = make("library")
-    left = root / "versions/a/19700101T000001Z.mp4"
-    left.parent.mkdir(parents=True)
-    left.write_text("video a")
+    left = f"versions/{former}/19700101T000001Z.mp4"
+    (root / left).parent.mkdir(parents=True)
+    (root / left).write_text("video a")
     with open_folder(root, sandbox=True, now=1.0) as folder:
+        restored = landed(job("a", "a"))
+        assert isinstance(restored.state, Landed)
+        folder.database.write([Put(restored.to(replace(restored.state, came_from=left)))])
         move_all(folder, [job("x", "a"), job("b", "b"), job("c", "c")])
     there = sorted(str(path.relative_to(root)) for path in root.rglob("*.mp4"))
     assert there == ["videos/b.mp4", "videos/c.mp4", "videos/x.mp4"]
