@@ -159,6 +159,8 @@ class FakeApi:
         rate = self.provider.ways.calls_back
         if rate is None or task.callback_url is None:
             return
+        if self._loop.is_closed():  # the request arrived when the process had ended
+            return
         lag_s = self.rng.choice((0.1, 0.1, 5.0, 90.0))
         for at, has_ended in ((task.created, False), (task.ends, True), (task.ends, True)):
             if at + lag_s < self._loop.time() or self.rng.random() >= rate:
