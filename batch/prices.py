@@ -16,14 +16,19 @@ With sound on, the price of `mode+sound` applies, or else that of the mode.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from batch.job import Job
 
 COMETAPI = "CometAPI, article on Kling prices, December 2025 (range repeated in May 2026)"
 KLING = "Kling, official price list, August 2026"
 
 ANY_MODE = "*"
 PRICED_MODES = ("std", "pro", "4k", "std+sound", "pro+sound", "4k+sound")
+# In a canonical request. What is left of it decides the price, and is the same for most jobs.
+_PROMPTS = re.compile(r'prompt":"[^"\\]*(?:\\.[^"\\]*)*"')
+_MAX_PRICES = 4_096
 _LONGEST_S = 15  # of any known model; stands in for an unreadable duration
 
 
@@ -123,6 +128,23 @@ def estimate(body: Mapping[str, Any], overrides: Overrides | None = None) -> Pri
     if tariff is not None:
         return Price(round(tariff.usd(seconds), 6), known=True)
     return Price(round(_highest(seconds, overrides or {}), 6), known=False)
+
+
+def estimator(overrides: Overrides) -> Callable[[Job], tuple[float, bool]]:
+    """Return the estimator of one job in USD; its second value tells whether the price is known."""
+    prices: dict[str, tuple[float, bool]] = {}
+
+    def price(job: Job) -> tuple[float, bool]:
+        options = _PROMPTS.sub("", job.request)
+        found = prices.get(options)
+        if found is None:
+            estimated = estimate(job.body(), overrides)
+            found = estimated.usd, estimated.known
+            if len(prices) < _MAX_PRICES:
+                prices[options] = found
+        return found
+
+    return price
 
 
 def _find(body: Mapping[str, Any], overrides: Overrides) -> Tariff | None:

@@ -20,7 +20,8 @@ from batch.manifest.model import Manifest
 from batch.notify.channels import channels_of
 from batch.output.stores import has_state
 from batch.plan import Action, Decision, Plan
-from batch.run.planner import plan_only, price_of
+from batch.prices import estimator
+from batch.run.planner import plan_only
 from batch.settings import Settings
 
 SHOWN = 50  # of each kind, in text; --json lists all
@@ -201,7 +202,7 @@ def _guessed(plan: Plan) -> str:
 
 def _everything(manifest: Manifest, plan: Plan) -> tuple[int, float]:
     """Return how many tasks all jobs take, each once, and what they cost."""
-    number, price = len(manifest.jobs), price_of(manifest)
+    number, price = len(manifest.jobs), estimator(manifest.prices)
     if plan.decisions.priced == number:  # each is to be paid for: the plan has added them up
         return number, plan.cost_usd
     return number, sum(price(job)[0] for job in manifest.jobs)

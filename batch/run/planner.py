@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any
 
 from batch.clock import Clock, SystemClock
 from batch.errors import ExitCode, UsageError
-from batch.job import Job
 from batch.library.accounts import Books, Spent, flat
 from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
@@ -28,16 +26,12 @@ from batch.output.stores import has_state
 from batch.output.uploaded import Found, away, is_due
 from batch.plan import COSTING, PAYING, History, Plan, make_plan
 from batch.plan.changes import Changed, compare
-from batch.prices import estimate
+from batch.prices import estimator
 from batch.run.moves import carry_out
 from batch.run.presence import Presence
 from batch.run.summary import Marks, Summary
 from batch.settings import Settings
 from batch.target import check_installed
-
-# In a canonical request. What is left of it decides the price, and is the same for most jobs.
-_PROMPTS = re.compile(r'prompt":"[^"\\]*(?:\\.[^"\\]*)*"')
-_MAX_PRICES = 4_096
 
 Hold = Callable[[Plan], None]
 """Holds back the jobs of a plan that a run may not pay for."""
@@ -162,16 +156,16 @@ class PlannedRun:
         uploads = None if target is None else Found(target.url).to_json()
         summary = self.summary(exit_code, warnings=self.derive(), uploads=uploads)
         record = summary.to_record(self.plan.cost_usd, self.settings.limits)
-        ended = EndRun(self.run_id, clock.now(), int(exit_code), record)
         begun = BeginRun(self.run_id, self.started_at)
+        ended = EndRun(self.run_id, clock.now(), int(exit_code), record)
         self.folder.database.write([begun, *self._planned(), ended])
         return summary
 
     def _record_found(self) -> None:
         if self.found:
             self.folder.database.write(self.found)
-            lines = [change.line for change in self.found if isinstance(change, AddRow)]
-            self.folder.results.append(lines)
+            rows = (change for change in self.found if isinstance(change, AddRow))
+            self.folder.results.append([row.line for row in rows])
 
     def _carry_out_moves(self) -> None:
         carry_out(self.folder, self.plan.moves, run_id=self.run_id, now=self.started_at)
@@ -266,23 +260,6 @@ def check_selection(manifest: Manifest, settings: Settings) -> None:
     settings.policy.selection.check(manifest.jobs, known_ids)
 
 
-def price_of(manifest: Manifest) -> Callable[[Job], tuple[float, bool]]:
-    """Return the estimator of one job in USD; its second value tells whether the price is known."""
-    prices: dict[str, tuple[float, bool]] = {}
-
-    def price(job: Job) -> tuple[float, bool]:
-        options = _PROMPTS.sub("", job.request)
-        found = prices.get(options)
-        if found is None:
-            estimated = estimate(job.body(), manifest.prices)
-            found = estimated.usd, estimated.known
-            if len(prices) < _MAX_PRICES:
-                prices[options] = found
-        return found
-
-    return price
-
-
 def _plan(  # noqa: PLR0917 - all of them are asked for
     manifest: Manifest,
     settings: Settings,
@@ -298,7 +275,7 @@ def _plan(  # noqa: PLR0917 - all of them are asked for
         known,
         policy=settings.policy,
         is_present=presence,
-        price=price_of(manifest),
+        price=estimator(manifest.prices),
         forced={} if database is None else database.forced(),
         now=now,
     )

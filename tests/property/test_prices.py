@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.job import Job, canonical_request
-from batch.manifest.model import Manifest
-from batch.prices import estimate
-from batch.run.planner import price_of
+from batch.prices import estimate, estimator
 
 TEXTS = st.text(st.sampled_from('",:\\{}prompt mode std pro 10\n\u2028'), max_size=20)
 PARTS = st.sampled_from(["prompt", '"prompt":"', '","mode":"pro"', "\\", '"', "a heron"])
@@ -34,7 +31,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(st.lists(bodies(), max_size=4))
 def test_price_is_that_of_the_whole_request(found: list[dict[str, Any]]) -> None:
-    price = price_of(Manifest(Path("jobs.yaml"), "loops", ()))
+    price = estimator({})
     for body in found:
         expected = estimate(body)
         job = Job("fox", canonical_request(body), "v2:0")
