@@ -42,6 +42,12 @@ class Listing:
     jobs: Sequence[Job]
 
 
+def has_to_derive(database: Store, wanted: Derived) -> bool:
+    """Return whether `derive` has something to write, as far as the state says."""
+    upto, is_stale = _Upto.read(database, wanted)
+    return is_stale or next(iter(database.result_lines(after=upto)), None) is not None
+
+
 def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]:
     """Write what the state's new rows change; return sentences about what could not be written."""
     upto, is_stale = _Upto.read(folder.database, wanted)

@@ -110,10 +110,12 @@ class Videos:
         await self.run(_keep, root / file, root / name)
 
     async def drop(self, name: str, file: str) -> None:
-        """Remove *name* if it holds the same as *file*; it stays where the disk does not let it go."""
+        """Remove *name*, and the files beside it, if it holds the same as *file*.
+
+        It stays where the disk does not let it go.
+        """
         self._check_place()
-        root = self.layout.root
-        await self.run(_drop, root / name, root / file)
+        await self.run(_drop, self.layout.root, name, file)
 
     async def twins(self, video: Path, folder: str) -> list[str]:
         """Return the videos in *folder* that hold the same as *video*, sorted."""
@@ -149,11 +151,17 @@ def _keep(final: Path, name: Path) -> None:
         disk.flush(name.parent)
 
 
-def _drop(name: Path, final: Path) -> None:
+def _drop(root: Path, name: str, file: str) -> None:
+    from batch.output import sidecar  # noqa: PLC0415 - most nights drop nothing
+
     with contextlib.suppress(OSError):
-        if _is_same(name, final):
-            name.unlink()
-            disk.flush(name.parent)
+        is_here = (root / name).is_file()  # not, where it is only in the bucket
+        if is_here and not _is_same(root / name, root / file):
+            return
+        sidecar.drop(root, name)
+        if is_here:
+            (root / name).unlink()
+            disk.flush((root / name).parent)
 
 
 def _twins(root: Path, video: Path, folder: str) -> list[str]:

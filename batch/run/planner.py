@@ -59,7 +59,7 @@ class PlannedRun:
         folder, target = self.folder, self.settings.target
         if self.plan.decisions or target is None:
             return not self.plan.decisions
-        if self.plan.moves or self.found:
+        if self.plan.moves or self.found or self._has_to_derive():
             return False
         return not is_due(folder.database, folder.layout.root, target, self.started_at)
 
@@ -126,6 +126,12 @@ class PlannedRun:
         to_pay = sum(self.plan.counts[action] for action in PAYING)
         database, jobs = self.folder.database, self.manifest.jobs
         return facts_of(database, jobs, self.started_at, to_pay, self.settings.target)
+
+    def _has_to_derive(self) -> bool:
+        from batch.library.derived import has_to_derive  # noqa: PLC0415 - only where asked for
+
+        wanted = self.manifest.derived
+        return bool(wanted) and has_to_derive(self.folder.database, wanted)
 
     def derive(self) -> tuple[str, ...]:
         """Write the files beside the videos, as far as rows have changed; return what failed."""

@@ -25,6 +25,9 @@ def test_restored_version_has_its_own_sidecars_at_once(shell: Any, sandbox: Any)
     assert "a fox" in (root / "videos/fox.mp4.xmp").read_text("utf-8")
     (version,) = restored["versions"]
     former = root / version["file"]
+    assert [
+        path for path in former.parent.iterdir() if path.stem.split(".")[0] != former.stem
+    ] == []
     assert said(former.with_suffix(".json"))["prompt"] == "a red fox"
     assert "a red fox" in former.with_suffix(".mp4.xmp").read_text("utf-8")
     done = shell("run", manifest, "--json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from s3 import Bucket
 
 from batch.clock import SystemClock
 from batch.errors import UsageError
+from batch.library.derived import renew
+from batch.library.restore import choose, restore, versions_of
+from batch.output.folder import open_folder
 from batch.run.execute import execute
 from batch.run.planner import open_planned_run
 from batch.settings import resolve
@@ -287,6 +291,31 @@ async def test_files_beside_videos_follow_them(desk: Any, bucket: Bucket) -> Non
         await desk.run(box, [OWL, {**FOX, "id": "red-fox"}], is_checked=False)
         names = {f"videos/{job}.{end}" for job in ("owl", "red-fox") for end in ("mp4", "json")}
         assert set(bucket.objects) == {*names, "index.json"}
+
+
+async def test_files_beside_restored_version_follow_it(desk: Any, bucket: Bucket) -> None:
+    """Also where nothing else is to be done: index.json is uploaded in the night that writes it."""
+    desk.extra["output"] |= {"sidecar": "json", "local": "remove"}
+    async with desk.sandbox(clip="prompt") as box:
+        for job in (FOX, NEW_FOX):
+            await desk.run(box, [job], is_checked=False)
+        (former,) = (name for name in bucket.objects if name.endswith("Z.json"))
+        with open_folder(desk.root, sandbox=False, now=SystemClock().now()) as folder:
+            version = choose(versions_of(folder.database, "fox"), "fox", None)
+            await restore(folder, version, SystemClock())
+            assert renew(folder, ["fox"]) == []
+        await desk.run(box, [NEW_FOX], is_checked=False)
+        assert former not in bucket.objects
+        assert json.loads(bucket.objects["index.json"])["videos"][0]["prompt"] == FOX["prompt"]
+        assert bucket.objects["index.json"] == (desk.root / "index.json").read_bytes()
+
+
+async def test_files_first_asked_for_are_uploaded_at_once(desk: Any, bucket: Bucket) -> None:
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        desk.extra["output"]["sidecar"] = "json"
+        await desk.run(box, [FOX], is_checked=False)
+        assert {"videos/fox.json", "index.json"} <= set(bucket.objects)
 
 
 # -- what is refused
