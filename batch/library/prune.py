@@ -257,8 +257,8 @@ async def carry_out(
                     await places.retire(item.file, item.attempts)
                 elif item.attempts:
                     await state.commit(*(Put(each.discarded(now)) for each in item.attempts))
+                sidecar.drop(root, item.file)  # first: nobody looks for them without their video
                 disk.remove(root / item.file)
-                sidecar.drop(root, item.file)
             except OSError as error:
                 failed.append((item, error))
     return failed

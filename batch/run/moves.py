@@ -52,7 +52,7 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
     _end_detours(folder)
     if not moves:
         return
-    _unlink(folder)
+    clear_noted(folder.layout.root, folder.database)
     clear(folder.layout.root, folder.database, _second_names(folder, moves))
     placed: list[_Placed] = []
     lines: list[str] = []
@@ -146,7 +146,7 @@ def _rename(folder: OutputFolder, placed: list[_Placed], more: list[Change]) -> 
     puts = [Put(one.settled) for one in placed]
     puts += [Put(attempt) for attempts in former.values() for attempt in attempts]
     folder.database.write([*puts, *more, note(moved)])
-    _unlink(folder)
+    clear_noted(folder.layout.root, folder.database)
 
 
 def _with_name(folder: OutputFolder, one: _Placed) -> _Placed:
@@ -154,10 +154,6 @@ def _with_name(folder: OutputFolder, one: _Placed) -> _Placed:
     if one.source is None or one.file is not None:
         return one
     return replace(one, file=_version(folder, one.attempt, one.source))
-
-
-def _unlink(folder: OutputFolder) -> None:
-    clear_noted(folder.layout.root, folder.database)
 
 
 def _give_way(folder: OutputFolder, coming: _Placed, placed: list[_Placed]) -> Iterator[Attempt]:

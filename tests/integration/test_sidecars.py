@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from batch.library.derived import renew
+from batch.library.prune import Wanted, carry_out, find
 from batch.output.folder import open_folder
 
 BOTH = {"output": {"sidecar": "both"}}
@@ -107,6 +108,29 @@ async def test_sidecars_move_with_their_video(desk: Any) -> None:
     assert said(desk, "videos/hare.json")["job_id"] == "hare"
     assert said(desk, "videos/den/fox.json")["prompt"] == "a hare"
     assert [item["job_id"] for item in said(desk, "index.json")["videos"]] == ["hare", "den/fox"]
+
+
+async def test_death_in_prune_leaves_no_sidecar_alone(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks for strays finds the video; nobody would look for the files beside it."""
+    desk.extra = BOTH
+    unlink = Path.unlink
+
+    def die_at_videos(path: Path, *, missing_ok: bool = False) -> None:
+        if path.suffix == ".mp4":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+    with open_folder(desk.root, sandbox=False, now=9.0) as folder:
+        wanted = Wanted(orphans=True, delete=True)
+        found = find(folder.layout, folder.database, [], wanted, 9.0)
+        monkeypatch.setattr(Path, "unlink", die_at_videos)
+        with pytest.raises(KeyboardInterrupt):
+            await carry_out(folder, found.work, 9.0)
+    assert list(desk.videos) == ["fox.mp4"]
 
 
 async def test_night_without_a_row_writes_nothing(desk: Any) -> None:
