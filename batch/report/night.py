@@ -18,7 +18,7 @@ NIGHTS = 14  # runs that can be chosen; older ones are totals
 TASKS = 6_000  # of all nights together, so that the page stays small
 SENTENCES = {
     ExitCode.OK: "everything is done",
-    ExitCode.JOBS_FAILED: "went through; some jobs failed or are still open",
+    ExitCode.JOBS_FAILED: "went through; not everything is done",
     ExitCode.USAGE: "wrong usage; nothing was sent",
     ExitCode.LIMIT: "stopped early by a limit of your own",
     ExitCode.ACCOUNT: "the provider refuses the account, or the base URL is wrong",
