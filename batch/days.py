@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
+
+from batch.frozen import frozen
 
 MIDNIGHT = time()
 TIME_PATTERN = r"^([01]?[0-9]|2[0-3]):[0-5][0-9]$"
@@ -28,7 +29,7 @@ def parse_time(text: str) -> time:
     return time(int(hour), int(minute))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Span:
     """A day or a month, in seconds since the epoch; *ends* is the first moment after it.
 

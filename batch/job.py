@@ -6,10 +6,10 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, overload
 
+from batch.frozen import frozen
 from batch.packed import Packed
 
 # What the provider does where these are absent (CometAPI's page of text2video, Kling's reference).
@@ -39,7 +39,7 @@ class FailureKind(StrEnum):
     UNCONFIRMED = "unconfirmed"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """What went wrong, in a sentence that may be shown: no key, no signed URL, no control codes."""
 
@@ -189,7 +189,7 @@ def folded(job_id: str) -> str:
     return job_id if form == job_id else form
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Video:
     """What a video file says of itself.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict, get_type_hints
 
@@ -20,6 +20,7 @@ from batch.addresses import (
     check_proxy,
 )
 from batch.errors import UsageError
+from batch.frozen import frozen
 from batch.key import (
     ENGINE_VARIABLE,
     KEY_VARIABLE,
@@ -141,7 +142,7 @@ class Receiver(NamedTuple):
     listen: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """What a run goes by, with every choice made.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from batch.attempt.states import (
@@ -23,6 +23,7 @@ from batch.attempt.states import (
     Unconfirmed,
 )
 from batch.errors import TransitionError
+from batch.frozen import frozen
 from batch.job import Failure
 
 EXTERNAL_ID_PREFIX = "kb-"
@@ -45,7 +46,7 @@ def external_id(library: str, fingerprint: str, number: int) -> str:
     return f"{EXTERNAL_ID_PREFIX}{hashlib.sha256(name).hexdigest()[:32]}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attempt:
     """One request to pay for a job, with an `external_task_id` of its own.
 

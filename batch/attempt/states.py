@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from batch.frozen import frozen
 from batch.job import Failure, Video
 
 RETENTION_S = 30 * 24 * 3600.0  # "cleared after 30 days", the provider's documentation
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Account:
     """Where a request goes and with which key: *key_hash* is a short hash of the key."""
 
@@ -19,7 +20,7 @@ class Account:
     key_hash: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PaidTask:
     """A task at the provider. Once an attempt has one, it is paid for."""
 
@@ -28,7 +29,7 @@ class PaidTask:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Doubt:
     """A request that may have created a task, and why that is not known.
 
@@ -53,7 +54,7 @@ class Outcome(StrEnum):
     UNCONFIRMED = "unconfirmed"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Intended:
     """On disk before the POST. A run that finds it later cannot know whether the POST went out.
 
@@ -64,7 +65,7 @@ class Intended:
     doubt: Doubt | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lost:
     """The POST went out, or may have, and its answer says nothing."""
 
@@ -72,14 +73,14 @@ class Lost:
     doubt: Doubt
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Open:
     """Paid for. The provider works on it."""
 
     task: PaidTask
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TimedOut:
     """Open, but this run has stopped waiting. Not a verdict: the next run polls again.
 
@@ -91,7 +92,7 @@ class TimedOut:
     said: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Generated:
     """The provider has the video. *trouble* says why an earlier download of it failed."""
 
@@ -100,7 +101,7 @@ class Generated:
     trouble: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checked:
     """A landed file that was written to later, as it was then: a whole video of the right length."""
 
@@ -113,7 +114,7 @@ class Checked:
         return (status.st_size, status.st_mtime) == (self.bytes, self.modified_at)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pin:
     """A person has brought a version back: it is current while its job asks for *fingerprint*.
 
@@ -124,7 +125,7 @@ class Pin:
     version_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Landed:
     """The video is on disk, whole. *file* is relative to the output folder.
 
@@ -166,7 +167,7 @@ class Landed:
         return frozenset({self.sha256, *found})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Discarded:
     """Its video had landed and was deleted on request; what is known of it stays.
 
@@ -181,7 +182,7 @@ class Discarded:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failed:
     """Refused (no *task*: nothing was paid) or failed at the provider (*task*: it was)."""
 
@@ -190,7 +191,7 @@ class Failed:
     task: PaidTask | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unconfirmed:
     """It cannot be known whether a task exists. Sent again only if a person asks for it."""
 

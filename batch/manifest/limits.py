@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import time
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from batch.days import MIDNIGHT, TIME_PATTERN, next_time, parse_time
+from batch.frozen import frozen
 from batch.prices import MONEY_PATTERN, parse_money
 
 JsonSchema = dict[str, Any]
@@ -24,7 +24,7 @@ KLING_PROMPT_CHARS = 2_500  # accepted by newer Kling; CometAPI documents 500 an
 # -- the forms of values ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rate:
     """A number of requests per period; both greater than 0."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
 from batch.errors import Problem
+from batch.frozen import frozen
 from batch.job import Job
 from batch.key import NO_SECRET, Secret
 from batch.manifest.limits import DEFAULT_LIMITS, Limits
@@ -47,7 +48,7 @@ class Notify(NamedTuple):
     timeout_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Derived:
     """What is written beside the videos: *sidecars* are `json` and `xmp`; *index* is index.json."""
 
@@ -75,7 +76,7 @@ class Keep(NamedTuple):
         return is_counted or is_young or (self.versions is None and self.within_s is None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """A checked manifest. `output_dir` is as written, relative to the manifest."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from batch.frozen import frozen
 from batch.key import Secret
 from batch.manifest.model import Notify, Pings
 from batch.manifest.notify_section import ENVIRONMENT, is_address
@@ -18,7 +18,7 @@ PING_VARIABLE = "KLING_BATCH_NOTIFY_PING"
 VARIABLES = frozenset({COMMAND_VARIABLE, WEBHOOK_VARIABLE, PING_VARIABLE})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Channels:
     """Whom to tell: *notify* with addresses in place of variables.
 

@@ -113,7 +113,7 @@ def detail_of(
     `dataclasses.asdict` would take five times as long.
     """
     detail: dict[str, Any] = {}
-    for name in type(value).__slots__:
+    for name in type(value).__match_args__:
         item = getattr(value, name)
         if isinstance(item, PaidTask | Doubt):
             detail |= detail_of(item)

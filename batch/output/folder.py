@@ -6,10 +6,10 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from batch.errors import StateLostError, UsageError
+from batch.frozen import frozen
 from batch.output import stores
 from batch.output.layout import Layout
 from batch.output.names import clear_noted
@@ -22,7 +22,7 @@ SANDBOX, PROVIDER = "sandbox", "provider"
 LIBRARY = "library"  # the fact that tells this library from others: its attempts are named by it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutputFolder:
     """An output folder that no other run can change.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import time
 from enum import StrEnum
 from typing import NamedTuple
 
 from batch.attempt import Phase
 from batch.days import MIDNIGHT
+from batch.frozen import frozen
 from batch.job import Job
 from batch.plan.select import Selection
 
@@ -136,7 +137,7 @@ class Decision(NamedTuple):
         return self.action in PAYING and not self.former
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """What the person asked for: on the command line, and of the limits what says when a job rests."""
 
@@ -150,7 +151,7 @@ class Policy:
     selection: Selection = field(default_factory=Selection)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Round:
     """A round of `--force`: it regenerates each of its jobs once, in as many runs as that takes.
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
 from batch.attempt import Attempt, Discarded, Generated, Landed
 from batch.errors import StateError
+from batch.frozen import frozen
 from batch.job import video_path
 from batch.output import disk
 from batch.output.folder import OutputFolder
@@ -83,7 +84,7 @@ def _moved(database: Store, move: Move) -> Iterator[Attempt]:
         yield replace(attempt, job_id=move.new_id, number=item.number)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Placed:
     """An attempt with its new owner, and where its video goes.
 

@@ -9,12 +9,12 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from batch.clock import Clock, SystemClock
 from batch.errors import ExitCode, UsageError
+from batch.frozen import frozen
 from batch.library.accounts import Books, Spent, flat
 from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
@@ -37,7 +37,7 @@ Hold = Callable[[Plan], None]
 """Holds back the jobs of a plan that a run may not pay for."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlannedRun:
     """An output folder that is ours for the time of a run, and what is to be done in it.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from batch.errors import ExitCode
+from batch.frozen import frozen
 from batch.library.accounts import Figures
 from batch.manifest.limits import Limits
 
@@ -17,7 +18,7 @@ Marks = Sequence[tuple[int, str, int]]
 TROUBLES_SHOWN = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Summary:
     """What a run came to. `to_json` is what `--json` prints.
 
