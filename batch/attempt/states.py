@@ -207,6 +207,8 @@ AttemptState = (
 class Phase(StrEnum):
     """The state of an attempt by name, as it is stored, and what follows from the name alone."""
 
+    __hash__ = str.__hash__  # that of an Enum is a call in Python
+
     INTENDED = "Intended"
     LOST = "Lost"
     OPEN = "Open"

@@ -18,6 +18,8 @@ from batch.plan.select import Selection
 class Action(StrEnum):
     """What a run does with a job."""
 
+    __hash__ = str.__hash__  # that of an Enum is a call in Python
+
     NEW = "new"  # never submitted: pay
     CHANGED = "changed"  # submitted with other options before: pay
     RETRY = "retry"  # failed, and a new attempt may heal it: pay
