@@ -118,11 +118,12 @@ def _has(attempts: Iterable[Known], fingerprint: str) -> bool:
 
 def _needs_nothing(attempts: Iterable[Known], fingerprint: str) -> bool:
     """Return whether a job has a video for its request, what may be a task, or a pinned version."""
-    return any(
-        (item.fingerprint == fingerprint and item.phase not in NOTHING_TO_COME)
-        or item.pinned_for == fingerprint
-        for item in attempts
-    )
+    for item in attempts:
+        if item.fingerprint == fingerprint and item.phase not in NOTHING_TO_COME:
+            return True
+        if item.pinned_for == fingerprint:
+            return True
+    return False
 
 
 def _worth(attempts: Iterable[Known], fingerprint: str) -> int:
