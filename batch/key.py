@@ -14,11 +14,10 @@ from batch.errors import UsageError
 KEY_VARIABLE = "COMETAPI_KEY"
 ENGINE_VARIABLE = "KLING_BATCH_ENGINE"  # the address of a fleet's Postgres, with its password
 _NEVER_IN_A_KEY = frozenset("\"'`$<>{}\\")
-_ASSIGNMENT = re.compile(
-    r"\s*(?:(?:export|set)\s+|\$env:)?([A-Za-z_]\w*)\s*=(.*)", re.ASCII | re.IGNORECASE
-)
-_QUOTED = re.compile(r"""\s*(["'])(.*?)\1\s*(?:#.*)?""")
-_REFERENCE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))", re.ASCII)
+# Of an env file. Compiled at the first use, as most runs have none.
+_ASSIGNMENT = r"(?ai)\s*(?:(?:export|set)\s+|\$env:)?([A-Za-z_]\w*)\s*=(.*)"
+_QUOTED = r"""\s*(["'])(.*?)\1\s*(?:#.*)?"""
+_REFERENCE = r"(?a)\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))"
 
 
 class Secret:
@@ -183,7 +182,7 @@ def _assignments(
     """Iterate over line, name, value and fault of what an env file sets."""
     earlier: dict[str, str] = {}
     for number, line in enumerate(_lines(text), 1):
-        found = _ASSIGNMENT.fullmatch(line)
+        found = re.fullmatch(_ASSIGNMENT, line)
         if found is None:
             continue
         value, fault = "", None
@@ -217,7 +216,7 @@ def _value(raw: str, variables: Mapping[str, str]) -> str:
     Raises:
         ValueError: it stands for none; the message holds nothing of it but the names of variables.
     """
-    if quoted := _QUOTED.fullmatch(raw):
+    if quoted := re.fullmatch(_QUOTED, raw):
         value = quoted[2].strip()
         if quoted[1] == "'":
             return value
@@ -233,4 +232,4 @@ def _value(raw: str, variables: Mapping[str, str]) -> str:
             raise ValueError(f"it refers to the variable {name}, which is not set")
         return found
 
-    return _REFERENCE.sub(expanded, value)
+    return re.sub(_REFERENCE, expanded, value)

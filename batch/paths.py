@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))|\$\{")
+_CONTROL = r"[\x00-\x1f\x7f]"
+_VARIABLE = r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))|\$\{"
 
 
 def expand_path(text: str) -> Path:
@@ -17,10 +17,10 @@ def expand_path(text: str) -> Path:
         ValueError: it is empty, names an unknown user or a variable that is not set, or holds a
             control character; the message is a sentence.
     """
-    expanded = _VARIABLE.sub(lambda found: _value_of(found, text), text)
+    expanded = re.sub(_VARIABLE, lambda found: _value_of(found, text), text)
     if not expanded.strip():
         raise ValueError("a path is empty")
-    if control := _CONTROL.search(expanded):
+    if control := re.search(_CONTROL, expanded):
         raise ValueError(f"the path {text!r} holds a control character (U+{ord(control[0]):04X})")
     path = Path(expanded)
     if expanded.startswith("~"):

@@ -175,7 +175,7 @@ def _seconds(duration: Any) -> int:
     return int(text) if re.fullmatch(r"[0-9]{1,3}", text) else _LONGEST_S
 
 
-_MONEY = re.compile(r"(?:\$ ?|USD )?([0-9]{1,9}(?:\.[0-9]{1,6})?)(?: ?(?:USD|\$))?", re.ASCII)
+_MONEY = r"(?:\$ ?|USD )?([0-9]{1,9}(?:\.[0-9]{1,6})?)(?: ?(?:USD|\$))?"
 MONEY_PATTERN = r"^\$? ?[0-9]+(\.[0-9]+)?( ?(USD|\$))?$"
 PRICE_PATTERN = r"^\$? ?[0-9]+(\.[0-9]+)?( ?(USD|\$))?( ?/ ?(s|clip))?$"
 
@@ -186,7 +186,7 @@ def parse_money(text: str) -> float:
     Raises:
         ValueError: anything else, negative amounts included.
     """
-    found = _MONEY.fullmatch(text.strip())
+    found = re.fullmatch(_MONEY, text.strip())
     if found is None:
         hint = " (a point, not a comma, before the cents)" if "," in text else ""
         raise ValueError(f"{text[:40]!r} is not a valid amount in USD; for example 25.00{hint}")

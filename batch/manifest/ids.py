@@ -19,7 +19,7 @@ from batch.manifest.nodes import Place
 from batch.packed import Packed
 
 _SIMPLE_ID = re.compile(r"[a-z0-9_-]{5,200}", re.ASCII)  # too long for a reserved name
-_FORBIDDEN = re.compile(r'[<>:"|?*\\]')
+_FORBIDDEN = r'[<>:"|?*\\]'
 _RESERVED = frozenset(
     {"con", "prn", "aux", "nul", "conin$", "conout$"}
     | {f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"}
@@ -49,7 +49,7 @@ def component_fault(name: str) -> str | None:
         return fault
     if not name.isprintable():
         return "an invisible character"
-    if found := _FORBIDDEN.search(name):
+    if found := re.search(_FORBIDDEN, name):
         return f"the character {found.group()}"
     if "/" in name:
         return "a slash"

@@ -11,7 +11,7 @@ from batch.manifest.findings import Findings, shown
 from batch.manifest.nodes import Entries, Mapping, Node, Place, Scalar, Sequence, quoted
 from batch.manifest.schema import JOB_KEYS
 
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_PLACEHOLDER = r"\{\{|\}\}|\{([^{}]*)\}|[{}]"
 _FILLED = frozenset(JOB_KEYS) - {"id", "matrix", "count", "from", "camera_control", "extra"}
 
 
@@ -65,7 +65,7 @@ class Templates:
         names = list(self._axes)
         parts: list[str | int] = []
         end = 0
-        for found in _PLACEHOLDER.finditer(text):
+        for found in re.finditer(_PLACEHOLDER, text):
             parts.append(text[end : found.start()])
             end = found.end()
             token, name = found.group(), found[1]

@@ -17,7 +17,7 @@ from batch.manifest.nodes import Mapping, Node, Scalar, Sequence, is_null, kind
 from batch.manifest.schema import NOTIFY_KEYS, NOTIFY_ON, PING_KEYS
 
 ENVIRONMENT = "env:"  # in front of the name of a variable that holds the address
-_VARIABLE = re.compile(rf"{ENVIRONMENT}[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_VARIABLE = rf"{ENVIRONMENT}[A-Za-z_][A-Za-z0-9_]*"
 
 
 def read_notify(node: Node | None, findings: Findings) -> Notify:
@@ -53,7 +53,7 @@ def _read_address(node: Node, name: str, findings: Findings) -> Secret | None:
         message = f"{name} is a secret, and the manifest may be shared"
         findings.warn(node, message, f"put it into a variable: {name.rpartition('.')[2]}: env:NAME")
         return Secret(node.text)
-    elif _VARIABLE.fullmatch(node.text):
+    elif re.fullmatch(_VARIABLE, node.text):
         return Secret(node.text)
     else:
         findings.fault(

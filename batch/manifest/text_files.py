@@ -121,7 +121,7 @@ _ALLOWED_CONTROLS = b"\t\n\r"
 _CONTROLS = bytes(c for c in (*range(32), 127) if c not in _ALLOWED_CONTROLS)
 # C1 controls, and the two line separators that YAML 1.1 reads as line ends: they would change a
 # prompt, and every line number below them.
-_WIDE_CONTROLS = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbf[\xbe\xbf]")
+_WIDE_CONTROLS = rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbf[\xbe\xbf]"
 
 
 def _check_text(data: bytes, file: str, line: int = 1) -> None:
@@ -134,7 +134,7 @@ def _check_text(data: bytes, file: str, line: int = 1) -> None:
         found = re.search(b"[" + re.escape(_CONTROLS) + b"]", data)
         assert found is not None
         _refuse_control(data, found, file, line)
-    if not data.isascii() and (found := _WIDE_CONTROLS.search(data)):
+    if not data.isascii() and (found := re.search(_WIDE_CONTROLS, data)):
         _refuse_control(data, found, file, line)
 
 
@@ -162,9 +162,7 @@ def _spot(data: bytes, offset: int, file: str, line: int) -> Spot:
     return Spot(file, data.count(b"\n", 0, offset) + line, column)
 
 
-_PAIR = re.compile(
-    rb"((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE
-)
+_PAIR = rb"(?i)((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})"
 
 
 def join_surrogates(data: bytes) -> bytes:
@@ -178,7 +176,7 @@ def join_surrogates(data: bytes) -> bytes:
         json.loads(data)
     except (ValueError, RecursionError):
         return data
-    return _PAIR.sub(_joined, data)
+    return re.sub(_PAIR, _joined, data)
 
 
 def _joined(found: re.Match[bytes]) -> bytes:

@@ -48,10 +48,11 @@ def choice(text: str, name: str, choices: tuple[str, ...]) -> str:
     raise ValueFault(f"{name} is {shown(text)}; it must be one of {', '.join(choices)}", advice)
 
 
-_INT = re.compile(r"[-+]?[0-9]+", re.ASCII)
-_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+# Compiled at the first use, as most jobs have no number.
+_INT = r"[-+]?[0-9]+"
+_BASED = r"0o[0-7]+|0x[0-9a-fA-F]+"
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+_NOT_FINITE = r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE"})
 _MAX_DIGITS = 300
@@ -61,12 +62,12 @@ def number(text: str) -> int | float | None:
     """Return a finite number of YAML 1.2's core schema; None if *text* is not one."""
     if len(text) > _MAX_DIGITS:
         return None
-    if _INT.fullmatch(text):
+    if re.fullmatch(_INT, text):
         return int(text)
-    if _FLOAT.fullmatch(text):
+    if re.fullmatch(_FLOAT, text):
         value = float(text)
         return value if math.isfinite(value) else None
-    return int(text, 0) if _BASED.fullmatch(text) else None
+    return int(text, 0) if re.fullmatch(_BASED, text) else None
 
 
 def plain_number(value: float) -> int | float:
@@ -87,6 +88,6 @@ def to_json(node: Node, findings: Findings) -> Json:
     if node.text in _TRUE or node.text in _FALSE:
         return node.text in _TRUE
     value = number(node.text)
-    if value is None and (_FLOAT.fullmatch(node.text) or _NOT_FINITE.fullmatch(node.text)):
+    if value is None and re.fullmatch(f"{_FLOAT}|{_NOT_FINITE}", node.text):
         findings.fault(node, f"{shown(node.text)} is not a JSON number", "quote it if it is a text")
     return node.text if value is None else value

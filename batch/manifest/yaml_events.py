@@ -58,7 +58,7 @@ NO_MAPPING = "a manifest is a mapping: name:, defaults:, jobs: …"
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 # The scanner of a newer libyaml refuses deep nesting itself, before its events arrive. It looks
 # ahead by 1,024 characters only, so brackets in a row right before the fault tell such an error.
-_OPENED = re.compile(rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}$")
+_OPENED = rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}$"
 
 
 class YamlReader:
@@ -258,7 +258,7 @@ class YamlReader:
         problem = exc.problem or "cannot be read"
         mark = exc.problem_mark or exc.context_mark
         spot = Spot(self._file, mark.line + 1, mark.column + 1) if mark else Spot(self._file)
-        if _OPENED.search(self._text(spot.line)[: spot.column - 1][-1024:]):
+        if re.search(_OPENED, self._text(spot.line)[: spot.column - 1][-1024:]):
             return Unreadable(spot, NO_MAPPING if self._data.startswith(b"[") else TOO_DEEP)
         advice = next((advice for part, advice in _SYNTAX_ADVICE if part in problem), None)
         context = f" ({exc.context}" if exc.context else ""

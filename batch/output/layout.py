@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 STATE_FOLDER = ".kling-batch"  # users keep nothing in it
 VERSIONS = "versions"
-_LIKE_A_VERSION = re.compile(
-    r"\d{8}T\d{6}Z(-\d+)?\.(mp4|json|mp4\.xmp)_*$", re.ASCII | re.IGNORECASE
-)
+_LIKE_A_VERSION = r"(?ai)\d{8}T\d{6}Z(-\d+)?\.(mp4|json|mp4\.xmp)_*$"
 _LATEST = 253_402_300_799.0  # the end of the year 9999, the last that a name can tell
 
 
@@ -87,7 +85,7 @@ class Layout(NamedTuple):
 def version_time(file: str) -> float | None:
     """Return when a former version landed, as its name tells; None if that is not one of ours."""
     name = file.rpartition("/")[2]
-    if not _LIKE_A_VERSION.match(name):
+    if not re.match(_LIKE_A_VERSION, name):
         return None
     try:
         return datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
@@ -98,7 +96,7 @@ def version_time(file: str) -> float | None:
 def version_folder(job_id: str) -> str:
     """Return the folder of a job's former versions."""
     # A folder must not have the name that another job's version, or a file beside it, may have.
-    parts = [f"{part}_" if _LIKE_A_VERSION.match(part) else part for part in job_id.split("/")]
+    parts = [f"{part}_" if re.match(_LIKE_A_VERSION, part) else part for part in job_id.split("/")]
     return "/".join((VERSIONS, *parts))
 
 
