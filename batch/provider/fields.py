@@ -49,6 +49,8 @@ _DECODER = json.JSONDecoder(parse_int=_integer, parse_constant=lambda _: None, s
 
 def as_dict(value: Any) -> dict[str, Any] | None:
     """Return an object that may be wrapped in a list of one, or written into a text."""
+    if isinstance(value, dict):
+        return value
     if isinstance(value, str):
         start = value.find("{")
         try:

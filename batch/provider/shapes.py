@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from batch.provider.answers import Task, TaskStatus
 from batch.provider.codes import GENERIC_CODES, OK_WORDS, VERDICTS
@@ -47,8 +46,7 @@ class Body(StrEnum):
     OTHER = "with a body that is no JSON object"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """An answer, whatever its shape.
 
     *code* is the one that decides (lower case; None where there is none, or one that says "ok"),
@@ -92,15 +90,17 @@ _ALSO_SAID = ("errordescription", "title", "reason", "type", *_CODES)
 
 def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
     tasks, layers = _unfold(root)
-    task_id = _task_id(tasks)
+    named = find(tasks, identifier, *_TASK_IDS)
+    task_id = named or find(filter(_has_status, tasks), identifier, "id")
     states = _status_words(tasks, task_id)
     codes = [_code_text(layer[key]) for layer in layers for key in _CODES if key in layer]
     types = [_code_text(layer[key]) for layer in layers for key in _TYPES if key in layer]
     code = _deciding([*codes, *(word for word in types if word in VERDICTS)])
     said = find(layers, _sentence, *_SAID) or find(layers, _bare_word, *_SAID) or ""
-    inside = _REQUEST_ID.search(said)
-    told_id = find(layers, identifier, "requestid") or identifier(inside and inside[1])
-    request_id = told_id or _header_id(headers)
+    request_id = find(layers, identifier, "requestid")
+    if request_id is None:
+        inside = _REQUEST_ID.search(said)
+        request_id = identifier(inside and inside[1]) or _header_id(headers)
     has_ok = not OK_WORDS.isdisjoint(codes)
     is_refused = bool(root.get("error")) or root.get("success") is False
     has_error = code is not None or is_refused or (bool(said) and not has_ok)
@@ -115,7 +115,7 @@ def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
         has_error=has_error,
         is_refusal=is_refused or (code is not None and not _is_bearing(root)),
         has_status=bool(states),
-        has_task_id=find(tasks, identifier, *_TASK_IDS) is not None,
+        has_task_id=named is not None,
     )
 
 
@@ -137,7 +137,7 @@ def _http_status(layer: dict[str, Any]) -> int | None:
     """Read the HTTP status of a refusal that a layer gives as its code."""
     for key in _STATUS_CODES:
         value = layer.get(key)
-        if isinstance(value, str | int) and _REFUSED.fullmatch(str(value)):
+        if value and isinstance(value, (str, int)) and _REFUSED.fullmatch(str(value)):
             return int(value)
     return None
 
@@ -155,22 +155,25 @@ def _unfold(root: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, 
     while queue and len(layers) < _MAX_LAYERS:
         layer = flat(queue.popleft())
         layers.append(layer)
-        nested = (as_error(layer[key]) for key in _NESTED if key in layer)
-        queue.extend(found for found in nested if found is not None)
+        for key in _NESTED:
+            if key in layer and (found := as_error(layer[key])) is not None:
+                queue.append(found)
     return tasks, layers
 
 
 def _code_text(value: Any) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    return clean(str(value), limit=64).lower() or None
+        value = str(int(value))
+    return clean(value, limit=64).lower() or None if isinstance(value, str) else None
 
 
 def _deciding(found: list[str | None]) -> str | None:
     """Pick the code that decides: Kling's number wherever it hides, then a word that we know."""
     codes = [code for code in found if code is not None and code not in OK_WORDS]
+    if not codes:
+        return None
     known = [code for code in codes if code in VERDICTS]
     numbers = [code for code in known if code.isdigit()]
     return next(iter([*numbers, *known, *codes]), None)
@@ -211,12 +214,9 @@ _BLANKS = re.compile(r"[\s-]+")
 _REQUEST_WORDS = frozenset({"error", "fail"})
 
 
-def _task_id(tasks: list[dict[str, Any]]) -> str | None:
-    # `id` alone may be anything's; beside a status it is the task of the newer API.
-    beside_status = [
-        layer for layer in tasks if _word(layer.get("status")) not in {"", *_REQUEST_WORDS}
-    ]
-    return find(tasks, identifier, *_TASK_IDS) or find(beside_status, identifier, "id")
+def _has_status(layer: dict[str, Any]) -> bool:
+    """Return whether an `id` may be a task's, as in the newer API; alone it may be anything's."""
+    return _word(layer.get("status")) not in {"", *_REQUEST_WORDS}
 
 
 def _read_task(
@@ -314,9 +314,6 @@ def _status(words: list[str], *, has_url: bool) -> TaskStatus:
 
 def _videos(layer: dict[str, Any]) -> list[dict[str, Any]]:
     result = as_dict(layer.get("task_result")) or {}
-    lists = (_as_list(result.get("videos")), _as_list(layer.get("outputs")))
+    found = [result.get("videos"), layer.get("outputs")]
+    lists = [value if isinstance(value, list) else [value] for value in found if value]
     return [video for videos in lists for video in videos if isinstance(video, dict)]
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
