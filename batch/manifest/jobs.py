@@ -218,13 +218,13 @@ class JobReader:
             return
         self.jobs.append(
             Job(
-                id=id_,
-                request=request,
-                fingerprint=fingerprint(request, variant),
-                tags=tags,
-                variant=variant,
-                file=place.file,
-                line=place.line,
+                id_,
+                request,
+                fingerprint(request, variant),
+                tags,
+                variant,
+                place.file,
+                place.line,
             )
         )
 

@@ -165,8 +165,15 @@ class YamlReader:
     def _sequence(self, start: Any, depth: int) -> Sequence:
         items: list[Node] = []
         size = 1
-        while type(event := self._next()) is not yaml.SequenceEndEvent:
-            node = self._node(event, depth + 1)
+        following, inner, file = self._next, depth + 1, self._file
+        node: Node
+        while type(event := following()) is not yaml.SequenceEndEvent:
+            if type(event) is yaml.ScalarEvent and event.anchor is event.tag is None:
+                mark: Any = event.start_mark  # as in _mapping
+                line, column = mark.line + 1, mark.column + 1
+                node = Scalar(event.value, not event.style, file, line, column)
+            else:
+                node = self._node(event, inner)
             size += node.size
             items.append(node)
         return Sequence(items, size, self._file, *self._position(start))
