@@ -38,7 +38,8 @@ def all_known(rows: Iterable[Row]) -> History:
     for item in map(to_known, first):
         found.setdefault(item.job_id, []).append(item)
     for items in found.values():
-        items.sort(key=_NUMBER)
+        if len(items) > 1:
+            items.sort(key=_NUMBER)
     return {job_id: found[job_id] for job_id in sorted(found)}
 
 

@@ -50,11 +50,12 @@ def make_plan(
     if policy.force or forced:
         _go_on_with_round(plan, selected, known, policy, forced)
     due = plan.round.due if plan.round is not None else frozenset()
+    up_to_date = 0
     for place, job in selected():
         attempts = known.get(job.id, ())
         move, force = moves.get(job.id), job.id in due
         if move is None and not force and is_up_to_date(job, attempts, is_present):
-            plan.counts[Action.UNCHANGED] += 1  # on most nights all of them
+            up_to_date += 1  # on most nights all of them
             continue
         if not attempts:
             plan.counts[Action.NEW] += 1
@@ -67,6 +68,8 @@ def make_plan(
         if move is not None:
             plan.moves.append(move)
         _add(plan, decision)
+    if up_to_date:
+        plan.counts[Action.UNCHANGED] += up_to_date
     _add_orphans(plan, jobs, settled, policy)
     return plan
 
