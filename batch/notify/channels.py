@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -59,6 +58,8 @@ def channels_of(notify: Notify, folder: Path, environ: Mapping[str, str]) -> Cha
 
     command, webhook, pings = notify.command, notify.webhook, notify.pings
     if given := environ.get(COMMAND_VARIABLE, "").strip():
+        import shlex  # noqa: PLC0415 - most runs name no command
+
         try:
             command = tuple(shlex.split(given))
         except ValueError as error:
