@@ -73,7 +73,10 @@ def json_node(text: str, at: Place, complaint: str, findings: Findings) -> Node:
     except ValueError as exc:
         findings.fault(at, f"{complaint}: {exc}")
     else:
-        return _as_node(value, at, findings, 1)
+        node = _as_node(value, at, findings, 1)
+        if r"\u" in text:
+            _check_characters(value, at)
+        return node
     return null
 
 
@@ -86,25 +89,23 @@ def _as_node(value: Any, at: Place, findings: Findings, depth: int) -> Node:
     if isinstance(value, tuple):
         entries: Entries = {}
         for name, item in value:
-            key = quoted(_whole_text(name, at), at)
+            key = quoted(name, at)
             if name in entries:
                 findings.fault(at, f"duplicate key {shown(name)}", "keep one")
             if type(item) is str and depth < MAX_DEPTH:  # as below, without a call for each
-                entries[name] = (key, quoted(_whole_text(item, at), at))
+                entries[name] = (key, quoted(item, at))
             else:
                 entries[name] = (key, _as_node(item, at, findings, depth + 1))
         return Mapping(entries, len(entries), at.file, at.line, at.column)
     plain = not isinstance(value, str) or isinstance(value, _Literal)
     text = value if isinstance(value, str) else json.dumps(value)
-    return Scalar(str(_whole_text(text, at)), plain, at.file, at.line, at.column)
+    return Scalar(str(text), plain, at.file, at.line, at.column)
 
 
-def _whole_text(text: str, at: Place) -> str:
-    if text.isascii():
-        return text
+def _check_characters(value: Any, at: Place) -> None:
+    """Refuse half a character, which only an escape can write."""
     try:
-        text.encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as exc:
         message = "a text contains half of a character (a lone surrogate)"
         raise Unreadable(at, message, r"write both halves, like \ud83e\udd8a") from exc
-    return text

@@ -86,7 +86,7 @@ def is_null(node: Node | Items) -> bool:
 
 def quoted(text: str, at: Place) -> Scalar:
     """Return a quoted text at the place of *at*."""
-    return Scalar(text, plain=False, file=at.file, line=at.line, column=at.column)
+    return Scalar(text, False, at.file, at.line, at.column)  # noqa: FBT003 - there are millions
 
 
 def kind(node: Node | Items) -> str:
