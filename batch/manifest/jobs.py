@@ -148,7 +148,7 @@ class JobReader:
         """Add the jobs of one entry: one, or one per combination and variant."""
         merged = {**inherited.entries, **own}
         for _, value in own.values():
-            if is_null(value):
+            if type(value) is Scalar and value.plain and is_null(value):  # a call less for most
                 merged = _given(merged)
                 break
         place: Place = node
