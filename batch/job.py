@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -155,8 +156,7 @@ class Jobs(Sequence[Job]):
         return len(self._plain) + len(self._packed)
 
     def __iter__(self) -> Iterator[Job]:
-        yield from self._plain
-        yield from map(Job._make, self._packed)
+        return itertools.chain(self._plain, map(Job._make, self._packed))
 
     @overload
     def __getitem__(self, place: int) -> Job: ...

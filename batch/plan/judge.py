@@ -44,7 +44,7 @@ def is_up_to_date(job: Job, attempts: Sequence[Known], is_present: IsPresent) ->
         only.phase is Phase.LANDED
         and only.fingerprint == job.fingerprint
         and only.pinned_for is None
-        and only.file == job.video_path
+        and only.file == video_path(job.id)
         and is_present(only)
     )
 

@@ -77,11 +77,12 @@ def make_plan(
 def _selected(jobs: Sequence[Job], settled: History, policy: Policy) -> Iterator[tuple[int, Job]]:
     """Iterate over the jobs that are selected, each with its place in the manifest."""
     if policy.selection.is_all:
-        yield from enumerate(jobs)
-        return
-    for place, job in enumerate(jobs):
-        if _is_selected(policy, job.id, job.tags, settled.get(job.id, ())):
-            yield place, job
+        return enumerate(jobs)
+    return (
+        (place, job)
+        for place, job in enumerate(jobs)
+        if _is_selected(policy, job.id, job.tags, settled.get(job.id, ()))
+    )
 
 
 def _go_on_with_round(
