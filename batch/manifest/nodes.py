@@ -6,8 +6,9 @@ A scalar keeps the text as written; the reader of its key decides what it means.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
+
+from batch.frozen import frozen
 
 MAX_DEPTH = 32  # how deep nodes may be nested
 
@@ -15,12 +16,15 @@ MAX_DEPTH = 32  # how deep nodes may be nested
 class Place(Protocol):
     """A place in a file. Line and column count from 1."""
 
-    file: str
-    line: int
-    column: int
+    @property
+    def file(self) -> str: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
 
 
-@dataclass(slots=True)
+@frozen
 class Scalar:
     """A text as written; `plain` if it has no quotes and is not a block."""
 
@@ -32,7 +36,7 @@ class Scalar:
     size: ClassVar[int] = 1
 
 
-@dataclass(slots=True)
+@frozen
 class Sequence:
     """A list. `size` counts its nodes, aliases expanded."""
 
@@ -43,7 +47,7 @@ class Sequence:
     column: int
 
 
-@dataclass(slots=True)
+@frozen
 class Mapping:
     """Keys in the order of the file, each with its place and its value."""
 
@@ -54,7 +58,7 @@ class Mapping:
     column: int
 
 
-@dataclass(slots=True)
+@frozen
 class Items:
     """A list that is read while it is iterated: once, and before anything after it."""
 
@@ -64,7 +68,7 @@ class Items:
     column: int
 
 
-@dataclass(slots=True)
+@frozen
 class Spot:
     """A place without a node."""
 

@@ -229,8 +229,8 @@ class YamlReader:
         if not isinstance(node, Scalar):
             self._findings.fault(node, f"a key must be a text, but this is {kind(node)}")
             return None
-        node.text = self._names.setdefault(node.text, node.text)  # each name once in memory
-        return node
+        name = self._names.setdefault(node.text, node.text)  # each name once in memory
+        return Scalar(name, node.plain, node.file, node.line, node.column)
 
     def _is_new(self, key: Scalar, entries: Entries) -> bool:
         if key.text not in entries:
