@@ -20,7 +20,9 @@ _BY_NUMBER = itemgetter(2)
 
 def to_known(row: Row) -> Known:
     """Return the attempt that a row stands for."""
-    return Known._make((*row[:4], PHASES[row[4]], *row[5:]))
+    values = list(row)
+    values[4] = PHASES[row[4]]
+    return Known._make(values)
 
 
 def by_job(rows: Iterable[Row]) -> Iterator[list[Known]]:
