@@ -20,15 +20,15 @@ know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from batch.attempt import Phase
+from batch.frozen import frozen
 from batch.job import Failure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunStarted:
     """The run holds its folder and begins; *planned* counts the jobs by action.
 
@@ -42,7 +42,7 @@ class RunStarted:
     ends_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Submitted:
     """A task was created, and will be paid for."""
 
@@ -52,7 +52,7 @@ class Submitted:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resumed:
     """An attempt of an earlier run goes on from the *phase* that it was left in."""
 
@@ -61,7 +61,7 @@ class Resumed:
     task_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnswerLost:
     """A submission whose answer says nothing: the task is looked for before anything is sent."""
 
@@ -70,7 +70,7 @@ class AnswerLost:
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Adopted:
     """A task whose answer was lost was found by its external id.
 
@@ -83,7 +83,7 @@ class Adopted:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TaskRescued:
     """A task was created and could not be recorded; it is kept in *file*, if any place took one."""
 
@@ -93,14 +93,14 @@ class TaskRescued:
     file: Path | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Warned:
     """Something about the run as a whole that the person should know."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotAnswering:
     """The provider has not answered for so long; *reason* is what the network said, if anything."""
 
@@ -108,14 +108,14 @@ class NotAnswering:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnsweringAgain:
     """The provider answers again, after so long."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delayed:
     """The provider asked for patience (429, 1303) or could not be reached; the job waits."""
 
@@ -124,7 +124,7 @@ class Delayed:
     wait_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Polled:
     """A task was polled."""
 
@@ -133,7 +133,7 @@ class Polled:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PollFailed:
     """A poll got no usable answer; the task is polled again."""
 
@@ -142,7 +142,7 @@ class PollFailed:
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VideoReady:
     """The provider has generated the video."""
 
@@ -151,7 +151,7 @@ class VideoReady:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Downloading:
     """A download goes on: *received* bytes have come since the last event; one a second, about."""
 
@@ -159,7 +159,7 @@ class Downloading:
     received: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DownloadBroke:
     """A download broke after *bytes_here*, and is tried again in *wait_s*.
 
@@ -173,7 +173,7 @@ class DownloadBroke:
     wait_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JobEnded:
     """A job has reached an outcome; *row* is its line of results.jsonl, a `batch.Row`."""
 
@@ -182,7 +182,7 @@ class JobEnded:
     superseded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Uploaded:
     """A video is in the bucket, whole; *file* is its name there, below the prefix of *target*."""
 
@@ -192,14 +192,14 @@ class Uploaded:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JobLeft:
     """A job is left to the next run."""
 
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BugFound:
     """A bug of ours ended the work on a job; *report* is its traceback."""
 
@@ -207,7 +207,7 @@ class BugFound:
     report: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stopping:
     """Nothing more is submitted; *reason* says why, in a sentence."""
 

@@ -35,5 +35,6 @@ def frozen(cls: type[T]) -> type[T]:
 
 
 def _told(self: object) -> str:
-    values = (f"{entry.name}={getattr(self, entry.name)!r}" for entry in fields(self))  # type: ignore[arg-type]
-    return f"{type(self).__qualname__}({', '.join(values)})"
+    told = [entry.name for entry in fields(self) if entry.repr]  # type: ignore[arg-type]
+    values = ", ".join(f"{name}={getattr(self, name)!r}" for name in told)
+    return f"{type(self).__qualname__}({values})"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from batch.frozen import frozen
 
 PLAYED = 500  # submissions; of more, the first ones are taken to flow steadily
 OVERDUE = 0.25  # of its age: what is left of a task that is older than all known ones
 GOLDEN = 0.618033988749895  # its multiples spread evenly, whatever their number
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outlook:
     """What is still to come.
 

@@ -197,7 +197,7 @@ def _size(size: int) -> str:
 
 def _fields(event: Event) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    for name in type(event).__slots__:
+    for name in type(event).__match_args__:
         value = getattr(event, name)
         if name == "failure":
             fields["error"] = {

@@ -6,7 +6,7 @@ import threading
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from batch import events
 from batch.attempt import Phase
@@ -15,6 +15,7 @@ from batch.cli.sentences import Sentences
 from batch.cli.view import View
 from batch.clock import Clock
 from batch.events import Event
+from batch.frozen import frozen
 from batch.manifest.limits import Limits
 from batch.plan import COSTING, Decision
 from batch.run.job_run import NOTHING_TO_MAKE
@@ -26,7 +27,7 @@ SAMPLED = 500  # jobs whose kind is looked at: parsing a hundred thousand reques
 LIKE = 128  # generation times that stand for all
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expected:
     """What a run sets out to do: the costs of its jobs by id, and generation times of the past."""
 

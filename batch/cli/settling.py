@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,6 +17,7 @@ from batch.cli.commands.flags import with_options
 from batch.cli.completing import complete_folder, complete_job
 from batch.cli.folders import held_folder, meet_engine
 from batch.clock import Clock, SystemClock
+from batch.frozen import frozen
 from batch.key import find_engine
 from batch.library.settle import adopt, check_account, forget, unconfirmed
 from batch.manifest.model import Manifest
@@ -31,7 +31,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PROVIDER_OPTIONS = ("base_url", "proxy", "env_file")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Case:
     """An attempt in doubt, in a folder that is ours for the moment."""
 

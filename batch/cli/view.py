@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from batch.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """The state of a folder at one moment.
 

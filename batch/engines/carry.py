@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from batch.attempt import Landed, Phase, Unconfirmed
 from batch.engines.stop import SharedStop
 from batch.engines.terms import Terms, decision_of
+from batch.frozen import frozen
 from batch.output.fleet import Assignment, JobState, OpenRun
 from batch.output.videos import Videos
 from batch.plan import COSTING, PAYING, Action, Decision, IsPresent, Known, Policy, decide, orphan
@@ -16,7 +17,7 @@ from batch.run.job_run import JobRun
 from batch.run.stages import Run
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opened:
     """A run that a worker has opened: as it was handed over, and its stages here."""
 

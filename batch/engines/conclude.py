@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from batch import events
 from batch.engines.terms import Terms, decision_of
 from batch.errors import ExitCode
+from batch.frozen import frozen
 from batch.library.accounts import Figures, Spent, figures, flat
 from batch.output.fleet import OpenRun, Outcome
 from batch.output.row import is_superseded
@@ -20,7 +20,7 @@ from batch.run.stop import Stop, StopReason
 from batch.run.summary import Summary
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Concluded:
     """How a run ended: *counts* of its jobs, and the reason and the sentence for an early end."""
 

@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from batch.engines.stop import SharedStop
 from batch.engines.terms import Terms
 from batch.errors import ExitCode, StateError, UsageError
 from batch.events import Event, Warned
+from batch.frozen import frozen
 from batch.key import Secret
 from batch.manifest.limits import Limits
 from batch.output.copies import Copies
@@ -41,7 +41,7 @@ from batch.settings import Receiver
 from batch.target import check_installed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Means:
     """What a worker has for all its runs: its name, its keys by account, and its share of the machine.
 
@@ -53,7 +53,7 @@ class Means:
     clock: Clock
     notify: Callable[[Event], None]
     downloads: int | None = None
-    proxy: Secret = Secret("")  # noqa: RUF009 - has no state
+    proxy: Secret = Secret("")
     callback: Receiver | None = None
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from batch import events
 from batch.errors import BatchError
 from batch.events import Event
+from batch.frozen import frozen
 from batch.output.fleet import BEAT_S
 from batch.waker import Waker, sleep
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Times:
     """How long a worker waits for what, in seconds.
 

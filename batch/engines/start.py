@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from batch import __version__
 from batch.attempt import Account
@@ -18,6 +18,7 @@ from batch.engines.house import Means, PostgresHouse
 from batch.engines.leave import Times
 from batch.engines.worker import Worker
 from batch.events import Event, Warned
+from batch.frozen import frozen
 from batch.key import NO_SECRET, Secret
 from batch.output.fleet import DEAD_AFTER_S
 from batch.output.postgres.connection import of_worker, process_name
@@ -30,7 +31,7 @@ from batch.settings import Receiver
 from batch.waker import Waker
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setup:
     """What an operator says of a worker, and how long it waits for what.
 

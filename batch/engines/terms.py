@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from batch.engines.codec import UnknownValueError, from_json, to_json
 from batch.errors import UsageError
+from batch.frozen import frozen
 from batch.job import Job
 from batch.library.accounts import Figures
 from batch.manifest.limits import Limits
@@ -20,7 +21,7 @@ from batch.target import Target
 NEWER = "was handed over by another release of kling-batch; upgrade this worker"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Terms:
     """What the workers go by.
 

@@ -7,16 +7,16 @@ when it was submitted, an attempt that may have created one when it was sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import tzinfo
 
 from batch.days import Span, day_of, month_of
+from batch.frozen import frozen
 from batch.library.accounts import charged_usd
 from batch.manifest.limits import Limits
 from batch.output.state import Payment
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Allowance:
     """The most that a day, or a month, may cost. *key* is the limit's name in the manifest."""
 
@@ -75,7 +75,7 @@ class Spending:
                 self._sums[span] += sign * charged_usd([payment])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Standing:
     """An allowance now: what is spent of it, and the day or month that it is for."""
 

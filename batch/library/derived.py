@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.attempt import Attempt, Landed
+from batch.frozen import frozen
 from batch.job import Job, video_path
 from batch.library.ledger import iso
 from batch.library.planned import Planned
@@ -33,7 +34,7 @@ SCHEMA = 1
 JOB = attrgetter("job_id")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listing:
     """What index.json says beside the videos: the manifest's name and jobs, and the run."""
 
@@ -86,7 +87,7 @@ def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
     return writer.complaints
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Upto:
     """How many rows are derived, and to what."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from batch.attempt import RETENTION_S, Attempt, Landed, Phase
+from batch.frozen import frozen
 from batch.job import Failure, FailureKind, video_path
 from batch.library.planned import Planned
 from batch.output.folder import ORIGIN, SANDBOX
@@ -36,7 +36,7 @@ class Fate(StrEnum):
     UNCONFIRMED = "unconfirmed"  # it is not known whether there is a task
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """An attempt that is, or may be, paid for.
 
@@ -86,7 +86,7 @@ class Entry:
         return self.fate not in unwanted and not self.is_here
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Library:
     """What a folder's state holds: every attempt that is, or may be, paid for."""
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from batch.attempt import Attempt, Landed
+from batch.frozen import frozen
 from batch.job import Job, folded, video_path
 from batch.library.restore import Version, version_of
 from batch.library.strays import Known, Stray, job_of
@@ -43,7 +44,7 @@ class Action(StrEnum):
     LIST = "list"  # it would be deleted, but that was not asked for
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """What a person asked for; *keep* is what the manifest says of former versions."""
 
@@ -55,7 +56,7 @@ class Wanted:
     keep: Keep = field(default_factory=Keep)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """A file that is to go, and why. *attempts* are those whose video it is; none for a stray."""
 

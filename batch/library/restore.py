@@ -13,12 +13,13 @@ import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from batch.attempt import Attempt, Landed, Pin
 from batch.clock import Clock
 from batch.errors import BatchError, UsageError
+from batch.frozen import frozen
 from batch.job import video_path
 from batch.library.ledger import iso
 from batch.library.planned import Planned
@@ -41,7 +42,7 @@ class NotRestoredError(BatchError):
     """The version is not here any more, or the disk refuses; the video that stands was kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Version:
     """A video of a job that has landed: the *current* one, or a former one; *at* is when it landed."""
 

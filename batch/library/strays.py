@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from batch.attempt import Attempt, Discarded, Landed
+from batch.frozen import frozen
 from batch.job import folded, video_path
 from batch.output.layout import Layout, version_folder
 
 ENDS = frozenset({".mp4", ".part"})  # a part that a death has left on another disk
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stray:
     """A file that the state does not name. *left* says why it is not to be touched."""
 

@@ -9,8 +9,9 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from batch.frozen import frozen
 
 _MAX_LOAD = 64 * 2**20  # bytes; an hour of video has an index of about 5 MiB
 _MAX_BOXES = 50_000  # in a file, or in a box
@@ -23,7 +24,7 @@ class MediaError(ValueError):
     """The file is not a complete video; the message says why, in words for the user."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Box:
     """A box of the file; `start` and `end` of its contents are offsets in the file."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from array import array
-from dataclasses import dataclass
 
+from batch.frozen import frozen
 from batch.media.boxes import MediaError, child, children, numbers
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Track:
     """What the checks need to know about a track.
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import repeat
 from typing import BinaryIO
 
+from batch.frozen import frozen
 from batch.media.boxes import MediaError, child, numbers
 
 _ENTRY = 78  # bytes of a visual sample entry before its boxes
@@ -27,7 +27,7 @@ _FIRSTS_OF_AVC = frozenset(first for first in range(0x80) if 1 <= first & 31 <= 
 _FIRSTS_OF_HEVC = frozenset(first for first in range(0x80) if not 41 <= first >> 1 <= 47)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Coding:
     """How a track is coded: by which standard, and in how many bytes the length of a unit stands."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from batch.errors import ExitCode
 from batch.events import Event, RunStarted
+from batch.frozen import frozen
 from batch.key import Secret
 from batch.manifest.model import Pings
 from batch.notify.channels import Channels, host_of
@@ -22,7 +22,7 @@ NO_VERDICT = frozenset({ExitCode.LOCKED, ExitCode.INTERRUPTED, ExitCode.TERMINAT
 LAST_MOMENT_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delivery:
     """Who was told, in words that may be shown, and why that failed, if it did."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from batch.frozen import frozen
 
 MAX_TEXT_BYTES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """How a run ended: *result* is what `--json` prints, *text* what a person reads.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from batch.attempt import Outcome, Phase
 from batch.errors import LockedError, StateError
+from batch.frozen import frozen
 from batch.library.planned import Planned
 from batch.output import stores
 from batch.output.row import failure_of, has_outcome, is_superseded, outcome_of
@@ -22,7 +23,7 @@ MAX_ITEMS = 1_000
 Troubles = dict[str, tuple[str, str | None]]  # status and kind, by job
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class News:
     """What is new since the last delivery: *items* by job.
 

@@ -15,13 +15,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from batch.errors import BatchError
+from batch.frozen import frozen
 from batch.target import check_installed
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class ChangedError(Exception):
     """A file does not hold what it is said to hold."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stored:
     """An object: its size, its names for this content, and the metadata that is ours.
 

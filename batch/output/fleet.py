@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from batch.attempt import Account
+from batch.frozen import frozen
 from batch.plan import Known
 
 BEAT_S = 5.0  # how often a worker says that it is alive
@@ -39,7 +39,7 @@ class Work(NamedTuple):
     work: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenRun:
     """A run that has been handed over and has not ended.
 
@@ -58,7 +58,7 @@ class OpenRun:
     stop: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """One worker's right to a job. *token* grows with every claim of the library's job, in all runs."""
 
@@ -72,7 +72,7 @@ CLAIM: ContextVar[Claim | None] = ContextVar("claim", default=None)
 """The claim under which this task commits; None for the process that plans, which holds the lock."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Assignment:
     """A claimed job.
 
@@ -91,7 +91,7 @@ class Assignment:
     takeovers: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pulse:
     """What a worker learns at its beat.
 
@@ -105,7 +105,7 @@ class Pulse:
     settled: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progress:
     """How far a run is: the workers that are alive, and how it was stopped or ended, if it was."""
 
@@ -114,7 +114,7 @@ class Progress:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """What a settled run has come to.
 

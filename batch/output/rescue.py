@@ -14,12 +14,12 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from batch.attempt import Attempt
+from batch.frozen import frozen
 from batch.output import disk
 from batch.output.layout import Layout
 
@@ -27,7 +27,7 @@ MAX_BYTES = 16 * 1024 * 1024  # thousands of tasks; nobody else's file is read f
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RescuedTask:
     """A task that an earlier run was told of and could not record."""
 
@@ -37,7 +37,7 @@ class RescuedTask:
     submitted_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RescueFile:
     """A rescue file. *is_whole*: every line of it could be read."""
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Self
 
 from batch.attempt import Attempt, Discarded, Landed
 from batch.clock import Clock
+from batch.frozen import frozen
 from batch.output import disk, poster
 from batch.output.bucket import Bucket, GoneError, Stored, TakenError
 from batch.output.layout import version_file
@@ -33,7 +34,7 @@ class ForeignError(Exception):
     """An object of another origin is where a file belongs; it stays."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """A file, what it holds, and the attempt whose video it is: None for a file beside a video."""
 

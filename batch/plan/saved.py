@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from batch.frozen import frozen
 from batch.plan.decision import COSTING, Action, Decision, Round
 from batch.plan.decisions import Decisions, Plan
 
@@ -26,7 +27,7 @@ NAMED = 20  # jobs in a sentence
 _DUST_USD = 1e-6  # prices are saved with six digits
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedJob:
     """A job that may be paid for once."""
 
@@ -37,7 +38,7 @@ class SavedJob:
     cost_usd: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedPlan:
     """What was to be paid for, and in which library."""
 

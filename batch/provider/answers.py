@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from batch.frozen import frozen
 from batch.job import Failure
 
 
@@ -22,7 +23,7 @@ class TaskStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Task:
     """A task as the provider reports it, whatever the envelope.
 
@@ -44,21 +45,21 @@ class Task:
 # -- to a submission -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Created:
     """The task exists, and it is paid for. It may have failed already."""
 
     task: Task
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exists:
     """This external id was used before: the task was created earlier. Look it up."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Throttled:
     """Too many requests. Nothing was created; send again later, under the same id."""
 
@@ -66,7 +67,7 @@ class Throttled:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Saturated:
     """All slots are taken (1303). Nothing was created; send again when one is free, same id."""
 
@@ -74,21 +75,21 @@ class Saturated:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refused:
     """This request is refused for good: `invalid_request` or `moderation`."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AccountRefused:
     """The whole account is refused (key, credit, permission, base URL). Nothing was created."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ambiguous:
     """The answer does not tell whether a task was created.
 
@@ -99,14 +100,14 @@ class Ambiguous:
     is_page: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unsent:
     """No byte of the request's body was sent: nothing was created."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stale:
     """The intent was too old by the time the request could be sent (money rule 7). Nothing was."""
 
@@ -116,21 +117,21 @@ class Stale:
 # -- to a query ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """The task as it stands."""
 
     task: Task
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotFound:
     """The API, not a proxy, reports that it has no such task (yet)."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unavailable:
     """No usable answer; asking again costs nothing. *is_page*: as in `Ambiguous`."""
 

@@ -11,13 +11,13 @@ import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
 from urllib.parse import urljoin
 
 import aiohttp
 from yarl import URL
 
 from batch.clock import Clock
+from batch.frozen import frozen
 from batch.job import Failure, FailureKind
 from batch.provider.fields import parse_retry_after
 from batch.provider.links import as_sent, is_fetchable, is_same_origin
@@ -140,7 +140,7 @@ class Files:
         return _Body(0, total, validator, pieces, head)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Body:
     """A `Stream`: the *head* that was read already, and the rest."""
 

@@ -6,13 +6,14 @@ import itertools
 import json
 import time as clock
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import time
 from pathlib import Path
 from typing import Any
 
 from batch.attempt import Attempt, Landed
 from batch.days import parse_time
+from batch.frozen import frozen
 from batch.library.entries import Presence, videos_here
 from batch.library.planned import Planned
 from batch.output import stores
@@ -21,7 +22,7 @@ from batch.output.store import RunRecord
 from batch.output.uploaded import target_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """A run. *until* is its end, or the latest moment that may belong to it.
 
@@ -47,7 +48,7 @@ class Run:
         return moment is not None and self.started_at <= moment <= self.until
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Records:
     """Everything that was read. *attempts* are by job, each job's in the order of their numbers.
 

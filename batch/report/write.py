@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from batch.errors import StateError, UsageError
+from batch.frozen import frozen
 from batch.library.entries import Presence
 from batch.report.data import build
 from batch.report.page import render
@@ -21,7 +21,7 @@ LARGE = 50_000_000  # bytes; a browser takes seconds to open more
 LARGE_LIBRARY = 20_000  # jobs; the page of a larger one is written only on request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """A report that was written."""
 

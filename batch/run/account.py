@@ -6,7 +6,9 @@ and none of them has a rule of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from batch.frozen import frozen
 
 QUIET_S = 60.0
 QUIET_MAX_S = 960.0
@@ -15,7 +17,7 @@ SPREAD = 1.01  # shared turns are so much farther apart: what reaches the server
 WINDOW_S = 1.0  # the shortest that a provider is expected to count requests in
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Traffic:
     """What is known of an account's traffic; moments are by one clock, whichever.
 

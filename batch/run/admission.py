@@ -7,8 +7,9 @@ half of it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from batch.frozen import frozen
 from batch.library.allowances import Standing
 from batch.manifest.limits import Limits, Rate
 from batch.run.account import LATE_S, SPREAD, Traffic
@@ -22,7 +23,7 @@ FAILED_OVER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seen:
     """What the records say at the moment of one admission.
 
@@ -53,7 +54,7 @@ class Seen:
     is_doubted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Asking:
     """One request that asks for admission, beside what is known of its attempt.
 
@@ -67,7 +68,7 @@ class Asking:
     is_covered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Admit:
     """The request may go out in *in_s* seconds; *usd* more are set aside for it."""
 
@@ -76,7 +77,7 @@ class Admit:
     in_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wait:
     """Not now: ask again in *for_s* seconds, or (*for_slot*) when a slot of the account is free."""
 
@@ -85,7 +86,7 @@ class Wait:
     for_slot: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deny:
     """Not in this run."""
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from batch.attempt import Account
 from batch.clock import Clock
 from batch.events import Event
+from batch.frozen import frozen
 from batch.manifest.limits import Limits
 from batch.plan import Policy
 from batch.run.stop import Stop
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunContext:
     """Time, chance and rules of one run; all of it comes from outside.
 

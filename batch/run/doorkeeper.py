@@ -19,12 +19,12 @@ import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from batch import events
 from batch.attempt import Attempt
 from batch.errors import AwayError, BatchError
+from batch.frozen import frozen
 from batch.manifest.limits import Limits
 from batch.output.fleet import CLAIM, Claim
 from batch.provider.answers import Saturated, Throttled, Unsent
@@ -40,7 +40,7 @@ JITTER_S = 0.03  # a free slot wakes the doorkeepers of all workers
 MOST_ASKED = 50  # for whom the desk is asked at once
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """An attempt that is to be sent, under which claim, and for how long it may hold a slot."""
 
@@ -49,7 +49,7 @@ class Request:
     slot_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Admitted:
     """The attempt is intended, on disk, and its turn is in *in_s* seconds.
 
@@ -234,7 +234,7 @@ class FleetGate:
             await sleep(context.dice.random() * JITTER_S, context.stop.feeding)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Waiter:
     """A job at the gate, and what it waits for: None tells it to leave."""
 

@@ -64,5 +64,5 @@ def kept(
 ) -> dict[str, Any]:
     """Return *values*, and what `KEEP` is to keep of the account's *traffic*."""
     limit = None if traffic.limit >= seen.ceiling else traffic.limit
-    fields = {name: getattr(traffic, name) for name in Traffic.__slots__}
+    fields: dict[str, Any] = {name: getattr(traffic, name) for name in Traffic.__match_args__}
     return {**values, **fields, "limit": limit, "waited_until": waited_until}

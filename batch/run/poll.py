@@ -6,11 +6,12 @@ time-out only move the next poll. Our own deadline is no verdict either: the tas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from batch import events
 from batch.attempt import Attempt, TimedOut
 from batch.callbacks.hints import Hint, Hints
+from batch.frozen import frozen
 from batch.job import Failure, FailureKind
 from batch.output.state import Put, State
 from batch.provider.answers import (
@@ -198,7 +199,7 @@ class Poller:
         return attempt.failed(self._context.clock.now(), gone)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Pause:
     """The bounds of a wait between two polls; *stretches*: longer than usual with callbacks."""
 

@@ -7,9 +7,9 @@ for that proof with one GET; it is recorded, and renewed when it is old.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from batch.attempt import Attempt
+from batch.frozen import frozen
 from batch.output.state import Proof, State
 from batch.provider.answers import Found, QueryAnswer
 from batch.run.context import RunContext
@@ -18,7 +18,7 @@ PROOF_LASTS_S = 7 * 24 * 3600.0
 PROOF_TRIES = 3  # per run; a fresh task may be invisible for some seconds
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Past:
     """What earlier runs leave to look-up.
 

@@ -15,10 +15,10 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from batch.errors import StateError
+from batch.frozen import frozen
 from batch.manifest.limits import Limits
 from batch.run.turns import POLLS_AT_ONCE
 
@@ -40,7 +40,7 @@ NO_THREAD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Granted:
     """*limits* of the run as the descriptors allow them, and how many may go to queries."""
 

@@ -37,8 +37,8 @@ import random
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from batch.frozen import frozen
 from batch.run.cheapest import cheapest
 
 POLL_COST = 0.028  # of the typical generation time: one poll is worth so much lateness
@@ -63,7 +63,7 @@ _SURPRISE_SPREAD = 0.8  # in log time, of the share of tasks that behave like no
 _REACH = 4.0  # spreads from its centre to where a bump begins and ends
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """When to poll tasks of one kind: after a poll in vain at `ages[i]` comes the one at `nexts[i]`.
 

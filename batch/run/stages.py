@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from batch.callbacks.hints import Hints
+from batch.frozen import frozen
 from batch.output.state import State
 from batch.run.budget import Budget
 from batch.run.context import RunContext
@@ -41,7 +42,7 @@ class GivenHere:
         return self._jobs.setdefault(external_task_id, job_id) == job_id
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """What the jobs of a run share: the stages that each of them passes."""
 

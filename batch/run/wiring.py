@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +15,7 @@ from batch.attempt import Account, external_id
 from batch.callbacks.hints import Hints, hash_token, new_token
 from batch.clock import Clock
 from batch.events import Event, Warned
+from batch.frozen import frozen
 from batch.key import account_of, require_key
 from batch.library.allowances import Spending, allowances
 from batch.manifest.limits import Limits
@@ -57,7 +58,7 @@ SANDBOX_SPEED = 20.0  # a minute of generation passes in three seconds
 SANDBOX_KEY = "sk-sandbox"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class World:
     """What a run meets outside of it: network, disk, and the ids that it makes.
 

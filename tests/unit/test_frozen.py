@@ -7,6 +7,7 @@ from dataclasses import field, replace
 from batch.attempt import Doubt, Lost, Unconfirmed
 from batch.frozen import frozen
 from batch.job import Failure, FailureKind
+from batch.provider.answers import Task, TaskStatus
 
 SAID = Failure(FailureKind.PROVIDER, "said so")
 
@@ -37,6 +38,10 @@ def test_states_of_two_kinds_are_never_equal():
 
 def test_repr_names_every_field():
     assert repr(Point(1, label="a")) == "Point(x=1, y=0.0, label='a')"
+
+
+def test_repr_hides_what_it_is_told_to():
+    assert "secret" not in repr(Task("8", TaskStatus.SUCCEEDED, url="https://x.example/secret"))
 
 
 def test_records_are_replaced_and_matched_like_dataclasses():
