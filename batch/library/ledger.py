@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,22 @@ def chosen(
         if (since is None or entry.submitted_at >= since) and (entry.is_missing or not only_missing)
     )
     return sorted(entries, key=lambda entry: entry.submitted_at)
+
+
+def once(libraries: Sequence[Library]) -> list[Library]:
+    """Return *libraries* with each task in one of them, as copies of a folder have the same tasks.
+
+    That is the first that knows the task's id and has its video; or else the first that does better.
+    """
+    best: dict[str, tuple[bool, bool, int]] = {}
+    for number, library in enumerate(libraries):
+        for entry in library.entries:
+            mine = (entry.task_id is None, not entry.is_here, number)
+            best[entry.external_task_id] = min(mine, best.get(entry.external_task_id, mine))
+    return [
+        replace(library, entries=[e for e in library.entries if best[e.external_task_id][2] == n])
+        for n, library in enumerate(libraries)
+    ]
 
 
 def line(root: Path, entry: Entry, *, is_sandbox: bool) -> dict[str, Any]:

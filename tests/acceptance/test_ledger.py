@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -178,6 +179,28 @@ def test_sandbox_is_left_out_beside_what_is_paid(shell: Any, sandbox: Any) -> No
     assert shell("ledger", "--json", key=None).json["total"]["tasks"] == 2
     named = shell("ledger", "outputs/tried.sandbox", key=None).out.splitlines()
     assert named[-1] == "total: 1 task, about $0.21"
+
+
+def test_task_that_a_copy_shares_is_counted_once(shell: Any, sandbox: Any) -> None:
+    """Also where only the copy still has the video, or went on by itself."""
+    box, outputs = sandbox(), shell.folder / "outputs"
+    run(shell, box, 2)
+    shutil.copytree(outputs / "night", outputs / "backup")
+    (outputs / "night/videos/job-0.mp4").unlink()
+    run(shell, box, 3, output_dir="outputs/backup")
+    said = shell("ledger", "--json", key=None).json
+    found = {item["job_id"]: item["output_dir"] for item in said["tasks"]}
+    assert len(said["tasks"]) == said["total"]["tasks"] == box.stats.created == 3
+    assert {job: str(folder) for job, folder in found.items()} == {
+        "job-0": "outputs/backup",
+        "job-1": "outputs/backup",
+        "job-2": "outputs/backup",
+    }
+    *_, note, total = shell("ledger", "--by", "month", key=None).out.splitlines()
+    assert note == "counted once: 2 tasks that a copy of a folder has, too"
+    assert total == "total: 3 tasks, about $0.63"
+    assert "total: 1 task" in shell("ledger", "outputs/night", "--missing", key=None).out
+    assert shell("ledger", "--missing", "--json", key=None).json["tasks"] == []
 
 
 def test_ledger_without_folder_is_wrong_usage(shell: Any) -> None:

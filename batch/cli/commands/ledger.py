@@ -23,11 +23,11 @@ from batch.run.presence import Presence
 
 HELP = """List every task ever created, with its cost and what became of it.
 
-Without OUTPUT_DIR: of every folder under outputs/, but those of the sandbox, which cost nothing, only if
-there are no others. Costs are estimates. Days and months are those of UTC; with --day-starts, local
-ones that begin at that time, as those of a budget per day do. Unconfirmed jobs, which are perhaps
-paid for, are listed apart. --json prints one object: schema (1), tasks and perhaps_paid (or, with
---by, groups), and total.
+Without OUTPUT_DIR: of every folder under outputs/, but those of the sandbox, which cost nothing, only
+if there are no others. A task that copies of a folder share is listed once. Costs are estimates. Days
+and months are those of UTC; with --day-starts, local ones that begin at that time, as those of a budget
+per day do. Unconfirmed jobs, which are perhaps paid for, are listed apart. --json prints one object:
+schema (1), tasks and perhaps_paid (or, with --by, groups), and total.
 
 \b
 Outcomes:
@@ -103,6 +103,8 @@ def command(
     if not output_dirs and not all(library.is_sandbox for library in libraries):
         left_out = [library for library in libraries if library.is_sandbox]
         libraries = [library for library in libraries if not library.is_sandbox]
+    listed, libraries = libraries, ledger.once(libraries)
+    shared = sum(len(a.entries) - len(b.entries) for a, b in zip(listed, libraries, strict=True))
     books = [(item, ledger.chosen(item, since=since, only_missing=missing)) for item in libraries]
     found = ledger.to_json(books, by, day_starts)
     if as_json:
@@ -114,6 +116,8 @@ def command(
         click.echo(ledger.to_csv(ledger.FIELDS, lines), nl=False)
     else:
         click.echo("\n".join([*_text(found, by), *_sandboxes(libraries, left_out)]))
+        if shared:
+            click.echo(f"counted once: {counted(shared, 'task')} that a copy of a folder has, too")
         click.echo(_sum("total", found["total"]))
     return ExitCode.OK
 
