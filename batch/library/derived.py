@@ -1,10 +1,10 @@
 """What is derived from the state: the files beside the videos, and index.json.
 
-    which rows are new since the fact `derived_upto`?  →  the files of their jobs, each whole or not
-    at all  →  index.json  →  the fact
+    which rows are new since the fact `derived_upto`, and which jobs does it call stale?  →  the files
+    of their jobs, each whole or not at all  →  index.json  →  the fact
 
 A death in between leaves the fact as it was, and the next session does all of it again: what is right
-already is not written. A night that adds no row writes nothing.
+already is not written. A night that adds no row, and finds no video edited, writes nothing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from batch.library.planned import Planned
 from batch.manifest.model import Derived
 from batch.output import disk, sidecar
 from batch.output.folder import OutputFolder
+from batch.output.stale import DERIVED_UPTO, stale
 from batch.output.state import Fact
 from batch.output.store import Store
-from batch.output.uploaded import DERIVED_UPTO, away, target_of
+from batch.output.uploaded import away, target_of
 
-UPTO = DERIVED_UPTO
 SCHEMA = 1
 JOB = attrgetter("job_id")
 
@@ -45,15 +45,16 @@ class Listing:
 
 def has_to_derive(database: Store, wanted: Derived) -> bool:
     """Return whether `derive` has something to write, as far as the state says."""
-    upto, is_stale = _Upto.read(database, wanted)
-    return is_stale or next(iter(database.result_lines(after=upto)), None) is not None
+    upto = _Upto.read(database, wanted)
+    return bool(upto.stale) or next(iter(database.result_lines(after=upto.rows)), None) is not None
 
 
 def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]:
     """Write what the state's new rows change; return sentences about what could not be written."""
-    upto, is_stale = _Upto.read(folder.database, wanted)
-    rows, touched = _new_rows(folder.database, upto)
-    if not touched and not is_stale:
+    upto = _Upto.read(folder.database, wanted)
+    rows, touched = _new_rows(folder.database, upto.rows)
+    touched |= upto.stale
+    if not touched:
         return []
     writer = _Writer(folder, wanted.sidecars)
     tags = {job.id: job.tags for job in listing.jobs}
@@ -67,7 +68,7 @@ def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]
     if wanted.index:
         writer.write("index.json", _index(listing, videos))
     if writer.end():
-        folder.database.write([Fact(UPTO, _Upto(rows, wanted).to_json())])
+        folder.database.write([_Upto(rows, upto.renewed).to_fact(wanted)])
     return writer.complaints
 
 
@@ -76,12 +77,12 @@ def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
 
     For commands that change which version stands, without a manifest. The next run writes index.json.
     """
-    fact = json.loads(folder.database.fact(UPTO) or "{}")
-    if fact:
-        folder.database.write([Fact(UPTO, json.dumps({**fact, "is_stale": True}))])
+    jobs = set(job_ids)
+    folder.database.write(stale(folder.database, jobs))
+    fact = json.loads(folder.database.fact(DERIVED_UPTO) or "{}")
     writer = _Writer(folder, frozenset(fact.get("sidecars", ())))
     planned = Planned(folder.database)
-    for job in writer.jobs(set(job_ids)):
+    for job in writer.jobs(jobs):
         writer.write_sidecars(job, planned.tags_of(job.id))
     writer.end()
     return writer.complaints
@@ -89,26 +90,25 @@ def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
 
 @frozen
 class _Upto:
-    """How many rows are derived, and to what."""
+    """How many rows are derived, which jobs' files are older than that, and how often some were."""
 
-    rows: int
-    wanted: Derived
+    rows: int = 0
+    renewed: int = 0
+    stale: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, database: Store, wanted: Derived) -> tuple[int, bool]:
-        """Return how many rows are derived already, and whether index.json is older than that.
+    def read(cls, database: Store, wanted: Derived) -> _Upto:
+        """Return how far the files that are *wanted* are derived: no row, where others were."""
+        fact = json.loads(database.fact(DERIVED_UPTO) or "{}")
+        renewed = fact.get("renewed", 0)
+        if fact.get("sidecars") != sorted(wanted.sidecars) or fact["index"] != wanted.index:
+            return cls(renewed=renewed)
+        return cls(fact["rows"], renewed, frozenset(fact.get("stale", ())))
 
-        None are where something else is wanted now.
-        """
-        fact = json.loads(database.fact(UPTO) or "{}")
-        is_same = fact.get("sidecars") == sorted(wanted.sidecars) and fact["index"] == wanted.index
-        return (int(fact["rows"]), fact.get("is_stale", False)) if is_same else (0, False)
-
-    def to_json(self) -> str:
-        """Return the fact."""
-        wanted = self.wanted
-        fact = {"rows": self.rows, "sidecars": sorted(wanted.sidecars), "index": wanted.index}
-        return json.dumps(fact)
+    def to_fact(self, wanted: Derived) -> Fact:
+        """Return what is recorded once everything *wanted* is written."""
+        found = {"rows": self.rows, "sidecars": sorted(wanted.sidecars), "index": wanted.index}
+        return Fact(DERIVED_UPTO, json.dumps(found | {"renewed": self.renewed}))
 
 
 @dataclass(slots=True)

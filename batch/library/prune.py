@@ -26,6 +26,7 @@ from batch.output.folder import OutputFolder
 from batch.output.layout import Layout
 from batch.output.names import second_names
 from batch.output.places import Places
+from batch.output.stale import stale
 from batch.output.state import Put
 from batch.output.store import Store
 from batch.output.uploaded import away, target_of
@@ -249,6 +250,7 @@ async def carry_out(
     """Move and delete; return what the disk did not let go, with its error."""
     failed: list[tuple[Item, OSError]] = []
     root = folder.layout.root
+    folder.database.write(stale(folder.database, {item.job_id for item in items}))
     state = DirectState(folder.database, folder.results)
     with Videos(folder.layout) as videos:
         places = Places(state=state, videos=videos)

@@ -8,7 +8,7 @@
     results      results.jsonl, appended to with each commit; row: one line of it
     videos       a part file grows (part), is checked, flushed and renamed (disk)
     names        second names of videos that get new ones, which a death may leave
-    sidecar      the files beside a video that say what it is
+    sidecar      the files beside a video that say what it is; stale: whose follow from the state no more
     bucket       put, head, copy, get, list in a bucket; uploads: the files of a library go there, and
                  the state records it; uploaded: what it says of that, without asking the bucket
     probe        a file is written where videos will lie, before anything is paid for

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from batch.errors import ExitCode
+from batch.output.stale import DERIVED_UPTO
 from batch.output.state import Fact, Uploaded
 from batch.output.store import Store
 from batch.target import FACT, Target
 
 VERIFIED = "verified"  # the fact that says when each bucket was listed last, as JSON
 SHOWN = 3  # files that a warning names
-DERIVED_UPTO = "derived_upto"  # what `library.derived` has written beside the videos
 DERIVED_THERE = "derived_uploaded"  # the same, as it was when those files were last uploaded
 
 

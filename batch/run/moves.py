@@ -24,6 +24,7 @@ from batch.output.folder import OutputFolder
 from batch.output.layout import version_file
 from batch.output.names import clear, clear_noted, is_one_video, note, second_names
 from batch.output.row import has_outcome, make_row, to_line
+from batch.output.stale import stale
 from batch.output.state import AddRow, Change, Fact, Put
 from batch.output.store import Store
 from batch.output.uploaded import away, target_of
@@ -72,7 +73,8 @@ def _carry_out(folder: OutputFolder, moves: list[Move], *, run_id: str, now: flo
     sources = {one.source for one in placed} - {None}
     detours = {one.attempt.external_task_id: one.file for one in placed if one.file in sources}
     first = [one.as_version() if one.file in sources else one for one in placed]
-    _rename(folder, first, [*map(AddRow, lines), Fact(DETOURS, json.dumps(detours))])
+    left = stale(folder.database, {move.old_id for move in moves})  # they list their versions
+    _rename(folder, first, [*map(AddRow, lines), *left, Fact(DETOURS, json.dumps(detours))])
     folder.results.append(lines)
     _end_detours(folder)
 

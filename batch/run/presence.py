@@ -16,6 +16,7 @@ from pathlib import Path
 from batch.attempt import Attempt, Checked, Landed
 from batch.output.checked import check, was_left_alone
 from batch.output.row import make_row, to_line
+from batch.output.stale import stale
 from batch.output.state import AddRow, Change, Put
 from batch.output.store import Store
 from batch.output.uploaded import away, target_of
@@ -118,7 +119,11 @@ class Presence:
 
     def changes(self, run_id: str, now: float) -> list[Change]:
         """Return what a run has to record. A video that is back gets a row: it has not failed."""
+        if not self._found:
+            return []
+        assert self._database is not None
         changes: list[Change] = [Put(found) for _, found in self._found]
+        changes += stale(self._database, {found.job_id for _, found in self._found})
         for item, found in self._found:
             if item.failure_kind is None:
                 continue

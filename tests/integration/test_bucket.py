@@ -310,6 +310,19 @@ async def test_files_beside_restored_version_follow_it(desk: Any, bucket: Bucket
         assert bucket.objects["index.json"] == (desk.root / "index.json").read_bytes()
 
 
+async def test_files_beside_edited_video_follow_it(desk: Any, bucket: Bucket) -> None:
+    desk.extra["output"] |= {"sidecar": "json"}
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        video = desk.root / "videos/fox.mp4"
+        video.write_bytes(video.read_bytes() + b"\0\0\0\x0cfreemine")
+        await desk.run(box, [FOX], is_checked=False)
+        for name in ("videos/fox.mp4", "videos/fox.json", "index.json"):
+            assert bucket.objects[name] == (desk.root / name).read_bytes()
+        said = json.loads(bucket.objects["videos/fox.json"])
+        assert said["bytes"] == len(bucket.objects["videos/fox.mp4"])
+
+
 async def test_files_first_asked_for_are_uploaded_at_once(desk: Any, bucket: Bucket) -> None:
     async with desk.sandbox() as box:
         await desk.run(box, [FOX])

@@ -12,11 +12,13 @@ import pytest
 
 from batch.library.derived import renew
 from batch.library.prune import Wanted, carry_out, find
+from batch.manifest.model import Keep
 from batch.output.folder import open_folder
 
 BOTH = {"output": {"sidecar": "both"}}
 EXT = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+FREE = b"\0\0\0\x0cfreemine"  # a box that an editor may leave behind the rest
 FOX = {"id": "fox", "prompt": "a fox", "tags": ["night"]}
 
 
@@ -133,6 +135,34 @@ async def test_death_in_prune_leaves_no_sidecar_alone(
     assert list(desk.videos) == ["fox.mp4"]
 
 
+async def test_death_in_prune_leaves_no_listed_version(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had deleted is in no file beside the videos after the next run."""
+    desk.extra = BOTH
+    new = {**FOX, "prompt": "a red fox"}
+    unlink = Path.unlink
+
+    def die_after_videos(path: Path, *, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if path.suffix == ".mp4":
+            raise KeyboardInterrupt
+
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        await desk.run(box, [new])
+        with open_folder(desk.root, sandbox=False, now=9.0) as folder:
+            wanted = Wanted(versions=True, delete=True, keep=Keep(versions=0))
+            found = find(folder.layout, folder.database, desk.manifest([new]).jobs, wanted, 9.0)
+            with monkeypatch.context() as patched:
+                patched.setattr(Path, "unlink", die_after_videos)
+                with pytest.raises(KeyboardInterrupt):
+                    await carry_out(folder, found.work, 9.0)
+        await desk.run(box, [new], is_checked=False)
+    assert said(desk, "videos/fox.json")["versions"] == []
+    assert said(desk, "index.json")["videos"][0]["versions"] == []
+
+
 async def test_night_without_a_row_writes_nothing(desk: Any) -> None:
     desk.extra = BOTH
     async with desk.sandbox() as box:
@@ -144,6 +174,35 @@ async def test_night_without_a_row_writes_nothing(desk: Any) -> None:
         await desk.run(box, [FOX, {"id": "new", "prompt": "a hare"}])
         after = derived(desk)
     assert {name for name in before if before[name] != after[name]} == {"index.json"}
+
+
+async def test_edit_is_told_by_the_next_night(desk: Any) -> None:
+    """Also if nothing else has changed; the night after that writes nothing."""
+    desk.extra = BOTH
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        video = desk.root / "videos/fox.mp4"
+        video.write_bytes(data := video.read_bytes() + FREE)
+        await desk.run(box, [FOX], is_checked=False)
+        edited = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        assert edited.items() <= said(desk, "videos/fox.json").items()
+        assert edited.items() <= said(desk, "index.json")["videos"][0].items()
+        before = derived(desk)
+        await desk.run(box, [FOX], is_checked=False)
+        assert derived(desk) == before
+
+
+async def test_former_version_that_another_job_takes_over_is_listed_there(desk: Any) -> None:
+    desk.extra = BOTH
+    new, old = {**FOX, "prompt": "a red fox"}, {**FOX, "id": "old"}
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        await desk.run(box, [new])
+        assert len(said(desk, "videos/fox.json")["versions"]) == 1
+        summary = await desk.run(box, [new, old], is_checked=False)
+    assert summary.tasks_created == 0
+    assert said(desk, "videos/fox.json")["versions"] == []
+    assert [item["versions"] for item in said(desk, "index.json")["videos"]] == [[], []]
 
 
 async def test_without_asking_nothing_is_written(desk: Any) -> None:
