@@ -22,7 +22,7 @@ def to_known(row: Row) -> Known:
     """Return the attempt that a row stands for."""
     values = list(row)
     values[4] = PHASES[row[4]]
-    return Known._make(values)
+    return tuple.__new__(Known, values)  # as Known._make does, a call less for each of a million
 
 
 def by_job(rows: Iterable[Row]) -> Iterator[list[Known]]:
@@ -49,11 +49,14 @@ class _Packed(Mapping[str, Sequence[Known]]):
     """The same of many jobs, in a third of the memory; those of a job are unpacked when asked for."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._jobs: dict[str, bytes] = {}
+        self._jobs: dict[str, bytes] = {}  # one row, or a list of them
         for row in rows:
-            before = self._jobs.get(row[1])
-            rows_of = [row] if before is None else sorted([*_rows(before), row], key=_BY_NUMBER)
-            self._jobs[row[1]] = marshal.dumps(rows_of)
+            job_id = row[1]
+            if job_id in self._jobs:
+                rows_of = [*_rows(self._jobs[job_id]), row]
+                self._jobs[job_id] = marshal.dumps(sorted(rows_of, key=_BY_NUMBER))
+            else:
+                self._jobs[job_id] = marshal.dumps(row)
         self._order = sorted(self._jobs)
 
     def __getitem__(self, job_id: str) -> Sequence[Known]:
@@ -70,5 +73,5 @@ class _Packed(Mapping[str, Sequence[Known]]):
 
 
 def _rows(packed: bytes) -> list[Row]:
-    rows: list[Row] = marshal.loads(packed)  # noqa: S302 - our own
-    return rows
+    rows: list[Row] | Row = marshal.loads(packed)  # noqa: S302 - our own
+    return rows if isinstance(rows, list) else [rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 
 from batch.job import Job
 from batch.plan.decision import COSTING, Action, Decision, History, IsPresent, Known, Policy
@@ -38,6 +39,10 @@ def make_plan(
         now: the time; the provider keeps a discarded video only for so long.
     """
     plan = Plan(Decisions(jobs=jobs, price=price))
+    first = 0 if policy.force or forced else _first_to_decide(jobs, known, policy, is_present)
+    if first == len(jobs) == len(known):  # on most nights
+        plan.counts[Action.UNCHANGED] = first
+        return plan
     found = [] if policy.no_move else find_moves(jobs, known)
     settled = after_moves(known, found)  # as it is once all jobs have moved
     selected = partial(_selected, jobs, settled, policy)
@@ -50,12 +55,13 @@ def make_plan(
     if policy.force or forced:
         _go_on_with_round(plan, selected, known, policy, forced)
     due = plan.round.due if plan.round is not None else frozenset()
-    up_to_date = 0
-    for place, job in selected():
+    up_to_date = first
+    # What moves takes nothing from the first ones: their attempts are wanted where they are.
+    for place, job in islice(selected(), first, None):
         attempts = known.get(job.id, ())
         move, force = moves.get(job.id), job.id in due
         if move is None and not force and is_up_to_date(job, attempts, is_present):
-            up_to_date += 1  # on most nights all of them
+            up_to_date += 1
             continue
         if not attempts:
             plan.counts[Action.NEW] += 1
@@ -72,6 +78,18 @@ def make_plan(
         plan.counts[Action.UNCHANGED] += up_to_date
     _add_orphans(plan, jobs, settled, policy)
     return plan
+
+
+def _first_to_decide(
+    jobs: Sequence[Job], known: History, policy: Policy, is_present: IsPresent
+) -> int:
+    """Return how many jobs at the front of the manifest are up to date, whatever the others need."""
+    if not (known and policy.selection.is_all):
+        return 0
+    for number, job in enumerate(jobs):
+        if not is_up_to_date(job, known.get(job.id, ()), is_present):
+            return number
+    return len(jobs)
 
 
 def _selected(jobs: Sequence[Job], settled: History, policy: Policy) -> Iterator[tuple[int, Job]]:
@@ -102,7 +120,7 @@ def _go_on_with_round(
 
 
 def _add_orphans(plan: Plan, jobs: Sequence[Job], settled: History, policy: Policy) -> None:
-    if not settled or sum(job.id in settled for job in jobs) == len(settled):  # on most nights
+    if not settled or sum(job.id in settled for job in jobs) == len(settled):
         return
     gone = dict.fromkeys(settled)
     for job in jobs:

@@ -85,6 +85,30 @@ def test_what_is_there_is_unchanged() -> None:
     assert decided(landed()) is None
 
 
+@pytest.mark.parametrize("changed", [None, 0, 2, 4])
+def test_each_video_is_looked_at_once(changed: int | None) -> None:
+    """Looking may mean reading a file, and what is found is recorded: also where one job is changed."""
+    jobs = [job(f"cat {number}", f"job-{number}") for number in range(5)]
+    known = {}
+    for each in jobs:
+        of = BEFORE if each.id == f"job-{changed}" else each.fingerprint
+        video = landed(of, file=each.video_path)
+        known[each.id] = [video._replace(job_id=each.id, external_task_id=f"kb-{each.id}")]
+    looked_at: list[str] = []
+
+    def is_present(item: Known) -> bool:
+        looked_at.append(item.job_id)
+        return True
+
+    policy, price = Policy(), lambda _job: (0.21, True)
+    plan = make_plan(jobs, known, policy=policy, is_present=is_present, price=price)
+    assert looked_at == [each.id for each in jobs if each.id != f"job-{changed}"]
+    expected = (
+        {Action.UNCHANGED: 5} if changed is None else {Action.UNCHANGED: 4, Action.CHANGED: 1}
+    )
+    assert plan.counts == expected
+
+
 def test_a_missing_file_is_fetched_without_payment() -> None:
     decision = decided(landed(), present=False)
     assert decision is not None
