@@ -35,6 +35,7 @@ class Lessons:
         is_waited_for: Callable[[], bool] = lambda: False,
     ) -> None:
         self._histories = {kind: schedule.History(seconds) for kind, seconds in times.items()}
+        self._scouts: dict[str, dict[str, float]] = {}  # ages by task, of kinds without history
         self._poll_interval_s = poll_interval_s
         self._dice = dice
         self._is_waited_for = is_waited_for
@@ -73,7 +74,7 @@ class Lessons:
             poll_interval_s=self._poll_interval_s,
             history=self._histories.get(kind_of(attempt.request)),
             rng=self._dice,
-            watched=self._watched,
+            scouted_s=self._scouted_s(attempt),
             worth=schedule.worth(
                 self._watched,
                 is_waited_for=self._is_waited_for(),
@@ -81,6 +82,23 @@ class Lessons:
                 stretch=stretch,
             ),
         )
+
+    def _scouted_s(self, attempt: Attempt) -> float | None:
+        """Return the age at which all scouts of a task were seen open; None if it has none."""
+        ages = self._scouts.get(kind_of(attempt.request), {})
+        if len(ages) < schedule.SCOUTS or attempt.external_task_id in ages:
+            return None
+        return min(ages.values())
+
+    def saw_open(self, attempt: Attempt, age_s: float) -> None:
+        """Take in that a task has not ended at this age. The oldest of a kind are its scouts."""
+        kind = kind_of(attempt.request)
+        if kind in self._histories:
+            return
+        ages = self._scouts.setdefault(kind, {})
+        ages[attempt.external_task_id] = age_s
+        if len(ages) > schedule.SCOUTS:
+            del ages[min(ages, key=ages.__getitem__)]
 
     def usual_s(self, request: str, share: float) -> float | None:
         """Return how long this share of the tasks of a request's kind took; None if none is known."""
@@ -93,6 +111,7 @@ class Lessons:
         history = self._histories.setdefault(kind, schedule.History())
         history.add(seconds)
         if len(history) == 1:  # until now, their polls knew nothing
+            self._scouts.pop(kind, None)
             self._replan()
         return GenerationTime(kind, seconds)
 

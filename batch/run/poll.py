@@ -101,6 +101,7 @@ class Poller:
                         return await self._generated(attempt, task, watch)
                     if task.status is TaskStatus.FAILED:
                         return attempt.failed(self._context.clock.now(), task_failure(task)), None
+                    self._lessons.saw_open(attempt, watch.age_s)
                 case NotFound(failure) if self._lookup.is_gone(attempt, watch.not_found):
                     return self._expired(attempt, failure), None
                 case Unavailable(failure, retry_after_s=asked_s):

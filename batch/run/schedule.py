@@ -27,7 +27,8 @@ in the tail of the distribution.
 
 Without history, intervals grow with the age of the task: after *a* seconds the next poll comes
 `GROWTH * a / sqrt(worth)` later, so that lateness stays a constant share of the time that the task
-took. A crowd's polls are rarer, since the first end that one of them sees is a history for all.
+took. The first end that is seen is a history for all. So where there are many, the oldest are scouts for
+the others: while none of those has ended at an age, hardly a younger one has.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ POLL_COST = 0.028  # of the typical generation time: one poll is worth so much l
 SLOT_WORTH = 9.0  # of a second of an empty slot, where there are many
 RUN_WORTH = 256.0  # of a second of the whole run
 GROWTH = 0.15  # of a task's age, where nothing is known
-CROWD_GROWTH = 0.4  # likewise, at most, of a task of a crowd
-CROWD = 8  # tasks
+SCOUTS = 8  # tasks of one kind, the oldest that were seen open while none has ended
+SCOUTED_GROWTH = 1.0  # likewise, of a task that has scouts: they may all be stuck
 
 MAX_SAMPLES = 256  # generation times kept per kind of task
 _MAX_TIME_S = 7 * 86_400.0  # no task takes a week
@@ -178,7 +179,7 @@ def next_poll(
     history: History | None,
     rng: random.Random,
     worth: float = 1.0,
-    watched: int = 1,
+    scouted_s: float | None = None,
 ) -> float:
     """Return seconds until the next poll of a task that was submitted *age_s* ago.
 
@@ -192,7 +193,7 @@ def next_poll(
         history: the generation times of its kind.
         rng: decides the jitter.
         worth: of a second of lateness.
-        watched: how many tasks are open.
+        scouted_s: the age at which all its scouts were seen open, if it has any.
     """
     age_s = max(age_s, 0.0)
     due_s = None
@@ -201,11 +202,11 @@ def next_poll(
     if due_s is not None:
         wait_s = due_s - age_s
         return wait_s + rng.random() * _FINE_JITTER * wait_s
-    if age_s <= 0:
+    if age_s < poll_interval_s:  # not polled yet
         return poll_interval_s
-    growth = min(GROWTH * math.sqrt(max(watched / CROWD, 1.0)), CROWD_GROWTH)
+    growth = GROWTH if scouted_s is None else SCOUTED_GROWTH
     wait_s = max(poll_interval_s, growth / math.sqrt(worth) * age_s)
-    return wait_s + rng.random() * _JITTER * wait_s
+    return max(wait_s + rng.random() * _JITTER * wait_s, (scouted_s or 0.0) - age_s)
 
 
 def plan(samples: Sequence[float], *, poll_interval_s: float, worth: float = 1.0) -> Plan:

@@ -188,6 +188,9 @@ class SteadyLessons:
     def next_poll(self, _attempt: Attempt, _age_s: float, stretch: float = 1.0) -> float:
         return self._interval_s * stretch
 
+    def saw_open(self, _attempt: Attempt, _age_s: float) -> None:
+        return None
+
     def learn(self, _attempt: Attempt, _seconds: float) -> None:
         return None
 

@@ -11,6 +11,7 @@ from scripted import attempt
 from virtual_time import VirtualLoop, run
 
 from batch.run.lessons import Lessons
+from batch.run.schedule import SCOUTS
 from batch.waker import sleep
 
 
@@ -50,3 +51,20 @@ def test_shrinking_tail_wakes_sleepers() -> None:
         open_tasks.close()
 
     assert slept_s(halve, watched=65) == pytest.approx(1.0, abs=0.01)
+
+
+def test_oldest_tasks_are_scouts_until_one_ends() -> None:
+    """Only of their own kind; what has not been seen open teaches nothing."""
+    lessons = Lessons({}, 5.0, random.Random(1))
+    tasks = [attempt(name=f"kb-{number}") for number in range(1, SCOUTS + 2)]
+    *scouts, young = tasks
+    for age_s, each in enumerate(scouts[1:], 100):
+        lessons.saw_open(each, float(age_s))
+    lessons.saw_open(young, 20.0)
+    assert lessons.next_poll(young, 20.0) < 7.0  # it is the eighth
+    lessons.saw_open(scouts[0], 90.0)
+    assert lessons.next_poll(young, 20.0) == 70.0
+    assert lessons.next_poll(scouts[0], 90.0) < 16.0
+    lessons.learn(scouts[0], 95.0)
+    lessons.saw_open(scouts[1], 120.0)
+    assert 20.0 < lessons.next_poll(young, 20.0) < 90.0

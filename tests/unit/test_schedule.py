@@ -227,14 +227,14 @@ def test_last_task_is_polled_at_every_interval() -> None:
     assert max(near) == pytest.approx(5.0)
 
 
-def test_crowd_without_history_is_polled_less() -> None:
-    """One of them teaches all; a task alone has nobody to learn from."""
+def test_task_with_scouts_is_polled_less() -> None:
+    """They teach it when it may end; but they may all be stuck."""
     dice = random.Random(1)
-    waits = [
-        next_poll(100.0, poll_interval_s=5.0, history=None, rng=dice, watched=count)
-        for count in (1, 8, 32, 10_000)
-    ]
-    assert waits[0] < 17.3
-    assert waits[1] < 17.3
-    assert waits[2] >= 30.0
-    assert 40.0 <= waits[3] <= 46.0
+
+    def wait_s(age_s: float, scouted_s: float | None) -> float:
+        return next_poll(age_s, poll_interval_s=5.0, history=None, rng=dice, scouted_s=scouted_s)
+
+    assert wait_s(100.0, None) < 17.3
+    assert 100.0 <= wait_s(100.0, 60.0) <= 115.0
+    assert wait_s(10.0, 90.0) == 80.0
+    assert (wait_s(0.0, 3.0), wait_s(0.0, 90.0)) == (5.0, 5.0)
