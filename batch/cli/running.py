@@ -140,6 +140,11 @@ def _run(
     clock = SystemClock()
     if not settings.sandbox:
         require_key(settings.api_key)
+    if flags["detach"] and not settings.engine:  # first: a folder that was made is no new library
+        raise UsageError(
+            f"--detach is for the runs of a fleet; {ENGINE_VARIABLE} is not set, or --sandbox was"
+            " given. Nothing was sent"
+        )
     if flags["join"]:
         return _join(settings, flags, clock, quiet=quiet)
     settings = _ask(manifest, settings)
@@ -148,11 +153,6 @@ def _run(
         if planned.is_quiet:
             return planned.end_quietly(clock)
         is_fleet = planned.folder.database.library is not None
-        if flags["detach"] and not is_fleet:
-            raise UsageError(
-                f"--detach is for the runs of a fleet; {ENGINE_VARIABLE} is not set, or --sandbox"
-                " was given. Nothing was sent"
-            )
         release = held.close if is_fleet else None
         return _drive(planned, flags, clock, afterwards, quiet=quiet, release=release)
 

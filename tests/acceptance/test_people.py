@@ -228,6 +228,20 @@ def test_new_library_is_refused(shell: Any, sandbox: Callable[..., Any]) -> None
     assert not (shell.folder / "outputs").exists()
 
 
+@pytest.mark.parametrize("flags", [(), ("--sandbox",)])
+def test_detached_run_without_a_fleet_makes_nothing(
+    shell: Any, sandbox: Any, flags: tuple[str, ...]
+) -> None:
+    """A folder that it left behind would count as a library that was asked for."""
+    box = sandbox()
+    manifest = shell.manifest(1, base_url=box.base_url)
+    said = shell("run", manifest, "--detach", *flags)
+    assert (said.code, "--detach is for the runs of a fleet" in said.err) == (2, True)
+    assert not (shell.folder / "outputs").exists()
+    assert shell("run", manifest, new=False).code == 2
+    assert box.stats.created == 0
+
+
 def test_known_library_needs_no_new(shell: Any, sandbox: Callable[..., Any]) -> None:
     provider = sandbox()
     shell.manifest(1, base_url=provider.base_url)
