@@ -203,6 +203,24 @@ def test_task_that_a_copy_shares_is_counted_once(shell: Any, sandbox: Any) -> No
     assert shell("ledger", "--missing", "--json", key=None).json["tasks"] == []
 
 
+def test_tasks_of_several_folders_stand_below_their_names(shell: Any, sandbox: Any) -> None:
+    """The same id in two folders is two jobs."""
+    box = sandbox()
+    run(shell, box, 1)
+    assert "outputs/night" not in shell("ledger", key=None).out
+    run(shell, box, 2, output_dir="outputs/other")
+    lines = shell("ledger", key=None).out.splitlines()
+    assert [line for line in lines if line.startswith("outputs/")] == [
+        "outputs/night:",
+        "outputs/other:",
+    ]
+    assert [line.split("  ")[-1] for line in lines[1:2] + lines[3:5]] == [
+        "videos/job-0.mp4",
+        "videos/job-0.mp4",
+        "videos/job-1.mp4",
+    ]
+
+
 def test_ledger_without_folder_is_wrong_usage(shell: Any) -> None:
     assert shell("ledger", key=None).code == 2
     said = shell("ledger", "--csv", "--json", key=None)

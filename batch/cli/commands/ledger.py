@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +127,19 @@ def command(
 def _text(found: dict[str, Any], by: str | None) -> list[str]:
     if by is not None:
         return [_sum(str(group[by]), group) for group in found["groups"]]
-    lines = [_line(item) for item in found["tasks"]]
+    lines = list(_lines(found["tasks"]))
     if found["perhaps_paid"]:
-        lines += ["perhaps paid:", *(_line(item) for item in found["perhaps_paid"])]
+        lines += ["perhaps paid:", *_lines(found["perhaps_paid"])]
     return lines
+
+
+def _lines(items: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each task; those of several folders stand below the name of theirs."""
+    is_one_folder = len({item["output_dir"] for item in items}) == 1
+    for folder, theirs in groupby(items, itemgetter("output_dir")):
+        if not is_one_folder:
+            yield f"{folder}:"
+        yield from map(_line, theirs)
 
 
 def _sandboxes(listed: Sequence[Library], left_out: Sequence[Library]) -> Iterator[str]:
