@@ -57,6 +57,8 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
+TABLES = frozenset({".csv", ".jsonl"})  # of which a manifest takes the rows as jobs
+SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
 _Heads = dict[str, tuple[Scalar, Node | Items]]
 _INHERITED = frozenset({"defaults", "limits"})
 
@@ -83,11 +85,21 @@ class _Reading:
                 heads = self._pass(data, heads)
             manifest = self._assemble(heads)
         except Unreadable as exc:
-            end = exc.problem
+            end = self._as_table(exc.problem)
         faults = self._findings.faults(end)
         if faults or manifest is None:
             raise ManifestError(faults)
         return manifest
+
+    def _as_table(self, problem: Problem) -> Problem:
+        """Return *problem*; of a table that stands in a manifest's place, what to do with that."""
+        name, kind = self._path.name, self._path.suffix.lower()
+        if kind not in {*TABLES, *SPREADSHEETS} or not self._path.is_file():
+            return problem
+        saved = "" if kind in TABLES else "save it as .csv, with commas, and "
+        source = name if kind in TABLES else f"{self._path.stem}.csv"
+        advice = f"{saved}name it in a manifest: jobs: [{{from: {source}}}]"
+        return Problem(self._file, 1, 1, "a table is not a manifest", advice=advice)
 
     def _pass(self, data: bytes, known: _Heads) -> _Heads:
         """Read the file once and return the root's values; jobs are built on the way."""

@@ -45,6 +45,30 @@ def test_csv_columns_are_the_keys_of_a_job(read: Read, tmp_path: Path) -> None:
     assert third.line == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "advice"),
+    [
+        ("clips.csv", b"id,prompt\na,a fox\n", "name it in a manifest: jobs: [{from: clips.csv}]"),
+        ("clips.JSONL", b'{"prompt": "a"}\n{"prompt": "b"}\n', "[{from: clips.JSONL}]"),
+        ("clips.xlsx", b"PK\x03\x04\xff", "save it as .csv, with commas, and name it in"),
+    ],
+)
+def test_table_as_manifest_is_told_where_it_belongs(
+    tmp_path: Path, name: str, data: bytes, advice: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ManifestError) as caught:
+        load(tmp_path / name)
+    (problem,) = caught.value.problems
+    assert problem.message == "a table is not a manifest"
+    assert advice in str(problem.advice)
+
+
+def test_missing_table_as_manifest_is_told_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="there is no such file"):
+        load(tmp_path / "clips.csv")
+
+
 def test_jsonl_line_is_a_job(read: Read) -> None:
     rows = [
         {"id": "a", "prompt": "no", "duration": 10, "sound": True, "tags": ["x", "y"]},
