@@ -37,6 +37,12 @@ def test_init_fits_the_schema_beside_it(shell: Any) -> None:
     assert [error.message for error in found] == []
 
 
+def test_init_names_what_it_has_written(shell: Any) -> None:
+    beside = "(and kling-batch.schema.json beside it, for your editor)"
+    assert shell("init", key=None).out.startswith(f"wrote clips.yaml {beside}; ")
+    assert shell("init", "more.yaml", key=None).out.startswith("wrote more.yaml; ")
+
+
 def test_init_overwrites_nothing(shell: Any) -> None:
     (shell.folder / "night.yaml").write_text("mine")
     (shell.folder / "kling-batch.schema.json").write_text("mine, too")

@@ -32,14 +32,15 @@ def command(file: Path) -> int:
         raise UsageError(f"{file} is not a valid name of a manifest; for example {DEFAULT}")
     template = resources.files("batch.cli").joinpath("pages/start.yaml").read_text("utf-8")
     _write(file, template)
-    schema = file.with_name(SCHEMA)
+    schema, beside = file.with_name(SCHEMA), ""
     if not schema.exists():
         from batch.manifest.schema import manifest_schema  # noqa: PLC0415 - `--help` needs none
 
         _write(schema, json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n")
+        beside = f" (and {schema.name} beside it, for your editor)"
     name = shlex.quote(str(file))
     click.echo(
-        f"wrote {file}; change its prompts. Then:\n"
+        f"wrote {file}{beside}; change its prompts. Then:\n"
         f"  kling-batch run {name} --sandbox    makes its videos on this machine, without a key or cost\n"
         f"  kling-batch plan {name}             says what a real run would make, and what it would cost"
     )
