@@ -73,3 +73,10 @@ def test_options_stand_in_groups_behind_examples(shell: Any, command: str) -> No
     places = [said.index(title) for title in [*titles, "\nOptions:"]]
     assert places == sorted(places)
     assert said.count("--force ") == 1
+
+
+@pytest.mark.parametrize("command", ["prune", "doctor"])
+def test_sandbox_is_a_folder_where_nothing_runs(shell: Any, command: str) -> None:
+    said = " ".join(shell(command, "--help").out.split())
+    assert "The folder of runs with --sandbox" in said
+    assert "embedded local server" not in said

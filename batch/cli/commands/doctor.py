@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from batch.cli.commands.flags import with_options
+from batch.cli.commands.flags import SANDBOX_FOLDER, with_options
 from batch.cli.completing import complete_manifest
 from batch.cli.grouped import GroupedCommand, examples
 from batch.errors import ExitCode
@@ -41,7 +41,7 @@ fail), message and to_do.
     required=False,
     shell_complete=complete_manifest,
 )
-@partial(with_options, names=LOOKED_AT)
+@partial(with_options, names=LOOKED_AT, sandbox=SANDBOX_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(manifest: Path | None, *, as_json: bool, **flags: Any) -> int:
     """Print the checks."""

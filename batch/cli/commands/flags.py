@@ -47,6 +47,9 @@ VARIABLES = {
 }
 
 
+SANDBOX_FOLDER = "The folder of runs with --sandbox: no key, no network."
+
+
 class Lines(StringParamType):
     """Texts that stand one a line in their environment variable: a job's id may hold blanks."""
 
@@ -96,8 +99,8 @@ def _completer(option: Option) -> Any:
     return {"DIR": complete_any_folder, "FILE": complete_file}.get(option.metavar or "")
 
 
-def with_options(command: Command, names: Iterable[str] = FLAGS) -> Command:
-    """Give *command* the options of the table, or those of *names*."""
+def with_options(command: Command, names: Iterable[str] = FLAGS, **about: str) -> Command:
+    """Give *command* the options of the table, or those of *names*; *about* has other help texts."""
     for name in reversed(list(names)):
         option = FLAGS[name]
         command = click.option(
@@ -107,7 +110,7 @@ def with_options(command: Command, names: Iterable[str] = FLAGS) -> Command:
             is_flag=option.parse is None or None,  # False would let its value be left out
             multiple=option.repeats,
             metavar=option.metavar,
-            help=option.help,
+            help=about.get(name, option.help),
             envvar=variable_of(option.flag) if option.has_variable else None,
             show_envvar=option.has_variable,
             shell_complete=_completer(option),

@@ -6,13 +6,20 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from batch.cli.bucket import bring_bucket_up_to_date
-from batch.cli.commands.flags import FLAGS, manifest_argument, settle, with_options
+from batch.cli.commands.flags import (
+    FLAGS,
+    SANDBOX_FOLDER,
+    manifest_argument,
+    settle,
+    with_options,
+)
 from batch.cli.folders import check_folder, held_folder
 from batch.cli.grouped import GroupedCommand, examples
 from batch.cli.words import counted
@@ -71,7 +78,7 @@ stays in the ledger; wanted again, it is downloaded as long as the provider keep
     help="So many videos are orphaned; needed where that is more than half of all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@lambda command: with_options(command, SHARED)
+@partial(with_options, names=SHARED, sandbox=SANDBOX_FOLDER)
 def command(
     manifest: Path,
     *,
