@@ -24,6 +24,6 @@ def stale(database: Store, job_ids: Iterable[str]) -> list[Fact]:
     jobs = {*fact.get("stale", ()), *job_ids}
     if not fact or not jobs:
         return []
-    # Whoever compares the fact with what it was, as the bucket does, sees that it is another.
+    # The upload compares the fact with the one that it saw last: the count makes it another.
     count = fact.get("renewed", 0) + 1
     return [Fact(DERIVED_UPTO, json.dumps({**fact, "stale": sorted(jobs), "renewed": count}))]

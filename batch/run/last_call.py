@@ -51,7 +51,7 @@ class LastCall:
             f"a task takes up to {_told(self._longest_s)}, and {_told(RESERVE_S)} are in reserve"
         )
         if self._left_s is not None and self._left_s < self._longest_s + RESERVE_S:
-            return f"the deadline leaves no time to submit anything: {takes}; a later one does"
+            return f"the deadline leaves no time to submit anything: {takes}; set a later one"
         return (
             "what would not be finished by the deadline is no longer submitted:"
             f" {takes}; run again to go on"
