@@ -152,8 +152,7 @@ def _run(
         planned = held.enter_context(open_planned_run(manifest, settings, clock))
         if planned.is_quiet:
             return planned.end_quietly(clock)
-        is_fleet = planned.folder.database.library is not None
-        release = held.close if is_fleet else None
+        release = None if planned.folder.database.library is None else held.close
         return _drive(planned, flags, clock, afterwards, quiet=quiet, release=release)
 
 
@@ -216,9 +215,8 @@ def _drive(
             else:
                 from batch.cli.fleet import carry_out  # noqa: PLC0415 - needs psycopg
 
-                is_detached = flags["detach"]
                 carried_out = carry_out(
-                    planned, told, clock, release=release, is_detached=is_detached
+                    planned, told, clock, release=release, is_detached=flags["detach"]
                 )
             summary = run_loop(until_started(notice(), carried_out))
             exit_code = ExitCode.OK if summary is None else summary.exit_code

@@ -34,8 +34,6 @@ from batch.output.videos import Videos
 from batch.plan import Plan, Policy, Selection, make_plan
 from batch.plan.select import state_of
 
-DAY_S = 86_400.0
-
 
 class Action(StrEnum):
     """What is to be done with a file."""
@@ -175,8 +173,7 @@ class _Search:
             reason = "version beyond output.keep_versions and output.keep_within"
         else:
             return
-        left = self._why_left(holders, status.bytes, action)
-        if left is not None:
+        if (left := self._why_left(holders, status.bytes, action)) is not None:
             self._found.left.append((file, left))
             return
         self._add(file, job_id, status, reason, action, *holders)
@@ -212,8 +209,7 @@ class _Search:
         *attempts: Attempt,
     ) -> None:
         age_s = max(self._now - status.modified_at, 0.0)
-        item = Item(file, job_id, status.bytes, age_s, reason, action, attempts)
-        self._found.items.append(item)
+        self._found.items.append(Item(file, job_id, status.bytes, age_s, reason, action, attempts))
 
     def _why_left(self, holders: list[Attempt], size: int, action: Action) -> str | None:
         """Return why a file must not go."""

@@ -26,8 +26,8 @@ from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
 from batch.library.derived import renew
+from batch.library.entries import DAY_S
 from batch.library.prune import (
-    DAY_S,
     Action,
     Item,
     Pruning,
