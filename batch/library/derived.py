@@ -73,7 +73,7 @@ def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]
 
 
 def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
-    """Write the files beside the videos of some jobs anew, of the kinds that the last run wrote.
+    """Rewrite the files beside the videos of some jobs, of the kinds that the last run wrote.
 
     For commands that change which version stands, without a manifest. The next run writes index.json.
     """

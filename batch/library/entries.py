@@ -41,7 +41,8 @@ class Entry:
     """An attempt that is, or may be, paid for.
 
     *submitted_at* is when it was sent, as far as is known. *is_here* tells whether its video is on
-    disk, or need not be: the bucket has it. *url* is where it is in the bucket. *days_left* counts the full days for which the provider keeps its video.
+    disk, or need not be: the bucket has it. *url* is where it is in the bucket. *days_left* counts the
+    full days for which the provider keeps its video.
     """
 
     attempt: Attempt

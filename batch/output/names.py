@@ -1,7 +1,7 @@
 """Second names of videos that are, or were, on their way from one name to another.
 
 Those of a move are noted before the first of them is made, and again with the commit that moves the
-videos: what a death leaves of them, whoever holds the folder next unlinks, before it looks at anything.
+videos. The next process that opens the folder unlinks what a death has left of them, before all else.
 """
 
 from __future__ import annotations

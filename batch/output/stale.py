@@ -16,9 +16,9 @@ DERIVED_UPTO = "derived_upto"  # what `library.derived` has written beside the v
 
 
 def stale(database: Store, job_ids: Iterable[str]) -> list[Fact]:
-    """Return what to commit so that the next run writes the files beside some jobs' videos anew.
+    """Return what to commit so that the next run rewrites the files beside the videos of some jobs.
 
-    Nothing where none were ever written.
+    An empty list where no such files were ever written.
     """
     fact = json.loads(database.fact(DERIVED_UPTO) or "{}")
     jobs = {*fact.get("stale", ()), *job_ids}

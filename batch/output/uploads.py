@@ -4,7 +4,7 @@
       →  put, unless something else has come in between (or copied, if the bucket has it elsewhere)
       →  head: size and sha256 are right  →  commit Uploaded  →  the local copy goes, if it is to
 
-A death before the commit leaves an object that the next run knows again by its metadata, or puts anew.
+A death before the commit leaves an object that the next run knows again by its metadata, or puts again.
 An object of another origin is never overwritten or deleted. Workers that share a state share all this:
 a local copy is then no more than a spool.
 """

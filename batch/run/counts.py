@@ -76,7 +76,7 @@ class Counts:
                 pass
 
     def recount(self, rows: Iterable[dict[str, Any]], jobs: Iterable[str]) -> None:
-        """Count the outcomes anew, after a run that was left at once: its last events are missing.
+        """Recount the outcomes after a run that was left at once: its last events are missing.
 
         Args:
             rows: what the state holds of this run.

@@ -242,7 +242,7 @@ class _Waiter:
     answer: asyncio.Future[tuple[Admitted, float] | None]
 
     def tell(self, found: tuple[Admitted, float] | None) -> None:
-        if not self.answer.done():  # cancelled: what is intended is looked up by whoever goes on
+        if not self.answer.done():  # cancelled: the next run looks up what is intended
             self.answer.set_result(found)
 
     def fail(self, error: Exception) -> None:

@@ -123,7 +123,7 @@ class Landing:
             await self._places.vacate(back)
 
     async def clear_name(self, job_id: str) -> None:
-        """Drop what stands at a job's name for nobody: see `Places`."""
+        """Drop the video at a job's name that no attempt has: see `Places`."""
         with contextlib.suppress(OSError):
             await self._places.clear_name(job_id)
 

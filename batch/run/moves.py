@@ -4,8 +4,8 @@
       →  unlink the old names
 
 A death before the commit leaves a second name, which is noted; a death after it leaves the old one,
-which the commit notes. Whoever opens the folder next unlinks it. Names that go round in a circle take
-two such steps.
+which the commit notes. The next process that opens the folder unlinks it. Names that go round in a
+circle take two such steps.
 """
 
 from __future__ import annotations
