@@ -12,6 +12,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def kept_for(full_days: int, more: str) -> str:
+    """Return `29 days` and *more*; with no full day left, a video may be kept for hours yet."""
+    return (
+        f"{counted(full_days, 'day')} {more}" if full_days else f"less than a day {more}, if at all"
+    )
+
+
 def similar(name: str, names: Iterable[str], most: int = 3) -> list[str]:
     """Return those of *names* that *name* may stand for, the likeliest first.
 

@@ -6,14 +6,21 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import pytest
 from scripted import attempt, landed
 
+from batch.attempt import RETENTION_S
+from batch.cli.commands import ledger as ledger_command
+from batch.cli.commands.status import to_text
+from batch.library import ledger
+from batch.library.entries import read_library
 from batch.library.planned import LISTED
 from batch.library.status import look
 from batch.output.layout import Layout
 from batch.output.sqlite import Database
 from batch.output.state import Fact, Put
 
+GENERATED_AT = 2.0  # of what `landed` makes
 MANY = 3_000
 SMALL = 60  # bytes for each job; an attempt alone takes more than a thousand
 
@@ -45,3 +52,20 @@ def test_status_of_many_jobs_needs_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert found["jobs"] == {"succeeded": MANY}
     assert peak < SMALL * MANY, f"{peak / MANY:.0f} bytes for each job"
+
+
+@pytest.mark.parametrize(
+    ("left_s", "said"),
+    [(86_400.0, "1 day {}"), (3_600.0, "less than a day {}, if at all")],
+)
+def test_last_hours_at_the_provider_are_not_too_late(
+    tmp_path: Path, left_s: float, said: str
+) -> None:
+    """A video that is missing can be had until the very end, and is told so."""
+    root = library(tmp_path, 1)
+    now = GENERATED_AT + RETENTION_S - left_s
+    status = to_text(look(root, lambda *_: lambda _item: False, now))
+    assert f"kept for {said.format('more')} at the provider" in status
+    books = read_library(root, lambda *_: lambda _item: False, now)
+    (line,) = ledger_command._text(ledger.to_json([(books, books.entries)], None), None)
+    assert line.endswith(f"not here, {said.format('left')}")

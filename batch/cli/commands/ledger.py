@@ -15,7 +15,7 @@ import click
 from click.types import FloatParamType
 
 from batch.cli.folders import folders, folders_argument
-from batch.cli.words import counted
+from batch.cli.words import counted, kept_for
 from batch.clock import SystemClock
 from batch.days import parse_time
 from batch.errors import ExitCode
@@ -160,7 +160,7 @@ def _line(item: dict[str, Any]) -> str:
     left = item["days_left"]
     about = f"  {item['file']}" if item["file"] else ""
     if left is not None and not item["here"]:
-        about += f"  not here, {counted(left, 'day')} left" if left else "  not here, and too old"
+        about += f"  not here, {kept_for(left, 'left')}"
     return (
         f"{item['submitted_at']}  {item['outcome']:<11}  {cost}  {item['job_id']}  {named}{about}"
     )

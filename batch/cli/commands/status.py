@@ -14,7 +14,7 @@ import click
 from batch.cli.bucket import bucket_line
 from batch.cli.folders import folders, folders_argument
 from batch.cli.view import View
-from batch.cli.words import counted, ending
+from batch.cli.words import counted, ending, kept_for
 from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.library.status import look
@@ -194,8 +194,8 @@ def _trouble(item: dict[str, Any]) -> str:
 
 
 def _absent(item: dict[str, Any]) -> str:
-    kept = f"kept for {counted(item['days_left'], 'day')} more" if item["days_left"] else "too old"
-    return f"{item['job_id']}  task {item['task_id']}  {item['state']}, {kept} at the provider"
+    kept = kept_for(item["days_left"] or 0, "more")
+    return f"{item['job_id']}  task {item['task_id']}  {item['state']}, kept for {kept} at the provider"
 
 
 def _listed(what: str, items: list[str]) -> list[str]:
