@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 
 from batch import events
 from batch.clock import Clock
-from batch.errors import ExitCode
+from batch.errors import BatchError, ExitCode, StateError
 from batch.events import Event, Observer
 from batch.library.uploading import settle
 from batch.output.probe import try_places
@@ -69,7 +69,11 @@ async def execute(
         async with AsyncExitStack() as exits:
             if handle_signals:
                 exits.enter_context(_stop_on_signals(stop, insisted))
-            run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
+            try:
+                run = await exits.enter_async_context(open_run(planned, stop, notify, clock))
+            except BatchError as error:
+                _end_unopened(planned, error, clock)
+                raise
             announce(planned, stop, ends_at(planned, clock.now()))
             async with uploading(planned, run, found, told):
                 await Feeder(run).feed(planned.plan.decisions)
@@ -100,6 +104,12 @@ async def execute(
     )
     planned.end(summary, clock, refusals.marks)
     return summary
+
+
+def _end_unopened(planned: PlannedRun, error: BatchError, clock: Clock) -> None:
+    """Record the end of a run that could not be opened (a port is taken, say): nothing was sent."""
+    with suppress(StateError):
+        planned.end(planned.summary(error.exit_code, stopped=str(error)), clock)
 
 
 def ends_at(planned: PlannedRun, now: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -73,3 +74,19 @@ def test_quiet_night_refuses_wrong_surroundings(night: Any) -> None:
     here = ("--output-dir", "outputs/night")
     said = night.shell("run", night.manifest, "--sandbox", *here, key=None)
     assert said.code == 2  # the folder holds videos of the "real" API
+
+
+def test_run_that_cannot_be_opened_has_ended(shell: Any, sandbox: Any) -> None:
+    """A port is taken: nothing was sent, and no run is said to have died."""
+    box = sandbox()
+    manifest = shell.manifest(1, base_url=box.base_url)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        flags = ("--callback-url", "https://studio.example", "--callback-listen", place)
+        said = shell("run", manifest, *flags)
+    assert (said.code, box.stats.posts) == (2, 0)
+    status = shell("status", "outputs/night", key=None)
+    assert (status.code, "did not end properly" in status.out) == (0, False)
+    (told,) = shell("status", "outputs/night", "--json", key=None).json
+    assert told["last_run"]["exit_code"] == 2
+    assert shell("run", manifest).code == 0
