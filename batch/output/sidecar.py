@@ -112,6 +112,7 @@ def follow(root: Path, old: str, new: str) -> None:
         if not _is_own_file(root / source):
             continue
         if not (root / target).exists() or _is_own_file(root / target):
+            disk.make((root / target).parent)  # nothing else is in it, where the videos are in a bucket
             disk.move(root / source, root / target)
         else:
             (root / source).unlink()

@@ -293,6 +293,17 @@ async def test_files_beside_videos_follow_them(desk: Any, bucket: Bucket) -> Non
         assert set(bucket.objects) == {*names, "index.json"}
 
 
+async def test_files_beside_videos_follow_them_to_a_new_folder(desk: Any, bucket: Bucket) -> None:
+    """The folder is not made for the video, which is only in the bucket."""
+    desk.extra["output"] |= {"sidecar": "json", "local": "remove"}
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX], is_checked=False)
+        await desk.run(box, [{**FOX, "id": "set/fox"}], is_checked=False)
+        await desk.run(box, [{**FOX, "id": "set/fox"}], is_checked=False)
+        assert set(bucket.objects) == {"videos/set/fox.mp4", "videos/set/fox.json", "index.json"}
+        assert json.loads(bucket.objects["videos/set/fox.json"])["file"] == "videos/set/fox.mp4"
+
+
 async def test_files_beside_restored_version_follow_it(desk: Any, bucket: Bucket) -> None:
     """Also where nothing else is to be done: index.json is uploaded in the night that writes it."""
     desk.extra["output"] |= {"sidecar": "json", "local": "remove"}
