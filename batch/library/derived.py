@@ -25,6 +25,7 @@ from batch.library.planned import Planned
 from batch.manifest.model import Derived
 from batch.output import disk, sidecar
 from batch.output.folder import OutputFolder
+from batch.output.layout import version_folder
 from batch.output.stale import DERIVED_UPTO, stale
 from batch.output.state import Fact
 from batch.output.store import Store
@@ -65,6 +66,7 @@ def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]
             writer.write_sidecars(job, tags.get(job.id))
         if job.current is not None:
             videos[job.id] = _entry(job, tags.get(job.id, ()))
+    writer.drop_left(touched)
     if wanted.index:
         writer.write("index.json", _index(listing, videos))
     if writer.end():
@@ -160,6 +162,18 @@ class _Writer:
             for kind in self._kinds:
                 data = sidecar.to_json(row, listed) if kind == "json" else sidecar.to_xmp(row)
                 self.write(next(sidecar.beside(_state(attempt).file, [kind])), data)
+
+    def drop_left(self, job_ids: Iterable[str]) -> None:
+        """Remove what is beside no video of these jobs: one was missed, and came back elsewhere."""
+        root, database = self._folder.layout.root, self._folder.database
+        for job_id in job_ids:
+            for file in (video_path(job_id), *sidecar.versions(root, version_folder(job_id))):
+                if (root / file).is_file() or database.holders_of(file):
+                    continue
+                try:
+                    sidecar.drop(root, file)
+                except OSError as error:
+                    self._failed.append(f"what is beside {file} ({error.strerror or error})")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""

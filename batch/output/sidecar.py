@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.output import disk
-from batch.output.layout import Layout
+from batch.output.layout import Layout, version_time
 
 ENDS = {"json": ".json", "xmp": ".mp4.xmp"}  # in place of a video's .mp4
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -44,6 +44,14 @@ def beside(file: str, kinds: Iterable[str] = ENDS) -> Iterator[str]:
     """Yield the names of the files beside a video."""
     for kind in kinds:
         yield file.removesuffix(".mp4") + ENDS[kind]
+
+
+def versions(root: Path, folder: str) -> Iterator[str]:
+    """Yield the former versions in *folder* that have a file beside them, whether they are here or not."""
+    for kind in ENDS.values():
+        for path in (root / folder).glob(f"*{kind}"):
+            if version_time(path.name) is not None:
+                yield f"{folder}/{path.name.removesuffix(kind)}.mp4"
 
 
 def to_json(row: dict[str, Any], versions: list[dict[str, Any]]) -> bytes:
@@ -112,7 +120,7 @@ def follow(root: Path, old: str, new: str) -> None:
         if not _is_own_file(root / source):
             continue
         if not (root / target).exists() or _is_own_file(root / target):
-            disk.make((root / target).parent)  # nothing else is in it, where the videos are in a bucket
+            disk.make((root / target).parent)  # where the video is only in a bucket
             disk.move(root / source, root / target)
         else:
             (root / source).unlink()

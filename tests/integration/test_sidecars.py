@@ -112,6 +112,24 @@ async def test_sidecars_move_with_their_video(desk: Any) -> None:
     assert [item["job_id"] for item in said(desk, "index.json")["videos"]] == ["hare", "den/fox"]
 
 
+async def test_missing_video_of_a_renamed_job_leaves_no_sidecar(desk: Any) -> None:
+    """It is fetched to its new name: there is nothing to move, but for what was beside it."""
+    desk.extra = BOTH
+    new = {**FOX, "prompt": "a red fox"}
+    async with desk.sandbox(clip="prompt") as box:
+        for job in (FOX, new):
+            await desk.run(box, [job])
+        for video in desk.root.rglob("*.mp4"):
+            video.unlink()
+        jobs = [{**FOX, "id": "first"}, {**new, "id": "second"}]
+        summary = await desk.run(box, jobs, is_checked=False)
+    assert (summary.exit_code, summary.tasks_created) == (0, 0)
+    assert {path.name for path in desk.root.rglob("*.json")} == {
+        *("first.json", "second.json", "index.json"),
+    }
+    assert len(list(desk.root.rglob("*.xmp"))) == 2
+
+
 async def test_death_in_prune_leaves_no_sidecar_alone(
     desk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
