@@ -160,7 +160,10 @@ class Places:
         name = await self._version_place(there, latest.job_id, latest.state.came_at, holders)
         moved = [await self._moved(holder, there, name) for holder in holders]
         await self._videos.keep(file, name)  # last: what fails before it leaves no second name
-        await self._state.commit(*map(Put, moved))
+        # Another job may have brought a video that was missed here to a place of its own meanwhile.
+        await self._state.commit()  # first what waits to be written
+        still = {holder.external_task_id for holder in await self._state.holders_of(file)}
+        await self._state.commit(*(Put(it) for it in moved if it.external_task_id in still))
         return name
 
     async def _moved(self, holder: Attempt, before: Path, name: str) -> Attempt:

@@ -125,6 +125,22 @@ async def test_a_changed_job_keeps_its_former_video(desk: Any) -> None:
         assert (await desk.run(box, a)).planned == {"unchanged": 1}
 
 
+async def test_missing_videos_of_swapped_jobs_come_back_to_their_places(desk: Any) -> None:
+    """Each comes to where the other was recorded, at the same time: neither loses its own place."""
+    names = [f"job-{number}" for number in range(24)]
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [{"id": name, "prompt": name} for name in names])
+        for video in desk.root.rglob("*.mp4"):
+            video.unlink()
+        swapped = [
+            {"id": new, "prompt": old} for old, new in zip(names, reversed(names), strict=True)
+        ]
+        summary = await desk.run(box, swapped, is_checked=False)
+        assert (summary.exit_code, summary.tasks_created) == (0, 0)
+        assert desk.plan(box, swapped) == {"unchanged": 24}
+        assert former(desk) == []
+
+
 async def test_a_renamed_manifest_order_or_tag_changes_nothing(desk: Any) -> None:
     """Only a change of the request counts."""
     listed = desk.jobs(3)
