@@ -17,7 +17,7 @@ import hashlib
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
 from batch.attempt import Attempt, Discarded, Landed
 from batch.clock import Clock
@@ -148,7 +148,10 @@ class Uploads:
             return
         owner = await self._attempt(str(record.external_task_id))
         place = await self._place_of(owner, record)
-        await self._commit(place, await self._copy(record, place, None))
+        there = await self._bucket.head(place)
+        if not self._is_copy(there, record):
+            there = await self._copy(record, place, None)
+        await self._commit(place, there)
 
     async def _place_of(self, owner: Attempt | None, record: Uploaded) -> str:
         """Return where a video goes that makes way: its own place, or a name that is not taken."""
@@ -161,9 +164,17 @@ class Uploads:
         for number in count(1):
             name = version_file(job_id, at, number)
             is_free = not await self._state.holders_of(name) and await self._record(name) is None
-            if is_free and await self._bucket.head(name) is None:
-                return name
+            if is_free:
+                found = await self._bucket.head(name)
+                if found is None or self._is_copy(found, record):
+                    return name
         raise AssertionError
+
+    def _is_copy(self, found: Stored | None, record: Uploaded) -> TypeGuard[Stored]:
+        """Return whether an object is a copy that was made and, by a death, not recorded."""
+        if found is None or found.library != self._library:
+            return False
+        return _is(found, record) and found.attempt == record.external_task_id
 
     async def _look_again(self, file: str) -> None:
         """Record what is really there, if it is ours.

@@ -263,6 +263,22 @@ async def test_put_whose_answer_was_lost_is_known_again(desk: Any, bucket: Bucke
         }
 
 
+async def test_copy_whose_answer_was_lost_is_known_again(desk: Any, bucket: Bucket) -> None:
+    """A death between copy and commit leaves no object that no record names."""
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX])
+        video = desk.root / "videos/fox.mp4"
+        video.write_bytes(edited := (landed := video.read_bytes()) + b"\0\0\0\x0cfreemine")
+        bucket.refuses["PUT", "videos/fox.mp4"] = "403 Forbidden", "AccessDenied"
+        await desk.run(box, [FOX], is_checked=False)
+        assert list(bucket.objects.values()) == [landed, landed]
+        desk.sql("DELETE FROM uploads WHERE file LIKE 'versions/%'")
+        bucket.refuses.clear()
+        summary = await desk.run(box, [FOX], is_checked=False)
+        assert (summary.exit_code, summary.uploads["foreign"]) == (0, [])
+        assert sorted(bucket.objects.values()) == sorted([landed, edited])
+
+
 async def test_other_library_in_the_same_place_is_foreign(desk: Any, bucket: Bucket) -> None:
     async with desk.sandbox(clip="prompt") as box:
         await desk.run(box, [FOX])
