@@ -29,7 +29,7 @@ from batch.output.layout import version_folder
 from batch.output.stale import DERIVED_UPTO, stale
 from batch.output.state import Fact
 from batch.output.store import Store
-from batch.output.uploaded import away, target_of
+from batch.output.uploaded import stored, target_of
 
 SCHEMA = 1
 JOB = attrgetter("job_id")
@@ -136,7 +136,7 @@ class _Writer:
     def jobs(self, ids: set[str] | None) -> Iterator[_Job]:
         """Yield the jobs of *ids* (None for all) with their videos."""
         root, database = self._folder.layout.root, self._folder.database
-        in_bucket = away(database, target_of(database))
+        in_bucket = stored(database, target_of(database))
         for job_id, attempts in itertools.groupby(_landed(database, ids), JOB):
             job = _Job(job_id)
             landed = {_state(item).file: item for item in attempts}

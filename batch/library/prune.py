@@ -29,7 +29,7 @@ from batch.output.places import Places
 from batch.output.stale import stale
 from batch.output.state import Put
 from batch.output.store import Store
-from batch.output.uploaded import away, target_of
+from batch.output.uploaded import stored, target_of
 from batch.output.videos import Videos
 from batch.plan import Plan, Policy, Selection, make_plan
 from batch.plan.select import state_of
@@ -123,7 +123,7 @@ class _Search:
         self._orphans = {item.job_id for item in plan.orphans}
         self._needed = _needed(jobs, plan, self._attempts)
         self._latest = {attempt.job_id: attempt for attempt in self._attempts}
-        self._in_bucket = away(database, target_of(database))
+        self._in_bucket = stored(database, target_of(database))
         self._found = Pruning()
 
     def run(self) -> Pruning:

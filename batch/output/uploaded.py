@@ -29,7 +29,15 @@ def target_of(database: Store) -> Target | None:
 
 def away(database: Store, target: Target | None) -> dict[str, Uploaded]:
     """Return what need not be here, by the attempts whose videos the bucket has, under any name."""
-    if target is None or not target.removes:
+    return stored(database, target) if target is not None and target.removes else {}
+
+
+def stored(database: Store, target: Target | None) -> dict[str, Uploaded]:
+    """Return what the bucket has of videos, by their attempts: also what ought to be here, and is not.
+
+    A bucket keeps the former versions that it alone had when `local: remove` became `keep`.
+    """
+    if target is None:
         return {}
     return {str(item.external_task_id): item for item in videos_in(database, target)}
 

@@ -109,6 +109,37 @@ def test_pruned_video_goes_from_the_bucket(library: Library) -> None:
     assert list(library.bucket.objects) == ["videos/owl.mp4"]
 
 
+def test_version_of_the_bucket_stays_listed(library: Library) -> None:
+    """From remove to keep it stays there alone, until it is restored or pruned."""
+    index = library.shell.folder / "outputs/night/index.json"
+    for jobs in ([FOX, OWL], [NEW_FOX, OWL]):
+        library.manifest(jobs, sidecar="json")
+        assert library("run", library.path).code == 0
+    (version,) = (name for name in library.bucket.objects if name.endswith("Z.mp4"))
+    library.manifest([NEW_FOX, OWL], sidecar="json", local="keep", keep_versions="1")
+    assert library("run", library.path).code == 0
+    assert [item["file"] for item in json.loads(index.read_bytes())["videos"][0]["versions"]] == [
+        version
+    ]
+    newest = {**FOX, "prompt": "a fox at noon"}
+    library.manifest([newest, OWL], sidecar="json", local="keep", keep_versions="1")
+    assert library("run", library.path).code == 0
+    said = library("prune", library.path, "--versions", "--delete", "--yes")
+    assert (said.code, version in said.out) == (0, True)
+    assert version not in library.bucket.objects
+    assert len([name for name in library.bucket.objects if name.endswith("Z.mp4")]) == 1
+
+
+def test_version_of_a_former_bucket_is_listed_by_restore(library: Library) -> None:
+    library.manifest([NEW_FOX, OWL])
+    assert library("run", library.path).code == 0
+    library.path = library.shell.manifest([NEW_FOX, OWL], base_url=library.box.base_url)
+    assert library("run", library.path).code == 0
+    (now, former) = library("restore", "outputs/night", "fox", "--list", "--json").json["versions"]
+    assert (now["here"], former["here"], former["in_bucket"]) == (True, False, True)
+    assert library("restore", "outputs/night", "fox").code == 0
+
+
 def test_local_copies_come_back_on_request(library: Library) -> None:
     """From remove to keep: each is fetched from the bucket, not from the provider."""
     library.manifest([FOX, OWL], local="keep")

@@ -20,7 +20,6 @@ from batch.library.ledger import iso
 from batch.library.restore import Version, choose, restore, unpin, versions_of
 from batch.output.store import Store
 from batch.output.stores import open_to_read
-from batch.output.uploaded import target_of
 
 SCHEMA = 1
 HELP = f"""Bring an earlier version of a video back; nothing is paid.
@@ -108,7 +107,8 @@ def _restore(output_dir: Path, job: str, name: str | None) -> tuple[str, dict[st
 
 
 def _to_json(root: Path, database: Store, version: Version) -> dict[str, Any]:
-    state, target = version.landed, target_of(database)
+    state = version.landed
+    contents = ((url, sha256) for url in database.targets() for sha256 in state.contents)
     return {
         "version": iso(version.at),
         "file": state.file,
@@ -119,7 +119,7 @@ def _to_json(root: Path, database: Store, version: Version) -> dict[str, Any]:
         "current": version.is_current,
         "pinned": state.pin is not None,
         "here": (root / state.file).exists(),
-        "in_bucket": target is not None and bool(database.uploads(target.url, file=state.file)),
+        "in_bucket": any(database.uploads(url, sha256=sha256) for url, sha256 in contents),
     }
 
 
