@@ -13,14 +13,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
+from batch.attempt import Landed
 from batch.clock import Clock
 from batch.output import sidecar
 from batch.output.bucket import AT_ONCE, Bucket, BucketError, ChangedError
+from batch.output.checked import check
 from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
-from batch.output.state import Fact, State
+from batch.output.stale import stale
+from batch.output.state import Fact, Put, State
 from batch.output.uploaded import (
     DERIVED_THERE,
     Found,
@@ -35,6 +39,7 @@ from batch.output.uploads import ForeignError, Item, Uploads
 from batch.target import Target
 
 INDEX = "index.json"
+NOT_IT = "is not what landed there: put that back, or delete it"
 
 
 async def settle(
@@ -133,11 +138,38 @@ class _Settling:
         except ForeignError:
             self._found.foreign.append(item.file)
         except ChangedError:
+            edited = await self._edited(item)
+            if edited is not None:
+                await self._bring(edited)
+                return
             self._found.pending.append(item.file)
-            self._found.trouble = "it was changed meanwhile"
+            what = "was changed meanwhile" if item.attempt is None else NOT_IT
+            self._found.trouble = f"{item.file} {what}"
         except OSError as error:
             self._found.pending.append(item.file)
             self._found.trouble = f"it cannot be read: {error.strerror or error}"
+
+    async def _edited(self, item: Item) -> Item | None:
+        """Return an edited video as it is now, and record it; None if it is not whole, or another's.
+
+        A plan looks only at videos that stand: a former version, or an orphan, is read first here.
+        """
+        if item.attempt is None:
+            return None
+        owner = await self._state.attempt(item.attempt)
+        assert isinstance(owner.state, Landed)
+        try:
+            checked = await asyncio.to_thread(check, self._root / item.file, owner)
+        except OSError:
+            return None
+        if checked is None or checked.sha256 == item.sha256:
+            return None
+        is_known = checked.sha256 in owner.state.contents
+        if not is_known and await self._state.owners_of_content(checked.sha256):
+            return None
+        edited = owner.to(replace(owner.state, checked=checked))
+        await self._state.commit(Put(edited), *stale(self._database, [owner.job_id]))
+        return Item.of(edited)
 
     async def _bring_derived(self) -> None:
         """Upload the files beside the videos that are there, then index.json."""

@@ -350,6 +350,31 @@ async def test_files_beside_edited_video_follow_it(desk: Any, bucket: Bucket) ->
         assert said["bytes"] == len(bucket.objects["videos/fox.mp4"])
 
 
+async def test_edited_version_is_uploaded_as_it_is(desk: Any, bucket: Bucket) -> None:
+    """No plan looks at it. One that is whole no more is named, so that somebody can mend that."""
+    output = desk.extra.pop("output")
+    async with desk.sandbox(clip="prompt") as box:
+        for job in (FOX, NEW_FOX):
+            await desk.run(box, [job])
+        (version,) = (desk.root / "versions/fox").iterdir()
+        name = version.relative_to(desk.root).as_posix()
+        landed = version.read_bytes()
+        version.write_bytes(edited := landed + b"\0\0\0\x0cfreemine")
+        desk.extra["output"] = {**output, "sidecar": "json"}
+        assert (await desk.run(box, [NEW_FOX], is_checked=False)).exit_code == 0
+        assert bucket.objects[name] == edited
+        await desk.run(box, [NEW_FOX], is_checked=False)
+        (said,) = json.loads(bucket.objects["index.json"])["videos"][0]["versions"]
+        assert (said["file"], said["sha256"]) == (name, sha256(edited))
+        desk.extra["output"]["target"] += "/another"
+        version.write_bytes(landed[:-9])
+        summary = await desk.run(box, [NEW_FOX], is_checked=False)
+        assert (summary.exit_code, summary.uploads["pending"]) == (1, 1)
+        assert f"{name} is not what landed there" in summary.uploads["trouble"]
+        version.unlink()
+        assert (await desk.run(box, [NEW_FOX], is_checked=False)).exit_code == 0
+
+
 async def test_files_first_asked_for_are_uploaded_at_once(desk: Any, bucket: Bucket) -> None:
     async with desk.sandbox() as box:
         await desk.run(box, [FOX])
