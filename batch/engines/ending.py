@@ -69,4 +69,5 @@ class Ending:
     def _derive(self, folder: OutputFolder, run: OpenRun, terms: Terms) -> list[str]:
         if not terms.derived:
             return []
-        return derive(folder, terms.derived, Listing(terms.name, run.run_id, terms.listed))
+        listing = Listing(terms.name, run.run_id, terms.listed, terms.target)
+        return derive(folder, terms.derived, listing)

@@ -30,6 +30,7 @@ from batch.output.stale import DERIVED_UPTO, stale
 from batch.output.state import Fact
 from batch.output.store import Store
 from batch.output.uploaded import stored, target_of
+from batch.target import Target
 
 SCHEMA = 1
 JOB = attrgetter("job_id")
@@ -37,27 +38,29 @@ JOB = attrgetter("job_id")
 
 @frozen
 class Listing:
-    """What index.json says beside the videos: the manifest's name and jobs, and the run."""
+    """What index.json says beside the videos: the manifest's name, jobs and bucket, and the run."""
 
     name: str
     run_id: str
     jobs: Sequence[Job]
+    target: Target | None
 
 
-def has_to_derive(database: Store, wanted: Derived) -> bool:
+def has_to_derive(database: Store, wanted: Derived, target: Target | None) -> bool:
     """Return whether `derive` has something to write, as far as the state says."""
-    upto = _Upto.read(database, wanted)
+    upto = _Upto.read(database, wanted, target)
     return bool(upto.stale) or next(iter(database.result_lines(after=upto.rows)), None) is not None
 
 
 def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]:
     """Write what the state's new rows change; return sentences about what could not be written."""
-    upto = _Upto.read(folder.database, wanted)
+    target = listing.target
+    upto = _Upto.read(folder.database, wanted, target)
     rows, touched = _new_rows(folder.database, upto.rows)
     touched |= upto.stale
     if not touched:
         return []
-    writer = _Writer(folder, wanted.sidecars)
+    writer = _Writer(folder, wanted.sidecars, target)
     tags = {job.id: job.tags for job in listing.jobs}
     jobs = writer.jobs(None if wanted.index else touched)
     videos = {}
@@ -70,7 +73,7 @@ def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]
     if wanted.index:
         writer.write("index.json", _index(listing, videos))
     if writer.end():
-        folder.database.write([_Upto(rows, upto.renewed).to_fact(wanted)])
+        folder.database.write([_Upto(rows, upto.renewed).to_fact(wanted, target)])
     return writer.complaints
 
 
@@ -82,7 +85,8 @@ def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
     jobs = set(job_ids)
     folder.database.write(stale(folder.database, jobs))
     fact = json.loads(folder.database.fact(DERIVED_UPTO) or "{}")
-    writer = _Writer(folder, frozenset(fact.get("sidecars", ())))
+    kinds = frozenset(fact.get("sidecars", ()))
+    writer = _Writer(folder, kinds, target_of(folder.database))
     planned = Planned(folder.database)
     for job in writer.jobs(jobs):
         writer.write_sidecars(job, planned.tags_of(job.id))
@@ -99,18 +103,23 @@ class _Upto:
     stale: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, database: Store, wanted: Derived) -> _Upto:
-        """Return how far the files that are *wanted* are derived: no row, where others were."""
+    def read(cls, database: Store, wanted: Derived, target: Target | None) -> _Upto:
+        """Return how far the files that are *wanted* are derived: no row, where others were.
+
+        Nor where they were with another bucket: what only that one has is listed no more.
+        """
         fact = json.loads(database.fact(DERIVED_UPTO) or "{}")
         renewed = fact.get("renewed", 0)
-        if fact.get("sidecars") != sorted(wanted.sidecars) or fact["index"] != wanted.index:
+        asked = (sorted(wanted.sidecars), wanted.index, _url(target))
+        if (fact.get("sidecars"), fact.get("index"), fact.get("bucket")) != asked:
             return cls(renewed=renewed)
         return cls(fact["rows"], renewed, frozenset(fact.get("stale", ())))
 
-    def to_fact(self, wanted: Derived) -> Fact:
+    def to_fact(self, wanted: Derived, target: Target | None) -> Fact:
         """Return what is recorded once everything *wanted* is written."""
         found = {"rows": self.rows, "sidecars": sorted(wanted.sidecars), "index": wanted.index}
-        return Fact(DERIVED_UPTO, json.dumps(found | {"renewed": self.renewed}))
+        found |= {"renewed": self.renewed, "bucket": _url(target)}
+        return Fact(DERIVED_UPTO, json.dumps(found))
 
 
 @dataclass(slots=True)
@@ -125,8 +134,9 @@ class _Job:
 class _Writer:
     """Writes derived files, and collects what could not be written."""
 
-    def __init__(self, folder: OutputFolder, kinds: frozenset[str]) -> None:
+    def __init__(self, folder: OutputFolder, kinds: frozenset[str], target: Target | None) -> None:
         self._folder = folder
+        self._target = target
         self._kinds = sorted(kinds)
         self._seqs: dict[str, int] | None = None
         self._folders: set[Path] = set()
@@ -136,7 +146,7 @@ class _Writer:
     def jobs(self, ids: set[str] | None) -> Iterator[_Job]:
         """Yield the jobs of *ids* (None for all) with their videos."""
         root, database = self._folder.layout.root, self._folder.database
-        in_bucket = stored(database, target_of(database))
+        in_bucket = stored(database, self._target)
         for job_id, attempts in itertools.groupby(_landed(database, ids), JOB):
             job = _Job(job_id)
             landed = {_state(item).file: item for item in attempts}
@@ -288,6 +298,10 @@ def _index(listing: Listing, videos: dict[str, dict[str, Any]]) -> bytes:
         "orphans": sorted(videos.keys() - set(ids)),
     }
     return f"{json.dumps(index, ensure_ascii=False, indent=1)}\n".encode()
+
+
+def _url(target: Target | None) -> str | None:
+    return None if target is None else target.url
 
 
 def _more(names: list[str]) -> str:

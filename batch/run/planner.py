@@ -131,7 +131,7 @@ class PlannedRun:
         from batch.library.derived import has_to_derive  # noqa: PLC0415 - only where asked for
 
         wanted = self.manifest.derived
-        return bool(wanted) and has_to_derive(self.folder.database, wanted)
+        return bool(wanted) and has_to_derive(self.folder.database, wanted, self.settings.target)
 
     def derive(self) -> tuple[str, ...]:
         """Write the files beside the videos, as far as rows have changed; return what failed."""
@@ -139,7 +139,7 @@ class PlannedRun:
             return ()
         from batch.library.derived import Listing, derive  # noqa: PLC0415 - only where asked for
 
-        listing = Listing(self.manifest.name, self.run_id, self.manifest.jobs)
+        listing = Listing(self.manifest.name, self.run_id, self.manifest.jobs, self.settings.target)
         return tuple(derive(self.folder, self.manifest.derived, listing))
 
     def end(self, summary: Summary, clock: Clock, refused: Marks = ()) -> None:

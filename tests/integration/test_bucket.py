@@ -350,6 +350,37 @@ async def test_files_beside_edited_video_follow_it(desk: Any, bucket: Bucket) ->
         assert said["bytes"] == len(bucket.objects["videos/fox.mp4"])
 
 
+async def test_versions_of_another_bucket_are_not_listed(desk: Any, bucket: Bucket) -> None:
+    """They are as long as it is the manifest's; a night with nothing else to do follows that, too."""
+    target = desk.extra["output"]["target"]
+
+    async def listed(box: Any, **output: str) -> list[list[str]]:
+        desk.extra["output"] = {"sidecar": "json", **output}
+        summary = await desk.run(box, [NEW_FOX], is_checked=False)
+        assert (summary.exit_code, summary.tasks_created) == (0, 0)
+        before = (desk.root / "index.json").stat().st_ino
+        await desk.run(box, [NEW_FOX], is_checked=False)
+        assert (desk.root / "index.json").stat().st_ino == before
+        said = [
+            json.loads((desk.root / name).read_bytes())
+            for name in ("videos/fox.json", "index.json")
+        ]
+        return [
+            [item["file"] for item in found["versions"]]
+            for found in (said[0], said[1]["videos"][0])
+        ]
+
+    async with desk.sandbox(clip="prompt") as box:
+        desk.extra["output"]["local"] = "remove"
+        for job in (FOX, NEW_FOX):
+            await desk.run(box, [job], is_checked=False)
+        (version,) = (name for name in bucket.objects if name.endswith("Z.mp4"))
+        assert await listed(box, target=target, local="remove") == [[version], [version]]
+        assert await listed(box) == [[], []]
+        assert await listed(box, target=target) == [[version], [version]]
+        assert await listed(box, target=f"{target}/other") == [[], []]
+
+
 async def test_edited_version_is_uploaded_as_it_is(desk: Any, bucket: Bucket) -> None:
     """No plan looks at it. One that is whole no more is named, so that somebody can mend that."""
     output = desk.extra.pop("output")
