@@ -24,7 +24,7 @@ from batch.output.checked import check
 from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
 from batch.output.stale import stale
-from batch.output.state import Fact, Put, State
+from batch.output.state import Fact, Put, State, Uploaded
 from batch.output.uploaded import (
     DERIVED_THERE,
     Found,
@@ -95,7 +95,8 @@ class _Settling:
             await self._bring_videos()  # what they are copies of is not there any more
         await self._bring_derived()
         for record in list(to_remove(self._database, self._root, self._target)):
-            await self._uploads.remove_local(record)
+            if not await self._uploads.remove_local(record):
+                await self._bring_edited(record)
 
     async def _verify(self, now: float) -> None:
         # Before a local copy goes on the word of an earlier run, the bucket is asked.
@@ -148,6 +149,18 @@ class _Settling:
         except OSError as error:
             self._found.pending.append(item.file)
             self._found.trouble = f"it cannot be read: {error.strerror or error}"
+
+    async def _bring_edited(self, record: Uploaded) -> None:
+        """Upload a video that was put where only the bucket had it, if it is whole, and remove it here.
+
+        Else it stays: it is not known.
+        """
+        for holder in await self._state.holders_of(record.file):
+            edited = await self._edited(Item.of(holder))
+            if edited is not None:
+                await self._bring(edited)
+                for now in await self._state.uploads(self._target.url, file=record.file):
+                    await self._uploads.remove_local(now)
 
     async def _edited(self, item: Item) -> Item | None:
         """Return an edited video as it is now, and record it; None if it is not whole, or another's.

@@ -238,20 +238,25 @@ class Uploads:
             await self._state.commit(NotUploaded(self._url, record.file))
         return False
 
-    async def remove_local(self, record: Uploaded) -> None:
+    async def remove_local(self, record: Uploaded) -> bool:
         """Remove the local copy of what is in the bucket; a file that holds something else stays.
 
         The picture of a video is kept, for the page.
+
+        Returns:
+            Whether no file is there any more.
 
         Raises:
             OSError: it cannot be removed.
         """
         path = self._root / record.file
-        if await asyncio.to_thread(_holds, path, record.sha256):
+        is_copy = await asyncio.to_thread(_holds, path, record.sha256)
+        if is_copy:
             if record.external_task_id is not None and poster.has_pyav():
                 with contextlib.suppress(OSError):  # a page without it is no reason to keep a video
                     await asyncio.to_thread(poster.keep, self._root, record.sha256, path)
             await asyncio.to_thread(disk.remove, path)
+        return is_copy or not path.exists()
 
     # -- what is there
 

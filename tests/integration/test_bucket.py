@@ -381,6 +381,23 @@ async def test_versions_of_another_bucket_are_not_listed(desk: Any, bucket: Buck
         assert await listed(box, target=f"{target}/other") == [[], []]
 
 
+async def test_edited_version_does_not_stay_beside_the_bucket(desk: Any, bucket: Bucket) -> None:
+    """Else every night would list the whole bucket because of it."""
+    desk.extra["output"]["local"] = "remove"
+    async with desk.sandbox(clip="prompt") as box:
+        for job in (FOX, NEW_FOX):
+            await desk.run(box, [job], is_checked=False)
+        (name,) = (name for name in bucket.objects if name.endswith("Z.mp4"))
+        (desk.root / name).parent.mkdir(parents=True, exist_ok=True)
+        edited = bucket.objects[name] + b"\0\0\0\x0cfreemine"
+        (desk.root / name).write_bytes(edited)
+        assert (await desk.run(box, [NEW_FOX], is_checked=False)).exit_code == 0
+        assert (bucket.objects[name], local(desk.root)) == (edited, set())
+        bucket.requests.clear()
+        await desk.run(box, [NEW_FOX], is_checked=False)
+        assert bucket.requests == []
+
+
 async def test_edited_version_is_uploaded_as_it_is(desk: Any, bucket: Bucket) -> None:
     """No plan looks at it. One that is whole no more is named, so that somebody can mend that."""
     output = desk.extra.pop("output")
