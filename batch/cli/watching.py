@@ -22,6 +22,9 @@ from batch.plan import COSTING
 from batch.run.planner import PlannedRun
 
 T = TypeVar("T")
+GENTLE_S = (
+    0.0005  # so long a thread keeps the loop waiting each time that it has waited for the network
+)
 LINE_S = 30.0  # between two lines of progress, where no screen can be drawn
 
 
@@ -95,10 +98,13 @@ class PageAhead:
 
 
 def _prepare_page() -> None:
-    from batch.report.page import prepare  # noqa: PLC0415 - a quiet night draws nothing
-
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(GENTLE_S)
     with suppress(Exception):  # whatever it is, the page itself will tell
+        from batch.report.page import prepare  # noqa: PLC0415 - a quiet night draws nothing
+
         prepare()
+    sys.setswitchinterval(usual_s)
 
 
 class Lines:
