@@ -22,9 +22,7 @@ from batch.plan import COSTING
 from batch.run.planner import PlannedRun
 
 T = TypeVar("T")
-GENTLE_S = (
-    0.0005  # so long a thread keeps the loop waiting each time that it has waited for the network
-)
+GENTLE_S = 0.0005  # so long a busy thread keeps the loop waiting, each time
 LINE_S = 30.0  # between two lines of progress, where no screen can be drawn
 
 

@@ -23,6 +23,7 @@ from batch.output.bucket import AT_ONCE, Bucket, BucketError, ChangedError
 from batch.output.checked import check
 from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
+from batch.output.places import is_own
 from batch.output.stale import stale
 from batch.output.state import Fact, Put, State, Uploaded
 from batch.output.uploaded import (
@@ -177,8 +178,7 @@ class _Settling:
             return None
         if checked is None or checked.sha256 == item.sha256:
             return None
-        is_known = checked.sha256 in owner.state.contents
-        if not is_known and await self._state.owners_of_content(checked.sha256):
+        if not await is_own(self._state, owner.state, checked):
             return None
         edited = owner.to(replace(owner.state, checked=checked))
         await self._state.commit(Put(edited), *stale(self._database, [owner.job_id]))

@@ -57,8 +57,7 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-TABLES = frozenset({".csv", ".jsonl"})  # of which a manifest takes the rows as jobs
-SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
+SPREADSHEETS = ("xlsx", "xls", "ods", "numbers")
 _Heads = dict[str, tuple[Scalar, Node | Items]]
 _INHERITED = frozenset({"defaults", "limits"})
 
@@ -93,7 +92,9 @@ class _Reading:
 
     def _as_table(self, problem: Problem) -> Problem:
         """Return *problem*; of a table that stands in a manifest's place, what to do with that."""
-        name, kind = self._path.name, self._path.suffix.lower()
+        from batch.manifest.rows import TABLES  # noqa: PLC0415 - only for what cannot be read
+
+        name, kind = self._path.name, self._path.suffix.lower().removeprefix(".")
         if kind not in {*TABLES, *SPREADSHEETS} or not self._path.is_file():
             return problem
         saved = "" if kind in TABLES else "save it as .csv, with commas, and "

@@ -11,7 +11,8 @@ from batch.manifest.json_rows import json_rows
 from batch.manifest.nodes import Entries, Mapping, Place, Spot, quoted
 from batch.manifest.text_files import read_file, read_lines
 
-ROW_FILES = ("csv", "jsonl", "txt")
+TABLES = ("csv", "jsonl")
+ROW_FILES = (*TABLES, "txt")
 
 
 def has_header(path: Path) -> bool:

@@ -37,6 +37,15 @@ def left_behind(attempt: Attempt) -> str | None:
     return state.file if state.file.startswith(f"{VERSIONS}/") else state.came_from
 
 
+async def is_own(state: State, landed: Landed, found: Checked) -> bool:
+    """Return whether what is in the place of a landed video is that, or an edit of it.
+
+    What another attempt is known to have made is no edit: the disk or the backup that it came with is
+    older than the state.
+    """
+    return found.sha256 in landed.contents or not await state.owners_of_content(found.sha256)
+
+
 class Places:
     """Gives whole videos their places, and keeps what is there.
 
@@ -169,17 +178,13 @@ class Places:
     async def _moved(self, holder: Attempt, before: Path, name: str) -> Attempt:
         """Return a holder with the new place of its video, and with what was edited in that.
 
-        What another attempt is known to have made is no edit: the disk or the backup that it came
-        with is older than the state. A video that is missing there is fetched again when it is wanted.
+        A video that is missing there is fetched again when it is wanted.
         """
         assert isinstance(holder.state, Landed)
         found, checked = None, holder.state.checked
         with contextlib.suppress(OSError):  # it is not there any more
             found = await self._videos.run(look, before, holder)
-        if found is not None and (
-            found.sha256 in holder.state.contents
-            or not await self._state.owners_of_content(found.sha256)
-        ):
+        if found is not None and await is_own(self._state, holder.state, found):
             checked = found
         return holder.to(replace(holder.state, file=name, checked=checked, trouble=None))
 
