@@ -117,6 +117,14 @@ def test_switch_of_the_scheme_lives_in_the_address(opened: Any) -> None:
     assert opened(hash_="#theme=dark").evaluate(ground) == dark
 
 
+def test_pointer_on_a_time_tells_the_local_one(opened: Any) -> None:
+    page = opened(timezone_id="Asia/Tokyo")
+    shown = page.locator("time[data-at]").first
+    assert shown.get_attribute("title") is None
+    shown.hover()
+    assert "GMT+9" in shown.get_attribute("title")
+
+
 def test_refusals_are_marked_and_told(opened: Any, tmp_path: Path) -> None:
     """In the picture with a title, and in the table for those who do not see it."""
     root = Library(tmp_path / "night", 8, is_bare=True).write()
