@@ -21,7 +21,7 @@ ENDS = {"json": ".json", "xmp": ".mp4.xmp"}  # in place of a video's .mp4
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 AI_SYSTEM = "Kling"
 TOOLKIT = "kling-batch"
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_IN_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 # The names of IPTC Video Metadata Hub and of the photo standard 2025.1.
 _XMP = f"""\
 <?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -161,5 +161,5 @@ def _is_own_file(path: Path) -> bool:
 def _text(value: str) -> str:
     """Return a text as XML holds it: a carriage return would become a line end."""
     # Not xml.sax.saxutils, which loads ssl and http.client.
-    text = html.escape(_NOT_IN_XML.sub("\ufffd", value), quote=False)
+    text = html.escape(re.sub(_NOT_IN_XML, "\ufffd", value), quote=False)
     return text.replace("\r", "&#13;")

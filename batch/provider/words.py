@@ -7,6 +7,8 @@ has a safe verdict in `batch.provider.wire`, whatever it says.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cached_property
 
 
 def plain(text: str) -> str:
@@ -15,8 +17,16 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"[_\-.\u2019']+", " ", text.lower()).split())
 
 
-def _any(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns))
+class _Any:
+    """Any of some patterns, compiled when it is first searched: most runs hear nothing foreign."""
+
+    def __init__(self, *patterns: str) -> None:
+        self._patterns = patterns
+
+    @cached_property
+    def search(self) -> Callable[[str], re.Match[str] | None]:
+        """Return the first match in a text."""
+        return re.compile("|".join(self._patterns)).search
 
 
 # -- about the account -----------------------------------------------------------------------
@@ -24,7 +34,7 @@ def _any(*patterns: str) -> re.Pattern[str]:
 _MONEY = r"(quota|balance|credits?|funds?|points|resource pack)\b"
 _SOME = r"([\w$]+ ){0,3}"  # a few words in between
 
-CREDIT = _any(
+CREDIT = _Any(
     rf"(insufficient|not (have )?enough|exhausted|depleted|out of|zero|negative|lack of) {_SOME}{_MONEY}",
     rf"\b(no|low|used up) ((more|remaining|available|your|the|api|account) )*{_MONEY}",
     rf"{_MONEY} {_SOME}(not (enough|sufficient)|insufficient|exhausted|depleted|used up|too low)",
@@ -36,16 +46,16 @@ CREDIT = _any(
     r"(余额|额度|积分|点数|资源包|流量包|套餐|配额).{0,8}(不足|不够|用尽|用完|耗尽|过期|为 ?0)",
     r"欠费|充值|续费|预扣费|剩余额度",
 )
-_EXCEEDED = _any(rf"(quota|balance|credits?) {_SOME}exceeded|exceeded {_SOME}quota|quotaexceeded")
+_EXCEEDED = _Any(rf"(quota|balance|credits?) {_SOME}exceeded|exceeded {_SOME}quota|quotaexceeded")
 # A quota of requests in a time passes by itself.
-_PER_TIME = _any(r"per (second|minute|hour|day)", r"\b[rtq]p[smd]\b", r"requests? (limit|rate)")
+_PER_TIME = _Any(r"per (second|minute|hour|day)", r"\b[rtq]p[smd]\b", r"requests? (limit|rate)")
 
 _KEY = (
     r"(api ?key|access ?key|secret ?key|access token|auth token|token|jwt|credentials?|signature)\b"
 )
 _KEY_ZH = r"(api ?)?(令牌|密钥|秘钥|api ?key|token)"
 _BAD = r"(invalid|incorrect|wrong|missing|expired|revoked|disabled|deleted|banned)"
-KEY = _any(
+KEY = _Any(
     rf"\b({_BAD}|no|not (provide|include|send)) {_SOME}{_KEY}(?! (at|in|near))",
     rf"{_KEY} {_SOME}({_BAD}|required|not (found|valid|exist|provided|active)|verification failed)",
     rf"{_KEY} {_SOME}does not exist|invalidapikey|unauthori[sz]ed|not authori[sz]ed|unauthenticated",
@@ -59,17 +69,17 @@ KEY = _any(
     rf"无效的?{_KEY_ZH}|未提供.{{0,4}}{_KEY_ZH}|未授权|鉴权|认证失败|身份验证|未登录|请登录",
     r"无权|没有.{0,4}权限|(账号|账户|帐号|帐户|用户).{0,8}(封禁|封停|冻结|禁用|停用|异常|锁定|注销)",
 )
-ROUTE = _any(r"invalid url|unsupported relay mode|no route|cannot (post|get)\b")
+ROUTE = _Any(r"invalid url|unsupported relay mode|no route|cannot (post|get)\b")
 
 # -- about this moment -----------------------------------------------------------------------
 
 _WAITING = r"(running|active|pending|queued|in progress|simultaneous)"
-PARALLEL = _any(
+PARALLEL = _Any(
     r"parallel task|concurren|(queue|task pool) (is )?full|too many ([a-z]+ )?(tasks|jobs)\b",
     rf"too many {_WAITING}|(max|maximum|limit)\b.{{0,24}}\b{_WAITING}|\b{_WAITING}\b.{{0,24}}(limit|max)",
     r"并发|并行|(队列|排队).{0,4}(满|上限)|(任务数|进行中|运行中|同时).{0,12}(上限|过多|超过|限制)",
 )
-THROTTLED = _any(
+THROTTLED = _Any(
     r"too many requests|toomanyrequests|rate ?limit|throttl|slow down|too (fast|frequent|quick)",
     r"(call|request|access|api) (frequency|limit)|frequency (is )?(too|limit|exceed)|resource ?exhausted",
     r"requests? per (second|minute|hour|day)|\b[rtq]p[smd]\b|saturated|overload",
@@ -78,7 +88,7 @@ THROTTLED = _any(
     r"请求.{0,6}(频繁|过多|过快|频率)|频率.{0,6}(限制|过高|超)|调用.{0,4}频|限流|限速|饱和|过载|人数过多",
     r"负载.{0,4}(过高|已满|上限)|高峰|资源紧张",
 )
-NOT_NOW = _any(
+NOT_NOW = _Any(
     r"try (it )?again|retry|come back|\bbusy\b|(temporarily|currently|service) (is )?unavailable",
     r"maintenance|(unavailable|not available) (right now|at th)|no available|not ready|later\b",
     r"(please )?wait (a|for|until)\b",
@@ -88,20 +98,20 @@ NOT_NOW = _any(
 # -- about what has happened -----------------------------------------------------------------
 
 # A gateway writes so that has sent the request on and has lost the answer.
-UNSURE = _any(
+UNSURE = _Any(
     r"timed? ?out|deadline exceeded|context cancel|being processed|already in progress",
     r"connection (was )?(reset|closed|aborted|refused)|bad gateway|internal (server )?error|unknown error",
     r"超时|处理中|内部错误|系统错误|未知错误|服务器?(错误|异常)",
 )
-UPSTREAM = _any(r"upstream|bad ?response|上游")
-TAKEN = _any(r"duplicat|already (exist|been used|used)|\bexists\b|\bunique\b|已存在|重复")
-EXTERNAL = _any(r"external ?task ?id")
-ABSENT = _any(r"not (be )?(found|exist)|notexist|不存在")
+UPSTREAM = _Any(r"upstream|bad ?response|上游")
+TAKEN = _Any(r"duplicat|already (exist|been used|used)|\bexists\b|\bunique\b|已存在|重复")
+EXTERNAL = _Any(r"external ?task ?id")
+ABSENT = _Any(r"not (be )?(found|exist)|notexist|不存在")
 
 # -- about the request -----------------------------------------------------------------------
 
-MODERATION_CODE = re.compile(r"\b130[01]\b")  # of Kling, which relays quote in words
-MODERATION = _any(
+MODERATION_CODE = _Any(r"\b130[01]\b")  # of Kling, which relays quote in words
+MODERATION = _Any(
     r"risk ?(control|detect|manag)|(high|exists?) risk|content ?(security|filter|polic|review|restrict)",
     r"moderat|sensitiv|safety|unsafe|harmful|nsfw|inappropriat|offensive|obscen|flagged|filtered|violat",
     r"polic(y|ies)\b|guidelines?\b|(our|your) (rules|terms)|terms of (service|use)|community standard",
@@ -116,7 +126,7 @@ MODERATION = _any(
     r"政治|色情|低俗|暴力|血腥|侵权|版权|名人|公众人物|真人|人脸|禁止|政策|不当|不适宜|不良|不允许|拦截|屏蔽",
     r"未成年|肖像",
 )
-INVALID = _any(
+INVALID = _Any(
     r"\binvalid\b|unsupported|not supported|exceeds?\b|must be\b|参数.{0,6}(错误|无效|不合法)|不支持"
 )
 
