@@ -29,11 +29,13 @@ from batch.output.layout import version_folder
 from batch.output.stale import DERIVED_UPTO, stale
 from batch.output.state import Fact
 from batch.output.store import Store
-from batch.output.uploaded import stored, target_of
+from batch.output.uploaded import target_of
+from batch.output.whereabouts import Where, Whereabouts
 from batch.target import Target
 
 SCHEMA = 1
 JOB = attrgetter("job_id")
+LISTED = frozenset({Where.HERE, Where.IN_BUCKET})
 
 
 @frozen
@@ -146,15 +148,17 @@ class _Writer:
     def jobs(self, ids: set[str] | None) -> Iterator[_Job]:
         """Yield the jobs of *ids* (None for all) with their videos."""
         root, database = self._folder.layout.root, self._folder.database
-        in_bucket = stored(database, self._target)
+        whereabouts = Whereabouts(database, self._target)
+
+        def is_there(file: str, attempt: Attempt) -> bool:
+            is_here = (root / file).is_file()
+            found = whereabouts.of(file, attempt.external_task_id, is_here=is_here)
+            return found.where in LISTED
+
         for job_id, attempts in itertools.groupby(_landed(database, ids), JOB):
             job = _Job(job_id)
             landed = {_state(item).file: item for item in attempts}
-            here = {
-                file: item
-                for file, item in landed.items()
-                if item.external_task_id in in_bucket or (root / file).is_file()
-            }
+            here = {file: item for file, item in landed.items() if is_there(file, item)}
             job.current = here.pop(video_path(job_id), None)
             job.former = sorted(here.values(), key=lambda item: -_state(item).landed_at)
             yield job

@@ -123,7 +123,7 @@ def videos_here(database: Store, is_present: IsPresent) -> frozenset[str]:
 
 
 def _urls(database: Store, target: Target) -> dict[str, str]:
-    return {item.file: f"{target.url}/{item.file}" for item in videos_in(database, target)}
+    return {item.file: f"{target.url}/{item.file}" for item in videos_in(database, target.url)}
 
 
 def _entries(

@@ -9,6 +9,7 @@ known of a task that was paid for stays.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from batch.attempt import Attempt, Landed
 from batch.frozen import frozen
 from batch.job import Job, folded, video_path
-from batch.library.restore import Version, version_of
+from batch.library.restore import displaced_of
 from batch.library.strays import Known, Stray, job_of
 from batch.manifest.model import Keep
 from batch.output import disk, sidecar
@@ -29,8 +30,9 @@ from batch.output.places import Places
 from batch.output.stale import stale
 from batch.output.state import Put
 from batch.output.store import Store
-from batch.output.uploaded import stored, target_of
+from batch.output.uploaded import target_of
 from batch.output.videos import Videos
+from batch.output.whereabouts import Where, Whereabouts
 from batch.plan import Plan, Policy, Selection, make_plan
 from batch.plan.select import state_of
 
@@ -123,13 +125,13 @@ class _Search:
         self._orphans = {item.job_id for item in plan.orphans}
         self._needed = _needed(jobs, plan, self._attempts)
         self._latest = {attempt.job_id: attempt for attempt in self._attempts}
-        self._in_bucket = stored(database, target_of(database))
+        self._whereabouts = Whereabouts(database, target_of(database))
         self._found = Pruning()
 
     def run(self) -> Pruning:
         """Look at every file that the state names, and at those that it does not."""
         self._count()
-        displaced = _displaced(self._attempts)
+        displaced = displaced_of(self._attempts)
         for file, holders in self._files.items():
             if self._is_selected(holders[-1].job_id):
                 self._look(file, holders, displaced)
@@ -184,13 +186,16 @@ class _Search:
 
     def _status(self, file: str, *holders: Attempt) -> _Status | None:
         """Return what is known of a file; None if it is neither here nor in the bucket alone."""
-        try:
-            found = (self._layout.root / file).stat()
-        except OSError:
-            for item in filter(None, (self._in_bucket.get(a.external_task_id) for a in holders)):
-                return _Status(item.bytes, item.uploaded_at, item.uploaded_at)
+        status = None
+        with contextlib.suppress(OSError):
+            status = (self._layout.root / file).stat()
+        names = (holder.external_task_id for holder in holders)
+        found = self._whereabouts.of(file, *names, is_here=status is not None)
+        if status is not None:
+            return _Status(status.st_size, status.st_mtime, status.st_ctime)
+        if found.record is None or found.where is not Where.IN_BUCKET:
             return None
-        return _Status(found.st_size, found.st_mtime, found.st_ctime)
+        return _Status(found.record.bytes, found.record.uploaded_at, found.record.uploaded_at)
 
     def _is_kept(self, version: tuple[int, float | None], status: _Status) -> bool:
         """Return whether the manifest has a version kept."""
@@ -288,26 +293,6 @@ def _by_file(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
         if isinstance(attempt.state, Landed):
             files.setdefault(attempt.state.file, []).append(attempt)
     return files
-
-
-def _displaced(attempts: Sequence[Attempt]) -> dict[str, tuple[int, float | None]]:
-    """Return, for each former version, its number (1 is a job's newest) and when it was displaced.
-
-    That is when the next one landed; None if there is none.
-    """
-    jobs: dict[str, list[Version]] = {}
-    for attempt in attempts:
-        if isinstance(attempt.state, Landed):
-            jobs.setdefault(attempt.job_id, []).append(version_of(attempt, attempt.state))
-    found: dict[str, tuple[int, float | None]] = {}
-    for versions in jobs.values():
-        versions.sort(key=lambda version: (version.at, version.attempt.number), reverse=True)
-        number, newer_at = 0, None
-        for version in versions:
-            number += not version.is_current
-            found[version.attempt.external_task_id] = number, newer_at
-            newer_at = version.at
-    return found
 
 
 def unmatched(selection: Selection, database: Store, jobs: Sequence[Job]) -> Iterator[str]:

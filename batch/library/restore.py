@@ -182,6 +182,26 @@ def version_of(attempt: Attempt, landed: Landed) -> Version:
     return Version(attempt, at, is_current=landed.file == video_path(attempt.job_id))
 
 
+def displaced_of(attempts: Sequence[Attempt]) -> dict[str, tuple[int, float | None]]:
+    """Return, for each former version, its number (1 is a job's newest) and when it was displaced.
+
+    That is when the next one landed; None if there is none.
+    """
+    jobs: dict[str, list[Version]] = {}
+    for attempt in attempts:
+        if isinstance(attempt.state, Landed):
+            jobs.setdefault(attempt.job_id, []).append(version_of(attempt, attempt.state))
+    found: dict[str, tuple[int, float | None]] = {}
+    for versions in jobs.values():
+        versions.sort(key=lambda version: (version.at, version.attempt.number), reverse=True)
+        number, newer_at = 0, None
+        for version in versions:
+            number += not version.is_current
+            found[version.attempt.external_task_id] = number, newer_at
+            newer_at = version.at
+    return found
+
+
 def _pin(database: Store, version: Version, planned: Planned) -> Pin | None:
     """Return what pins a version; None where it is the one that the next run would choose anyway."""
     job_id = version.attempt.job_id

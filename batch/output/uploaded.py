@@ -27,25 +27,16 @@ def target_of(database: Store) -> Target | None:
     return Target.of_fact(database.fact(FACT))
 
 
-def away(database: Store, target: Target | None) -> dict[str, Uploaded]:
-    """Return what need not be here, by the attempts whose videos the bucket has, under any name."""
-    return stored(database, target) if target is not None and target.removes else {}
+def away(database: Store, target: Target | None) -> frozenset[str]:
+    """Return the attempts whose videos need not be here: the bucket has them, under any name."""
+    if target is None or not target.removes:
+        return frozenset()
+    return frozenset(str(item.external_task_id) for item in videos_in(database, target.url))
 
 
-def stored(database: Store, target: Target | None) -> dict[str, Uploaded]:
-    """Return what the bucket has of videos, by their attempts: also what ought to be here, and is not.
-
-    A bucket keeps the former versions that it alone had when `local: remove` became `keep`.
-    """
-    if target is None:
-        return {}
-    return {str(item.external_task_id): item for item in videos_in(database, target)}
-
-
-def videos_in(database: Store, target: Target) -> Iterator[Uploaded]:
-    """Yield the videos in a bucket, by file."""
-    uploads = database.uploads(target.url)
-    return (item for item in uploads if item.external_task_id is not None)
+def videos_in(database: Store, url: str) -> Iterator[Uploaded]:
+    """Yield the videos in the bucket at *url*, by file."""
+    return (item for item in database.uploads(url) if item.external_task_id is not None)
 
 
 def to_upload(database: Store, root: Path, target: Target) -> Iterator[str]:
@@ -57,7 +48,7 @@ def to_upload(database: Store, root: Path, target: Target) -> Iterator[str]:
 
 def standing(database: Store, root: Path, target: Target) -> dict[str, Any]:
     """Return how a bucket stands, as plain JSON values."""
-    there = list(videos_in(database, target))
+    there = list(videos_in(database, target.url))
     return {
         "target": target.url,
         "local": "remove" if target.removes else "keep",
@@ -89,7 +80,7 @@ def is_due(database: Store, root: Path, target: Target, now: float) -> bool:
 
 def to_remove(database: Store, root: Path, target: Target) -> Iterator[Uploaded]:
     """Yield the videos in the bucket whose local copies are still to be removed."""
-    for item in videos_in(database, target) if target.removes else ():
+    for item in videos_in(database, target.url) if target.removes else ():
         if (root / item.file).is_file():
             yield item
 
