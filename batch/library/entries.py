@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.row import failure_of
 from batch.output.store import Store
 from batch.output.stores import open_to_read
-from batch.output.uploaded import target_of, videos_in
+from batch.output.uploaded import target_of
+from batch.output.whereabouts import Whereabouts
 from batch.plan import IsPresent
-from batch.target import Target
 
 DAY_S = 86_400.0
 Presence = Callable[[Path, Store], IsPresent]
@@ -41,8 +41,8 @@ class Entry:
     """An attempt that is, or may be, paid for.
 
     *submitted_at* is when it was sent, as far as is known. *is_here* tells whether its video is on
-    disk, or need not be: the bucket has it. *url* is where it is in the bucket. *days_left* counts the
-    full days for which the provider keeps its video.
+    disk, or need not be: the bucket has it. *url* is where it is in the bucket; if it is not here, in
+    whatever bucket has it. *days_left* counts the full days for which the provider keeps its video.
     """
 
     attempt: Attempt
@@ -82,9 +82,9 @@ class Entry:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it is paid for, could be had, and its video is not here."""
+        """Whether it is paid for, could be had, and its video is neither here nor in a bucket."""
         unwanted = {Fate.FAILED, Fate.DISCARDED, Fate.UNCONFIRMED}
-        return self.fate not in unwanted and not self.is_here
+        return self.fate not in unwanted and not self.is_here and self.url is None
 
 
 @frozen
@@ -107,9 +107,8 @@ def read_library(root: Path, presence: Presence, now: float) -> Library:
         planned = Planned(database)
         is_sandbox = database.fact(ORIGIN) == SANDBOX
         here = videos_here(database, presence(root, database))
-        target = target_of(database)
-        urls = {} if target is None else _urls(database, target)
-        entries = list(_entries(attempts, planned, here, now, urls))
+        whereabouts = Whereabouts(database, target_of(database))
+        entries = list(_entries(attempts, planned, here, now, whereabouts))
     return Library(root, entries, is_sandbox)
 
 
@@ -122,24 +121,20 @@ def videos_here(database: Store, is_present: IsPresent) -> frozenset[str]:
     )
 
 
-def _urls(database: Store, target: Target) -> dict[str, str]:
-    return {item.file: f"{target.url}/{item.file}" for item in videos_in(database, target.url)}
-
-
 def _entries(
     attempts: list[Attempt],
     planned: Planned,
     here: Collection[str],
     now: float,
-    urls: Mapping[str, str],
+    whereabouts: Whereabouts,
 ) -> Iterator[Entry]:
     latest = {attempt.job_id: attempt for attempt in attempts}
     for attempt in attempts:
         fate = _fate(attempt)
         if fate is None:
             continue
-        state = attempt.state
-        is_here = attempt.external_task_id in here
+        name, state = attempt.external_task_id, attempt.state
+        is_here = name in here
         is_wanted = attempt is latest[attempt.job_id] and not planned.is_orphan(attempt.job_id)
         yield Entry(
             attempt=attempt,
@@ -150,7 +145,9 @@ def _entries(
             tags=planned.tags_of(attempt.job_id),
             will_be_fetched=attempt.phase.is_collectable
             or (attempt.phase is Phase.LANDED and is_wanted and not is_here),
-            url=urls.get(state.file) if isinstance(state, Landed) else None,
+            url=whereabouts.of(state.file, name, is_here=is_here).url
+            if isinstance(state, Landed)
+            else None,
         )
 
 

@@ -21,6 +21,7 @@ from batch.output.rescue import Rescue
 from batch.output.row import outcome_of
 from batch.output.store import Store
 from batch.output.uploaded import standing, target_of
+from batch.output.whereabouts import Whereabouts
 from batch.plan import HEALS_BY_ITSELF, IsPresent, Known
 
 SCHEMA = 2
@@ -96,6 +97,7 @@ class _Seen:
         self.unconfirmed: list[dict[str, Any]] = []
         self.missing: list[dict[str, Any]] = []
         self._database, self._is_present = database, is_present
+        self._whereabouts = Whereabouts(database, target_of(database))
         self._now, self._is_running = now, is_running
 
     def see(self, job: list[Known]) -> list[Known]:
@@ -113,7 +115,7 @@ class _Seen:
             if is_in_doubt or item.phase is Phase.UNCONFIRMED:
                 self.unconfirmed.append(_named(self._whole(item)))
             elif item.phase.is_collectable or (item is latest and self._is_gone(item)):
-                self.missing.append(self._missing(self._whole(item)))
+                self.missing.append(self._missing(item))
         return job
 
     def _to_do(self, job: list[Known]) -> str | None:
@@ -137,16 +139,20 @@ class _Seen:
     def _is_gone(self, item: Known) -> bool:
         return item.phase is Phase.LANDED and not self._is_present(item)
 
-    def _missing(self, attempt: Attempt) -> dict[str, Any]:
+    def _missing(self, item: Known) -> dict[str, Any]:
+        attempt, name, url = self._whole(item), item.external_task_id, None
+        if item.file is not None:
+            url = self._whereabouts.of(item.file, name, is_here=False).url
         is_wanted = attempt.phase.is_collectable or not self.planned.is_orphan(attempt.job_id)
         return {
             "job_id": attempt.job_id,
             "task_id": attempt.task_id,
-            "external_task_id": attempt.external_task_id,
+            "external_task_id": name,
             "state": WORDS[attempt.phase],
             "submitted_at": iso(attempt.sent_at),
             "days_left": days_left(attempt, self._now),
             "will_be_fetched": is_wanted,
+            "url": url,
         }
 
     def _whole(self, item: Known) -> Attempt:

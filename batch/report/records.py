@@ -11,7 +11,7 @@ from datetime import time
 from pathlib import Path
 from typing import Any
 
-from batch.attempt import Attempt, Landed
+from batch.attempt import Attempt
 from batch.days import parse_time
 from batch.frozen import frozen
 from batch.library.entries import Presence, videos_here
@@ -20,6 +20,7 @@ from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.store import RunRecord
 from batch.output.uploaded import target_of
+from batch.output.whereabouts import Where, Whereabouts
 
 
 @frozen
@@ -53,8 +54,8 @@ class Records:
     """Everything that was read. *attempts* are by job, each job's in the order of their numbers.
 
     *listed* are the manifest's jobs with their tags, in its order; empty where no run has recorded
-    them. *present* are the files of the attempts that the library has, *stored* those among them that are
-    only in the bucket at *bucket*.
+    them. *present* are the files of the attempts that the library has, *stored* those that are only in
+    the bucket at *bucket*.
     """
 
     name: str
@@ -101,21 +102,24 @@ def read(root: Path, presence: Presence) -> Records:
         listed = Planned(database).listed or {}
         is_sandbox = database.fact(ORIGIN) == SANDBOX
         here = videos_here(database, presence(root, database))
-        present = frozenset(
-            attempt.state.file
-            for attempt in itertools.chain.from_iterable(attempts.values())
-            if isinstance(attempt.state, Landed) and attempt.external_task_id in here
-        )
         target = target_of(database)
-    stored = frozenset(file for file in present if not (root / file).is_file())
+        whereabouts = Whereabouts(database, target)
+        present, stored = set[str](), set[str]()
+        for attempt in itertools.chain.from_iterable(attempts.values()):
+            name, file = attempt.external_task_id, file_of(attempt)
+            if file is not None:
+                present |= {file} if name in here else set()
+                is_here = (root / file).is_file()
+                if whereabouts.of(file, name, is_here=is_here).where is Where.IN_BUCKET:
+                    stored.add(file)
     return Records(
         name=root.resolve().name,
         now=now,
         attempts=attempts,
         runs=runs,
         listed=tuple(listed.items()),
-        present=present,
-        stored=stored,
+        present=frozenset(present),
+        stored=frozenset(stored),
         bucket=target.url if target is not None and stored else None,
         is_running=is_running,
         is_sandbox=is_sandbox,

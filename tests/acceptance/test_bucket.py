@@ -151,6 +151,41 @@ def test_local_copies_come_back_on_request(library: Library) -> None:
     assert library.box.stats.queries == asked
 
 
+def test_books_say_what_only_the_bucket_has(library: Library) -> None:
+    """With `local: keep`, too: a former version, and an orphan whose file is gone."""
+    library.manifest([NEW_FOX, OWL])
+    assert library("run", library.path).code == 0
+    library.manifest([NEW_FOX, OWL], local="keep")
+    assert library("run", library.path).code == 0
+    library.manifest([NEW_FOX], local="keep")
+    assert library("run", library.path).code == 0
+    library.shell.folder.joinpath("outputs/night/videos/owl.mp4").unlink()
+    former, owl, fox = library("ledger", "--json").json["tasks"]
+    if former["job_id"] == "owl":
+        former, owl = owl, former
+    assert [item["here"] for item in (former, owl, fox)] == [False, False, True]
+    for item in (former, owl, fox):
+        assert item["url"] == f"{library.bucket.url}/{item['file']}"
+    said = library("ledger").out
+    assert (said.count("  in the bucket\n"), "not here" in said) == (2, False)
+    assert library("ledger", "--missing", "--json").json["tasks"] == []
+    (missing,) = library("status", "--json").json[0]["paid_without_file"]
+    assert (missing["job_id"], missing["url"]) == ("owl", owl["url"])
+    assert f"succeeded, in the bucket: {owl['url']}\n" in library("status").out + "\n"
+
+
+def test_books_say_what_another_bucket_has(library: Library) -> None:
+    library.manifest([NEW_FOX, OWL])
+    assert library("run", library.path).code == 0
+    library.path = library.shell.manifest([NEW_FOX, OWL], base_url=library.box.base_url)
+    assert library("run", library.path).code == 0
+    tasks = library("ledger", "--json").json["tasks"]
+    (former,) = (item for item in tasks if item["outcome"] == "former")
+    assert (former["here"], former["url"]) == (False, f"{library.bucket.url}/{former['file']}")
+    assert {item["url"] for item in tasks if item is not former} == {None}
+    assert library("ledger").out.count("  in the bucket\n") == 1
+
+
 def test_doctor_asks_the_bucket(library: Library) -> None:
     flags = ("doctor", library.path, "--base-url", library.box.base_url)
     said = library(*flags).out
@@ -160,12 +195,27 @@ def test_doctor_asks_the_bucket(library: Library) -> None:
     assert (said.code, f"{library.bucket.url}: it denies access (403)" in said.out) == (1, True)
 
 
-def test_page_shows_videos_of_the_bucket(library: Library) -> None:
-    pytest.importorskip("av")
+def test_page_shows_versions_that_the_bucket_kept(library: Library) -> None:
+    library.manifest([NEW_FOX, OWL])
+    assert library("run", library.path).code == 0
+    library.manifest([NEW_FOX, OWL], local="keep")
+    assert library("run", library.path).code == 0
+    fox, owl = page_of(library)["jobs"]
+    assert [made.get("status") for made in (*fox["tries"], *owl["tries"])] == [None, "stored", None]
+
+
+def page_of(library: Library) -> dict[str, Any]:
+    """Return the data in the page of the latest run."""
     content = library.shell.files()["outputs/night/report.html"].decode()
     found = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', content, re.DOTALL)
     assert found is not None
-    data = json.loads(found[1])
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_page_shows_videos_of_the_bucket(library: Library) -> None:
+    pytest.importorskip("av")
+    data = page_of(library)
     assert (data["absent"]["stored"], data["needs"]) == (
         f"The video is in {library.bucket.url}.",
         [],

@@ -80,7 +80,9 @@ class Moment(FloatParamType):  # a subscript of ParamType needs click 8.4
     help="With --by day or month: when a day begins, local time, as limits.day_starts has it.",
 )
 @click.option(
-    "--missing", is_flag=True, help="Only what is paid for and not here, with the days left."
+    "--missing",
+    is_flag=True,
+    help="Only what is paid for and neither here nor in a bucket, with the days left.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -159,7 +161,9 @@ def _line(item: dict[str, Any]) -> str:
     named = item["task_id"] or item["external_task_id"]
     left = item["days_left"]
     about = f"  {item['file']}" if item["file"] else ""
-    if left is not None and not item["here"]:
+    if item["url"] and not item["here"]:
+        about += "  in the bucket"
+    elif left is not None and not item["here"]:
         about += f"  not here, {kept_for(left, 'left')}"
     return (
         f"{item['submitted_at']}  {item['outcome']:<11}  {cost}  {item['job_id']}  {named}{about}"

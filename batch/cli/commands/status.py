@@ -194,8 +194,9 @@ def _trouble(item: dict[str, Any]) -> str:
 
 
 def _absent(item: dict[str, Any]) -> str:
-    kept = kept_for(item["days_left"] or 0, "more")
-    return f"{item['job_id']}  task {item['task_id']}  {item['state']}, kept for {kept} at the provider"
+    kept = f"kept for {kept_for(item['days_left'] or 0, 'more')} at the provider"
+    where = f"in the bucket: {item['url']}" if item["url"] else kept
+    return f"{item['job_id']}  task {item['task_id']}  {item['state']}, {where}"
 
 
 def _listed(what: str, items: list[str]) -> list[str]:
