@@ -10,7 +10,7 @@ known of a task that was paid for stays.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from batch.library.restore import displaced_of
 from batch.library.strays import Known, Stray, job_of
 from batch.manifest.model import Keep
 from batch.output import disk, sidecar
+from batch.output.checked import is_as_landed
 from batch.output.direct import DirectState
 from batch.output.folder import OutputFolder
 from batch.output.layout import Layout
@@ -32,7 +33,7 @@ from batch.output.state import Put
 from batch.output.store import Store
 from batch.output.uploaded import target_of
 from batch.output.videos import Videos
-from batch.output.whereabouts import Where, Whereabouts
+from batch.output.whereabouts import Bytes, Where, Whereabouts
 from batch.plan import Plan, Policy, Selection, make_plan
 from batch.plan.select import state_of
 
@@ -96,8 +97,9 @@ def find(
 
 
 class _Status(NamedTuple):
-    """What prune wants to know of a file."""
+    """What prune wants to know of a file: *place* is where its video is."""
 
+    place: Bytes
     bytes: int
     modified_at: float
     changed_at: float
@@ -131,7 +133,8 @@ class _Search:
     def run(self) -> Pruning:
         """Look at every file that the state names, and at those that it does not."""
         self._count()
-        displaced = displaced_of(self._attempts)
+        attempts = self._attempts if self._wanted.versions else ()
+        displaced = displaced_of(attempts, lambda item, file: bool(self._status(file, item)))
         for file, holders in self._files.items():
             if self._is_selected(holders[-1].job_id):
                 self._look(file, holders, displaced)
@@ -175,7 +178,7 @@ class _Search:
             reason = "version beyond output.keep_versions and output.keep_within"
         else:
             return
-        if (left := self._why_left(holders, status.bytes, action)) is not None:
+        if (left := self._why_left(holders, status, action)) is not None:
             self._found.left.append((file, left))
             return
         self._add(file, job_id, status, reason, action, *holders)
@@ -190,12 +193,13 @@ class _Search:
         with contextlib.suppress(OSError):
             status = (self._layout.root / file).stat()
         names = (holder.external_task_id for holder in holders)
-        found = self._whereabouts.of(file, *names, is_here=status is not None)
+        place = self._whereabouts.of(file, *names, is_here=status is not None)
         if status is not None:
-            return _Status(status.st_size, status.st_mtime, status.st_ctime)
-        if found.record is None or found.where is not Where.IN_BUCKET:
+            return _Status(place, status.st_size, status.st_mtime, status.st_ctime)
+        if place.record is None or place.where is not Where.IN_BUCKET:
             return None
-        return _Status(found.record.bytes, found.record.uploaded_at, found.record.uploaded_at)
+        at = place.record.uploaded_at
+        return _Status(place, place.record.bytes, at, at)
 
     def _is_kept(self, version: tuple[int, float | None], status: _Status) -> bool:
         """Return whether the manifest has a version kept."""
@@ -216,7 +220,7 @@ class _Search:
         age_s = max(self._now - status.modified_at, 0.0)
         self._found.items.append(Item(file, job_id, status.bytes, age_s, reason, action, attempts))
 
-    def _why_left(self, holders: list[Attempt], size: int, action: Action) -> str | None:
+    def _why_left(self, holders: list[Attempt], status: _Status, action: Action) -> str | None:
         """Return why a file must not go."""
         for holder in holders:
             state = holder.state
@@ -225,9 +229,14 @@ class _Search:
                 return "pinned"
             if holder.external_task_id in self._needed:
                 return "wanted by the manifest"
-            if action is not Action.MOVE and (size != state.bytes or state.is_edited):
+            if action is not Action.MOVE and not self._is_as_landed(state, status):
                 return "changed by hand"
         return None
+
+    def _is_as_landed(self, state: Landed, status: _Status) -> bool:
+        if status.place.where is Where.HERE:
+            return is_as_landed(self._layout.root / state.file, state)
+        return status.bytes == state.bytes and not state.is_edited
 
     def _look_at_stray(self, stray: Stray) -> None:
         """Decide about a file that the state does not name."""
@@ -293,13 +302,3 @@ def _by_file(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
         if isinstance(attempt.state, Landed):
             files.setdefault(attempt.state.file, []).append(attempt)
     return files
-
-
-def unmatched(selection: Selection, database: Store, jobs: Sequence[Job]) -> Iterator[str]:
-    """Yield the patterns that select neither a job of the manifest nor one that has left it."""
-    known = database.known()
-    for pattern in selection.select:
-        one = Selection((pattern,))
-        listed = any(one.takes(job.id, job.tags, "") for job in jobs)
-        if not (listed or pattern.startswith("state:") or any(one.takes(i, (), "") for i in known)):
-            yield pattern

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -182,10 +182,13 @@ def version_of(attempt: Attempt, landed: Landed) -> Version:
     return Version(attempt, at, is_current=landed.file == video_path(attempt.job_id))
 
 
-def displaced_of(attempts: Sequence[Attempt]) -> dict[str, tuple[int, float | None]]:
+def displaced_of(
+    attempts: Sequence[Attempt], is_there: Callable[[Attempt, str], bool]
+) -> dict[str, tuple[int, float | None]]:
     """Return, for each former version, its number (1 is a job's newest) and when it was displaced.
 
-    That is when the next one landed; None if there is none.
+    That is when the next one landed; None if there is none. One that is not there any more, since a
+    person has deleted it, does not count.
     """
     jobs: dict[str, list[Version]] = {}
     for attempt in attempts:
@@ -196,7 +199,7 @@ def displaced_of(attempts: Sequence[Attempt]) -> dict[str, tuple[int, float | No
         versions.sort(key=lambda version: (version.at, version.attempt.number), reverse=True)
         number, newer_at = 0, None
         for version in versions:
-            number += not version.is_current
+            number += not version.is_current and is_there(version.attempt, version.landed.file)
             found[version.attempt.external_task_id] = number, newer_at
             newer_at = version.at
     return found

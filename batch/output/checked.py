@@ -38,6 +38,19 @@ def look(path: Path, attempt: Attempt) -> Checked | None:
     return check(path, attempt)
 
 
+def is_as_landed(path: Path, landed: Landed) -> bool:
+    """Return whether a file is known to hold what has landed; it is read only if it was written to since."""
+    try:
+        status = path.stat()
+        if was_left_alone(status, landed.bytes, landed.landed_at):
+            return True
+        if landed.checked is not None and landed.checked.fits(status):
+            return not landed.is_edited
+        return status.st_size == landed.bytes and _hash(path) == landed.sha256
+    except OSError:
+        return False
+
+
 def check(path: Path, attempt: Attempt) -> Checked | None:
     """Return what a changed file holds; None unless it is a whole video of the right length.
 
@@ -61,3 +74,8 @@ def check(path: Path, attempt: Attempt) -> Checked | None:
         if all(compare(video, None, length) for length in lengths):
             return None
     return Checked(status.st_size, status.st_mtime, sha256)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

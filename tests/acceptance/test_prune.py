@@ -228,6 +228,29 @@ def test_versions_beyond_the_newest_go(library: Library) -> None:
     assert library.outcomes("fox") == ["discarded", "former", "current"]
 
 
+def test_version_deleted_by_hand_does_not_count(library: Library) -> None:
+    """Else the only one that is left would go as the second."""
+    library.ask(keep={"keep_versions": 1}, fox="c", deer="d", owl="o")
+    oldest, newest = library.versions()
+    (library.root / newest).unlink()
+    said = library.prune("--versions", "--delete", "--yes", "--json")
+    assert (said.code, said.json["files"]) == (0, [])
+    assert library.versions() == [oldest]
+
+
+def test_version_edited_by_hand_stays(library: Library) -> None:
+    """Also where it has the size that landed, and as long as it is what a person has made of it."""
+    library.ask(keep={"keep_versions": 1}, fox="c", deer="d", owl="o")
+    oldest, _ = library.versions()
+    landed = (library.root / oldest).read_bytes()
+    (library.root / oldest).write_bytes(landed[:-9] + b"my title!")
+    said = library.prune("--versions", "--delete", "--yes", "--json")
+    assert said.json["left"] == [{"file": oldest, "reason": "changed by hand"}]
+    assert library.files()[oldest].endswith(b"my title!")
+    (library.root / oldest).write_bytes(landed)
+    assert library.prune("--versions", "--delete", "--yes", "--json").json["deleted"] == 1
+
+
 @pytest.mark.parametrize(("within", "deleted"), [("90d", 0), ("1ms", 1)])
 def test_either_rule_keeps_a_version(library: Library, within: str, deleted: int) -> None:
     keep = {"keep_versions": 1, "keep_within": within}

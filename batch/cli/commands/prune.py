@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from batch.cli.grouped import GroupedCommand, examples
 from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
+from batch.job import Job
 from batch.library.derived import renew
 from batch.library.entries import DAY_S
 from batch.library.prune import (
@@ -34,12 +35,12 @@ from batch.library.prune import (
     Wanted,
     carry_out,
     find,
-    unmatched,
 )
 from batch.manifest.model import Manifest
 from batch.output.layout import Layout
 from batch.output.store import Store
 from batch.output.stores import open_to_read
+from batch.plan import Selection
 
 SCHEMA = 1
 KINDS = ("orphans", "versions", "strays")
@@ -123,9 +124,19 @@ def command(
 def _find(
     layout: Layout, database: Store, manifest: Manifest, wanted: Wanted, now: float
 ) -> Pruning:
-    for pattern in unmatched(wanted.selection, database, manifest.jobs):
+    for pattern in _unmatched(wanted.selection, database, manifest.jobs):
         raise UsageError(f"the pattern {pattern!r} matches no job of the manifest or the folder")
     return find(layout, database, manifest.jobs, wanted, now)
+
+
+def _unmatched(selection: Selection, database: Store, jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield the patterns that select neither a job of the manifest nor one that has left it."""
+    known = database.known()
+    for pattern in selection.select:
+        one = Selection((pattern,))
+        listed = any(one.takes(job.id, job.tags, "") for job in jobs)
+        if not (listed or pattern.startswith("state:") or any(one.takes(i, (), "") for i in known)):
+            yield pattern
 
 
 def _check_number(found: Pruning, expect: int | None) -> None:
