@@ -10,7 +10,7 @@ known of a task that was paid for stays.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -138,6 +138,8 @@ class _Search:
         for file, holders in self._files.items():
             if self._is_selected(holders[-1].job_id):
                 self._look(file, holders, displaced)
+        if self._wanted.versions:
+            self._found.left += self._originals()
         if self._wanted.strays or self._wanted.orphans:
             listed = {item.file for item in self._found.items}  # second names among them
             for stray in Known(self._layout, self._attempts).strays():
@@ -188,7 +190,7 @@ class _Search:
                 self._add(copy, job_id, status, f"a second copy of {file}", action)
 
     def _status(self, file: str, *holders: Attempt) -> _Status | None:
-        """Return what is known of a file; None if it is neither here nor in the bucket alone."""
+        """Return what is known of a file; None if it is neither here nor in a bucket alone."""
         status = None
         with contextlib.suppress(OSError):
             status = (self._layout.root / file).stat()
@@ -196,7 +198,7 @@ class _Search:
         place = self._whereabouts.of(file, *names, is_here=status is not None)
         if status is not None:
             return _Status(place, status.st_size, status.st_mtime, status.st_ctime)
-        if place.record is None or place.where is not Where.IN_BUCKET:
+        if place.record is None:
             return None
         at = place.record.uploaded_at
         return _Status(place, place.record.bytes, at, at)
@@ -229,6 +231,9 @@ class _Search:
                 return "pinned"
             if holder.external_task_id in self._needed:
                 return "wanted by the manifest"
+            if status.place.where is Where.ELSEWHERE and status.place.record is not None:
+                url = status.place.record.target
+                return f"only in {url}: name that as output.target, run, and prune again"
             if action is not Action.MOVE and not self._is_as_landed(state, status):
                 return "changed by hand"
         return None
@@ -237,6 +242,16 @@ class _Search:
         if status.place.where is Where.HERE:
             return is_as_landed(self._layout.root / state.file, state)
         return status.bytes == state.bytes and not state.is_edited
+
+    def _originals(self) -> Iterator[tuple[str, str]]:
+        """Yield what edited videos were before, which only the bucket has: nothing else names that."""
+        owners = {attempt.external_task_id: attempt for attempt in self._attempts}
+        for record in self._whereabouts.unnamed(self._files):
+            owner = owners.get(str(record.external_task_id))
+            if owner is not None and isinstance(owner.state, Landed):
+                content = owner.state.checked or owner.state
+                if content.sha256 != record.sha256 and self._is_selected(owner.job_id):
+                    yield record.file, f"only in the bucket: {owner.state.file} before an edit"
 
     def _look_at_stray(self, stray: Stray) -> None:
         """Decide about a file that the state does not name."""

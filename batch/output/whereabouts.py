@@ -5,6 +5,7 @@ What is in a bucket, the state says: nothing here asks one.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -64,6 +65,10 @@ class Whereabouts:
                 return Bytes(Where.ELSEWHERE, record)
         return Bytes(Where.NOWHERE)
 
+    def unnamed(self, files: Container[str]) -> Iterator[Uploaded]:
+        """Yield the videos in the library's bucket that have none of these names."""
+        return (item for item in self._own.by_file.values() if item.file not in files)
+
     @cached_property
     def _own(self) -> _Records:
         return _Records(self._database, None if self._target is None else self._target.url)
@@ -79,11 +84,11 @@ class _Records:
 
     def __init__(self, database: Store, url: str | None) -> None:
         found = () if url is None else videos_in(database, url)
-        self._by_file = {item.file: item for item in found}
-        self._by_attempt = {str(item.external_task_id): item for item in self._by_file.values()}
+        self.by_file = {item.file: item for item in found}
+        self._by_attempt = {str(item.external_task_id): item for item in self.by_file.values()}
 
     def of(self, file: str, attempts: tuple[str, ...]) -> Uploaded | None:
-        there = self._by_file.get(file)
+        there = self.by_file.get(file)
         if there is not None and there.external_task_id in attempts:
             return there  # not what it was before it was edited, which has another name
         return next(filter(None, map(self._by_attempt.get, attempts)), None)

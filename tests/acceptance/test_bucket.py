@@ -141,6 +141,46 @@ def test_version_of_a_former_bucket_is_listed_by_restore(library: Library) -> No
     assert library("restore", "outputs/night", "fox").code == 0
 
 
+def test_prune_names_the_bucket_that_a_version_is_in(library: Library) -> None:
+    """The latest run did not upload to it: nothing is deleted there, and nothing asked."""
+    library.manifest([NEW_FOX, OWL])
+    assert library("run", library.path).code == 0
+    (version,) = (name for name in library.bucket.objects if name.endswith("Z.mp4"))
+    keep = {"keep_within": "1ms"}
+    library.path = library.shell.manifest(
+        [NEW_FOX, OWL], base_url=library.box.base_url, output=keep
+    )
+    assert library("run", library.path).code == 0
+    library.bucket.requests.clear()
+    prune = ("prune", library.path, "--versions", "--delete", "--yes")
+    said = library(*prune, "--json").json
+    why = f"only in {library.bucket.url}: name that as output.target, run, and prune again"
+    assert (said["files"], said["left"]) == ([], [{"file": version, "reason": why}])
+    assert f"{version}  {why}" in library(*prune).out
+    assert library.bucket.requests == []
+    library.manifest([NEW_FOX, OWL], **keep)
+    assert library("run", library.path).code == 0
+    assert library(*prune, "--json").json["deleted"] == 1
+    assert version not in library.bucket.objects
+
+
+def test_prune_lists_what_edited_videos_were_before(library: Library) -> None:
+    """Only the bucket has that; it is no task of its own, so that the ledger has no line for it."""
+    library.manifest([FOX, OWL], local="keep", keep_within="1ms")
+    assert library("run", library.path).code == 0
+    video = library.shell.folder / "outputs/night/videos/fox.mp4"
+    video.write_bytes(video.read_bytes() + b"\0\0\0\x0cfreemine")
+    assert library("run", library.path).code == 0
+    (original,) = (name for name in library.bucket.objects if name.startswith("versions/"))
+    said = library("prune", library.path, "--versions", "--delete", "--yes", "--json").json
+    why = "only in the bucket: videos/fox.mp4 before an edit"
+    assert (said["files"], said["left"]) == ([], [{"file": original, "reason": why}])
+    assert original in library.bucket.objects
+    flags = ("--versions", "--select", "owl", "--dry-run", "--json")
+    assert library("prune", library.path, *flags).json["left"] == []
+    assert len(library("ledger", "--json").json["tasks"]) == 2
+
+
 def test_local_copies_come_back_on_request(library: Library) -> None:
     """From remove to keep: each is fetched from the bucket, not from the provider."""
     library.manifest([FOX, OWL], local="keep")
