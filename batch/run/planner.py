@@ -210,7 +210,13 @@ def _plan_run(
     started_at, known = clock.now(), folder.database.known()
     run_id = new_run_id(started_at)
     plan, presence = _plan(manifest, settings, known, folder.database, hold, clock.now())
-    found, books = tuple(presence.changes(run_id, started_at)), Books.open(flat(known))
+    attempts = flat(known)
+    if settings.target is not None and not settings.target.removes:  # else they are looked at there
+        kept = (decision for _, decision in plan.decisions.kept())
+        others = itertools.chain(plan.orphans, plan.resting, kept)
+        attempts = presence.look_at_rest(attempts, {decision.job_id for decision in others})
+    books = Books.open(attempts)
+    found = tuple(presence.changes(run_id, started_at))
     return PlannedRun(manifest, settings, run_id, folder, plan, started_at, books, found)
 
 

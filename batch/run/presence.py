@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from batch.attempt import Attempt, Checked, Landed
+from batch.attempt import Attempt, Checked, Landed, Phase
+from batch.job import video_path
 from batch.output.checked import check, was_left_alone
 from batch.output.row import make_row, to_line
 from batch.output.stale import stale
@@ -58,6 +59,21 @@ class Presence:
             return self._is_kept(item, None if is_as_landed else status)
         except OSError:
             return self._is_away(item)
+
+    def look_at_rest(self, items: Iterable[Known], unsettled: Container[str]) -> Iterator[Known]:
+        """Look at the videos that a plan passes over, while all *items* pass by: a million are read once.
+
+        Those are former versions, and the videos of *unsettled* jobs: the plan says something else of
+        these than that their video stands. They have left the manifest, or were changed, and an older
+        video stands. What a run has missed stays so: a row of it would be taken for its job's state.
+        """
+        seen = {found.external_task_id for _, found in self._found}
+        for item in items:
+            is_planned = item.job_id not in unsettled and item.file == video_path(item.job_id)
+            is_known = item.external_task_id in seen or item.failure_kind is not None
+            if item.phase is Phase.LANDED and not (is_planned or is_known):
+                self(item)
+            yield item
 
     def _is_away(self, item: Known) -> bool:
         """Return whether a video that is not here is in the bucket, and only there."""

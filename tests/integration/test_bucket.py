@@ -423,6 +423,40 @@ async def test_edited_version_is_uploaded_as_it_is(desk: Any, bucket: Bucket) ->
         assert (await desk.run(box, [NEW_FOX], is_checked=False)).exit_code == 0
 
 
+async def test_edited_video_that_no_plan_looks_at_is_uploaded(desk: Any, bucket: Bucket) -> None:
+    """A former version, and one whose job has left the manifest: the bucket has what is here."""
+    async with desk.sandbox(clip="prompt") as box:
+        for listed in ([FOX, OWL], [NEW_FOX]):
+            await desk.run(box, listed)
+        before = bucket.objects
+        (version,) = (name for name in before if name.startswith("versions/"))
+        for name in (version, "videos/owl.mp4"):
+            (desk.root / name).write_bytes(before[name] + b"\0\0\0\x0cfreemine")
+        summary = await desk.run(box, [NEW_FOX], is_checked=False)
+        assert (summary.exit_code, summary.tasks_created) == (0, 0)
+        for name in (version, "videos/owl.mp4", "videos/fox.mp4"):
+            assert bucket.objects[name] == (desk.root / name).read_bytes()
+        assert set(before.values()) <= set(bucket.objects.values()), "what they were stays"
+        bucket.requests.clear()
+        await desk.run(box, [NEW_FOX], is_checked=False)
+        assert bucket.requests == []
+        (desk.root / version).write_bytes(b"spoilt")
+        there = bucket.objects[version]
+        assert (await desk.run(box, [NEW_FOX], is_checked=False)).exit_code == 0
+        assert bucket.objects[version] == there
+
+
+async def test_edited_video_of_a_changed_job_is_uploaded(desk: Any, bucket: Bucket) -> None:
+    """Also in the night that cannot pay for the new one."""
+    async with desk.sandbox(clip="prompt") as box:
+        await desk.run(box, [FOX])
+        video = desk.root / "videos/fox.mp4"
+        video.write_bytes(edited := video.read_bytes() + b"\0\0\0\x0cfreemine")
+        await desk.run(box, [NEW_FOX], limits={"budget": 0.01}, is_checked=False)
+        assert bucket.objects["videos/fox.mp4"] == edited
+        assert box.stats.created == 1
+
+
 async def test_files_first_asked_for_are_uploaded_at_once(desk: Any, bucket: Bucket) -> None:
     async with desk.sandbox() as box:
         await desk.run(box, [FOX])

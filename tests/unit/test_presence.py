@@ -163,3 +163,36 @@ def test_row_of_edited_video_says_so(library: Library) -> None:
     _, changes = library.look()
     (line,) = [change.line for change in changes if isinstance(change, AddRow)]
     assert json.loads(line)["warnings"] == [EDITED]
+
+
+@pytest.mark.parametrize(
+    ("unsettled", "file", "is_looked_at"),
+    [
+        (set(), FILE, False),  # as the plan has done
+        ({"a"}, FILE, True),
+        (set(), "versions/a/1.mp4", True),
+    ],
+    ids=["stands", "unsettled", "former"],
+)
+def test_rest_is_what_a_plan_passes_over(
+    library: Library, unsettled: set[str], file: str, is_looked_at: bool
+) -> None:
+    library.put(EDIT, LATER)
+    (library.root / file).parent.mkdir(parents=True, exist_ok=True)
+    (library.root / FILE).rename(library.root / file)
+    library.record(replace(HERE, file=file))
+    presence = Presence(library.root, library.database)
+    items = library.database.known()["a"]
+    assert list(presence.look_at_rest(items, unsettled)) == items
+    changes = presence.changes("r-1", LATER)
+    assert [type(change) for change in changes] == [Put] * is_looked_at
+    list(presence.look_at_rest(items, unsettled))
+    assert presence.changes("r-1", LATER) == changes, "it was looked at twice"
+
+
+def test_missed_video_of_the_rest_gets_no_row(library: Library) -> None:
+    """The last row of a job is its state."""
+    library.record(replace(HERE, trouble=SAID))
+    presence = Presence(library.root, library.database)
+    list(presence.look_at_rest(library.database.known()["a"], {"a"}))
+    assert presence.changes("r-1", LATER) == []
