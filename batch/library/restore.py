@@ -82,7 +82,7 @@ def versions_of(database: Store, job_id: str) -> list[Version]:
     Raises:
         UsageError: there is no such job; the message says which ids are near.
     """
-    attempts = [attempt for attempt in database.attempts() if attempt.job_id == job_id]
+    attempts = database.attempts_of(job_id)
     if not attempts:
         raise UsageError(
             f"there is no job {job_id!r} in this folder; {_known_ids(database, job_id)}"
@@ -208,7 +208,7 @@ def displaced_of(
 def _pin(database: Store, version: Version, planned: Planned) -> Pin | None:
     """Return what pins a version; None where it is the one that the next run would choose anyway."""
     job_id = version.attempt.job_id
-    attempts = [item for item in database.attempts() if item.job_id == job_id]
+    attempts = database.attempts_of(job_id)
     asked = planned.asked.get(job_id) or _asked(attempts)
     wanted = [item for item in attempts if item.fingerprint == asked]
     if wanted and wanted[-1].external_task_id == version.attempt.external_task_id:
@@ -233,18 +233,16 @@ def _unpinned(database: Store, restored: Attempt) -> list[Put]:
     """Return the end of the job's other pin, if it has one."""
     return [
         Put(item.unpinned())
-        for item in database.attempts()
-        if item.job_id == restored.job_id
-        and item.external_task_id != restored.external_task_id
+        for item in database.attempts_of(restored.job_id)
+        if item.external_task_id != restored.external_task_id
         and isinstance(item.state, Landed)
         and item.state.pin is not None
     ]
 
 
 def _tasks(database: Store, attempt: Attempt) -> int:
-    same = (attempt.job_id, attempt.fingerprint)
-    attempts = database.attempts()
-    return sum(a.task is not None for a in attempts if (a.job_id, a.fingerprint) == same)
+    attempts = database.attempts_of(attempt.job_id)
+    return sum(a.task is not None for a in attempts if a.fingerprint == attempt.fingerprint)
 
 
 def _known_ids(database: Store, job_id: str) -> str:

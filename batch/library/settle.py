@@ -16,6 +16,7 @@ from batch.library.accounts import IN_DOUBT
 from batch.library.ledger import iso
 from batch.output.state import Put
 from batch.output.store import Store
+from batch.plan import Known
 from batch.provider.answers import AccountRefused, Found, NotFound, Task
 from batch.provider.protocol import VideoApi
 
@@ -38,17 +39,21 @@ def unconfirmed(database: Store, job: str) -> Attempt:
     Raises:
         UsageError: there is none, or more than one; the message says which ids are near.
     """
-    attempts = list(database.attempts())
-    doubts = [attempt for attempt in attempts if attempt.phase in IN_DOUBT]
+    known, doubts = list[str](), list[Known]()
+    for attempts in database.jobs():
+        known.append(attempts[0].job_id)
+        doubts += (item for item in attempts if item.phase in IN_DOUBT)
     found = [item for item in doubts if job in {item.job_id, item.external_task_id}]
     if len(found) == 1:
-        return found[0]
+        return database.attempt(found[0].external_task_id)
     if found:
         ids = ", ".join(f"{item.external_task_id} (sent {iso(item.sent_at)})" for item in found)
         raise UsageError(f"job {job!r} has several unconfirmed submissions; name one of {ids}")
-    if any(attempt.job_id == job for attempt in attempts):
+    if job in known:
         raise UsageError(f"job {job!r} is not unconfirmed: there is nothing to settle")
-    raise UsageError(f"there is no job {job!r} in this folder{_near(job, doubts or attempts)}")
+    raise UsageError(
+        f"there is no job {job!r} in this folder{_near(job, [item.job_id for item in doubts] or known)}"
+    )
 
 
 def check_account(attempt: Attempt, account: Account) -> None:
@@ -150,7 +155,6 @@ def _is_its(attempt: Attempt, task: Task) -> bool:
     return task.external_task_id in {None, attempt.external_task_id}
 
 
-def _near(job: str, attempts: Iterable[Attempt]) -> str:
-    ids = {attempt.job_id for attempt in attempts}
-    near = difflib.get_close_matches(job, ids, n=3)
+def _near(job: str, ids: Iterable[str]) -> str:
+    near = difflib.get_close_matches(job, set(ids), n=3)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -72,6 +72,10 @@ class Questions:
         """Iterate over all attempts, by job and number."""
         return self._attempts("1")
 
+    def attempts_of(self, job_id: str) -> list[Attempt]:
+        """Return the attempts of a job, in the order of their numbers."""
+        return list(self._attempts("job_id = ?", job_id))
+
     def owner_of(self, task_id: str) -> str | None:
         """Return the external id of the attempt that a task is recorded for."""
         with map_errors(self.path):

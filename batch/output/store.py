@@ -74,6 +74,10 @@ class Store(Protocol):
         """Iterate over all attempts, by job and number."""
         ...
 
+    def attempts_of(self, job_id: str) -> list[Attempt]:
+        """Return the attempts of a job, in the order of their numbers."""
+        ...
+
     def owner_of(self, task_id: str) -> str | None:
         """Return the external id of the attempt that a task is recorded for."""
         ...

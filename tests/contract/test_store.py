@@ -82,6 +82,9 @@ async def test_jobs_pass_by_id_and_number(subject: Subject) -> None:
         ["kb-3", "kb-1", "kb-2"],
     ]
     assert jobs == list(subject.store.known().values())
+    of_one = subject.store.attempts_of("b")
+    assert [item.external_task_id for item in of_one] == ["kb-3", "kb-1", "kb-2"]
+    assert subject.store.attempts_of("c") == []
 
 
 async def test_passing_jobs_are_of_one_moment(subject: Subject) -> None:

@@ -95,6 +95,9 @@ class PostgresDatabase:
     def owner_of(self, task_id: str) -> str | None:
         return self.ask(questions.owner_of(task_id))
 
+    def attempts_of(self, job_id: str) -> list[Attempt]:
+        return self.ask(questions.attempts_of(self.library, job_id))
+
     def holders_of(self, file: str) -> list[Attempt]:
         return self.ask(questions.holders_of(self.library, file))
 

@@ -67,6 +67,12 @@ def page_of_attempts(library: str, after: Attempt | None) -> Question[list[Attem
     return Question(_attempts(where, limit), (library, *last), _all)
 
 
+def attempts_of(library: str, job_id: str) -> Question[list[Attempt]]:
+    """Ask for the attempts of a job."""
+    where, order = "library = %s AND job_id = %s", "number, external_task_id"
+    return Question(_attempts(where, order), (library, job_id), _all)
+
+
 def holders_of(library: str, file: str) -> Question[list[Attempt]]:
     """Ask for the attempts whose video is recorded to be in *file*."""
     where, order = "library = %s AND file = %s", "job_id, number, external_task_id"
