@@ -13,6 +13,7 @@ from typing import Any
 
 from batch.attempt import Attempt
 from batch.days import parse_time
+from batch.errors import UsageError
 from batch.frozen import frozen
 from batch.library.entries import Presence, videos_here
 from batch.library.planned import Planned
@@ -82,15 +83,17 @@ class Records:
         return parse_time(self.limits.get("day_starts", "00:00"))
 
 
-def read(root: Path, presence: Presence) -> Records:
+def read(root: Path, presence: Presence, up_to: int | None = None) -> Records:
     """Read the state of the output folder at *root*. Changes nothing.
 
     Args:
         root: the output folder.
         presence: makes the judge of whether a video is here, the same as that of a plan.
+        up_to: the most jobs that the library may have.
 
     Raises:
         StateError: there is none, or it cannot be read.
+        UsageError: the library is larger than *up_to*; no more than that was read.
     """
     now = clock.time()
     is_running = stores.holder(root) is not None
@@ -98,6 +101,11 @@ def read(root: Path, presence: Presence) -> Records:
         attempts: dict[str, list[Attempt]] = {}
         for attempt in database.attempts():
             attempts.setdefault(attempt.job_id, []).append(attempt)
+            if up_to is not None and len(attempts) > up_to:
+                raise UsageError(
+                    f"a library of more than {up_to:,} jobs has its page only on request; to write"
+                    f" it: kling-batch report {root}"
+                )
         runs = arranged(database.runs()[::-1], now)
         listed = Planned(database).listed or {}
         is_sandbox = database.fact(ORIGIN) == SANDBOX

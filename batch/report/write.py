@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from batch.errors import StateError, UsageError
+from batch.errors import StateError
 from batch.frozen import frozen
 from batch.library.entries import Presence
 from batch.report.data import build
@@ -78,13 +78,7 @@ def write_report(
         UsageError: the library is larger than *up_to*.
     """
     target = root / NAME if target is None else target
-    records = read(root, presence)
-    if up_to is not None and len(records.attempts) > up_to:
-        raise UsageError(
-            f"a library of {len(records.attempts)} jobs has its page only on request; to write it:"
-            f" kling-batch report {root}"
-        )
-    page = build(records)
+    page = build(read(root, presence, up_to))
     data = page.data
     videos = dict(pair for entry in data["jobs"] for pair in videos_of(entry))
     pictures = posters(root, videos, mode, budget_s=budget_s)

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from batch.errors import UsageError
+from batch.report.write import write_report
+from batch.run.presence import Presence
+
 OLD = Path(__file__).parents[1] / "data" / "c951909"
 JOBS = [
     {"id": "fox", "prompt": "a fox"},
@@ -49,6 +53,15 @@ def test_run_that_committed_a_row_leaves_a_page(night: Any) -> None:
     ]
     assert [need["kind"] for need in data["needs"]] == ["moderation"]
     assert data["run"]["exit"] == 1
+
+
+def test_large_library_has_its_page_only_on_request(night: Any) -> None:
+    night()
+    (night.out / "report.html").unlink()
+    with pytest.raises(UsageError, match="more than 1 jobs .* kling-batch report"):
+        write_report(night.out, Presence, up_to=1)
+    assert not (night.out / "report.html").exists()
+    assert write_report(night.out, Presence, up_to=2).path.exists()
 
 
 def test_quiet_night_draws_nothing(night: Any) -> None:
