@@ -43,7 +43,7 @@ def make_plan(
     if first == len(jobs) == len(known):  # on most nights
         plan.counts[Action.UNCHANGED] = first
         return plan
-    found = [] if policy.no_move else find_moves(jobs, known)
+    found = [] if policy.no_move else find_moves(jobs, known, first)
     settled = after_moves(known, found)  # as it is once all jobs have moved
     selected = partial(_selected, jobs, settled, policy)
     if found:

@@ -15,7 +15,7 @@ a video of its own request, and takes it where it stands.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from batch.attempt import Phase
 from batch.job import Job, folded, video_path
@@ -25,11 +25,11 @@ NOTHING_TO_COME = frozenset({Phase.FAILED, Phase.DISCARDED})
 WORTHLESS = 2
 
 
-def find_moves(jobs: Sequence[Job], known: History) -> list[Move]:
-    """Return the moves, in the manifest's order."""
+def find_moves(jobs: Sequence[Job], known: History, first: int = 0) -> list[Move]:
+    """Return the moves, in the manifest's order. The jobs before *first* have videos of their own."""
     robbed: set[str] = set()
     while True:
-        moves = _find(jobs, known, robbed)
+        moves = _find(jobs, known, robbed, first)
         losing = _losing(jobs, known, moves) - robbed
         if not losing:
             return moves
@@ -50,10 +50,10 @@ def _losing(jobs: Sequence[Job], known: History, moves: Sequence[Move]) -> set[s
     }
 
 
-def _find(jobs: Sequence[Job], known: History, robbed: Collection[str]) -> list[Move]:
+def _find(jobs: Sequence[Job], known: History, robbed: Collection[str], first: int) -> list[Move]:
     if not known:
         return []
-    seekers = _seekers(jobs, known, robbed)
+    seekers = _seekers(itertools.islice(jobs, first, None), known, robbed)
     if not seekers:
         return []
     wanted = {job.id: job.fingerprint for job in jobs if job.id in known}
@@ -64,7 +64,7 @@ def _find(jobs: Sequence[Job], known: History, robbed: Collection[str]) -> list[
     return [_move(job, old_id, known, wanted, taken) for job, old_id in paired]
 
 
-def _seekers(jobs: Sequence[Job], known: History, robbed: Collection[str]) -> list[Job]:
+def _seekers(jobs: Iterable[Job], known: History, robbed: Collection[str]) -> list[Job]:
     """Return the jobs that lack something which may stand under another id."""
     lacking = (
         job
@@ -88,14 +88,36 @@ def after_moves(known: History, moves: Sequence[Move]) -> History:
     if not moves:
         return known
     moved = {item.external_task_id for move in moves for item in move.attempts}
-    after: dict[str, list[Known]] = {}
-    for job_id, attempts in known.items():
-        left = [item for item in attempts if item.external_task_id not in moved]
-        if left:
-            after[job_id] = left
+    touched: dict[str, list[Known]] = {}
+    for job_id in itertools.chain.from_iterable((move.old_id, move.new_id) for move in moves):
+        attempts = known.get(job_id, ())
+        touched[job_id] = [item for item in attempts if item.external_task_id not in moved]
     for move in moves:
-        after.setdefault(move.new_id, []).extend(move.attempts)
-    return after
+        touched[move.new_id].extend(move.attempts)
+    return _After(known, touched)
+
+
+class _After(Mapping[str, Sequence[Known]]):
+    """What is known of all jobs, and otherwise of those that are *touched*. A million are no copy."""
+
+    def __init__(self, known: History, touched: Mapping[str, Sequence[Known]]) -> None:
+        self._known = known
+        self._touched = touched
+        self._emptied = {job_id for job_id, attempts in touched.items() if not attempts}
+
+    def __getitem__(self, job_id: str) -> Sequence[Known]:
+        if job_id in self._emptied:
+            raise KeyError(job_id)
+        return self._touched[job_id] if job_id in self._touched else self._known[job_id]
+
+    def __iter__(self) -> Iterator[str]:
+        new = (job_id for job_id in self._touched if job_id not in self._known)
+        both = itertools.chain(self._known, new)
+        return (job_id for job_id in both if job_id not in self._emptied)
+
+    def __len__(self) -> int:
+        new = sum(job_id not in self._known for job_id in self._touched)
+        return len(self._known) + new - len(self._emptied)
 
 
 def with_room(moves: Sequence[Move], known: History) -> list[Move]:

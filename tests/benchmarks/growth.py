@@ -103,11 +103,19 @@ def _plans(folder: Path, shrink: int, rounds: int) -> tuple[list[Figure], list[d
     new = [_Plans("plan, all new, YAML", jobs, used[yaml[jobs]], base_s) for jobs in sizes]
     lines = _Plans("plan, all new, JSONL", most, used[rows_of[most]], base_s)
     many = _Plans("plan, all new, JSONL", million, [_plan(folder, rows_of[million])], base_s)
-    known_used = _of_known(folder, yaml[most], most, rounds)
-    known = _Plans("plan, all up to date, YAML", most, known_used, base_s)
+    output, renamed = folder / "known", folder / "renamed.yaml"
+    children.run(children.python(children.HERE / "known_state.py", yaml[most], output), folder)
+    renamed.write_text(yaml[most].read_text("utf-8").replace("- id: ", "- id: new-", 1), "utf-8")
+    known = [
+        _Plans(what, most, _of_known(folder, manifest, output, counts, rounds), base_s)
+        for what, manifest, counts in (
+            ("plan, all up to date, YAML", yaml[most], {"unchanged": most}),
+            ("plan, one renamed, YAML", renamed, {"unchanged": most - 1, "moved": 1}),
+        )
+    ]
     told = [
-        *(_time(plans) for plans in (new[-1], lines, known)),
-        *(_memory(plans) for plans in (new[-1], lines, known, many)),
+        *(_time(plans) for plans in (new[-1], lines, *known)),
+        *(_memory(plans) for plans in (new[-1], lines, *known, many)),
         Figure(
             name=f"{many.what}, one more job of {million:,}",
             unit="bytes",
@@ -122,21 +130,23 @@ def _plans(folder: Path, shrink: int, rounds: int) -> tuple[list[Figure], list[d
             ours=_exponent({each.jobs: statistics.median(each.job_us) * each.jobs for each in new}),
         ),
     ]
-    return told, [plans.row() for plans in (*new, lines, many, known)]
+    return told, [plans.row() for plans in (*new, lines, many, *known)]
 
 
 def _plan(folder: Path, manifest: Path) -> Used:
     return children.run(children.batch("plan", manifest), folder)
 
 
-def _of_known(folder: Path, manifest: Path, jobs: int, rounds: int) -> list[Used]:
+def _of_known(
+    folder: Path, manifest: Path, output: Path, counts: dict[str, int], rounds: int
+) -> list[Used]:
     """Plan with every job in the state: the most that a plan has to hold."""
-    output = folder / "known"
-    children.run(children.python(children.HERE / "known_state.py", manifest, output), folder)
     command = children.batch("plan", manifest, "--output-dir", output, "--json")
     used = [children.run(command, folder) for _ in range(rounds)]
-    if any(json.loads(each.output)["counts"]["unchanged"] != jobs for each in used):
-        raise FailedError("the plan does not find the jobs in the state")
+    for each in used:
+        found = json.loads(each.output)["counts"]
+        if any(found.get(action) != count for action, count in counts.items()):
+            raise FailedError(f"the plan finds {found} in the state instead of {counts}")
     return used
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +160,13 @@ def test_as_many_requests_are_kept_as_are_known(
     assert sum(map(len, then.values())) == 4
 
 
+def stands(attempts: Sequence[Known], one: Job) -> bool:
+    """Return whether a job has its video, and nothing else."""
+    return [(item.phase, item.fingerprint) for item in attempts] == [
+        (Phase.LANDED, one.fingerprint)
+    ]
+
+
 TRIED = st.tuples(
     st.sampled_from(["a", "A", "b", "c"]),
     st.sampled_from("xyz"),
@@ -182,8 +189,14 @@ def test_second_plan_moves_nothing(
         )
     jobs = [job(name, prompt) for name, prompt in after.items()]
     wanted = {one.id: one.fingerprint for one in jobs}
-    then = after_moves(found, find_moves(jobs, found))
+    moves = find_moves(jobs, found)
+    passing = after_moves(found, moves)
+    then = dict(passing)
 
+    assert len(passing) == len(then)
+    assert all(then.values())
+    front = itertools.takewhile(lambda one: stands(found.get(one.id, ()), one), jobs)
+    assert find_moves(jobs, found, len(list(front))) == moves
     useful = [
         item.fingerprint
         for name, items in then.items()
