@@ -110,6 +110,9 @@ class _After(Mapping[str, Sequence[Known]]):
             raise KeyError(job_id)
         return self._touched[job_id] if job_id in self._touched else self._known[job_id]
 
+    def __contains__(self, job_id: object) -> bool:
+        return job_id not in self._emptied and (job_id in self._touched or job_id in self._known)
+
     def __iter__(self) -> Iterator[str]:
         new = (job_id for job_id in self._touched if job_id not in self._known)
         both = itertools.chain(self._known, new)
