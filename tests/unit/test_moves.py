@@ -194,6 +194,7 @@ def test_second_plan_moves_nothing(
     then = dict(passing)
 
     assert len(passing) == len(then)
+    assert {name for name in [*found, *wanted] if name in passing} == set(then)
     assert all(then.values())
     front = itertools.takewhile(lambda one: stands(found.get(one.id, ()), one), jobs)
     assert find_moves(jobs, found, len(list(front))) == moves
