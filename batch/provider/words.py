@@ -153,7 +153,7 @@ _FILLER = frozenset(
         " creating created temporarily temporary currently current too many other high heavy load"
         " demand traffic message status code reason time try trying few minutes moment seconds after"
         " soon support contact if persists problem issue s now gpu cuda worker queue polling"
-        " inference resource resources peer context limit exceeded bad"
+        " inference resource resources peer context limit exceeded bad id ids"
     ).split()
 )
 _PASSING_ZH = re.compile(
@@ -167,7 +167,8 @@ _FILLER_ZH = re.compile(
 
 def is_passing(reason: str) -> bool:
     """Return whether a reason is known to pass: none at all, or one made of passing words only."""
-    text = re.sub(r"\S*\d\S*", " ", plain(reason))  # ids and numbers say nothing
+    # Ids and numbers say nothing; what stands next to one without a blank does.
+    text = re.sub(r"[a-z]*\d[a-z\d]*", " ", plain(reason))
     words = re.findall(r"[^\W_]+", text)
     latin = [word for word in words if word.isascii()]
     others = "".join(word for word in words if not word.isascii())

@@ -234,6 +234,7 @@ def failure_of(reason: str) -> Failure:
         ),
         *("service_unavailable", "生成失败", "系统繁忙，请稍后再试", "视频生成失败，请重试"),
         *("服务器内部错误", "任务超时", "当前分组上游负载已饱和，请稍后再试", "网络异常"),
+        *("内部错误(5000)", "任务超时600s", "Generation failed (id=7f3a, E5)"),
     ],
 )
 def test_reason_known_to_pass_is_retried(reason: str) -> None:
@@ -249,6 +250,7 @@ def test_reason_known_to_pass_is_retried(reason: str) -> None:
         *("The subject is a landmark", "Generation failed: shows a landmark", "E-4711", "4711"),
         *("task failed because of the prompt", "Your request cannot be made here", "包含地标建筑"),
         *("生成失败：包含地标建筑", "no", "The server does not like this", "видео"),
+        *("生成失败 命中黑名单404", "generation failed: landmark#3", "failed (landmarks:2)"),
     ],
 )
 def test_reason_in_no_list_is_unexplained(reason: str) -> None:
@@ -266,6 +268,7 @@ def test_reason_in_no_list_is_unexplained(reason: str) -> None:
         *("Generation failed: violates our usage policies", "it may infringe a trademark"),
         *("Celebrity likeness detected", "blocked by Responsible AI", "Prompt was rejected"),
         *("内容不合规", "提示词涉及政治敏感", "未通过风控", "可能侵犯他人版权", "涉嫌色情低俗"),
+        *("generation failed 涉黄#3", "Generation failed: nudity(0.97)", "任务失败 敏感词v2"),
     ],
 )
 def test_moderation_is_known_in_many_words(reason: str) -> None:
