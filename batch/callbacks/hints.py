@@ -40,8 +40,8 @@ class News(NamedTuple):
 class Hint:
     """What may arrive for one attempt while it is in flight.
 
-    *task_id* is what a callback has named: a guess to be confirmed, for a lost answer; *names_us*:
-    it named our external id as well. *announced_end*: a callback said that the task has ended.
+    *task_id* is what a callback has named, or the answer to the submission in a place that is not
+    known: a guess to be confirmed; *names_us*: it named our external id as well, or answered it. *announced_end*: a callback said that the task has ended.
     *woke_at* (`Clock.monotonic`) is when a callback last caused a poll.
     """
 
@@ -68,6 +68,10 @@ class Hint:
             self.announced_end = True
             self.ended.set()
         return True
+
+    def guess(self, task_id: str) -> None:
+        """Take in what the answer to the submission itself may have named."""
+        self.task_id, self.names_us = task_id, True
 
     def correct(self, updated_at: float | None) -> None:
         """Record that the API says the task goes on: a callback that said otherwise was wrong.

@@ -93,11 +93,13 @@ class AccountRefused:
 class Ambiguous:
     """The answer does not tell whether a task was created.
 
-    *is_page*: it came from no API at all, but is a page, or a bare 404 or 405.
+    *is_page*: it came from no API at all, but is a page, or a bare 404 or 405. *likely_id*: what may
+    be the id of the task, to be confirmed by a query.
     """
 
     failure: Failure
     is_page: bool = False
+    likely_id: str | None = None
 
 
 @frozen

@@ -7,6 +7,9 @@ Kling's numbers (API sheet, 4a) and the words of CometAPI and of new-api (4b, 4c
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import Any
+
+from batch.redact import clean
 
 
 class Verdict(Enum):
@@ -52,3 +55,22 @@ REFUSED_5XX: dict[tuple[int, str | None], Verdict] = {
     (500, "invalid_request"): Verdict.INVALID,
     (503, "model_not_found"): Verdict.INVALID,
 }
+
+
+def code_text(value: Any) -> str | None:
+    """Read a code, in lower case."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        value = str(int(value))
+    return clean(value, limit=64).lower() or None if isinstance(value, str) else None
+
+
+def deciding(found: list[str | None]) -> str | None:
+    """Pick the code that decides: Kling's number wherever it hides, then a word that we know."""
+    codes = [code for code in found if code is not None and code not in OK_WORDS]
+    if not codes:
+        return None
+    known = [code for code in codes if code in VERDICTS]
+    numbers = [code for code in known if code.isdigit()]
+    return next(iter([*numbers, *known, *codes]), None)

@@ -41,6 +41,7 @@ def other_link(layers: list[dict[str, Any]]) -> str | None:
         next(_links(layers, _LINKS), None)
         or next(_links(layers, ("watermarkurl",)), None)
         or find(layers, only_url, "fail_reason")
+        or next(_any_link(layers), None)
     )
 
 
@@ -54,6 +55,38 @@ def _links(values: Iterable[Any], keys: tuple[str, ...], depth: int = 0) -> Iter
             layer = flat(found)
             yield from filter(None, (web_url(layer.get(key)) for key in keys))
             yield from _links(filter(None, map(layer.get, _RESULTS)), keys, depth + 1)
+
+
+# What the key of a link to the result says, whatever its name; what links to something else say;
+# and how the paths of those end.
+_RESULT = re.compile(
+    r"url|uri|link|href|src|video|movie|clip|mp4|download|file|media|asset|artifact|output|result"
+    r"|resource|content|creation|generation|data$"
+)
+_OTHER_THINGS = re.compile(
+    r"cover|poster|thumb|image|img|picture|snapshot|frame|gif|audio|music|sound|voice|subtitle"
+    r"|callback|hook|notif|parent|input|(?<!re)source|prompt|request|param|option|config|avatar|logo"
+    r"|icon|docs|document|help|terms|polic|support|cancel|status|query|poll|self|message|msg|error"
+    r"|reason|detail|preview|user|account|profile|page|site"
+)
+_OTHER_FILES = re.compile(
+    r"\.(jpe?g|png|gif|webp|avif|bmp|svg|mp3|m4a|aac|wav|ogg|flac|json|xml|html?|txt|srt|vtt|m3u8|mpd)$",
+    re.IGNORECASE,
+)
+
+
+def _any_link(value: Any, key: str = "", depth: int = 0) -> Iterator[str]:
+    """Return links under keys in no list, but those that lead to another thing than a result."""
+    if isinstance(value, str) and _RESULT.search(key) and (url := only_url(value)):
+        if not _OTHER_FILES.search(urlsplit(url).path):
+            yield url
+    elif isinstance(value, list) and depth <= _MAX_DEPTH:
+        for item in value:
+            yield from _any_link(item, key, depth + 1)
+    elif (found := as_dict(value)) is not None and depth <= _MAX_DEPTH:
+        for name, item in flat(found).items():
+            if _OTHER_THINGS.search(name) is None:
+                yield from _any_link(item, f"{key} {name}", depth + 1)
 
 
 def web_url(value: Any) -> str | None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from batch.provider.answers import Task, TaskStatus
-from batch.provider.codes import GENERIC_CODES, OK_WORDS, VERDICTS
+from batch.provider.codes import GENERIC_CODES, OK_WORDS, VERDICTS, code_text, deciding
 from batch.provider.fields import (
     as_dict,
     as_error,
@@ -27,10 +27,20 @@ from batch.provider.fields import (
     positive,
 )
 from batch.provider.links import only_url, other_link, own_link
+from batch.provider.tasks import (
+    REQUEST_WORDS,
+    doubt,
+    envelopes,
+    has_status,
+    likely_id,
+    may_have_succeeded,
+    spelled,
+    status_of,
+    status_words,
+)
 from batch.provider.words import plain
 from batch.redact import clean
 
-_MAX_DATA = 4  # root → data → data.data → data.data.data
 _MAX_LAYERS = 16  # objects of one answer that are read
 _REFUSED = re.compile("[45][0-9][0-9]")
 _MAX_SAID = 2_000  # characters of a message that are searched
@@ -67,42 +77,49 @@ class Reading(NamedTuple):
     is_refusal: bool = False  # nothing in it claims success, or may be the id of a task
     has_status: bool = False
     has_task_id: bool = False
+    likely_id: str | None = None  # where no task is named, and no error
 
 
 def read_answer(body: bytes, headers: Mapping[str, str]) -> Reading:
     """Read any of the shapes (API sheet, sections 2 and 4). Never raises."""
     text = body.decode("utf-8", errors="replace").removeprefix("\ufeff").strip()
     root = as_dict(parse(text))
-    if root is None:
-        kind = Body.EMPTY if not text else Body.HTML if text.startswith("<") else Body.OTHER
-        return Reading(kind, request_id=_header_id(headers))
-    return _read_object(root, headers)
+    if root is not None:
+        return _read_object(root, headers)
+    kind = Body.EMPTY if not text else Body.HTML if text.startswith("<") else Body.OTHER
+    # A task is worth money, whatever a relay has written around it: an event stream, a comment.
+    inside = as_dict(text) if kind is Body.OTHER else None
+    reading = None if inside is None else _read_object(inside, headers)
+    if reading is not None and reading.task is not None:
+        return reading
+    return Reading(kind, request_id=_header_id(headers))
 
 
 # Where an answer says what went wrong; keys as `flat` writes them.
 _CODES = ("code", "errorcode", "errcode")
 _STATUS_CODES = (*_CODES, "status", "statuscode", "httpstatus")
-_NESTED = ("error", "message", "detail", "errors", "responsemetadata")
+_NESTED = ("error", "message", "detail", "errors", "responsemetadata", "meta")
 _TYPES = ("type", "reason", "error")  # names of errors, of which only the known ones are codes
 _SAID = ("message", "msg", "detail", "error", "errormessage", "errormsg", "errmsg")
 _ALSO_SAID = ("errordescription", "title", "reason", "type", *_CODES)
+_FAILED = frozenset({"error", "fail", "failed", "failure"})
 
 
 def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
     tasks, layers = _unfold(root)
-    named = find(tasks, identifier, *_TASK_IDS)
-    task_id = named or find(filter(_has_status, tasks), identifier, "id")
-    states = _status_words(tasks, task_id)
-    codes = [_code_text(layer[key]) for layer in layers for key in _CODES if key in layer]
-    types = [_code_text(layer[key]) for layer in layers for key in _TYPES if key in layer]
-    code = _deciding([*codes, *(word for word in types if word in VERDICTS)])
+    named = find(tasks, identifier, "task_id")
+    task_id = named or find(filter(has_status, tasks), identifier, "id")
+    states = status_words(tasks, task_id)
+    codes = [code_text(layer[key]) for layer in layers for key in _CODES if key in layer]
+    types = [code_text(layer[key]) for layer in layers for key in _TYPES if key in layer]
+    code = deciding([*codes, *(word for word in types if word in VERDICTS)])
     said = find(layers, _sentence, *_SAID) or find(layers, _bare_word, *_SAID) or ""
     request_id = find(layers, identifier, "requestid")
     if request_id is None:
         inside = _REQUEST_ID.search(said)
         request_id = identifier(inside and inside[1]) or _header_id(headers)
     has_ok = not OK_WORDS.isdisjoint(codes)
-    is_refused = bool(root.get("error")) or root.get("success") is False
+    is_refused = _is_refused(flat(root), has_id=task_id is not None)
     has_error = code is not None or is_refused or (bool(said) and not has_ok)
     return Reading(
         Body.JSON,
@@ -116,7 +133,18 @@ def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
         is_refusal=is_refused or (code is not None and not _is_bearing(root)),
         has_status=bool(states),
         has_task_id=named is not None,
+        likely_id=None if has_error or task_id is not None else likely_id(tasks),
     )
+
+
+def _is_refused(layer: dict[str, Any], *, has_id: bool) -> bool:
+    """Return whether an answer says of itself that it is an error."""
+    if layer.get("error") or layer.get("errors"):
+        return True
+    if any(str(layer.get(key)).lower() == "false" for key in ("success", "ok")):
+        return True
+    bare = (layer.get(key) for key in ("status", "result"))  # beside an id it is that of the task
+    return not has_id and any(isinstance(word, str) and word.lower() in _FAILED for word in bare)
 
 
 def _is_bearing(root: dict[str, Any]) -> bool:
@@ -147,9 +175,7 @@ def _unfold(root: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, 
 
     A task inside the text of an error is the upstream's, under an id that means nothing here.
     """
-    tasks = [root]
-    while len(tasks) < _MAX_DATA and (inner := as_dict(tasks[-1].get("data"))) is not None:
-        tasks.append(inner)
+    tasks = envelopes(root)
     layers: list[dict[str, Any]] = []
     queue = deque(tasks)
     while queue and len(layers) < _MAX_LAYERS:
@@ -161,27 +187,10 @@ def _unfold(root: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, 
     return tasks, layers
 
 
-def _code_text(value: Any) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        value = str(int(value))
-    return clean(value, limit=64).lower() or None if isinstance(value, str) else None
-
-
-def _deciding(found: list[str | None]) -> str | None:
-    """Pick the code that decides: Kling's number wherever it hides, then a word that we know."""
-    codes = [code for code in found if code is not None and code not in OK_WORDS]
-    if not codes:
-        return None
-    known = [code for code in codes if code in VERDICTS]
-    numbers = [code for code in known if code.isdigit()]
-    return next(iter([*numbers, *known, *codes]), None)
-
-
 def _sentence(value: Any) -> str | None:
     """Read what is said for people, unless that is just "SUCCEED" or just "error"."""
-    return None if _word(value) in _REQUEST_WORDS else _bare_word(value)
+    is_bare = isinstance(value, str) and value.strip().lower() in REQUEST_WORDS
+    return None if is_bare else _bare_word(value)
 
 
 def _bare_word(value: Any) -> str | None:
@@ -200,33 +209,15 @@ def _header_id(headers: Mapping[str, str]) -> str | None:
 
 # -- a task in any shape ---------------------------------------------------------------------
 
-_TASK_IDS = ("task_id", "taskId")
-_STATUSES = {
-    **dict.fromkeys(("submitted", "queued", "pending", "not_start"), TaskStatus.SUBMITTED),
-    **dict.fromkeys(("processing", "in_progress", "running"), TaskStatus.PROCESSING),
-    **dict.fromkeys(("succeed", "succeeded", "success"), TaskStatus.SUCCEEDED),
-    **dict.fromkeys(("completed", "done"), TaskStatus.SUCCEEDED),
-    **dict.fromkeys(("failed", "failure", "fail", "error"), TaskStatus.FAILED),
-    **dict.fromkeys(("canceled", "cancelled"), TaskStatus.FAILED),
-}
-_BLANKS = re.compile(r"[\s-]+")
-# What a bare `status` says of a request, not of a task (JSend's words).
-_REQUEST_WORDS = frozenset({"error", "fail"})
-
-
-def _has_status(layer: dict[str, Any]) -> bool:
-    """Return whether an `id` may be a task's, as in the newer API; alone it may be anything's."""
-    return _word(layer.get("status")) not in {"", *_REQUEST_WORDS}
-
 
 def _read_task(
     tasks: list[dict[str, Any]], task_id: str, words: list[str], said: str, request_id: str | None
 ) -> Task:
     videos = [video for layer in tasks for video in _videos(layer)]
     link = own_link(tasks, videos)
-    if link is None and _may_have_succeeded(words):
+    if link is None and may_have_succeeded(words):
         link = other_link(tasks)
-    status = _status(words, has_url=link is not None)
+    status = status_of(words, has_url=link is not None)
     infos = [info for layer in tasks if (info := as_dict(layer.get("task_info"))) is not None]
     reason = find(tasks, _sentence, "task_status_msg") or find(tasks, _reason, "fail_reason")
     reason = _REQUEST_ID.sub("", reason or said)
@@ -234,7 +225,7 @@ def _read_task(
         task_id=task_id,
         status=status,
         url=link if status is TaskStatus.SUCCEEDED else None,
-        message=clean(_doubt(words, reason) if status is TaskStatus.UNKNOWN else reason),
+        message=clean(doubt(words, reason) if status is TaskStatus.UNKNOWN else reason),
         video_duration_s=find(videos, positive, "duration"),
         external_task_id=find([*infos, *tasks], identifier, "external_task_id"),
         created_at=find(tasks, epoch, "created_at", "create_time", "submit_time"),
@@ -248,72 +239,8 @@ def _reason(value: Any) -> str | None:
     return None if only_url(value) else _sentence(value)
 
 
-def _doubt(words: list[str], reason: str) -> str:
-    """Say why a status is not believed, with the provider's words."""
-    told = f": {reason}" if reason else ""
-    if not words:
-        return reason
-    if _STATUSES.get(words[0]) is TaskStatus.FAILED:
-        deeper = ", ".join(dict.fromkeys(words[1:]))
-        return f"the gateway says {words[0]}{told}; the task inside says {deeper}"
-    return f"the status {words[0]!r} is not known{told}"
-
-
-def _word(value: Any) -> str:
-    return _BLANKS.sub("_", value.strip().lower()) if isinstance(value, str) else ""
-
-
-def _status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]:
-    """Return the statuses of the task itself, outermost first.
-
-    `task_status` is the task's wherever it stands. A bare `status` may be that of the request: it
-    is read only beside an id, in the layer that names the task or below, or inside an envelope that
-    reports success; and never as a failure in an answer with an error code, for then the request
-    has failed, not the task.
-    """
-    words: list[str] = []
-    is_inside = is_error = is_well = False
-    for layer in tasks:
-        ids = {identifier(layer.get("task_id")), identifier(layer.get("id"))} - {None}
-        is_inside = is_inside or task_id in ids
-        code = _code_text(layer.get("code"))
-        is_error = is_error or _deciding([code]) is not None
-        word = _word(layer.get("task_status"))
-        if not word and (is_well or (ids and is_inside)):
-            word = _word(layer.get("status"))
-            is_failure = _STATUSES.get(word) is TaskStatus.FAILED
-            word = "" if word in _REQUEST_WORDS or (is_failure and is_error) else word
-        is_well = is_well or code in OK_WORDS
-        if word:
-            words.append(word)
-    return words
-
-
-def _may_have_succeeded(words: list[str]) -> bool:
-    """Return whether a link in any place may be the result: what a failed task links to is not."""
-    known = {_STATUSES.get(word) for word in words}
-    return TaskStatus.SUCCEEDED in known and TaskStatus.FAILED not in known
-
-
-def _status(words: list[str], *, has_url: bool) -> TaskStatus:
-    """Return the outermost known status.
-
-    A "success" without a link yields to a deeper layer: it may have been that of the request, and
-    new-api has called failed tasks successful. A failure is believed only where no deeper layer
-    contradicts it: a new task would be paid for while this one lives.
-    """
-    known = [status for word in words if (status := _STATUSES.get(word)) is not None]
-    if not has_url and known[:1] == [TaskStatus.SUCCEEDED]:
-        known = [status for status in known if status is not TaskStatus.SUCCEEDED] or known
-    first, *deeper = known or [TaskStatus.UNKNOWN]
-    if first is not TaskStatus.FAILED or set(deeper) <= {first}:
-        return first
-    is_there = has_url and TaskStatus.SUCCEEDED in deeper
-    return TaskStatus.SUCCEEDED if is_there else TaskStatus.UNKNOWN
-
-
 def _videos(layer: dict[str, Any]) -> list[dict[str, Any]]:
-    result = as_dict(layer.get("task_result")) or {}
+    result = spelled(as_dict(layer.get("task_result")) or {})
     found = [result.get("videos"), layer.get("outputs")]
     lists = [value if isinstance(value, list) else [value] for value in found if value]
-    return [video for videos in lists for video in videos if isinstance(video, dict)]
+    return [spelled(video) for videos in lists for video in videos if isinstance(video, dict)]

@@ -35,6 +35,7 @@ may be sent again: a look-up costs nothing, and a task that is given up is paid 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from urllib.parse import quote
 
 from batch.job import Failure, FailureKind
@@ -115,7 +116,10 @@ def read_submit(
         case Verdict.SATURATED:
             return Saturated(failure, retry_after_s)
         case Verdict.AMBIGUOUS:
-            return Ambiguous(failure, is_page=_is_page(status, reading))
+            named = reading.likely_id if is_success else None
+            if named is not None:
+                failure = replace(failure, message=f"{failure.message}, but perhaps task {named}")
+            return Ambiguous(failure, is_page=_is_page(status, reading), likely_id=named)
         case _:
             return _PLAIN_ANSWERS[verdict](failure)
 

@@ -199,7 +199,8 @@ class LookUp:
             answer = await self._get(named)
             if isinstance(answer, Found):
                 says = answer.task.external_task_id
-                is_named = says == attempt.external_task_id or (says is None and names_us)
+                is_it = says is None and names_us and answer.task.task_id == named
+                is_named = is_it or says == attempt.external_task_id
                 if is_named and await self.claims.is_free(answer.task, attempt):
                     return answer
                 if hint.task_id == named:

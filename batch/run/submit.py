@@ -173,6 +173,8 @@ class Submitter:
         was_page = isinstance(answer, Ambiguous) and answer.is_page and attempt.doubt is None
         # Where nothing was ever accepted, a page says more about the address than about this job.
         is_quiet = was_page and not self._lookup.address.is_known
+        if isinstance(answer, Ambiguous) and answer.likely_id is not None and hint.task_id is None:
+            hint.guess(answer.likely_id)
         attempt = await self._lookup.lose(attempt, answer.failure, exists=exists, is_quiet=is_quiet)
         return await self._lookup.find(attempt, hint, was_page=was_page, sent_at=sent_at)
 

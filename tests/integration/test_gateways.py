@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,8 +32,10 @@ PAGES = ["html-2xx", "404-html", "405-html"]
 
 
 @asynccontextmanager
-async def relay(box: Any, said: str) -> AsyncIterator[str]:
-    """Relay every request to the sandbox; answer a POST with the id in another field."""
+async def relay(
+    box: Any, said: str, name: Callable[[str], Any] = lambda _: {"job_id": "1"}
+) -> AsyncIterator[str]:
+    """Relay every request to the sandbox; answer a POST with data made of the id by *name*."""
 
     async def forward(request: web.Request) -> web.Response:
         url, headers = f"{box.base_url}{request.path_qs}", dict(request.headers)
@@ -41,7 +44,8 @@ async def relay(box: Any, said: str) -> AsyncIterator[str]:
         ) as answer:
             body = await answer.read()
         if request.method == "POST" and answer.status == 200:
-            return web.json_response({"success": True, "message": said, "data": {"job_id": "1"}})
+            data = name(json.loads(body)["data"]["task_id"])
+            return web.json_response({"success": True, "message": said, "data": data})
         return web.Response(status=answer.status, body=body, content_type="application/json")
 
     app = web.Application()
@@ -205,3 +209,11 @@ async def test_new_key_does_not_make_an_address_unknown(desk: Any) -> None:
         await desk.run(box, 3, api_key="sk-the-new-one-0000")
         await desk.run(box, 3, api_key="sk-the-new-one-0000")
         assert box.stats.created == 3
+
+
+@pytest.mark.parametrize("name", [str, lambda task_id: {"id": task_id}, lambda task_id: [task_id]])
+async def test_id_in_an_unknown_place_is_confirmed(desk: Any, name: Callable[[str], Any]) -> None:
+    """Where look-up is not served, nothing else could bring the task home."""
+    async with desk.sandbox(lookup=False) as box, relay(box, "success", name) as base_url:
+        assert (await desk.run(base_url, 2)).exit_code is ExitCode.OK
+        assert (box.stats.created, len(desk.videos)) == (2, 2)

@@ -11,6 +11,7 @@ import pytest
 from batch.job import FailureKind
 from batch.provider.answers import (
     AccountRefused,
+    Ambiguous,
     Created,
     Found,
     NotFound,
@@ -265,7 +266,7 @@ def test_impossible_id_is_no_task(value: object) -> None:
         "https://h/" + "x" * 9000,
         17,
         None,
-        ["https://h/x.mp4"],
+        ["h/x.mp4"],
     ],
 )
 def test_impossible_link_is_no_link(url: object) -> None:
@@ -467,7 +468,113 @@ def test_own_place_of_a_link_comes_first() -> None:
 @pytest.mark.parametrize(
     "place",
     [
+        {"task_result": {"videos": [{"src": LINK, "cover_url": "https://h/a.mp4"}]}},
+        {"task_result": {"videos": [{"poster": "https://h/a.jpg", "url": [LINK]}]}},
+        {"task_result": {"videos": {"0": {"url": {"default": LINK}}}}},
+        {"creations": [{"thumb": "https://h/a.mp4", "uri": LINK}]},
+        {"video_urls": ["https://h/a.jpg", LINK]},
+        {"files": [{"url": "https://h/a.png"}, {"link": LINK}]},
+        {"assets": {"video": LINK}},
+        {"works": [{"resource": {"resource": LINK, "height": 720}}]},
+        {"url_without_watermark": LINK},
+        {"resultJson": json.dumps({"download_links": [LINK]})},
+        {"parent_video": {"url": "https://h/a.mp4"}, "mp4": LINK},
+    ],
+)
+def test_link_of_a_success_is_found_under_any_name(place: dict[str, Any]) -> None:
+    assert found({"data": {"task_id": "8", "task_status": "succeed", **place}}).url == LINK
+
+
+TASK = {"task_id": "8", "task_status": "succeed", "task_result": {"videos": [{"url": LINK}]}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 0, "result": TASK},
+        {"request_id": "r", "output": TASK},
+        {"code": 0, "response": {"data": TASK}},
+        {"code": 0, "data": {"task": TASK}},
+        {"code": 0, "data": {"total": 1, "list": [TASK]}},
+        {"task": {"id": "8", "status": "finished", "video": {"url": LINK}}},
+        {"code": 0, "data": {"id": "8", "task_status": "TASK_STATUS_SUCCEED", "video_url": LINK}},
+        {"code": 200, "data": {"taskId": "8", "state": "success", "video_url": LINK}},
+        {"job_id": "8", "status": "Complete", "output": {"url": LINK}},
+        {"job_id": "relay-1", "data": TASK},
+        {
+            "Code": 0,
+            "Data": {
+                "TaskId": "8",
+                "TaskStatus": "Succeed",
+                "TaskResult": {"Videos": [{"Url": LINK}]},
+            },
+        },
+    ],
+    ids=lambda body: json.dumps(body)[:40],
+)
+@pytest.mark.parametrize(
+    "around", ["%s", ")]}',\n%s", "data: %s\n\n", "%s\n<!-- a relay -->", "cb(%s);"]
+)
+def test_task_is_found_in_any_envelope(body: dict[str, Any], around: str) -> None:
+    task = found((around % json.dumps(body)).encode())
+    assert (task.task_id, task.status, task.url) == ("8", TaskStatus.SUCCEEDED, LINK)
+
+
+def submitted(body: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return the id of the task that was created, and the one that may have been."""
+    answer = read_submit(200, {}, json.dumps(body).encode(), resent=False, now=0.0)
+    task_id = answer.task.task_id if isinstance(answer, Created) else None
+    return task_id, answer.likely_id if isinstance(answer, Ambiguous) else None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"result": {"task_id": "8a"}},
+        {"TaskId": "8a"},
+        {"jobId": "8a", "status": "queued"},
+        {"code": 0, "data": {"tasks": [{"task_id": "8a"}]}},
+    ],
+)
+def test_id_of_a_new_task_is_found(body: dict[str, Any]) -> None:
+    assert submitted(body) == ("8a", None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "success", "message": "", "data": "8a"},
+        {"code": 0, "description": "queued", "result": "8a"},
+        {"code": 0, "message": "SUCCEED", "data": {"id": "8a", "created_at": 1}},
+        {"id": "8a"},
+        {"data": {"prediction_id": "8a"}},
+        {"code": 0, "data": {"task_ids": ["8a"]}},
+    ],
+)
+def test_id_that_is_not_named_is_a_guess(body: dict[str, Any]) -> None:
+    """It may be a relay's own; a query tells."""
+    assert submitted(body) == (None, "8a")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "success", "data": "ok"},
+        {"code": 4711, "data": "8a"},
+        {"code": 0, "error": "busy", "data": {"id": "8a"}},
+        {"error": "x", "response": json.dumps({"task_id": "8a"})},
+    ],
+)
+def test_what_is_surely_another_id_is_no_guess(body: dict[str, Any]) -> None:
+    assert submitted(body) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
         {"fail_reason": f"see {LINK}"},
+        {"task_result": {"videos": [{"cover_url": LINK}]}},
+        {"links": ["https://h/a.jpg?x=.mp4"], "output": {"status_url": LINK}},
         {"task_info": {"parent_video": {"url": LINK}}},
         {"task_result": {"images": [{"url": LINK}]}},
         {"callback_url": LINK},
