@@ -125,7 +125,7 @@ def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
         Body.JSON,
         task=None if task_id is None else _read_task(tasks, task_id, states, said, request_id),
         code=code,
-        message=clean(_REQUEST_ID.sub("", said), limit=_MAX_SAID),
+        message=clean(_REQUEST_ID.sub("", said or _also_said(layers)), limit=_MAX_SAID),
         words=_all_words(layers) if has_error else "",
         status=next(filter(None, map(_http_status, layers)), None),
         request_id=request_id,
@@ -135,6 +135,10 @@ def _read_object(root: dict[str, Any], headers: Mapping[str, str]) -> Reading:
         has_task_id=named is not None,
         likely_id=None if has_error or task_id is not None else likely_id(tasks),
     )
+
+
+def _also_said(layers: list[dict[str, Any]]) -> str:
+    return find(layers, _bare_word, "errordescription", "reason", "title") or ""
 
 
 def _is_refused(layer: dict[str, Any], *, has_id: bool) -> bool:

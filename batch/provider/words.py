@@ -42,8 +42,11 @@ CREDIT = _Any(
     r"insufficient(quota|balance|credit|fund)|overdue|in arrears|payment required|unpaid|billing",
     r"top ?up|recharge|wallet|(cannot|ca not) afford|(spend|credit|billing) ?(ing)? limit",
     rf"(add|buy|purchase) {_SOME}(credits?|funds)\b",
-    rf"(subscription|trial|plan) {_SOME}(expired|ended|inactive|required)",
-    r"(余额|额度|积分|点数|资源包|流量包|套餐|配额).{0,8}(不足|不够|用尽|用完|耗尽|过期|为 ?0)",
+    rf"(subscription|trial|plan) {_SOME}(expired|ended|inactive|required)|upgrade (to|your) ",
+    rf"(need|requires?) {_SOME}more {_MONEY}|{_MONEY} (required|needed|remaining 0)",
+    rf"(remaining|left) {_MONEY} (is )?(0|zero)|(remaining|available) 0|(run|ran) out of money",
+    r"(spend(ing)?|usage|hard) (cap|limit) (has been |was |is )?(reached|hit|exceeded)|payment method",
+    r"(余额|额度|积分|点数|资源包|流量包|套餐|配额|点券).{0,8}(不足|不够|用尽|用完|耗尽|过期|为 ?0|为负)",
     r"欠费|充值|续费|预扣费|剩余额度",
 )
 _EXCEEDED = _Any(rf"(quota|balance|credits?) {_SOME}exceeded|exceeded {_SOME}quota|quotaexceeded")
@@ -76,16 +79,18 @@ ROUTE = _Any(r"invalid url|unsupported relay mode|no route|cannot (post|get)\b")
 _WAITING = r"(running|active|pending|queued|in progress|simultaneous)"
 PARALLEL = _Any(
     r"parallel task|concurren|(queue|task pool) (is )?full|too many ([a-z]+ )?(tasks|jobs)\b",
-    rf"too many {_WAITING}|(max|maximum|limit)\b.{{0,24}}\b{_WAITING}|\b{_WAITING}\b.{{0,24}}(limit|max)",
+    rf"(slots?|workers?) {_SOME}(exhausted|full|taken|in use)|no (free|available) slots?",
+    rf"only [0-9]+ (tasks|jobs|videos|generations)\b|already have [0-9]+ {_SOME}(tasks|jobs|videos|generat)",
+    rf"(task|job) queue {_SOME}(limit|full)|too many {_WAITING}|(max|maximum|limit)\b.{{0,24}}\b{_WAITING}|\b{_WAITING}\b.{{0,24}}(limit|max)",
     r"并发|并行|(队列|排队).{0,4}(满|上限)|(任务数|进行中|运行中|同时).{0,12}(上限|过多|超过|限制)",
 )
 THROTTLED = _Any(
-    r"too many requests|toomanyrequests|rate ?limit|throttl|slow down|too (fast|frequent|quick)",
+    r"too many requests|toomanyrequests|rate ?limit|rate exceeded|throttl|slow down|too (fast|frequent|quick)",
     r"(call|request|access|api) (frequency|limit)|frequency (is )?(too|limit|exceed)|resource ?exhausted",
     r"requests? per (second|minute|hour|day)|\b[rtq]p[smd]\b|saturated|overload",
     r"(at|over|exceeds?|insufficient|no) capacity|capacity (is )?(exceeded|reached|full)",
     r"(high|heavy|peak) (load|demand|traffic)|(load|demand|traffic) (is )?(too )?high",
-    r"请求.{0,6}(频繁|过多|过快|频率)|频率.{0,6}(限制|过高|超)|调用.{0,4}频|限流|限速|饱和|过载|人数过多",
+    r"(请求|操作|访问|调用).{0,6}(频繁|过多|过快|频率|超限|超过限制)|频率.{0,6}(限制|过高|超)|调用.{0,4}频|限流|限速|饱和|过载|人数过多",
     r"负载.{0,4}(过高|已满|上限)|高峰|资源紧张",
 )
 NOT_NOW = _Any(

@@ -125,6 +125,15 @@ def test_refusal_means_the_same_in_every_shape(row: tuple[str, ...], shape: str)
             (said, "invalid")
             for said in ("prompt is too long", "extra fields not permitted", "参数错误")
         ),
+        *((said, "account") for said in ("You need 35 more credits", "Please upgrade your plan")),
+        *((said, "account") for said in ("Hard limit has been reached", "账户余额为负")),
+        *((said, "account") for said in ("credits required: 20", "please add a payment method")),
+        *((said, "saturated") for said in ("job slots exhausted", "Task queue limit exceeded")),
+        *(
+            (said, "saturated")
+            for said in ("Only 3 tasks can be processed at once", "no free slots")
+        ),
+        *((said, "throttled") for said in ("Rate exceeded", "接口调用超限", "操作过于频繁")),
         *((said, "invalid") for said in ("no token at position 3", "time must be later than now")),
     ],
 )
