@@ -86,7 +86,7 @@ class Submitter:
         self, attempt: Attempt, ticket: Ticket, hint: Hint
     ) -> Attempt | None:
         clock = self._context.clock
-        give_up_at = math.inf
+        give_up_at, accepted = math.inf, 0
         while True:
             attempt, body = self._request(attempt)
             intended = await ticket.intend(attempt)
@@ -107,7 +107,9 @@ class Submitter:
                 case AccountRefused(failure):
                     return await self._account_refused(attempt, failure)
                 case Exists() | Ambiguous() | Stale():
-                    attempt = await self._find(attempt, answer, hint)
+                    accepted += _may_be_accepted(answer)
+                    is_enough = accepted >= self._context.limits.max_attempts
+                    attempt = await self._find(attempt, answer, hint, is_enough=is_enough)
                     if not isinstance(attempt.state, Intended):
                         return attempt
                     if self._lookup.address.is_wrong:
@@ -164,12 +166,18 @@ class Submitter:
         return answer
 
     async def _find(
-        self, attempt: Attempt, answer: Exists | Ambiguous | Stale, hint: Hint
+        self, attempt: Attempt, answer: Exists | Ambiguous | Stale, hint: Hint, *, is_enough: bool
     ) -> Attempt:
-        exists = isinstance(answer, Exists)
+        """Look for what a request may have created.
+
+        *is_enough*: it was answered as a success so often that "not found" is not believed any more:
+        what accepts it may keep no external ids, although another channel of the gateway does.
+        """
+        exists = isinstance(answer, Exists) or is_enough
         # A first request that is called a duplicate: the state has forgotten the one before, or a
         # gateway has repeated this one. Which of the two it is, the time of the task tells.
-        sent_at = _sent_at(attempt) if exists and attempt.doubt is None else 0.0
+        is_called_taken = isinstance(answer, Exists)
+        sent_at = _sent_at(attempt) if is_called_taken and attempt.doubt is None else 0.0
         was_page = isinstance(answer, Ambiguous) and answer.is_page and attempt.doubt is None
         # Where nothing was ever accepted, a page says more about the address than about this job.
         is_quiet = was_page and not self._lookup.address.is_known
@@ -258,6 +266,14 @@ class Submitter:
             return False
         self._walls += 1
         return self._walls < WALLS
+
+
+def _may_be_accepted(answer: Exists | Ambiguous | Stale) -> bool:
+    """Return whether an answer reads as a success, but for the id of the task."""
+    if not isinstance(answer, Ambiguous) or answer.is_page:
+        return False
+    status = answer.failure.http_status
+    return answer.failure == ANOTHERS or (status is not None and 200 <= status < 300)
 
 
 def _sent_at(attempt: Attempt) -> float:

@@ -17,6 +17,7 @@ from batch.output.state import Put
 from batch.provider.answers import AccountRefused, Ambiguous, Refused, Unsent
 from batch.run.lookup import SENT_BEFORE
 from batch.run.stop import StopReason
+from batch.run.submit import ANOTHERS
 
 CREDIT = AccountRefused(Failure(FailureKind.ACCOUNT, "no credit", "1102", 429))
 FIREWALL = AccountRefused(Failure(FailureKind.ACCOUNT, "go away", http_status=403))
@@ -150,3 +151,29 @@ def test_a_refusal_after_absence_fails_the_attempt(tmp_path: Path) -> None:
         return await stages.submit(attempt())
 
     assert isinstance(play(tmp_path, story, proved_at=EPOCH).state, Failed)
+
+
+@pytest.mark.parametrize("failure", [Failure(FailureKind.PROVIDER, "no id", None, 200), ANOTHERS])
+def test_what_was_accepted_thrice_is_not_absent(tmp_path: Path, failure: Failure) -> None:
+    """A channel that keeps no external ids, behind a gateway that does, would be paid every 30 s."""
+
+    async def story(stages: Stages) -> tuple[Any, int]:
+        stages.api.submits, stages.api.queries = [Ambiguous(failure)] * 9, [NOT_FOUND]
+        return await stages.submit(attempt()), stages.api.count("submit")
+
+    reached, sent = play(tmp_path, story, proved_at=EPOCH)
+    assert sent == 3, "max_attempts"
+    assert isinstance(reached.state, Unconfirmed)
+    assert reached.doubt.exists
+
+
+def test_no_answer_at_all_says_nothing_of_acceptance(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> int:
+        lost = Ambiguous(Failure(FailureKind.NETWORK, "reset"))
+        page = Ambiguous(Failure(FailureKind.PROVIDER, "a page", None, 200), is_page=True)
+        stages.api.submits, stages.api.queries = [lost, lost, page, page, lost, lost], [NOT_FOUND]
+        stages.loop.call_later(150.0, stages.stop.ask, StopReason.INTERRUPTED, "Ctrl-C")
+        await stages.submit(attempt())
+        return stages.api.count("submit")
+
+    assert play(tmp_path, story, proved_at=EPOCH) > 3
