@@ -97,5 +97,7 @@ def _is_one_name(name: Path, kept: Path) -> bool:
     """Return whether two spellings are one name to the file system: to unlink it loses the video."""
     if folded(str(name)) != folded(str(kept)) or not name.samefile(kept):
         return False
+    if name.stat().st_nlink == 1:
+        return True
     names = os.listdir(kept.parent)  # noqa: PTH208
-    return name.stat().st_nlink == 1 or not {name.name, kept.name} <= set(names)
+    return name.parent.samefile(kept.parent) and not {name.name, kept.name} <= set(names)

@@ -158,6 +158,15 @@ def test_job_spelled_otherwise_is_not_paid_again(library: Library, change: dict[
     assert summary["planned"].keys() <= {"unchanged", "moved"}
 
 
+@pytest.mark.parametrize("new", ["sub/fox", "sub/Fox", "Sub/fox"])
+def test_video_in_a_folder_of_another_case_keeps_no_second_name(library: Library, new: str) -> None:
+    """The names differ by case only, and the folders are two."""
+    library.night({"Sub/Fox": FOX})
+    library.night({new: FOX})
+    assert library.paid == 1
+    assert library.videos().keys() == {new}
+
+
 def test_count_raised_pays_for_new_variants_only(library: Library) -> None:
     library.night([{"id": "fox", "prompt": FOX}])
     library.night([{"id": "fox", "prompt": FOX, "count": 3}])
