@@ -35,7 +35,7 @@ READ_AHEAD_BYTES = 512 * 1024
 MAX_PIECE_BYTES = 1024 * 1024  # unpacked at once
 SNIFFED_BYTES = 12  # of a file, enough to tell what it is
 EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
-_WHOLE_STATUSES = frozenset({200, 203, 206})
+_WHOLE_STATUSES = frozenset({200, 201, 203, 206, 226})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$")
 _GZIP = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's number for a gzip header and the largest window
@@ -130,9 +130,9 @@ class Files:
         async with asyncio.timeout(self._stall_timeout_s):
             while len(head) < SNIFFED_BYTES and (piece := await anext(pieces, None)) is not None:
                 head += piece
-        if head.startswith(_GZIP):
+        if (window := _window(head, response.headers)) is not None:
             # Neither length nor validator are of the file that is inside.
-            return _Body(0, None, None, _unpacked(head, pieces))
+            return _Body(0, None, None, _unpacked(window, head, pieces))
         if _is_page(head, response.content_type):
             raise ExpiredLinkError(
                 _broken("the file server sent a page instead of a video", response.status)
@@ -169,9 +169,19 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, Non
             yield piece
 
 
-async def _unpacked(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Undo gzip, in pieces that are bounded however much is in them."""
-    unpack = zlib.decompressobj(_GZIP_WINDOW)
+def _window(head: bytes, headers: Mapping[str, str]) -> int | None:
+    """Return zlib's number for how a body is packed, by its first bytes; None if it is not."""
+    if head.startswith(_GZIP):
+        return _GZIP_WINDOW
+    if headers.get("Content-Encoding", "").strip().lower() != "deflate" or _is_video(head):
+        return None
+    is_zlib = len(head) > 1 and head[0] & 15 == 8 and int.from_bytes(head[:2]) % 31 == 0
+    return zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS  # some servers leave the header out
+
+
+async def _unpacked(window: int, head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Undo gzip or deflate, in pieces that are bounded however much is in them."""
+    unpack = zlib.decompressobj(window)
     packed: bytes | None = head
     try:
         while packed is not None:
@@ -180,7 +190,7 @@ async def _unpacked(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
                 packed = unpack.unconsumed_tail
             packed = await anext(rest, None)
     except zlib.error:
-        raise BrokenFetchError(_broken("the file cannot be unpacked (gzip)")) from None
+        raise BrokenFetchError(_broken("the file cannot be unpacked")) from None
     if not unpack.eof:
         raise BrokenFetchError(_broken("the body ended early"))
 
@@ -191,6 +201,8 @@ def _span(response: aiohttp.ClientResponse, asked: int) -> tuple[int, int | None
     if response.status != 206 or (content_range is None and not asked):
         return 0, length
     match = _CONTENT_RANGE.match(content_range or "")
+    if match is None and not asked:  # a range of nothing, in answer to no range
+        return 0, length
     if match is None or int(match[1]) != asked:
         raise UselessPartError(
             _broken("the server continues at a byte that was not asked for", response.status)
@@ -200,10 +212,14 @@ def _span(response: aiohttp.ClientResponse, asked: int) -> tuple[int, int | None
 
 def _is_page(head: bytes, content_type: str) -> bool:
     """Return whether a file is a page or an error in JSON, by its first bytes."""
-    if head[4:8] in {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"}:
+    if _is_video(head):
         return False
     is_text = content_type.startswith("text/") or content_type.endswith(("json", "html", "xml"))
     return bool(head) and (is_text or head.lstrip().startswith((b"<", b"{")))
+
+
+def _is_video(head: bytes) -> bool:
+    return head[4:8] in {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"}
 
 
 def _validator(headers: Mapping[str, str]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import zlib
 
 import pytest
 from loopback import KEY, Talk, client, says, server
@@ -60,6 +61,20 @@ async def test_gzip_is_undone_although_not_requested(label: str) -> None:
         assert await fetched(api, f"{url}/v.mp4") == (VIDEO, None, None)
 
 
+@pytest.mark.parametrize("window", [15, -15], ids=["zlib", "raw"])
+async def test_deflate_is_undone_although_not_requested(window: int) -> None:
+    """Some servers leave out the header that the standard wants."""
+    pack = zlib.compressobj(wbits=window)
+    packed = pack.compress(VIDEO) + pack.flush()
+    async with server(says(200, packed, "Content-Encoding: deflate")) as url, client(url) as api:
+        assert await fetched(api, f"{url}/v.mp4") == (VIDEO, None, None)
+
+
+async def test_video_that_is_only_called_deflate_is_taken() -> None:
+    async with server(says(200, VIDEO, "Content-Encoding: deflate")) as url, client(url) as api:
+        assert (await fetched(api, f"{url}/v.mp4"))[0] == VIDEO
+
+
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda raw: raw[:99] + bytes(99)])
 async def test_damaged_gzip_breaks_the_fetch(damage: object) -> None:
     assert callable(damage)
@@ -75,7 +90,11 @@ async def test_gzip_bomb_comes_in_bounded_pieces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers"), [(203, []), (206, []), (206, [f"Content-Range: bytes 0-1/{len(VIDEO)}"])]
+    ("status", "headers"),
+    [
+        *((203, []), (201, []), (226, []), (206, []), (206, ["Content-Range: bytes */*"])),
+        (206, [f"Content-Range: bytes 0-1/{len(VIDEO)}"]),
+    ],
 )
 async def test_odd_success_is_the_whole_file(status: int, headers: list[str]) -> None:
     async with server(says(status, VIDEO, *headers)) as url, client(url) as api:
