@@ -16,7 +16,7 @@ from batch.cli.bug_report import print_error, write_bug_report
 from batch.cli.notice import Notice, new_notice
 from batch.cli.problems import faults_beside, problems_of, with_hint
 from batch.cli.words import similar
-from batch.errors import BatchError, ExitCode
+from batch.errors import BatchError, ExitCode, UsageError
 
 COMMANDS = {
     "init": "Write a commented manifest to start from.",
@@ -126,12 +126,24 @@ def _main(args: list[str], notice: Notice) -> int:
         if isinstance(error, OSError) and error.errno in EXHAUSTED:
             message = f"the system grants this process no more ({error.strerror}); run again later"
             return _tell(BatchError(message), args, notice)
+        if (told := _locale_error(error)) is not None:
+            return _tell(told, args, notice)
         import traceback  # noqa: PLC0415 - only a bug needs it
 
         path = write_bug_report("".join(traceback.format_exception(error)))
         message = f"this is a bug of kling-batch ({type(error).__name__}); report it with {path}"
         return _tell(BatchError(message), args, notice, ExitCode.BUG)
     return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def _locale_error(error: Exception) -> UsageError | None:
+    """Return what to tell of a file that cannot be named in this locale; None of another error."""
+    if not isinstance(error, UnicodeEncodeError):
+        return None
+    from batch.manifest.ids import locale_fault  # noqa: PLC0415 - as above
+
+    fault = locale_fault(error.object)
+    return None if fault is None else UsageError(f"a file of this folder has {fault}")
 
 
 def _tell(

@@ -128,3 +128,18 @@ def test_folder_that_this_locale_cannot_write_is_refused(
 
     assert (said.code, "LC_ALL=C.UTF-8" in said.err) == (2, True)
     assert [path.name for path in shell.folder.iterdir()] == [manifest.name]
+
+
+@pytest.mark.parametrize("command", ["status", "ledger", "report", "run"])
+def test_folder_with_names_of_another_locale_is_no_bug(
+    night: Any, shell: Any, command: str
+) -> None:
+    said, created = night("id,prompt\nf\u00fcchse,A fox\n", **UTF_8_FILES)
+    assert (said.code, created) == (0, 1)
+
+    if command == "run":
+        said, created = night("id,prompt\nowl,An owl\n", **ASCII_FILES)
+        assert (said.code, created) == (0, 2), said
+    else:
+        said = shell(command, "outputs/night", key=None, **ASCII_FILES)
+        assert (said.code, "LC_ALL=C.UTF-8" in said.err) == (2, True)
