@@ -9,8 +9,10 @@ from batch.attempt import Attempt
 from batch.errors import RefusedError, StateError
 from batch.output.rescue import Rescue
 from batch.output.state import Put, State
-from batch.provider.answers import Task
+from batch.provider.answers import Task, TaskStatus
 from batch.run.context import RunContext
+
+RENAMED_AFTER = 3  # answers in a row that call a task by the same other id
 
 
 class Claims:
@@ -24,6 +26,9 @@ class Claims:
         self._state = state
         self._rescue = rescue
         self._claimed: dict[str, str] = {}
+        self._renamed: dict[
+            str, tuple[str, int]
+        ] = {}  # other ids in answers, and how often in a row
 
     async def take(self, task: Task, attempt: Attempt, *, is_answer: bool = False) -> bool:
         """Take a task for an attempt, if it is the attempt's as far as can be told.
@@ -43,6 +48,21 @@ class Claims:
         if holder == attempt.external_task_id:
             self.release(task.task_id)
         return False
+
+    async def answers(self, task: Task, attempt: Attempt) -> bool:
+        """Return whether the answer to a query by an attempt's task id is about its task.
+
+        One answer about another task is a mix-up. A relay that always calls the task otherwise than
+        its submission did is believed where it has succeeded, unless the id is another attempt's.
+        """
+        if attempt.owns(task.task_id, task.external_task_id):
+            return True
+        known, times = self._renamed.get(attempt.external_task_id, (None, 0))
+        times = times + 1 if known == task.task_id else 1
+        self._renamed[attempt.external_task_id] = task.task_id, times
+        if task.status is not TaskStatus.SUCCEEDED or times < RENAMED_AFTER:
+            return False
+        return await self.take(task, attempt, is_answer=True)
 
     def release(self, task_id: str) -> None:
         """From now on the state says whose the task is."""

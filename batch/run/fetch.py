@@ -187,7 +187,7 @@ class Fetcher:
             tries += not is_offline
             not_found = not_found + 1 if isinstance(answer, NotFound) else 0
             match answer:
-                case Found(task) if not attempt.owns(task.task_id, task.external_task_id):
+                case Found(task) if not await self._lookup.claims.answers(task, attempt):
                     pass
                 case Found(task) if task.status is TaskStatus.SUCCEEDED and task.url is not None:
                     return attempt, task.url

@@ -175,8 +175,8 @@ class Poller:
                 return answer
             return Unavailable(Failure(FailureKind.PROVIDER, "not found by its external id"))
         answer = await self._api.query(task_id)
-        if isinstance(answer, Found) and not attempt.owns(
-            answer.task.task_id, answer.task.external_task_id
+        if isinstance(answer, Found) and not await self._lookup.claims.answers(
+            answer.task, attempt
         ):
             return Unavailable(Failure(FailureKind.PROVIDER, "the answer is about another task"))
         return answer

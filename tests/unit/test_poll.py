@@ -13,6 +13,7 @@ from virtual_time import EPOCH
 from batch.attempt import Failed, Generated, TimedOut
 from batch.callbacks.hints import Hint
 from batch.job import FailureKind
+from batch.output.state import Put
 from batch.provider.answers import AccountRefused, Found, Task, TaskStatus, Unavailable
 from batch.run.stop import StopReason
 
@@ -127,6 +128,34 @@ def test_an_answer_about_another_task_is_ignored(tmp_path: Path, status: TaskSta
     reached, link, _ = polled(tmp_path, [foreign, DONE])
     assert isinstance(reached.state, Generated)
     assert link == "https://cdn/8"
+
+
+async def poll_renamed(stages: Stages, status: TaskStatus, *, of: str | None) -> Any:
+    """Poll a task that is always called "up-8"; that is the task of job *of* in the state."""
+    if of is not None:
+        await stages.state.commit(Put(attempt(opened("up-8"), name="kb-other", job_id=of)))
+    stages.api.queries = [Found(Task("up-8", status, "https://cdn/8", message="internal error"))]
+    return await stages.poll(attempt(opened()))
+
+
+def test_task_that_is_always_called_otherwise_is_collected(tmp_path: Path) -> None:
+    """Some relays give one id to the submission and another to the query: paid, and lost for good."""
+    reached, link = play(
+        tmp_path,
+        lambda stages: poll_renamed(stages, TaskStatus.SUCCEEDED, of=None),
+        proved_at=EPOCH,
+    )
+    assert isinstance(reached.state, Generated)
+    assert (reached.task_id, link) == ("8", "https://cdn/8")
+
+
+@pytest.mark.parametrize(("status", "of"), [(TaskStatus.SUCCEEDED, "b"), (TaskStatus.FAILED, None)])
+def test_other_id_is_not_believed_at_a_cost(
+    tmp_path: Path, status: TaskStatus, of: str | None
+) -> None:
+    """Not another job's video; and no failure, after which a second task would be paid for."""
+    reached, _ = play(tmp_path, lambda stages: poll_renamed(stages, status, of=of), proved_at=EPOCH)
+    assert isinstance(reached.state, TimedOut)
 
 
 def test_a_late_first_poll_keeps_the_deadline(tmp_path: Path) -> None:
