@@ -75,6 +75,8 @@ class Files:
         headers = {}
         if start and validator:
             headers = {"Range": f"bytes={start}-", "If-Range": validator}
+        if url.startswith("/"):  # some relays give the path alone
+            url = urljoin(self._base_url, url)
         is_own = is_same_origin(url, self._base_url)
         until = asyncio.get_running_loop().time() + self._stall_timeout_s
         for _ in range(MAX_REDIRECTS + 1):

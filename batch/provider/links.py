@@ -29,7 +29,7 @@ _LINKS = ("url", "videourl", "resulturl", "downloadurl", "resource")
 
 def own_link(layers: list[dict[str, Any]], videos: list[dict[str, Any]]) -> str | None:
     """Return the link where Kling puts it, among the *videos* of a task, or where new-api does."""
-    return find(videos, web_url, "url") or find(layers, web_url, "result_url")
+    return find(videos, result_url, "url") or find(layers, result_url, "result_url")
 
 
 def other_link(layers: list[dict[str, Any]]) -> str | None:
@@ -53,7 +53,7 @@ def _links(values: Iterable[Any], keys: tuple[str, ...], depth: int = 0) -> Iter
             yield url
         elif (found := as_dict(value)) is not None and depth < _MAX_DEPTH:
             layer = flat(found)
-            yield from filter(None, (web_url(layer.get(key)) for key in keys))
+            yield from filter(None, (result_url(layer.get(key)) for key in keys))
             yield from _links(filter(None, map(layer.get, _RESULTS)), keys, depth + 1)
 
 
@@ -95,6 +95,12 @@ def web_url(value: Any) -> str | None:
         return None
     url = value.strip()
     return None if _CONTROL.search(url) or _split(url) is None else url
+
+
+def result_url(value: Any) -> str | None:
+    """Return a link, or the path of one at the base URL, where nothing but a link may stand."""
+    is_path = isinstance(value, str) and re.fullmatch(r"/[^/\s][^\s]{0,2000}", value) is not None
+    return value if is_path and not _CONTROL.search(value) else web_url(value)
 
 
 def only_url(value: Any) -> str | None:

@@ -170,6 +170,14 @@ async def test_key_goes_only_to_the_own_origin() -> None:
     assert [has_key(request) for request in other] == [False]
 
 
+async def test_path_alone_is_fetched_from_the_base_url() -> None:
+    seen: list[bytes] = []
+    async with server(says(200, VIDEO, seen=seen)) as url, client(url + "/relay") as api:
+        await fetched(api, "/v1/8/content?k=%2F")
+    assert seen[0].startswith(b"GET /v1/8/content?k=%2F HTTP/1.1")
+    assert has_key(seen[0])
+
+
 async def test_key_never_follows_a_redirect_elsewhere() -> None:
     """Nor does it come back when that one leads home."""
     seen: list[tuple[str, bool]] = []

@@ -586,6 +586,15 @@ def test_other_links_of_a_success_are_no_result(place: dict[str, Any]) -> None:
     assert found({"task_id": "8", "task_status": "succeed", **place}).url is None
 
 
+@pytest.mark.parametrize(
+    "place", [{"videos": [{"url": "/v1/8/content?k=1"}]}, {"url": "/v1/8/content?k=1"}]
+)
+def test_path_is_a_link_at_the_base_url(place: dict[str, Any]) -> None:
+    body = {"task_id": "8", "task_status": "succeed", "task_result": place}
+    assert found(body).url == "/v1/8/content?k=1"
+    assert found({**body, "task_status": "failed"}).url is None
+
+
 def test_link_may_hold_blanks_and_raw_letters() -> None:
     link = "https://cdn.example/夜 1.mp4?s=%2F"
     videos = [{"url": link}]
