@@ -21,6 +21,8 @@ from batch.errors import TransitionError
 from batch.job import Failure, FailureKind
 
 SCHEMA = 1
+# Those that JSON allows inside a text, and many readers take for the end of a line.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 SUPERSEDED = "superseded: the job was changed or removed while this task was open"
 
 
@@ -129,8 +131,9 @@ def is_superseded(row: dict[str, Any]) -> bool:
 
 
 def to_line(row: dict[str, Any]) -> str:
-    """Return a row as it is in the file, without the newline."""
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    """Return a row as it is in the file, without the newline; no reader finds a line end inside."""
+    line = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    return line if line.isascii() else line.translate(_LINE_ENDS)
 
 
 def failure_of(attempt: Attempt) -> Failure | None:

@@ -95,7 +95,10 @@ def test_error_has_all_fields_of_its_failure() -> None:
 
 
 def test_line_has_no_breaks_and_reads_back() -> None:
-    row = make_row(attempt(TimedOut(TASK, 2.0)), run_id="r\nü\u2028", tasks=1, now=1.0)
+    """Many readers end a line at U+2028 and its kind, Python's `splitlines` for one."""
+    ends = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+    row = make_row(attempt(TimedOut(TASK, 2.0)), run_id=f"r{ends}ü", tasks=1, now=1.0)
     line = to_line(row)
-    assert "\n" not in line
+    assert line.splitlines() == [line]
+    assert "ü" in line
     assert json.loads(line) == row
