@@ -75,7 +75,7 @@ class Move(NamedTuple):
 
     *fingerprint* is the job's. *attempts* are as they will be: with their new owner and numbers, but
     with the files that they have now. *has_room*: no other video that is known stands where the moved
-    one belongs.
+    one belongs. *tags* are the job's, for its row.
     """
 
     old_id: str
@@ -83,6 +83,7 @@ class Move(NamedTuple):
     fingerprint: str
     attempts: tuple[Known, ...]
     has_room: bool = True
+    tags: tuple[str, ...] = ()
 
     def takes_place(self, external_task_id: str, fingerprint: str) -> bool:
         """Return whether an attempt's video is to stand at the job's name."""

@@ -236,4 +236,4 @@ def _move(
         numbers = itertools.count(own[-1].number + 1)
         moved = [item._replace(number=next(numbers)) for item in moved]
     moved = [item._replace(job_id=job.id) for item in moved]
-    return Move(old_id, job.id, job.fingerprint, tuple(moved))
+    return Move(old_id, job.id, job.fingerprint, tuple(moved), tags=job.tags)

@@ -209,7 +209,9 @@ def _row(attempt: Attempt, move: Move, *, run_id: str, now: float) -> str:
     """Return the row that tells of a move."""
     warning = f"taken over from {move.old_id!r}"
     tasks = sum(item.task_id is not None for item in move.attempts)
-    return to_line(make_row(attempt, run_id=run_id, tasks=tasks, now=now, warnings=(warning,)))
+    warnings, tags = (warning,), move.tags
+    row = make_row(attempt, run_id=run_id, tasks=tasks, now=now, warnings=warnings, tags=tags)
+    return to_line(row)
 
 
 def _end_detours(folder: OutputFolder) -> None:

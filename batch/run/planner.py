@@ -216,7 +216,7 @@ def _plan_run(
         others = itertools.chain(plan.orphans, plan.resting, kept)
         attempts = presence.look_at_rest(attempts, {decision.job_id for decision in others})
     books = Books.open(attempts)
-    found = tuple(presence.changes(run_id, started_at))
+    found = tuple(presence.changes(run_id, started_at, manifest.jobs))
     return PlannedRun(manifest, settings, run_id, folder, plan, started_at, books, found)
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from batch.attempt import Attempt, Checked, Landed, Phase
-from batch.job import video_path
+from batch.job import Job, video_path
 from batch.output.checked import check, was_left_alone
 from batch.output.row import make_row, to_line
 from batch.output.stale import stale
@@ -133,10 +133,11 @@ class Presence:
                 found[item.bytes].append(item)
         return found
 
-    def changes(self, run_id: str, now: float) -> list[Change]:
-        """Return what a run has to record. A video that is back gets a row: it has not failed."""
+    def changes(self, run_id: str, now: float, jobs: Iterable[Job] = ()) -> list[Change]:
+        """Return what a run of *jobs* has to record. A video that is back gets a row: it has not failed."""
         if not self._found:
             return []
+        tags = {job.id: job.tags for job in jobs}
         assert self._database is not None
         changes: list[Change] = [Put(found) for _, found in self._found]
         changes += stale(self._database, {found.job_id for _, found in self._found})
@@ -147,6 +148,13 @@ class Presence:
             tasks = sum(a.task_id is not None for a in same)
             assert isinstance(found.state, Landed)
             warnings = (EDITED,) if found.state.is_edited else ()
-            row = make_row(found, run_id=run_id, tasks=tasks, now=now, warnings=warnings)
+            row = make_row(
+                found,
+                run_id=run_id,
+                tasks=tasks,
+                now=now,
+                warnings=warnings,
+                tags=tags.get(found.job_id, ()),
+            )
             changes.append(AddRow(to_line(row)))
         return changes

@@ -90,7 +90,8 @@ def slow_library(shell: Any, sandbox: Callable[..., Any]) -> Library:
 def test_renamed_job_is_moved(library: Library, before: str, after: str) -> None:
     library.night({before: FOX, "deer": DEER})
     video = library.videos()[before]
-    summary = library.night({"deer": DEER, after: FOX})
+    jobs = [{"id": "deer", "prompt": DEER}, {"id": after, "prompt": FOX, "tags": ["wild"]}]
+    summary = library.night(jobs)
 
     assert (library.paid, summary["planned"]) == (2, {"moved": 1, "unchanged": 1})
     assert library.videos().keys() == {"deer", after}
@@ -98,7 +99,7 @@ def test_renamed_job_is_moved(library: Library, before: str, after: str) -> None
     row = library.rows()[-1]
     assert (row["job_id"], row["status"]) == (after, "succeeded")
     assert row["file"] == f"videos/{after}.mp4"
-    assert row["warnings"] == [f"taken over from {before!r}"]
+    assert (row["warnings"], row["tags"]) == ([f"taken over from {before!r}"], ["wild"])
     assert library.night({"deer": DEER, after: FOX})["planned"] == {"unchanged": 2}
 
 

@@ -56,7 +56,7 @@ class Library:
         presence = Presence(self.root, self.database)
         (item,) = self.database.known()["a"]
         is_here = presence(item)
-        changes = presence.changes("r-1", LATER)
+        changes = presence.changes("r-1", LATER, [job()._replace(tags=("t1",))])
         self.database.write(changes)
         return is_here, changes
 
@@ -162,7 +162,8 @@ def test_row_of_edited_video_says_so(library: Library) -> None:
     library.put(EDIT, LATER)
     _, changes = library.look()
     (line,) = [change.line for change in changes if isinstance(change, AddRow)]
-    assert json.loads(line)["warnings"] == [EDITED]
+    row = json.loads(line)
+    assert (row["warnings"], row["tags"]) == ([EDITED], ["t1"])
 
 
 @pytest.mark.parametrize(
