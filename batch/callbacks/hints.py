@@ -41,7 +41,8 @@ class Hint:
     """What may arrive for one attempt while it is in flight.
 
     *task_id* is what a callback has named, or the answer to the submission in a place that is not
-    known: a guess to be confirmed; *names_us*: it named our external id as well, or answered it. *announced_end*: a callback said that the task has ended.
+    known: a guess to be confirmed; *names_us*: it named our external id as well, or answered it.
+    *announced_end*: a callback said that the task has ended.
     *woke_at* (`Clock.monotonic`) is when a callback last caused a poll.
     """
 

@@ -31,6 +31,8 @@ _KEYS = {
     )
 } | {"jobid": "id", "state": "status"}
 
+_AS_KLING = frozenset({*_KEYS.values(), "message", "request_id"})
+
 # What holds a task besides `data`, where the layer around it names none.
 _ENVELOPES = (
     *("output", "result", "response", "task", "job", "payload", "body"),
@@ -44,6 +46,8 @@ _LIKELY = ("id", "data", "result", "predictionid", "generationid", "videoid", "t
 
 def spelled(layer: dict[str, Any]) -> dict[str, Any]:
     """Return an object with the keys of a task as Kling spells them: `TaskId` is also `task_id`."""
+    if layer.keys() <= _AS_KLING:  # as nearly always
+        return layer
     also = {_KEYS[key]: value for key, value in flat(layer).items() if key in _KEYS}
     return also | layer
 
@@ -78,8 +82,9 @@ def _inside(layer: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _is_a_task(layer: dict[str, Any]) -> bool:
-    has_id = identifier(layer.get("id")) is not None and has_status(layer)
-    return has_id or identifier(layer.get("task_id")) is not None or "task_status" in layer
+    if "task_status" in layer or identifier(layer.get("task_id")) is not None:
+        return True
+    return identifier(layer.get("id")) is not None and has_status(layer)
 
 
 def _object(value: Any) -> dict[str, Any] | None:
@@ -130,7 +135,8 @@ def word_of(value: Any) -> str:
     """Return a status in one spelling: `TASK_STATUS_IN-PROGRESS` is `in_progress`."""
     if not isinstance(value, str):
         return ""
-    return _PREFIX.sub("", _BLANKS.sub("_", value.strip().lower()))
+    word = value.strip().lower()
+    return word if word in _STATUSES else _PREFIX.sub("", _BLANKS.sub("_", word))
 
 
 def status_words(tasks: list[dict[str, Any]], task_id: str | None) -> list[str]:
