@@ -153,10 +153,9 @@ def to_text(found: dict[str, Any]) -> str:
 def _last_run(found: dict[str, Any]) -> list[str]:
     running, last = found["running"], found["last_run"]
     if running is not None:
-        who = "a process that has not said who it is"
-        if running["pid"] is not None:
-            who = f"process {running['pid']} on {running['host']}, since {running['since']}"
-        return [f"  running: {who}"]
+        from batch.output.lock import Holder  # noqa: PLC0415 - `--help` needs none
+
+        return [f"  running: {Holder(running['pid'], running['host'], running['since'])}"]
     if last is None:
         return []
     end = f"ended with exit code {last['exit_code']}{_meaning(last['exit_code'])}"

@@ -163,7 +163,8 @@ def _check_runs(connection: psycopg.Connection[Any], library: str, layout: Layou
     if run is not None:
         raise LockedError(
             f"the run {run[0]} of {layout.root} has not ended: the workers of the fleet are at it."
-            f" `kling-batch status {layout.root}` shows how far it is"
+            f" `kling-batch status {layout.root}` shows how far it is, and Ctrl-C in `kling-batch run …"
+            " --join` stops it"
         )
 
 
