@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from batch import events
-from batch.errors import BatchError, StateError
+from batch.errors import AwayError, BatchError
 from batch.events import Event
 
 
@@ -42,9 +42,9 @@ class Chores:
     async def _guard(self, chore: Callable[[], Awaitable[None]]) -> None:
         try:
             await chore()
-        except StateError:
-            pass  # the next beat tries again
-        except BatchError as error:
+        except AwayError:
+            pass  # that is told elsewhere, and the next beat tries again
+        except BatchError as error:  # as well, but a person may have to do something before
             self._say(str(error))
         except Exception as error:  # noqa: BLE001 - a bug in a chore must not end the beats
             self._notify(events.BugFound("", "".join(traceback.format_exception(error))))
