@@ -241,3 +241,9 @@ def _quiet(log: logging.Logger) -> None:
     theirs.handlers[:] = log.handlers or [logging.NullHandler()]
     theirs.propagate = False
     theirs.setLevel(logging.ERROR)
+    theirs.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a record is none of those that our way to end a workflow makes, one for each."""
+    return not record.getMessage().startswith("Asyncio task cancelled for workflow")
