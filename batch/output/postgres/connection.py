@@ -29,6 +29,7 @@ DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "20000",
 }
+ALWAYS = {"client_encoding": "UTF8"}  # whatever PGCLIENTENCODING says
 # A process that sleeps within a transaction holds up all others, so Postgres ends that. The locks of
 # a machine that is gone without a word are free within some 20 s, not two hours. What a stopped
 # worker holds all the same is free after a beat of another (`batch.output.postgres.fleet`).
@@ -62,7 +63,7 @@ def conninfo(engine: Secret) -> str:
             f"{ENGINE_VARIABLE} is not a valid address of Postgres; for example"
             " postgresql://kling:PASSWORD@db.example/kling"
         )
-    return make_conninfo("", **{**DEFAULTS, "application_name": name, **given})
+    return make_conninfo("", **{**DEFAULTS, "application_name": name, **given, **ALWAYS})
 
 
 def process_name(name: str) -> str:
