@@ -71,6 +71,8 @@ class Cluster:
         """Return the address of a fresh database, a copy of the database *template*."""
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        if template != "template0":  # it has not taken the place of another
+            self.execute("UPDATE kling.meta SET timeline = kling.timeline()", name)
         return self.url(name)
 
     def execute(self, statement: str, database: str = "postgres") -> None:

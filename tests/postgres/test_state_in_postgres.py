@@ -452,3 +452,14 @@ def test_restored_dump_puts_new_attempts_in_doubt(
     cluster.restore(engine_url, dump)
     with open_folder(root, sandbox=False, now=1.0) as folder:
         assert folder.forgot_at is not None
+
+
+def test_copied_database_puts_new_attempts_in_doubt(
+    root: Path, engine_url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tables have the oids of the original's."""
+    name = engine_url.rsplit("/", 1)[1]
+    cluster.execute(f"CREATE DATABASE {name}_copy TEMPLATE {name}")
+    monkeypatch.setenv("KLING_BATCH_ENGINE", cluster.url(f"{name}_copy"))
+    with open_folder(root, sandbox=False, now=1.0) as folder:
+        assert folder.forgot_at is not None

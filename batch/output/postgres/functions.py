@@ -18,9 +18,11 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
         SELECT timeline_id INTO number FROM pg_control_checkpoint();
     END;
-    -- The table has another oid where a dump was restored, also into the same Postgres.
+    -- The table has another oid where a dump was restored, also into the same Postgres, and the
+    -- database where a copy of it (CREATE DATABASE … TEMPLATE) has taken its place.
     RETURN (SELECT system_identifier FROM pg_control_system()) || '/' || number
-        || '/' || 'meta'::regclass::oid;
+        || '/' || 'meta'::regclass::oid
+        || '/' || (SELECT oid FROM pg_database WHERE datname = current_database());
 END $$;
 INSERT INTO meta (version, timeline) VALUES (0, timeline());
 
