@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from batch.clock import Clock
@@ -64,6 +66,8 @@ async def join(
             raise UsageError(
                 f"the last run of {root} was not one of the workers; `kling-batch status` has it"
             )
+        moved_to = await asyncio.to_thread(root.resolve)  # since it was handed over
+        run = replace(run, root=str(moved_to))
         return await _follow(run, root, fleet, observers(run), clock)
 
 
