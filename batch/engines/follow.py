@@ -1,7 +1,7 @@
 """Follow a run that the workers carry out: the same words, summary and exit code as on one machine.
 
-A follower that ends stops nothing. Only where a run is stopped and no worker is alive, it ends the run:
-nobody else would.
+A follower that ends stops nothing. Only where a run is stopped and no worker ends it, it does: none is
+alive, none has its key, or those that have it lack its folder.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from batch.waker import Waker, sleep
 T = TypeVar("T")
 Reader = Callable[[], AbstractContextManager[Store]]
 LOOKS_S = 1.0
+QUIET_S = 15.0  # so long no living worker has had a job of a stopped run: none will end it
 NO_WORKER = (
-    "no worker of the fleet is alive: the run waits. Start one with `kling-batch worker`, on any machine"
-    " that has the engine's address, the key and the folder"
+    "no worker of the fleet is alive that has this run's key: the run waits. Start one with `kling-batch"
+    " worker`, on any machine that has the engine's address, the key and the folder"
 )
 FORGOTTEN = (
     "the database does not know the run {} any more: a copy of it, or a backup, has taken its place, and"
@@ -59,6 +60,7 @@ class Follower:
         clock: the time.
         notify: is told what happens.
         looks_s: between two looks.
+        quiet_s: for which no worker has had a job of a stopped run, before it is ended here.
     """
 
     run: OpenRun
@@ -68,6 +70,8 @@ class Follower:
     clock: Clock
     notify: Callable[[Event], None]
     looks_s: float = LOOKS_S
+    quiet_s: float = QUIET_S
+    _held_at: float = 0.0
     _insisted: list[signal.Signals] = field(default_factory=list)
     _asked: Waker = field(default_factory=Waker)
     _stops: list[tuple[StopReason, str]] = field(default_factory=list)
@@ -85,6 +89,7 @@ class Follower:
             StateError: the run is not known any more, or the database has not answered for too long.
         """
         progress = await self._progress()
+        self._held_at = self.clock.monotonic()
         with self._signals() if handle_signals else _nothing():
             rows = _Rows(library, self.run.run_id)
             while progress.exit_code is None and not self._insisted:
@@ -125,8 +130,11 @@ class Follower:
 
     async def _end_without_workers(self, progress: Progress) -> None:
         """End a run that is left anyway, where no worker would."""
+        now = self.clock.monotonic()
         is_left = progress.stop is not None and progress.stop[0] in LEAVES
-        if progress.workers or not is_left:
+        if progress.is_held or not is_left:
+            self._held_at = now
+        if not is_left or (progress.workers and now - self._held_at < self.quiet_s):
             return
         run = await self.fleet.run_of(self.run.run_id)
         if run is None:

@@ -107,11 +107,15 @@ class Pulse:
 
 @frozen
 class Progress:
-    """How far a run is: the workers that are alive, and how it was stopped or ended, if it was."""
+    """How far a run is: the living workers that have its key, and how it was stopped or ended, if it was.
+
+    *is_held*: it goes on, or, where it is left to the next run, a living worker still has a job of it.
+    """
 
     workers: int
     stop: tuple[str, str] | None = None
     exit_code: int | None = None
+    is_held: bool = True
 
 
 @frozen
@@ -208,7 +212,10 @@ class Fleet(Protocol):
         ...
 
     async def progress(self, run_id: str) -> Progress | None:
-        """Return how far a run is; None if it is not known: a failover may have forgotten it."""
+        """Return how far a run is; None if it is not known: a failover may have forgotten it.
+
+        A run whose deadline has passed is stopped by this, too: no worker may be alive to do it.
+        """
         ...
 
     async def workers(self) -> frozenset[str]:

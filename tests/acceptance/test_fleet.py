@@ -80,10 +80,11 @@ class Fleet:
         how: str = "kill",
         environ: dict[str, str] | None = None,
         url: str = "",
+        key: str = KEY,
     ) -> Iterator[int]:
         """Start a worker whose waits are short; at *point* of its first job it dies or falls asleep."""
         asked = {"name": name, "point": point, "how": how, "log": f"{self.logs}/{name}.log"}
-        asked |= {"engine": url or self.url, "base_url": self.box.base_url, "key": KEY}
+        asked |= {"engine": url or self.url, "base_url": self.box.base_url, "key": key}
         asked["environ"] = json.dumps(environ or {})
         Path(asked["log"]).touch()
         process = self.nursery(asked)
@@ -103,6 +104,10 @@ class Fleet:
     def parked(self) -> int:
         """Return how many jobs are parked."""
         return self._count("SELECT count(*) FROM kling.jobs WHERE state = 'parked'")
+
+    def workers(self) -> int:
+        """Return how many workers are known."""
+        return self._count("SELECT count(*) FROM kling.workers")
 
     def _count(self, query: str) -> int:
         with psycopg.connect(self.url) as connection:
@@ -162,6 +167,7 @@ def test_two_workers_share_a_run(fleet: Fleet) -> None:
     assert said.json["tasks_created"] == fleet.box.stats.created == 30
     assert 1 < fleet.box.stats.most_in_flight <= CAP
     assert all("submitted as task" in fleet.said(name) for name in ("one", "two"))
+    assert not any("cancelled" in fleet.said(name) for name in ("one", "two"))
     rows = (fleet.shell.folder / "outputs/night/results.jsonl").read_text().splitlines()
     assert len({json.loads(row)["job_id"] for row in rows}) == len(rows) == 30
 
@@ -193,7 +199,9 @@ def test_detached_run_is_joined_to_its_exit_code(fleet: Fleet) -> None:
     manifest = fleet.manifest(2)
     assert fleet.run(manifest, "--detach").out.startswith("handed over to the workers")
     again = fleet.run(manifest)
-    assert (again.code, "has not ended" in again.err) == (75, True)
+    assert (again.code, "has not ended" in again.err, "--join" in again.err) == (75, True, True)
+    stands = fleet.shell("status", "outputs/night", KLING_BATCH_ENGINE=fleet.url).out
+    assert "running: a run on the workers of the fleet, since" in stands
     with fleet.worker("one"):
         said = fleet.run(manifest, "--join", "--json")
     assert (said.code, said.json["outcomes"]) == (1, {"succeeded": 1, "failed": 1})
@@ -243,6 +251,44 @@ def test_ctrl_c_ends_a_run_without_workers(fleet: Fleet) -> None:
             lambda: fleet.queued() == 0
         )  # also of the first run, which no worker ended
     assert fleet.box.stats.created == 2
+
+
+def test_ctrl_c_ends_a_run_whose_key_no_worker_has(fleet: Fleet) -> None:
+    """A worker of another account is alive, and will never hear of this run."""
+    with fleet.worker("other", key="sk-another0123456789"):
+        fleet.shell.until(lambda: fleet.workers() == 1)
+        with fleet.running(fleet.manifest(2), "--json") as run:
+            _until_alone(run)
+            run.send_signal(signal.SIGINT)
+            out, _ = run.communicate(timeout=PATIENCE_S)
+    assert (run.returncode, json.loads(out)["left"]) == (130, 2)
+
+
+def test_deadline_ends_a_run_without_workers(fleet: Fleet) -> None:
+    said = fleet.run(fleet.manifest(2), "--json", "--deadline", "1s")
+    assert (said.code, said.json["left"], said.json["stopped"]) == (3, 2, "the deadline is reached")
+
+
+def test_joined_run_ends_where_its_folder_was_moved_to(fleet: Fleet) -> None:
+    manifest = fleet.manifest(2)
+    assert fleet.run(manifest, "--detach").code == 0
+    outputs = fleet.shell.folder / "outputs"
+    (outputs / "night").rename(outputs / "moved")
+    with fleet.running(manifest, "--join", "--output-dir", outputs / "moved", "--json") as run:
+        _until_alone(run)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=PATIENCE_S)
+    assert (run.returncode, json.loads(out)["left"]) == (130, 2), err
+
+
+def test_encoding_of_the_terminal_is_not_that_of_the_state(fleet: Fleet) -> None:
+    manifest = fleet.manifest([{"id": "fox", "prompt": "一只狐狸"}])
+    latin = {"PGCLIENTENCODING": "LATIN1"}
+    with fleet.worker("one", environ=latin), fleet.running(manifest, **latin) as run:
+        _, err = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0, err
+    rows = (fleet.shell.folder / "outputs/night/results.jsonl").read_text("utf-8")
+    assert json.loads(rows)["prompt"] == "一只狐狸"
 
 
 def test_end_that_a_stopped_command_holds_is_taken_over(fleet: Fleet, s3: Any) -> None:

@@ -150,6 +150,37 @@ async def test_progress_of_unknown_run_is_none(fleet: Fleet) -> None:
     assert await fleet.progress("r9") is None
 
 
+async def test_workers_without_its_key_do_not_count(fleet: Fleet) -> None:
+    await hand_over(fleet)
+    await fleet.beat("w1", [Account(ACCOUNT.base_url, "another"), ACCOUNT])
+    await fleet.beat("w2", [Account(ACCOUNT.base_url, "another")])
+    await fleet.beat("w3", [])
+    assert await fleet.progress("r1") == Progress(1)
+    await fleet.beat("w1", [])
+    assert await fleet.progress("r1") == Progress(0)
+
+
+async def test_late_run_is_stopped_without_a_worker(fleet: Fleet) -> None:
+    await hand_over(fleet, run_of(deadline_at=1.0))
+    late = (StopReason.DEADLINE.value, "the deadline is reached")
+    assert await fleet.progress("r1") == Progress(0, stop=late, is_held=False)
+
+
+async def test_left_run_is_held_by_who_has_a_job_and_lives(subject: Subject) -> None:
+    fleet = subject.fleet
+    await hand_over(fleet)
+    await fleet.beat("w1", [ACCOUNT])
+    claim = await claimed(fleet, by="w1")
+    stop = (StopReason.INTERRUPTED.value, "SIGINT")
+    await fleet.stop("r1", *stop)
+    assert await fleet.progress("r1") == Progress(1, stop=stop)
+    subject.age("w1", 3600)
+    assert await fleet.progress("r1") == Progress(0, stop=stop, is_held=False)
+    await fleet.beat("w1", [ACCOUNT])
+    await fleet.settle(claim, JobState.LEFT)
+    assert await fleet.progress("r1") == Progress(1, stop=stop, is_held=False)
+
+
 # -- stops
 
 
@@ -165,7 +196,8 @@ async def test_worse_reason_replaces_a_milder_one(fleet: Fleet) -> None:
     for number, (first, second) in enumerate(pairs):
         is_worse = _rank(second) > _rank(first)
         expected = (second, "second") if is_worse else (first, "first")
-        assert await fleet.progress(f"r{number}") == Progress(0, stop=expected)
+        is_held = expected[0] not in LEAVES
+        assert await fleet.progress(f"r{number}") == Progress(0, stop=expected, is_held=is_held)
 
 
 def _rank(reason: StopReason) -> int:

@@ -41,6 +41,7 @@ from batch.run.stop import LEAVES, MILD, StopReason
 from batch.waker import Waker
 
 LEFT = float("-inf")
+LATE = (StopReason.DEADLINE.value, "the deadline is reached")
 
 
 @dataclass
@@ -103,6 +104,7 @@ class MemoryFleet:
         self.runs: dict[str, Handed] = {}
         self.claims: dict[tuple[str, str], Held] = {}
         self.beats: dict[str, float] = {}
+        self.keys: dict[str, tuple[Account, ...]] = {}  # of the workers
         self.accounts: dict[Account, AccountRow] = {}
         self.states: dict[str, FencedState] = {}
         self.news: list[Waker] = []
@@ -197,8 +199,17 @@ class MemoryFleet:
         handed = self.runs.get(run_id)
         if handed is None:
             return None
-        alive = sum(not self._is_dead(worker) for worker in self.beats)
-        return Progress(alive, handed.run.stop, handed.exit_code)
+        self._end_late([handed])
+        alive = {worker for worker in self.beats if not self._is_dead(worker)}
+        able = sum(handed.run.account in self.keys.get(worker, ()) for worker in alive)
+        is_left = _severity(handed.run.stop) >= _severity(LATE)
+        held = [
+            self.claims.get((handed.run.library, job_id))
+            for job_id, job in handed.jobs.items()
+            if job.state is JobState.TODO
+        ]
+        is_held = any(one and one.run_id == run_id and one.worker in alive for one in held)
+        return Progress(able, handed.run.stop, handed.exit_code, is_held=is_held or not is_left)
 
     # -- jobs
 
@@ -257,12 +268,8 @@ class MemoryFleet:
     async def beat(self, worker: str, accounts: Sequence[Account]) -> Pulse:
         now = self.beats[worker] = self.now()
         mine = [handed for handed in self._all_open() if handed.run.account in accounts]
-        for handed in mine:
-            deadline_at = handed.run.deadline_at
-            if deadline_at is not None and deadline_at <= now:
-                stop = (StopReason.DEADLINE.value, "the deadline is reached")
-                if _severity(handed.run.stop) < _severity(stop):
-                    handed.run = replace(handed.run, stop=stop)
+        self.keys[worker] = tuple(accounts)
+        self._end_late(mine)
         return Pulse(
             now,
             {item.run.run_id: item.run.stop for item in mine if item.run.stop is not None},
@@ -287,6 +294,14 @@ class MemoryFleet:
     async def leave(self, worker: str) -> None:
         if worker in self.beats:
             self.beats[worker] = LEFT
+
+    def _end_late(self, runs: Sequence[Handed]) -> None:
+        for handed in runs:
+            deadline_at = handed.run.deadline_at
+            is_late = deadline_at is not None and deadline_at <= self.now()
+            is_milder = _severity(handed.run.stop) < _severity(LATE)
+            if is_late and is_milder and handed.exit_code is None:
+                handed.run = replace(handed.run, stop=LATE)
 
     def _is_dead(self, worker: str) -> bool:
         return self.beats[worker] < self.now() - self._dead_after_s

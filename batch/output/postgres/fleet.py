@@ -161,15 +161,13 @@ class PostgresFleet:
         return await self._one(query, run_id, exit_code, summary) is not None
 
     async def progress(self, run_id: str) -> Progress | None:
-        query = (
-            f"SELECT (SELECT count(*) FROM workers WHERE beat_at >= {NOW} - %s),"
-            " stop_reason, stop_sentence, exit_code FROM runs WHERE run_id = %s"
-        )
-        row = await self._one(query, self._dead_after_s, run_id)
+        query = "SELECT * FROM progress_of(%s, %s) WHERE able IS NOT NULL"
+        row = await self._one(query, run_id, self._dead_after_s)
         if row is None:
             return None
-        workers, reason, sentence, exit_code = row
-        return Progress(workers, None if reason is None else (reason, sentence), exit_code)
+        able, is_held, reason, sentence, exit_code = row
+        stop = None if reason is None else (reason, sentence)
+        return Progress(able, stop, exit_code, is_held=is_held)
 
     # -- jobs
 

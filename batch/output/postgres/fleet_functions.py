@@ -79,6 +79,40 @@ BEGIN
         );
 END $$;
 
+CREATE FUNCTION end_late(its_runs text[]) RETURNS void LANGUAGE sql AS $$
+    UPDATE runs SET stop_reason = 'deadline', stop_sentence = 'the deadline is reached'
+        WHERE run_id = ANY (its_runs) AND is_open
+        AND deadline_at <= extract(epoch FROM clock_timestamp())
+        AND severity(stop_reason) < severity('deadline');
+$$;
+
+-- The workers that count are those that have the run's key. A run that is left is held while one that
+-- lives has a job of it that is to be done.
+CREATE FUNCTION progress_of(
+    its_run text, dead_after_s float8, OUT able bigint, OUT held boolean, OUT reason text,
+    OUT sentence text, OUT code integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    its runs;
+    alive text[];
+BEGIN
+    PERFORM end_late(ARRAY[its_run]);
+    SELECT * INTO its FROM runs WHERE run_id = its_run;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(array_agg(worker), '{}'), count(*) FILTER (WHERE accounts @> jsonb_build_array(
+            jsonb_build_object('base_url', its.base_url, 'account', its.account)))
+        INTO alive, able FROM workers
+        WHERE beat_at >= extract(epoch FROM clock_timestamp()) - dead_after_s;
+    held := severity(its.stop_reason) < severity('deadline') OR EXISTS (
+        SELECT 1 FROM jobs JOIN claims USING (run_id, job_id)
+        WHERE run_id = its_run AND state = 'todo' AND library = its.library
+        AND worker = ANY (alive)
+    );
+    reason := its.stop_reason; sentence := its.stop_sentence; code := its.exit_code;
+END $$;
+
 CREATE FUNCTION beat(
     its_worker text, its_host text, its_pid integer, its_version text, its_accounts jsonb,
     dead_after_s float8, OUT at float8, OUT stops jsonb, OUT dead text[], OUT settled text[]
@@ -87,14 +121,12 @@ DECLARE
     mine text[];
 BEGIN
     at := extract(epoch FROM clock_timestamp());
-    INSERT INTO workers VALUES (its_worker, at, its_host, its_pid, its_version)
-        ON CONFLICT (worker) DO UPDATE SET beat_at = at;
+    INSERT INTO workers VALUES (its_worker, at, its_host, its_pid, its_version, its_accounts)
+        ON CONFLICT (worker) DO UPDATE SET beat_at = at, accounts = its_accounts;
     SELECT coalesce(array_agg(run_id), '{}') INTO mine
         FROM runs JOIN jsonb_to_recordset(its_accounts) AS its (base_url text, account text)
         USING (base_url, account) WHERE is_open AND terms IS NOT NULL;
-    UPDATE runs SET stop_reason = 'deadline', stop_sentence = 'the deadline is reached'
-        WHERE run_id = ANY (mine) AND deadline_at <= at
-        AND severity(stop_reason) < severity('deadline');
+    PERFORM end_late(mine);
     SELECT coalesce(jsonb_object_agg(run_id, jsonb_build_array(stop_reason, stop_sentence)), '{}')
         INTO stops FROM runs WHERE run_id = ANY (mine) AND stop_reason IS NOT NULL;
     SELECT coalesce(array_agg(run_id ORDER BY run_id), '{}') INTO settled FROM runs

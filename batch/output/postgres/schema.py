@@ -124,7 +124,8 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX uploads_of_content ON uploads (library, target, sha256);
     CREATE TABLE workers (
-        worker text PRIMARY KEY, beat_at float8 NOT NULL, host text, pid integer, version text
+        worker text PRIMARY KEY, beat_at float8 NOT NULL, host text, pid integer, version text,
+        accounts jsonb                     -- those whose keys it has
     );
     """
     + FUNCTIONS

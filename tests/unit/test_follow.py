@@ -1,0 +1,76 @@
+"""Who follows a run ends it where no worker would."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from memory_fleet import MemoryFleet
+from scripted import ACCOUNT
+
+from batch.clock import SystemClock
+from batch.engines import follow
+from batch.engines.follow import Follower
+from batch.errors import ExitCode
+from batch.output.fleet import OpenRun, Work
+from batch.run.stop import StopReason
+
+STOP = (StopReason.INTERRUPTED.value, "SIGINT")
+
+
+class Ending:
+    """Writes no files."""
+
+    def write(self, *_args: Any) -> tuple[ExitCode, str]:
+        return ExitCode.INTERRUPTED, "{}"
+
+
+class Library:
+    """Has no rows."""
+
+    def result_lines(self, _first: int) -> list[str]:
+        return []
+
+
+@contextmanager
+def library() -> Any:
+    yield Library()
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryFleet:
+    async def no_summary(*_args: Any) -> None:
+        return None
+
+    monkeypatch.setattr(Follower, "_summary", no_summary)
+    monkeypatch.setattr(follow.Terms, "of", lambda _run: None)
+    return MemoryFleet(time.monotonic)
+
+
+async def followed(fleet: MemoryFleet) -> asyncio.Task[Any]:
+    """Follow a stopped run of one job, beside a living worker that has its key."""
+    run = OpenRun("r1", "library", "/videos", ACCOUNT, "{}", began_at=1.5)
+    await fleet.hand_over(run, [Work(0, "a", "{}")], lambda _transaction: None)
+    await fleet.beat("w1", [ACCOUNT])
+    await fleet.stop("r1", *STOP)
+    times = {"looks_s": 0.01, "quiet_s": 0.2}
+    ends: Any = Ending()
+    follower = Follower(run, fleet, ends, "me", SystemClock(), lambda _event: None, **times)
+    return asyncio.create_task(follower.follow(library))
+
+
+async def test_stopped_run_that_no_worker_takes_up_is_ended(fleet: MemoryFleet) -> None:
+    """They lack its folder, and refuse it."""
+    await asyncio.wait_for(await followed(fleet), 10)
+    assert fleet.runs["r1"].exit_code == ExitCode.INTERRUPTED
+
+
+async def test_stopped_run_is_left_to_who_has_a_job(fleet: MemoryFleet) -> None:
+    task = await followed(fleet)
+    assert await fleet.claim("r1", "a", "w1") is not None
+    await asyncio.sleep(0.5)
+    assert not task.done()
+    task.cancel()
