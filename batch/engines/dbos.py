@@ -15,9 +15,11 @@ for them may have filled every worker.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
     Callable,
     Collection,
     Iterable,
@@ -25,24 +27,34 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import groupby
-from typing import Any
-
-from dbos import DBOS, DBOSConfig, WorkflowStatus
-from sqlalchemy import URL
+from typing import Any, TypeVar
 
 from batch.attempt import Account
 from batch.engines.chores import beside
 from batch.engines.engine import Fate, Live
 from batch.engines.queue import AGAIN, APP, VERSION, WORKFLOW, Removal, enqueue, queue_of
+from batch.errors import AwayError
 from batch.key import Secret
-from batch.output.postgres.connection import PATIENCE, connect, parameters
+from batch.output.postgres import not_installed
+from batch.output.postgres.connection import PATIENCE, connect, parameters, place_of
+from batch.output.postgres.errors import as_ours
 from batch.output.postgres.pool import Connections
 
+try:
+    from dbos import DBOS, DBOSConfig, WorkflowStatus
+    from sqlalchemy import URL
+    from sqlalchemy.exc import DBAPIError
+except ImportError as error:
+    raise not_installed(error) from None
+
+T = TypeVar("T")
 SCHEMA = "dbos"
 POLLS_S = 1.0  # between two looks at a queue
 AGAIN_POLLS = 5  # a queue that is nearly always empty is looked at less often
 CONNECTIONS = 4
+TRIES = 30  # of what DBOS does not try again by itself, one for each look at a queue
 THREADS = 16  # short questions to the database; a few ends of runs take longer
 PENDING = "PENDING"
 WAITING = frozenset({"ENQUEUED", "DELAYED"})
@@ -95,8 +107,9 @@ class DbosEngine:
         try:
             DBOS.launch()  # its workflows run in the loop that runs now
             for account, room in rooms.items():
-                await _register(queue_of(account), room, self._polls_s)
-                await _register(queue_of(account) + AGAIN, None, AGAIN_POLLS * self._polls_s)
+                for kind, its_room, polls in (("", room, 1), (AGAIN, None, AGAIN_POLLS)):
+                    name, polls_s = queue_of(account) + kind, polls * self._polls_s
+                    await self._patiently(partial(_register, name, its_room, polls_s))
             async with beside(self._removal.go_on()):
                 yield
         finally:
@@ -110,9 +123,7 @@ class DbosEngine:
         if self._rooms.get(account, 0) >= room:
             return
         self._rooms[account] = room
-        queue = await DBOS.retrieve_queue_async(queue_of(account))
-        if queue is not None and (await queue.get_worker_concurrency_async() or 0) < room:
-            await queue.set_worker_concurrency_async(room)
+        await self._patiently(partial(_widen, queue_of(account), room))
 
     def take_over(self, worker: str) -> None:
         _resume(_listed(executor_id=worker, status=PENDING))
@@ -131,7 +142,8 @@ class DbosEngine:
         await asyncio.to_thread(work)
 
     async def deliver_again(self, run_id: str, account: Account, job_id: str) -> None:
-        await asyncio.to_thread(self._deliver_again, run_id, account, job_id)
+        again = partial(self._deliver_again, run_id, account, job_id)
+        await self._patiently(partial(asyncio.to_thread, again))
 
     async def forget(self, run_id: str) -> None:
         kept = await asyncio.to_thread(_listed, workflow_id_prefix=f"{run_id}/")
@@ -153,6 +165,22 @@ class DbosEngine:
                 del self._under_way[task]
 
         return job
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what DBOS answers; it does not try this again by itself while Postgres is away.
+
+        Raises:
+            StateError: Postgres cannot be used, or has not answered for too long.
+        """
+        for tried in itertools.count(1):
+            try:
+                return await ask()
+            except DBAPIError as error:
+                ours = as_ours(error.orig, place_of(self._engine))  # type: ignore[arg-type]
+                if tried == TRIES or not isinstance(ours, AwayError):
+                    raise ours from error
+            await asyncio.sleep(self._polls_s)
+        raise AssertionError
 
     def _deliver_again(self, run_id: str, account: Account, job_id: str) -> None:
         ids = [f"{run_id}/{look}/{job_id}" for look in (2, 1)]
@@ -199,6 +227,12 @@ def _again(workflow: WorkflowStatus) -> str:
 def _put_back(workflow_id: str) -> None:
     for found in _listed(workflow_ids=[workflow_id]):
         DBOS.resume_workflows([workflow_id], queue_name=found.queue_name)
+
+
+async def _widen(name: str, room: int) -> None:
+    queue = await DBOS.retrieve_queue_async(name)
+    if queue is not None and (await queue.get_worker_concurrency_async() or 0) < room:
+        await queue.set_worker_concurrency_async(room)
 
 
 async def _register(queue: str, room: int | None, polls_s: float) -> None:

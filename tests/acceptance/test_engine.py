@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +138,10 @@ def test_engine_that_is_none_is_told(shell: Any, url: str, words: str) -> None:
     assert said.code in {1, 2}
     assert words in said.err
     assert PASSWORD not in said.out + said.err
+
+
+def test_worker_without_the_extra_says_what_to_install(shell: Any, tmp_path: Path) -> None:
+    (tmp_path / "dbos.py").write_text("raise ImportError('no dbos')")
+    environ = {"PYTHONPATH": str(tmp_path), "KLING_BATCH_ENGINE": "postgresql://h/d"}
+    said = shell("worker", is_fresh=True, **environ)
+    assert (said.code, "pip install 'kling-batch[fleet]'" in said.err) == (2, True), said.err

@@ -29,10 +29,16 @@ from __future__ import annotations
 
 from batch.errors import UsageError
 
+
+def not_installed(error: ImportError) -> UsageError:
+    """Return the error of an installation without what a fleet needs."""
+    return UsageError(
+        f"a fleet needs more than is installed ({error}); pip install 'kling-batch[fleet]'. Nothing was"
+        " sent"
+    )
+
+
 try:
     import psycopg as _psycopg  # noqa: F401 - or the system's libpq is missing
 except ImportError as error:
-    raise UsageError(
-        f"a fleet needs more than is installed ({error}); pip install 'kling-batch[fleet]'. Nothing was"
-        " sent"
-    ) from None
+    raise not_installed(error) from None
