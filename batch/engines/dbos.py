@@ -206,7 +206,9 @@ class DbosEngine:
             "executor_id": self._worker,
             "run_migrations": False,  # `engine init` does that
             "enable_otlp": False,
-            "log_level": "WARNING",
+            # It warns of each workflow that ends as cancelled, and at length of each outage of
+            # Postgres, which the worker tells in a sentence.
+            "log_level": "ERROR",
         }
 
 
@@ -275,9 +277,3 @@ def _quiet(log: logging.Logger) -> None:
     theirs.handlers[:] = log.handlers or [logging.NullHandler()]
     theirs.propagate = False
     theirs.setLevel(logging.ERROR)
-    theirs.addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Return whether a record is none of those that our way to end a workflow makes, one for each."""
-    return not record.getMessage().startswith("Asyncio task cancelled for workflow")

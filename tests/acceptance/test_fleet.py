@@ -335,6 +335,7 @@ def test_crash_of_postgres_is_waited_for(fleet: Fleet, cluster: Any) -> None:
     assert run.returncode == 0, err.decode()
     assert json.loads(out)["outcomes"] == {"succeeded": 30}
     assert (fleet.box.stats.created, fleet.box.stats.most_in_flight <= CAP) == (30, True)
+    assert not any("sqlalche" in fleet.said(name) for name in ("one", "two"))
 
 
 def test_failover_that_forgot_tasks_pays_nothing_again(
