@@ -1,7 +1,7 @@
 """Follow a run that the workers carry out: the same words, summary and exit code as on one machine.
 
-A follower that ends stops nothing. Only where a run is stopped and no worker ends it, it does: none is
-alive, none has its key, or those that have it lack its folder.
+A follower that ends stops nothing. Only where a run is stopped or done and no worker ends it, it does: none
+is alive, none has its key, or those that have it lack its folder, or cannot write there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from batch.waker import Waker, sleep
 T = TypeVar("T")
 Reader = Callable[[], AbstractContextManager[Store]]
 LOOKS_S = 1.0
-QUIET_S = 15.0  # so long no living worker has had a job of a stopped run: none will end it
+QUIET_S = 15.0  # so long nothing was done any more: no worker will end the run
 NO_WORKER = (
     "no worker of the fleet is alive that has this run's key: the run waits. Start one with `kling-batch"
     " worker`, on any machine that has the engine's address, the key and the folder"
@@ -60,7 +60,7 @@ class Follower:
         clock: the time.
         notify: is told what happens.
         looks_s: between two looks.
-        quiet_s: for which no worker has had a job of a stopped run, before it is ended here.
+        quiet_s: for which nothing was done any more, before the run is ended here.
     """
 
     run: OpenRun
@@ -129,12 +129,13 @@ class Follower:
             self.notify(events.Warned(NO_WORKER))
 
     async def _end_without_workers(self, progress: Progress) -> None:
-        """End a run that is left anyway, where no worker would."""
+        """End a run in which nothing will be done any more, where no worker does."""
         now = self.clock.monotonic()
         is_left = progress.stop is not None and progress.stop[0] in LEAVES
-        if progress.is_held or not is_left:
+        if progress.is_held:
             self._held_at = now
-        if not is_left or (progress.workers and now - self._held_at < self.quiet_s):
+        is_quiet = now - self._held_at >= self.quiet_s
+        if not is_quiet and not (is_left and not progress.workers):
             return
         run = await self.fleet.run_of(self.run.run_id)
         if run is None:

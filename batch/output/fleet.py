@@ -109,7 +109,7 @@ class Pulse:
 class Progress:
     """How far a run is: the living workers that have its key, and how it was stopped or ended, if it was.
 
-    *is_held*: it goes on, or, where it is left to the next run, a living worker still has a job of it.
+    *is_held*: something is to be done in it; where it is left to the next run, by a living worker.
     """
 
     workers: int

@@ -181,6 +181,29 @@ async def test_left_run_is_held_by_who_has_a_job_and_lives(subject: Subject) -> 
     assert await fleet.progress("r1") == Progress(1, stop=stop, is_held=False)
 
 
+@pytest.mark.parametrize(
+    ("states", "is_held"),
+    [
+        ((JobState.DONE, JobState.BUG, None), True),
+        ((JobState.DONE, JobState.BUG, JobState.PARKED), True),
+        ((JobState.DONE, JobState.BUG, JobState.LEFT), True),  # too late: a worker says so
+        ((JobState.DONE, JobState.BUG, JobState.DONE), False),
+    ],
+)
+async def test_run_is_held_while_something_is_to_be_done(
+    fleet: Fleet, states: Sequence[JobState | None], is_held: bool
+) -> None:
+    await hand_over(fleet)
+    for job_id, state in zip("abc", states, strict=True):
+        if state is not None:
+            await fleet.settle(await claimed(fleet, job_id), state)
+    assert await fleet.progress("r1") == Progress(0, is_held=is_held)
+    await fleet.stop("r1", StopReason.BUDGET, "used up")
+    progress = await fleet.progress("r1")
+    assert progress is not None
+    assert progress.is_held is (is_held and JobState.LEFT not in states)
+
+
 # -- stops
 
 
@@ -196,8 +219,7 @@ async def test_worse_reason_replaces_a_milder_one(fleet: Fleet) -> None:
     for number, (first, second) in enumerate(pairs):
         is_worse = _rank(second) > _rank(first)
         expected = (second, "second") if is_worse else (first, "first")
-        is_held = expected[0] not in LEAVES
-        assert await fleet.progress(f"r{number}") == Progress(0, stop=expected, is_held=is_held)
+        assert await fleet.progress(f"r{number}") == Progress(0, stop=expected, is_held=False)
 
 
 def _rank(reason: StopReason) -> int:

@@ -202,14 +202,18 @@ class MemoryFleet:
         self._end_late([handed])
         alive = {worker for worker in self.beats if not self._is_dead(worker)}
         able = sum(handed.run.account in self.keys.get(worker, ()) for worker in alive)
-        is_left = _severity(handed.run.stop) >= _severity(LATE)
-        held = [
-            self.claims.get((handed.run.library, job_id))
-            for job_id, job in handed.jobs.items()
-            if job.state is JobState.TODO
-        ]
-        is_held = any(one and one.run_id == run_id and one.worker in alive for one in held)
-        return Progress(able, handed.run.stop, handed.exit_code, is_held=is_held or not is_left)
+        if _severity(handed.run.stop) >= _severity(LATE):
+            held = [
+                self.claims.get((handed.run.library, job_id))
+                for job_id, job in handed.jobs.items()
+                if job.state is JobState.TODO
+            ]
+            is_held = any(one and one.run_id == run_id and one.worker in alive for one in held)
+        else:
+            holding = {JobState.TODO, JobState.PARKED}
+            holding |= {JobState.LEFT} if handed.run.stop is None else set()
+            is_held = any(job.state in holding for job in handed.jobs.values())
+        return Progress(able, handed.run.stop, handed.exit_code, is_held=is_held)
 
     # -- jobs
 

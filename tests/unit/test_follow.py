@@ -15,7 +15,7 @@ from batch.clock import SystemClock
 from batch.engines import follow
 from batch.engines.follow import Follower
 from batch.errors import ExitCode
-from batch.output.fleet import OpenRun, Work
+from batch.output.fleet import JobState, OpenRun, Work
 from batch.run.stop import StopReason
 
 STOP = (StopReason.INTERRUPTED.value, "SIGINT")
@@ -50,12 +50,13 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryFleet:
     return MemoryFleet(time.monotonic)
 
 
-async def followed(fleet: MemoryFleet) -> asyncio.Task[Any]:
-    """Follow a stopped run of one job, beside a living worker that has its key."""
+async def followed(fleet: MemoryFleet, *, is_stopped: bool = True) -> asyncio.Task[Any]:
+    """Follow a run of one job, beside a living worker that has its key."""
     run = OpenRun("r1", "library", "/videos", ACCOUNT, "{}", began_at=1.5)
     await fleet.hand_over(run, [Work(0, "a", "{}")], lambda _transaction: None)
     await fleet.beat("w1", [ACCOUNT])
-    await fleet.stop("r1", *STOP)
+    if is_stopped:
+        await fleet.stop("r1", *STOP)
     times = {"looks_s": 0.01, "quiet_s": 0.2}
     ends: Any = Ending()
     follower = Follower(run, fleet, ends, "me", SystemClock(), lambda _event: None, **times)
@@ -74,3 +75,15 @@ async def test_stopped_run_is_left_to_who_has_a_job(fleet: MemoryFleet) -> None:
     await asyncio.sleep(0.5)
     assert not task.done()
     task.cancel()
+
+
+async def test_done_run_that_no_worker_can_end_is_ended(fleet: MemoryFleet) -> None:
+    """They may not write into its folder, and who follows it may."""
+    task = await followed(fleet, is_stopped=False)
+    await asyncio.sleep(0.5)
+    assert not task.done()
+    found = await fleet.claim("r1", "a", "w1")
+    assert found is not None
+    await fleet.settle(found.claim, JobState.DONE)
+    await asyncio.wait_for(task, 10)
+    assert fleet.runs["r1"].exit_code == ExitCode.INTERRUPTED

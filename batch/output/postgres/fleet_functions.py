@@ -86,8 +86,9 @@ CREATE FUNCTION end_late(its_runs text[]) RETURNS void LANGUAGE sql AS $$
         AND severity(stop_reason) < severity('deadline');
 $$;
 
--- The workers that count are those that have the run's key. A run that is left is held while one that
--- lives has a job of it that is to be done.
+-- The workers that count are those that have the run's key. A run is held while something is to be done
+-- in it, and one that is left while a worker that lives has such a job. (What was too late, only a worker
+-- can tell.)
 CREATE FUNCTION progress_of(
     its_run text, dead_after_s float8, OUT able bigint, OUT held boolean, OUT reason text,
     OUT sentence text, OUT code integer
@@ -105,11 +106,19 @@ BEGIN
             jsonb_build_object('base_url', its.base_url, 'account', its.account)))
         INTO alive, able FROM workers
         WHERE beat_at >= extract(epoch FROM clock_timestamp()) - dead_after_s;
-    held := severity(its.stop_reason) < severity('deadline') OR EXISTS (
-        SELECT 1 FROM jobs JOIN claims USING (run_id, job_id)
-        WHERE run_id = its_run AND state = 'todo' AND library = its.library
-        AND worker = ANY (alive)
-    );
+    IF severity(its.stop_reason) >= severity('deadline') THEN
+        held := EXISTS (
+            SELECT 1 FROM jobs JOIN claims USING (run_id, job_id)
+            WHERE run_id = its_run AND state = 'todo' AND library = its.library
+            AND worker = ANY (alive)
+        );
+    ELSE
+        held := EXISTS (SELECT 1 FROM jobs WHERE run_id = its_run AND state = 'todo');
+        held := held OR EXISTS (
+            SELECT 1 FROM jobs WHERE run_id = its_run
+            AND (state = 'parked' OR state = 'left' AND its.stop_reason IS NULL)
+        );
+    END IF;
     reason := its.stop_reason; sentence := its.stop_sentence; code := its.exit_code;
 END $$;
 
