@@ -13,7 +13,7 @@ from batch.engines.ending import Ending
 from batch.engines.follow import Follower
 from batch.engines.handover import hand_over
 from batch.errors import UsageError
-from batch.events import Event, Observer
+from batch.events import Event, Observer, Warned
 from batch.output.fleet import OpenRun
 from batch.output.layout import Layout
 from batch.output.marker import library_at
@@ -35,7 +35,7 @@ async def carry_out(
 ) -> Summary | None:
     """Hand a run over, *release* its folder, and follow the run to its end; None if detached."""
     engine, root = current_engine(), planned.settings.output_dir
-    async with Connections(engine) as connections:
+    async with Connections(engine, on_wait=_waits(observers)) as connections:
         fleet = PostgresFleet(engine, connections)
         run = await hand_over(planned, fleet, clock, list(observers))
         release()
@@ -59,7 +59,8 @@ async def join(
         raise UsageError(f"{root} has no run of a fleet to join")
     with open_to_read(root) as store:
         last = store.last_run()
-    async with Connections(engine) as connections:
+    told: list[Observer] = []
+    async with Connections(engine, on_wait=_waits(told)) as connections:
         fleet = PostgresFleet(engine, connections)
         run = None if last is None else await fleet.handed_over(last[0])
         if run is None:
@@ -68,7 +69,18 @@ async def join(
             )
         moved_to = await asyncio.to_thread(root.resolve)  # since it was handed over
         run = replace(run, root=str(moved_to))
-        return await _follow(run, root, fleet, observers(run), clock)
+        told += observers(run)
+        return await _follow(run, root, fleet, told, clock)
+
+
+def _waits(observers: Sequence[Observer]) -> Callable[[str], None]:
+    """Return what tells *observers* that the database is waited for."""
+
+    def tell(place: str) -> None:
+        for observer in observers:
+            observer.notify(Warned(f"{place} does not answer; this command waits for it"))
+
+    return tell
 
 
 async def _follow(

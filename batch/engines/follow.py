@@ -20,7 +20,7 @@ from batch.engines.chores import beside
 from batch.engines.conclude import conclude, summary_of
 from batch.engines.ending import Ending
 from batch.engines.terms import Terms
-from batch.errors import AwayError, ExitCode, StateError
+from batch.errors import AwayError, BatchError, ExitCode, StateError
 from batch.events import Event
 from batch.output.fleet import BEAT_S, Fleet, OpenRun, Progress
 from batch.output.row import is_superseded
@@ -33,6 +33,7 @@ from batch.waker import Waker, sleep
 T = TypeVar("T")
 Reader = Callable[[], AbstractContextManager[Store]]
 LOOKS_S = 1.0
+LEAVES_WITHIN_S = 5.0  # after the second signal, whether or not the database answers
 QUIET_S = 15.0  # so long nothing was done any more: no worker will end the run
 NO_WORKER = (
     "no worker of the fleet is alive that has this run's key: the run waits. Start one with `kling-batch"
@@ -46,6 +47,17 @@ SOFTLY = (
     "nothing more is submitted, open tasks are left to the next run, downloads under way finish; once"
     " more to leave the workers to it"
 )
+
+
+class LeftError(BatchError):
+    """A person has insisted to leave a run that has not ended."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        is_term = number is signal.SIGTERM
+        self.exit_code = ExitCode.TERMINATED if is_term else ExitCode.INTERRUPTED
+        super().__init__(
+            f"left at the second {number.name}; the workers end the run (`kling-batch run --join`)"
+        )
 
 
 @dataclass
@@ -86,20 +98,33 @@ class Follower:
             handle_signals: the first SIGINT or SIGTERM stops the run softly, the second ends this.
 
         Raises:
+            LeftError: the second signal came while the database did not answer.
             StateError: the run is not known any more, or the database has not answered for too long.
         """
+        with self._signals() if handle_signals else _nothing():
+            task = asyncio.create_task(self._follow(library))
+            try:
+                while not task.done() and not self._insisted:
+                    await asyncio.wait({task}, timeout=self.looks_s)
+                await asyncio.wait({task}, timeout=LEAVES_WITHIN_S)
+                if not task.done():
+                    raise LeftError(self._insisted[0])
+                return task.result()
+            finally:
+                task.cancel()
+
+    async def _follow(self, library: Reader) -> Summary:
         progress = await self._progress()
         self._held_at = self.clock.monotonic()
-        with self._signals() if handle_signals else _nothing():
-            rows = _Rows(library, self.run.run_id)
-            while progress.exit_code is None and not self._insisted:
-                await self._stop()
-                self._tell(progress, await asyncio.to_thread(rows.new))
-                await self._end_without_workers(progress)
-                await sleep(self.looks_s, self._asked)
-                self._asked.clear()
-                progress = await self._progress()
+        rows = _Rows(library, self.run.run_id)
+        while progress.exit_code is None and not self._insisted:
+            await self._stop()
             self._tell(progress, await asyncio.to_thread(rows.new))
+            await self._end_without_workers(progress)
+            await sleep(self.looks_s, self._asked)
+            self._asked.clear()
+            progress = await self._progress()
+        self._tell(progress, await asyncio.to_thread(rows.new))
         return await self._summary(library, progress)
 
     async def _progress(self) -> Progress:
@@ -175,11 +200,8 @@ class Follower:
         known = await self._read(library, lambda store: store.known())
         seconds = round(max(self.clock.now() - run.began_at, 0.0), 3)
         if self._insisted:
-            is_term = self._insisted[0] is signal.SIGTERM
-            code = ExitCode.TERMINATED if is_term else ExitCode.INTERRUPTED
-            name = self._insisted[0].name
-            why = f"left at the second {name}; the workers end the run (`kling-batch run --join`)"
-            found = replace(found, exit_code=code, stopped=why)
+            left = LeftError(self._insisted[0])
+            found = replace(found, exit_code=left.exit_code, stopped=str(left))
             return summary_of(run, terms, outcome, found, known, seconds=seconds)
         recorded = await self._read(library, lambda store: _record_of(store, run.run_id))
         assert progress.exit_code is not None

@@ -316,8 +316,12 @@ def test_end_that_a_stopped_command_holds_is_taken_over(fleet: Fleet, s3: Any) -
 
 def _until_alone(run: Any) -> None:
     """Wait until a run says that no worker is there."""
+    _until_said(run, b"no worker of the fleet is alive")
+
+
+def _until_said(run: Any, words: bytes) -> None:
     while line := run.stderr.readline():
-        if b"no worker of the fleet is alive" in line:
+        if words in line:
             return
     raise AssertionError("it has ended before")
 
@@ -336,6 +340,21 @@ def test_crash_of_postgres_is_waited_for(fleet: Fleet, cluster: Any) -> None:
     assert json.loads(out)["outcomes"] == {"succeeded": 30}
     assert (fleet.box.stats.created, fleet.box.stats.most_in_flight <= CAP) == (30, True)
     assert not any("sqlalche" in fleet.said(name) for name in ("one", "two"))
+
+
+def test_second_ctrl_c_leaves_while_postgres_is_away(fleet: Fleet, cluster: Any) -> None:
+    with fleet.running(fleet.manifest(2), "--json") as run:
+        _until_alone(run)
+        cluster.stop()
+        try:
+            _until_said(run, b"does not answer; this command waits for it")
+            run.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            run.send_signal(signal.SIGINT)
+            out, _ = run.communicate(timeout=60)
+        finally:
+            cluster.start()
+    assert (run.returncode, json.loads(out)["exit_code"]) == (130, 130)
 
 
 def test_failover_that_forgot_tasks_pays_nothing_again(
