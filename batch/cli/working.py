@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -22,6 +23,8 @@ from batch.run.resources import raise_descriptor_limit
 from batch.run.signals import on_stop
 from batch.settings import receiver_of
 from batch.waker import Waker
+
+ENDS_WITHIN_S = 5.0  # after the second signal
 
 
 def work(
@@ -59,6 +62,10 @@ def work(
         main = asyncio.current_task()
 
         def insist(_number: signal.Signals) -> None:
+            # Threads of the engine wait for Postgres; what is cut short is as after a power cut.
+            timer = threading.Timer(ENDS_WITHIN_S, os._exit, (ExitCode.OK,))
+            timer.daemon = True
+            timer.start()
             if main is not None:
                 main.cancel()
 

@@ -16,12 +16,13 @@ from batch.waker import Waker, sleep
 class Times:
     """How long a worker waits for what, in seconds.
 
-    *drain_s* for downloads when it is to end; *unreachable_s* for the state before it ends by itself;
-    *refused_s* with the jobs of a run that it is not meant for.
+    *drain_s* for downloads when it is to end, and then *leave_s* to say so; *unreachable_s* for the state
+    before it ends by itself; *refused_s* with the jobs of a run that it is not meant for.
     """
 
     beat_s: float = BEAT_S
     drain_s: float = 60.0
+    leave_s: float = 5.0
     unreachable_s: float = 600.0
     refused_s: float = 10.0
 

@@ -11,7 +11,9 @@ all calls to the fleet may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -87,7 +89,9 @@ class Worker:
         """Work until *ending* is set; False if it ended since the state could not be reached."""
         leave, beat_s = self._leave, self._leave.times.beat_s
         leave.asked_by(ending)
-        while not await self._beat():
+        # Where nothing answers, a beat itself ends, after `unreachable_s`.
+        long_s = 2 * leave.times.unreachable_s
+        while not await self._beat_within(long_s, leave.within):
             if await leave.within(beat_s):
                 return not leave.is_cut_off
         has_none = self._deliveries.has_none
@@ -95,15 +99,27 @@ class Worker:
             while not leave.is_near:
                 await leave.within(beat_s, has_none)
                 has_none.clear()
-                await self._beat()
+                await self._beat_within(long_s, leave.within)
             if not leave.is_cut_off:
                 await self._drain()
             await self._chores.end()
         if not leave.is_cut_off:
-            await self._fleet.leave(self.name)
+            with suppress(TimeoutError):  # Postgres is away; its silence says the same, 30 s later
+                await asyncio.wait_for(self._fleet.leave(self.name), leave.times.leave_s)
         return not leave.is_cut_off
 
     # -- beats
+
+    async def _beat_within(self, seconds: float, within: Callable[..., Awaitable[bool]]) -> bool:
+        """Beat; False if nothing has answered *within* that time, which ends with the worker."""
+        done = Waker()
+        beat = asyncio.create_task(self._beat())
+        beat.add_done_callback(lambda _beat: done.set())
+        try:
+            await within(seconds, done)
+            return beat.done() and beat.result()
+        finally:
+            beat.cancel()
 
     async def _beat(self) -> bool:
         """Say that this worker is alive, and do what it hears; False if nothing answers."""
@@ -175,10 +191,11 @@ class Worker:
         """Let downloads and requests that are under way end; all else is left to other workers."""
         for opened in self._runs:
             opened.stop.end_here()
-        times, deliveries = self._leave.times, self._deliveries
+        leave, deliveries = self._leave, self._deliveries
+        times, beat_s = leave.times, leave.times.beat_s
         until = self._clock.monotonic() + times.drain_s
         while deliveries.is_busy and (left_s := until - self._clock.monotonic()) > 0:
-            within_s = min(left_s, times.beat_s)
-            if await self._leave.cut_off_within(within_s, deliveries.is_idle):
+            within_s = min(left_s, beat_s)
+            if await leave.cut_off_within(within_s, deliveries.is_idle):
                 return
-            await self._beat()
+            await self._beat_within(beat_s, leave.cut_off_within)

@@ -439,6 +439,26 @@ def test_terminated_worker_hands_its_jobs_back_at_once(fleet: Fleet) -> None:
     assert fleet.box.stats.created == 8
 
 
+def test_terminated_worker_ends_while_postgres_is_away(fleet: Fleet, cluster: Any) -> None:
+    with fleet.worker("one") as one, fleet.running(fleet.manifest(8)):
+        fleet.shell.until(lambda: fleet.box.stats.created >= 2)
+        cluster.stop()
+        try:
+            fleet.shell.until(lambda: "this worker waits for it" in fleet.said("one"))
+            send(one, signal.SIGTERM)
+            fleet.shell.until(lambda: not _lives(one))
+        finally:
+            cluster.start()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_slot_of_a_dead_worker_holds_up_nobody(fleet: Fleet) -> None:
     """Who wait for it fill the living worker, and the job that holds it has to get there."""
     with fleet.worker("mortal", "after Open"), fleet.worker("healthy"):

@@ -28,7 +28,7 @@ def test_fleet_pays_once_and_loses_nothing(first: int) -> None:
 NEEDED = {
     "claims": (replace(ALL, claims=False), False, 37),
     "claims and indexes": (replace(ALL, claims=False, indexes=False), False, 44),
-    "send deadline": (replace(ALL, send_deadline=False), True, 47),
+    "send deadline": (replace(ALL, send_deadline=False), True, 105),
     "one clock": (replace(ALL, one_clock=False), True, 44),
 }
 
