@@ -37,7 +37,8 @@ LEAVES_WITHIN_S = 5.0  # after the second signal, whether or not the database an
 QUIET_S = 15.0  # so long nothing was done any more: no worker will end the run
 NO_WORKER = (
     "no worker of the fleet is alive that has this run's key: the run waits. Start one with `kling-batch"
-    " worker`, on any machine that has the engine's address, the key and the folder"
+    " worker`, on any machine that has the engine's address, the key and the folder; with --base-url, if"
+    " the run has one"
 )
 FORGOTTEN = (
     "the database does not know the run {} any more: a copy of it, or a backup, has taken its place, and"

@@ -1,7 +1,8 @@
 """A throw-away Postgres: a cluster in a temporary folder, and a fresh database for each test.
 
-Everything that keeps data through a power cut is off; a commit outlives the death of Postgres. Each worker of pytest-xdist has a cluster of its
-own: making one takes a second, and no test waits for another worker's.
+Everything that keeps data through a power cut is off; a commit outlives the death of Postgres. Each
+worker of pytest-xdist has a cluster of its own: making one takes a second, and no test waits for
+another worker's.
 """
 
 from __future__ import annotations
