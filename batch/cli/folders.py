@@ -17,8 +17,8 @@ from batch.clock import SystemClock
 from batch.errors import UsageError
 from batch.key import Secret
 from batch.output.folder import ORIGIN, SANDBOX, OutputFolder, open_folder
-from batch.output.layout import STATE_FOLDER
-from batch.output.stores import has_state, open_to_read, use_engine
+from batch.output.layout import STATE_FOLDER, Layout
+from batch.output.stores import check_history, has_state, open_to_read, use_engine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 HOME = Path("outputs")
@@ -40,12 +40,15 @@ def folders(output_dirs: Sequence[Path]) -> list[Path]:
     """Return the folders named, or else all under outputs/.
 
     Raises:
+        StateLostError: one has results and no state, or there is none but such.
         UsageError: one is not an output folder, or there is none.
     """
     for folder in output_dirs:
         check_folder(folder)
     found = list(output_dirs) or all_folders()
     if not found:
+        for results in sorted(HOME.glob("*/results.jsonl")):
+            check_history(None, Layout(results.parent))
         raise UsageError(f"there is no output folder under {HOME}/; name one")
     return found
 
@@ -83,6 +86,12 @@ def meet_engine(engine: Secret) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UsageError if *folder* is not an output folder."""
+    """Check that *folder* is an output folder.
+
+    Raises:
+        StateLostError: it has results and no state.
+        UsageError: it is none.
+    """
     if not has_state(folder):
+        check_history(None, Layout(folder))
         raise UsageError(f"{folder} is not an output folder: it has no {STATE_FOLDER}/state.db")

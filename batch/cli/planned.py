@@ -18,7 +18,7 @@ from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.manifest.model import Manifest
 from batch.notify.channels import channels_of
-from batch.output.stores import has_state
+from batch.output.stores import is_known
 from batch.plan import Action, Decision, Plan
 from batch.prices import estimator
 from batch.run.planner import plan_only
@@ -209,7 +209,7 @@ def _everything(manifest: Manifest, plan: Plan) -> tuple[int, float]:
 
 
 def _is_new(settings: Settings) -> bool:
-    return not has_state(settings.output_dir)
+    return not is_known(settings.output_dir)
 
 
 def _listed(plan: Plan, decisions: Iterable[Decision]) -> Iterator[Decision]:

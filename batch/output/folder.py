@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from batch.errors import StateLostError, UsageError
+from batch.errors import UsageError
 from batch.frozen import frozen
 from batch.output import stores
 from batch.output.layout import Layout
@@ -53,9 +53,9 @@ def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFold
     layout = Layout(root)
     with ExitStack() as exits:
         if not stores.has_state(root):
-            _check_history(None, layout)
+            stores.check_history(None, layout)
         database = exits.enter_context(stores.hold(root, is_local=sandbox))
-        _check_history(database, layout)
+        stores.check_history(database, layout)
         _check_origin(database, root, sandbox=sandbox)
         library = name_library(database, sandbox=sandbox)
         results = ResultsFile(layout.results)
@@ -86,11 +86,10 @@ def peek(root: Path, *, sandbox: bool) -> Iterator[Store | None]:
     """
     layout = Layout(root)
     if not stores.has_state(root):
-        _check_history(None, layout)
+        stores.check_history(None, layout)
         yield None
         return
     with stores.open_to_read(root) as database:
-        _check_history(database, layout)
         _check_origin(database, root, sandbox=sandbox)
         results = ResultsFile(layout.results)
         forgotten = results.unknown(database)
@@ -100,17 +99,6 @@ def peek(root: Path, *, sandbox: bool) -> Iterator[Store | None]:
         with stores.in_memory(database) as copy:
             results.recall(forgotten, copy, 0.0)
             yield copy
-
-
-def _check_history(database: Store | None, layout: Layout) -> None:
-    """Refuse results without their state: all of them would be paid for again."""
-    results = layout.results
-    if (database is None or database.is_new) and results.exists() and results.stat().st_size:
-        raise StateLostError(
-            f"{results} holds rows of earlier runs, but their state in {layout.state} is gone or"
-            " empty; nothing was sent. Restore the state from a backup; or, to start from nothing and"
-            " pay for everything again, move results.jsonl away"
-        )
 
 
 def name_library(database: Store, *, sandbox: bool) -> str:

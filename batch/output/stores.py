@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from batch.errors import StateError
+from batch.errors import StateError, StateLostError
 from batch.key import ENGINE_VARIABLE, Secret, find_engine
 from batch.output import lock
 from batch.output.layout import Layout
@@ -47,22 +47,48 @@ def has_state(root: Path) -> bool:
     return layout.database.exists() or layout.library.exists()
 
 
+def is_known(root: Path) -> bool:
+    """Return whether *root* has a state that says anything: an emptied file is none.
+
+    Raises:
+        StateError: it cannot be read.
+    """
+    layout = Layout(root)
+    if layout.library.exists() or not layout.database.exists():
+        return layout.library.exists()
+    with Database.open_to_read(layout.database) as database:
+        return not database.is_new
+
+
+def check_history(database: Store | None, layout: Layout) -> None:
+    """Refuse results without their state: all of them would be paid for again."""
+    results = layout.results
+    if (database is None or database.is_new) and results.exists() and results.stat().st_size:
+        raise StateLostError(
+            f"{results} holds rows of earlier runs, but their state in {layout.state} is gone or"
+            " empty; nothing was sent. Restore the state from a backup; or, to start from nothing and"
+            " pay for everything again, move results.jsonl away"
+        )
+
+
 @contextmanager
 def open_to_read(root: Path) -> Iterator[Store]:
     """Open an existing state, also while a run changes it. Changes nothing.
 
     Raises:
-        StateError: there is none, or it cannot be read.
+        StateError: there is none, it cannot be read, or it is empty beside results.
     """
     layout = Layout(root)
     library = _library(layout)
     if library is None:
         with Database.open_to_read(layout.database) as database:
+            check_history(database, layout)
             yield database
         return
     from batch.output.postgres.libraries import read  # noqa: PLC0415 - only of a fleet
 
     with read(_engine_for(root), library, layout) as found:
+        check_history(found, layout)
         yield found
 
 

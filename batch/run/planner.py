@@ -19,10 +19,11 @@ from batch.library.accounts import Books, Spent, flat
 from batch.library.planned import facts_of
 from batch.manifest.model import Manifest
 from batch.output.folder import OutputFolder, open_folder, peek
+from batch.output.layout import Layout
 from batch.output.row import new_run_id
 from batch.output.state import AddRow, BeginRun, Change, EndRun, Fact, Force
 from batch.output.store import Store
-from batch.output.stores import has_state
+from batch.output.stores import is_known
 from batch.output.uploaded import Found, away, is_due
 from batch.plan import COSTING, PAYING, History, Plan, make_plan
 from batch.plan.changes import Changed, compare
@@ -225,16 +226,20 @@ def unexpected_library(manifest: Manifest, settings: Settings) -> str | None:
 
     A wrong working directory, a renamed manifest and a disk that is not mounted look like that.
     """
-    if settings.sandbox or settings.new or has_state(settings.output_dir):
+    if settings.sandbox or settings.new or is_known(settings.output_dir):
         return None
     plan = plan_only(manifest, settings)
     paying = sum(plan.counts[action] for action in COSTING)
     if not paying:
         return None
     videos = "1 video" if paying == 1 else f"{paying} videos"
+    root = settings.output_dir.absolute()
+    made = "nothing was ever made there"
+    if any(Layout(root).videos.rglob("*.mp4")):
+        made = "it has videos, but no state of the runs that made them"
     return (
-        f"{settings.output_dir.absolute()} is a new library: nothing was ever made there, and this run"
-        f" would pay for {videos}, about ${plan.cost_usd:.2f}"
+        f"{root} is a new library: {made}, and this run would pay for {videos}, about"
+        f" ${plan.cost_usd:.2f}"
     )
 
 

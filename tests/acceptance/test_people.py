@@ -252,6 +252,23 @@ def test_detached_run_without_a_fleet_makes_nothing(
     assert box.stats.created == 0
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_library_whose_state_is_empty_is_not_bought_again(library: Library, is_there: bool) -> None:
+    """A power cut may leave files without a byte."""
+    library.night({"fox": FOX})
+    state = library.root / ".kling-batch" / "state.db"
+    (library.root / "results.jsonl").write_bytes(b"")
+    if is_there:
+        state.write_bytes(b"")
+    else:
+        shutil.rmtree(state.parent)
+
+    said = library.shell("run", "night.yaml", new=False)
+    assert (said.code, library.paid) == (2, 1)
+    assert "it has videos, but no state of the runs that made them" in said.err
+    assert library.plan()["new_library"]
+
+
 def test_known_library_needs_no_new(shell: Any, sandbox: Callable[..., Any]) -> None:
     provider = sandbox()
     shell.manifest(1, base_url=provider.base_url)

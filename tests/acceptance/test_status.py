@@ -6,6 +6,7 @@ import re
 import signal
 from typing import Any
 
+import pytest
 from patience import PATIENCE_S
 
 JOBS = [{"id": "a", "prompt": "fox"}, {"id": "b", "prompt": "sandbox:moderation"}]
@@ -148,3 +149,34 @@ def test_status_works_during_run(shell: Any, sandbox: Any) -> None:
         assert found["jobs"] == {"generating": 2}
         assert len(found["paid_without_file"]) == 2
         assert "running" in shell("status", "outputs/night").out
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_folder_that_lost_its_state_is_not_called_empty(
+    shell: Any, sandbox: Any, is_there: bool
+) -> None:
+    """Every command that reads says so, and the page that was made stays."""
+    box = sandbox()
+    shell("run", shell.manifest(1), "--base-url", box.base_url)
+    root = shell.folder / "outputs" / "night"
+    page = (root / "report.html").read_bytes()
+    state = root / ".kling-batch" / "state.db"
+    if is_there:
+        state.write_bytes(b"")
+    else:
+        state.unlink()
+    for args in (
+        ("status",),
+        ("status", "outputs/night"),
+        ("ledger",),
+        ("report", "outputs/night"),
+        ("restore", "outputs/night", "job-0", "--list"),
+        ("prune", "night.yaml", "--strays", "--dry-run"),
+        ("forget", "outputs/night", "job-0"),
+    ):
+        said = shell(*args, key=None)
+        assert (said.code, "their state in outputs/night/.kling-batch is gone" in said.err) == (
+            2,
+            True,
+        )
+    assert (root / "report.html").read_bytes() == page
