@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batch.attempt import Attempt
+from batch.attempt import Attempt, Landed
 from batch.errors import RefusedError, StateError
+from batch.output.layout import version_file
 from batch.output.recall import read_row, recall
 from batch.output.state import FORGOT_AT, AddRow, Fact, Put
 from batch.output.store import Store
@@ -80,6 +81,7 @@ class ResultsFile:
             recalled[attempt.external_task_id] = replace(attempt, number=numbers[attempt.job_id])
         lines = [AddRow(row.line.decode()) for row in rows]
         forgotten = Fact(FORGOT_AT, repr(now))
+        recalled |= _displaced(rows, recalled, database)
         try:
             database.write([*(Put(attempt) for attempt in recalled.values()), *lines, forgotten])
         except RefusedError as error:
@@ -197,6 +199,32 @@ class ResultsFile:
                 end += len(line)
                 present.add(_digest(line[:-1]))
         return present
+
+
+def _displaced(
+    rows: list[Row], recalled: dict[str, Attempt], database: Store
+) -> dict[str, Attempt]:
+    """Return the attempts whose video another one's has displaced, by what *rows* say, where it went.
+
+    A former version has no row of its own for that.
+    """
+    stands = {
+        row.attempt.state.file: row.attempt for row in rows if type(row.attempt.state) is Landed
+    }
+    displaced: dict[str, Attempt] = {}
+    for file, latest in stands.items():
+        before = [one for one in recalled.values() if _is_at(file, one)]
+        if latest.external_task_id in recalled:  # else the state knows best where its own stand
+            before += database.holders_of(file)
+        for one in before:
+            if one.external_task_id != latest.external_task_id and isinstance(one.state, Landed):
+                place = version_file(one.job_id, one.state.came_at)
+                displaced[one.external_task_id] = one.to(replace(one.state, file=place))
+    return displaced
+
+
+def _is_at(file: str, attempt: Attempt) -> bool:
+    return isinstance(attempt.state, Landed) and attempt.state.file == file
 
 
 def _names_task(row: dict[str, Any]) -> bool:

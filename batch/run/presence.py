@@ -112,7 +112,8 @@ class Presence:
                 continue
             state = self._database.attempt(other.external_task_id).state
             is_away = other.external_task_id in self._in_bucket
-            is_here = is_away or (self._root / str(other.file)).exists()
+            is_beside = other.file != own.state.file and (self._root / other.file).exists()
+            is_here = is_away or is_beside
             is_for_it = other.job_id == own.job_id or other.fingerprint == own.fingerprint
             is_chosen = is_here and is_for_it
             if isinstance(state, Landed) and checked.sha256 in state.contents and not is_chosen:

@@ -318,6 +318,28 @@ def test_restored_state_takes_in_what_was_made_and_renamed(library: Library) -> 
     assert library.paid == 2
 
 
+def test_restored_state_knows_which_video_was_displaced(library: Library) -> None:
+    """Only the rows tell of the change: the video that stands is not the one that the state knew."""
+    library.night({"fox": FOX})
+    state = library.root / ".kling-batch" / "state.db"
+    shutil.copy(state, library.shell.folder / "state.db")
+    first = library.videos()["fox"]
+    library.night({"fox": DEER})
+    second = library.videos()["fox"]
+    shutil.copy(library.shell.folder / "state.db", state)
+
+    assert library.night({"fox": DEER})["planned"] == {"unchanged": 1}
+    listed = library.shell("restore", "outputs/night", "fox", "--list").out
+    assert (listed.count("current"), listed.count("versions/fox/")) == (1, 1)
+    assert library.shell("restore", "outputs/night", "fox").code == 0
+    assert library.videos()["fox"] == first
+    assert library.shell("restore", "outputs/night", "fox", "--unpin").code == 0
+    library.night({"fox": DEER})
+    assert library.videos()["fox"] == second
+    library.night({"fox": FOX})
+    assert (library.videos()["fox"], library.paid) == (first, 2)
+
+
 def test_restored_state_finds_a_renamed_video_where_it_stands(library: Library) -> None:
     """The provider may keep it no longer."""
     library.night({"fox": FOX})

@@ -106,6 +106,17 @@ def test_copied_library_is_read_once(library: Library) -> None:
     assert library.look() == (True, [])
 
 
+def test_video_of_another_attempt_at_the_same_place_is_no_edit(library: Library) -> None:
+    """A restored state may say of both that they stand there."""
+    library.put(EDIT, LATER)
+    other = replace(HERE, task=PaidTask("9", 1.0), bytes=len(EDIT))
+    other = replace(other, sha256=hashlib.sha256(EDIT).hexdigest())
+    library.database.write([Put(tried(other, job(prompt="an owl"), "kb-1", 2))])
+    presence = Presence(library.root, library.database)
+    here = {item.external_task_id: presence(item) for item in library.database.known()["a"]}
+    assert here == {"kb-0": False, "kb-1": True}
+
+
 @pytest.mark.parametrize(
     "data",
     [VIDEO[:-1], bytes(len(VIDEO)), b"", b"<html>", LONGER],
