@@ -60,6 +60,8 @@ def check(path: Path, attempt: Attempt) -> Checked | None:
     from batch.media.check import MediaError, compare, inspect  # noqa: PLC0415 - on most nights for no file
 
     assert isinstance(attempt.state, Landed)
+    if not path.is_file():  # a pipe would be waited for
+        return None
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

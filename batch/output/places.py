@@ -113,7 +113,7 @@ class Places:
         found = await self._videos.of_size(version_folder(attempt.job_id), sizes)
         # A state that has forgotten a move names the old place of a video that stands at its new one.
         for source in dict.fromkeys((state.file, *found, file)):
-            if source == file == state.file or self._videos.modified_at(source) is None:
+            if source == file == state.file or not self._videos.is_file(source):
                 continue
             await self._videos.run(part.copy_from, self._videos.layout.root / source)
             if part.sha256 in state.contents:

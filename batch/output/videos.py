@@ -81,6 +81,10 @@ class Videos:
         except OSError:
             return None
 
+    def is_file(self, file: str) -> bool:
+        """Return whether *file* can be read: not so a folder or a pipe."""
+        return (self.layout.root / file).is_file()
+
     async def finish(self, part: Part, check: Callable[[Path], T]) -> T:
         """Complete a part file, check it, and flush it to the disk. Return the result of *check*.
 

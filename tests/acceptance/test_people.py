@@ -474,3 +474,20 @@ def test_name_of_a_missed_video_goes_to_one_job(library: Library) -> None:
     library.night({"fox": DEER})
     assert library.night({"fox": FOX})["planned"] == {"fetch": 1}
     assert (library.videos(), library.paid) == ({"fox": fox}, 2)
+
+
+def test_pipe_in_the_place_of_a_video_is_replaced(library: Library) -> None:
+    """Nobody writes into it, so it would be waited for with the folder locked."""
+    library.night({"fox": FOX})
+    video = library.root / "videos" / "fox.mp4"
+    before = video.read_bytes()
+    video.unlink()
+    os.mkfifo(video)
+    assert library.plan()["counts"]["fetch"] == 1
+    library.night({"fox": FOX})
+    assert (video.read_bytes(), library.paid) == (before, 1)
+    video.unlink()
+    os.mkfifo(video)
+    library.night({"fox": DEER})
+    assert library.videos()["fox"] != before
+    assert library.paid == 2
