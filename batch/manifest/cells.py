@@ -20,8 +20,14 @@ _OTHER = (
     r"|(Loading|(Wird )?Geladen|Chargement|Cargando|Carregando|Caricamento( in corso)?|Laden"
     r"|Ładowanie|Načítání|Yükleniyor|Загрузка|加载中|正在加载|載入中|読み込み中|로드 중)\s?(\.{3}|…)"
 )
+# A sheet that was exported with its formulas: =CONCAT(A1;B1), =A1&" at dawn", =Sheet1!B2, ="a fox".
+_FORMULA = (
+    r"\s*=\s*[-+@]*\s*"
+    r"(?:[^\W\d][\w.]*\(|\$?[A-Z]{1,3}\$?[0-9]{1,7}(?![\w.])|(?:'[^']+'|\$?[^\W\d]\w*)[!.]\$?[A-Z]{1,3}\$?[0-9]"
+    r'|"(?:[^"]|"")*"\s*(?:&|$))'
+)
 # One of these begins or ends every such text; blanks may stand around it.
-_FIRST = frozenset("#Ee" + string.whitespace)
+_FIRST = frozenset("#Ee=" + string.whitespace)
 _LAST = frozenset(".\u2026" + string.whitespace)
 _EMPTY_WORDS = frozenset(
     {"nan", "none", "null", "nil", "tbd", "tba", "todo", "n/a", "na", "undefined", "prompt"}
@@ -31,15 +37,19 @@ _SIGNS = frozenset(string.punctuation + string.whitespace + "\u2013\u2014\u2026\
 
 
 def report_broken(entries: Entries, findings: Findings) -> None:
-    """Report every value of a job that is nothing but an error of a spreadsheet."""
+    """Report every value of a job that is nothing but an error or a formula of a spreadsheet."""
     for name, (_, node) in entries.items():
         if type(node) is Scalar and node.text[:1] not in _FIRST and node.text[-1:] not in _LAST:
             continue  # nearly always: a call less for each value
         for scalar in _broken(node):
             label = entries.get("id")
             findings.job = label[1].text if label and isinstance(label[1], Scalar) else None
-            message = f"{name} is {shown(scalar.text)}, an error of a spreadsheet"
-            findings.fault(scalar, message, "mend the cell, and export the sheet again")
+            if _is_formula(scalar.text):
+                message = f"{name} is {shown(scalar.text)}, a formula of a spreadsheet"
+                findings.fault(scalar, message, "export the values of the sheet, not its formulas")
+            else:
+                message = f"{name} is {shown(scalar.text)}, an error of a spreadsheet"
+                findings.fault(scalar, message, "mend the cell, and export the sheet again")
             findings.job = None
 
 
@@ -62,11 +72,17 @@ def _broken_among(nodes: Iterable[Node]) -> list[Scalar]:
 
 
 def is_broken(text: str) -> bool:
-    """Return whether *text* is nothing but an error of a spreadsheet."""
+    """Return whether *text* is nothing but an error of a spreadsheet, or a formula in place of a value."""
     if text[:1] not in _FIRST and text[-1:] not in _LAST:  # nearly always
         return False
+    if _is_formula(text):
+        return True
     text = text.strip() if len(text) <= _LONGEST else ""
     return bool((text.isupper() and re.fullmatch(_ERROR, text)) or re.fullmatch(_OTHER, text))
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip()[:1] == "=" and re.match(_FORMULA, text) is not None
 
 
 def is_empty_mark(text: str) -> bool:

@@ -27,6 +27,22 @@ TEXTS = [
 ]  # fmt: skip
 
 
+FORMULAS = [
+    "=CONCAT(A1)", "=VERKETTEN(A1;B1)", '=A1&" at dawn"', "=$A$1", "=Sheet1!B2", "='My prompts'!A2",
+    "=$Sheet1.A2", '="A fox"', '="a "&B2', " =+A1", '=WENN.FEHLER(A1;"")', '=@INDIRECT("A"&1)',
+    '=IF(A1>0,"a very long prompt that goes on","and another one that goes on for longer than that")',
+]  # fmt: skip
+NO_FORMULAS = [
+    "= a fox",
+    "== Night ==",
+    "=)",
+    "=> a fox runs",
+    "=A fox",
+    '="A fox" he said',
+    "=^.^=",
+]
+
+
 def faults(read: Read, rows: str | bytes, **kwargs: str) -> list[Problem]:
     with pytest.raises(ManifestError) as caught:
         read(rows, **kwargs)
@@ -39,6 +55,22 @@ def test_broken_cell_is_a_fault(read: Read, text: str) -> None:
 
     assert (problem.line, problem.column, problem.job) == (3, 3, "b")
     assert "an error of a spreadsheet" in problem.message
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_formula_is_a_fault(read: Read, text: str) -> None:
+    """A sheet that is exported with its formulas shown has no prompts."""
+    cell = text.replace('"', '""')
+    (problem,) = faults(read, f'id,prompt\na,A fox\nb,"{cell}"\n')
+
+    assert (problem.line, problem.column, problem.job) == (3, 3, "b")
+    assert "a formula of a spreadsheet" in problem.message
+
+
+@pytest.mark.parametrize("text", NO_FORMULAS)
+def test_text_like_a_formula_is_a_prompt(read: Read, text: str) -> None:
+    cell = text.replace('"', '""')
+    assert read(f'prompt\n"{cell}"\n').jobs[0].body()["prompt"] == text
 
 
 @pytest.mark.parametrize("text", TEXTS)
