@@ -46,7 +46,7 @@ class Doubt:
 
 def test_adopted_task_is_collected_and_paid_once(shell: Any, sandbox: Any) -> None:
     doubt = Doubt(shell, sandbox)
-    said = doubt.adopt("job-0", doubt.tasks[0].task_id)
+    said = doubt.adopt("job-0", f" {doubt.tasks[0].task_id}\n")  # as it was copied from a page
     assert said.code == 0
     assert "next run" in said.out
     assert doubt.status()["tasks_paid"] == 1

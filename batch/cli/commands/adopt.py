@@ -26,7 +26,7 @@ def command(output_dir: Path, job: str, task_id: str, **flags: Any) -> int:
     import asyncio  # noqa: PLC0415 - `--help` needs none
 
     with settling(output_dir, job, flags) as case:
-        opened = asyncio.run(case.adopt(task_id))
+        opened = asyncio.run(case.adopt(task_id.strip()))
     click.echo(
         f"{opened.job_id}: task {opened.task_id} is its own now, and paid for; the next run asks for it"
         " and downloads its video"
