@@ -104,7 +104,9 @@ class _Seen:
         """Count a job, and list what is wrong with it; return it."""
         latest = job[-1]
         is_left = latest.phase in IN_DOUBT and not self._is_running
-        self.words[WORDS[Phase.UNCONFIRMED if is_left else latest.phase]] += 1
+        is_missed = latest.phase is Phase.LANDED and latest.failure_kind is not None
+        phase = Phase.UNCONFIRMED if is_left else Phase.GENERATED if is_missed else latest.phase
+        self.words[WORDS[phase]] += 1
         self.begun += any(item.sent_at >= self.planned.at for item in job)
         to_do = self._to_do(job)
         if to_do is not None:

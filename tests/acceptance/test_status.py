@@ -180,3 +180,18 @@ def test_folder_that_lost_its_state_is_not_called_empty(
             True,
         )
     assert (root / "report.html").read_bytes() == page
+
+
+def test_video_that_could_not_come_back_is_not_counted_as_here(shell: Any, sandbox: Any) -> None:
+    """As in the summary of the run that has tried."""
+    box = sandbox()
+    manifest = shell.manifest(2)
+    shell("run", manifest, "--base-url", box.base_url)
+    video = shell.folder / "outputs" / "night" / "videos" / "job-0.mp4"
+    video.unlink()
+    video.mkdir()
+    said = shell("run", manifest, "--base-url", box.base_url, "--json")
+    assert (said.code, said.json["outcomes"]) == (1, {"failed": 1})
+    (found,) = shell("status", "--json", key=None).json
+    assert found["jobs"] == {"succeeded": 1, "to download": 1}
+    assert [item["job_id"] for item in found["failed"]] == ["job-0"]
