@@ -240,7 +240,8 @@ class JobIds:
         advice = "write count: 2 in one job to get two videos of it, or give each job an id"
         if (first.file, first.line, first.column) == (place.file, place.line, place.column):
             message = "two jobs of this entry ask for the same, and it has no id"
-            advice = "use every axis of the matrix in the prompt; count: 2 makes two videos of it"
+            advice = "use every axis of the matrix in the prompt, and name a file of rows once;"
+            advice += " count: 2 makes two videos of it"
         self._findings.fault(place, message, advice)
         return False
 

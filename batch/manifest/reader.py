@@ -32,7 +32,7 @@ from batch.manifest.notify_section import read_notify
 from batch.manifest.output_section import read_keep, read_output, read_target
 from batch.manifest.schema import ROOT_KEYS, VERSION
 from batch.manifest.text_files import file_label, join_surrogates, read_file
-from batch.manifest.yaml_events import FAST_PARSER, YamlReader
+from batch.manifest.yaml_events import FAST_PARSER, YamlReader, warn_of_cut_texts
 
 
 def load(path: Path) -> Manifest:
@@ -82,6 +82,7 @@ class _Reading:
                 self._findings = Findings()
                 self._jobs = None
                 heads = self._pass(data, heads)
+            warn_of_cut_texts(data, self._file, self._findings)
             manifest = self._assemble(heads)
         except Unreadable as exc:
             end = self._as_table(exc.problem)

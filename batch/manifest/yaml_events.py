@@ -60,6 +60,24 @@ TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 # ahead by 1,024 characters only, so brackets in a row right before the fault tell such an error.
 _OPENED = rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}$"
 
+# A text without quotes in which # begins a word: "A street #5", "Waves #ocean". A comment has a blank.
+_CUT = (
+    rb"(?m)^[ \t]*(?:-[ \t]+)?(prompt|negative_prompt)[ \t]*:[ \t]+[^\s\"'|>&*!#{\[][^\r\n]*?[ \t]"
+    rb"(#\w[^\r\n]*)"
+)
+
+
+def warn_of_cut_texts(data: bytes, file: str, findings: Findings) -> None:
+    """Warn of every prompt that YAML cuts at a # in it, since it takes the rest for a comment."""
+    for found in re.finditer(_CUT, data) if b" #" in data or b"\t#" in data else ():
+        before = data[: found.start(2)]
+        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
+        at = Spot(file, before.count(b"\n") + 1, column)
+        name, rest = found[1].decode(), shown(found[2].decode())
+        findings.warn(
+            at, f"{name} ends before {rest}, which YAML takes for a comment", "put it in quotes"
+        )
+
 
 class YamlReader:
     """Reads one YAML document whose root is a mapping.

@@ -382,6 +382,39 @@ def test_warning_of_many_jobs_is_reported_once(read: Read) -> None:
     assert warning.message.endswith("[and 29 more of the same]")
 
 
+@pytest.mark.parametrize(
+    ("line", "rest"),
+    [
+        ("  - prompt: A street #5 at night", "#5 at night"),
+        ("  - id: a\n    prompt:  Waves, #ocean", "#ocean"),
+        ("  - id: a\n    prompt: x\n    negative_prompt: a\t#b", "#b"),
+    ],
+)
+def test_prompt_cut_at_a_comment_is_warned_of(read: Read, line: str, rest: str) -> None:
+    (warning,) = read(f"jobs:\n{line}\n").warnings
+
+    assert f"ends before {rest!r}, which YAML takes for a comment" in warning.message
+    assert (warning.line, warning.column) == (
+        line.count("\n") + 3,
+        line.rpartition("\n")[2].index("#") + 1,
+    )
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "A fox  # the best one",
+        "A fox#5",
+        "'A fox #5'",
+        '"A fox #5"',
+        "|\n      A fox #5",
+        "A fox # 5",
+    ],
+)
+def test_prompt_that_is_whole_is_not_warned_of(read: Read, prompt: str) -> None:
+    assert read(f"jobs:\n  - id: a\n    prompt: {prompt}\n").warnings == ()
+
+
 def test_multi_shot_request_needs_no_prompt(read: Read) -> None:
     """Kling ignores the prompt of a multi-shot request."""
     manifest = read("jobs: [{id: a, model: kling-v3, extra: {multi_shot: true}}]")
