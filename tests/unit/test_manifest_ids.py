@@ -142,6 +142,7 @@ def test_unused_axis_without_an_id_is_a_fault(read: Read) -> None:
 
     assert "two jobs of this entry ask for the same" in problem.message
     assert "every axis of the matrix" in (problem.advice or "")
+    assert "name a file of rows once" in (problem.advice or "")
 
 
 def test_same_request_beside_an_id_is_no_fault(read: Read) -> None:
