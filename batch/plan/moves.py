@@ -7,9 +7,10 @@
       └─ a video of it, or a task, is under an id that does not ask for it      those attempts move
 
 Two candidates or two such jobs are paired one to one, in their order. The job that takes the latest
-request of an id that is gone takes the rest of its history, too; and a version that was pinned for
-the request goes along, unless another job wants just that. A job that loses its pinned version so lacks
-a video of its own request, and takes it where it stands.
+request of an id that is gone takes the rest of its history, too, and so does one whose id people take
+for the same; and a version that was pinned for the request goes along, unless another job wants just
+that. A job that loses its pinned version so lacks a video of its own request, and takes it where it
+stands.
 """
 
 from __future__ import annotations
@@ -220,7 +221,8 @@ def _move(
     taken: set[tuple[str, str]],
 ) -> Move:
     theirs, own = known[old_id], known.get(job.id, ())
-    is_whole = old_id not in wanted and not own and theirs[-1].fingerprint == job.fingerprint
+    is_latest = theirs[-1].fingerprint == job.fingerprint or folded(old_id) == folded(job.id)
+    is_whole = old_id not in wanted and not own and is_latest
     is_renamed = not _has(theirs, job.fingerprint)
     moved = [
         item
