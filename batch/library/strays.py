@@ -10,13 +10,13 @@ anything else                                           stray
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from batch.attempt import Attempt, Discarded, Landed
 from batch.frozen import frozen
 from batch.job import folded, video_path
+from batch.output import disk
 from batch.output.layout import Layout, version_folder
 
 ENDS = frozenset({".mp4", ".part"})  # a part that a death has left on another disk
@@ -72,8 +72,7 @@ class Known:
             return Stray(file, "its job has a task to collect", left=True)
         sha256 = ""
         if path.stat().st_size in self._sizes:
-            with path.open("rb") as opened:
-                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+            sha256 = disk.sha256_of(path)
         owners = self._owners.get(sha256, [])
         if not owners:
             was = "was discarded before" if sha256 in self._discarded else "unknown to the state"

@@ -44,12 +44,11 @@ def report_broken(entries: Entries, findings: Findings) -> None:
         for scalar in _broken(node):
             label = entries.get("id")
             findings.job = label[1].text if label and isinstance(label[1], Scalar) else None
+            what, advice = "an error", "mend the cell, and export the sheet again"
             if _is_formula(scalar.text):
-                message = f"{name} is {shown(scalar.text)}, a formula of a spreadsheet"
-                findings.fault(scalar, message, "export the values of the sheet, not its formulas")
-            else:
-                message = f"{name} is {shown(scalar.text)}, an error of a spreadsheet"
-                findings.fault(scalar, message, "mend the cell, and export the sheet again")
+                what, advice = "a formula", "export the values of the sheet, not its formulas"
+            message = f"{name} is {shown(scalar.text)}, {what} of a spreadsheet"
+            findings.fault(scalar, message, advice)
             findings.job = None
 
 

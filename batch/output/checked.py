@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from batch.attempt import Attempt, Checked, Landed
+from batch.output import disk
 
 # From the last byte of a video to its record. What was written earlier than that is no proof of being
 # left alone: the clock may have been ahead when it landed.
@@ -46,7 +47,7 @@ def is_as_landed(path: Path, landed: Landed) -> bool:
             return True
         if landed.checked is not None and landed.checked.fits(status):
             return not landed.is_edited
-        return status.st_size == landed.bytes and _hash(path) == landed.sha256
+        return status.st_size == landed.bytes and disk.sha256_of(path) == landed.sha256
     except OSError:
         return False
 
@@ -76,8 +77,3 @@ def check(path: Path, attempt: Attempt) -> Checked | None:
         if all(compare(video, None, length) for length in lengths):
             return None
     return Checked(status.st_size, status.st_mtime, sha256)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

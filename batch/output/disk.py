@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def flush(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
+
+
+def sha256_of(file: Path) -> str:
+    """Return the hash of a file's content; raise OSError if it cannot be read."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def remove(file: Path) -> None:

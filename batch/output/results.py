@@ -211,9 +211,13 @@ def _displaced(
     stands = {
         row.attempt.state.file: row.attempt for row in rows if type(row.attempt.state) is Landed
     }
+    forgotten: dict[str, list[Attempt]] = {}
+    for one in recalled.values():
+        if isinstance(one.state, Landed):
+            forgotten.setdefault(one.state.file, []).append(one)
     displaced: dict[str, Attempt] = {}
     for file, latest in stands.items():
-        before = [one for one in recalled.values() if _is_at(file, one)]
+        before = list(forgotten.get(file, ()))
         if latest.external_task_id in recalled:  # else the state knows best where its own stand
             before += database.holders_of(file)
         for one in before:
@@ -221,10 +225,6 @@ def _displaced(
                 place = version_file(one.job_id, one.state.came_at)
                 displaced[one.external_task_id] = one.to(replace(one.state, file=place))
     return displaced
-
-
-def _is_at(file: str, attempt: Attempt) -> bool:
-    return isinstance(attempt.state, Landed) and attempt.state.file == file
 
 
 def _names_task(row: dict[str, Any]) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -297,7 +296,6 @@ def _as_stored(record: Uploaded) -> Stored:
 
 def _holds(path: Path, sha256: str) -> bool:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return disk.sha256_of(path) == sha256
     except FileNotFoundError:
         return False

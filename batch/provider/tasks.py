@@ -63,7 +63,7 @@ def envelopes(root: dict[str, Any]) -> list[dict[str, Any]]:
 def likely_id(layers: list[dict[str, Any]]) -> str | None:
     """Return what may be the id of a task that no key names: a guess, to be confirmed by a query."""
     for layer in reversed(layers):
-        named = flat(spelled(layer))
+        named = flat(layer)
         values = (named.get(key) for key in _LIKELY)
         firsts = (value[0] if isinstance(value, list) and value else value for value in values)
         found = next(filter(None, map(identifier, firsts)), None)

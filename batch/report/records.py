@@ -116,7 +116,8 @@ def read(root: Path, presence: Presence, up_to: int | None = None) -> Records:
         for attempt in itertools.chain.from_iterable(attempts.values()):
             name, file = attempt.external_task_id, file_of(attempt)
             if file is not None:
-                present |= {file} if name in here else set()
+                if name in here:
+                    present.add(file)
                 is_here = (root / file).is_file()
                 if whereabouts.of(file, name, is_here=is_here).where is Where.IN_BUCKET:
                     stored.add(file)

@@ -49,22 +49,23 @@ def faults(read: Read, rows: str | bytes, **kwargs: str) -> list[Problem]:
     return caught.value.problems
 
 
+def fault_of(read: Read, cell: str) -> str:
+    """Return what is said of the prompt in *cell*, the fault of the second job."""
+    (problem,) = faults(read, f"id,prompt\na,A fox\nb,{cell}\n")
+    assert (problem.line, problem.column, problem.job) == (3, 3, "b")
+    return problem.message
+
+
 @pytest.mark.parametrize("text", BROKEN)
 def test_broken_cell_is_a_fault(read: Read, text: str) -> None:
-    (problem,) = faults(read, f"id,prompt\na,A fox\nb,{text}\n")
-
-    assert (problem.line, problem.column, problem.job) == (3, 3, "b")
-    assert "an error of a spreadsheet" in problem.message
+    assert "an error of a spreadsheet" in fault_of(read, text)
 
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_formula_is_a_fault(read: Read, text: str) -> None:
     """A sheet that is exported with its formulas shown has no prompts."""
     cell = text.replace('"', '""')
-    (problem,) = faults(read, f'id,prompt\na,A fox\nb,"{cell}"\n')
-
-    assert (problem.line, problem.column, problem.job) == (3, 3, "b")
-    assert "a formula of a spreadsheet" in problem.message
+    assert "a formula of a spreadsheet" in fault_of(read, f'"{cell}"')
 
 
 @pytest.mark.parametrize("text", NO_FORMULAS)
