@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 
 from batch.job import Job
-from batch.plan.decision import COSTING, Action, Decision, History, IsPresent, Known, Policy
+from batch.plan.decision import COSTING, Action, Decision, History, IsPresent, Known, Move, Policy
 from batch.plan.decisions import Decisions, Plan, Price
 from batch.plan.judge import decide, is_left_to_force, is_up_to_date, orphan
 from batch.plan.moves import after_moves, find_moves, with_room
@@ -39,25 +39,24 @@ def make_plan(
         now: the time; the provider keeps a discarded video only for so long.
     """
     plan = Plan(Decisions(jobs=jobs, price=price))
-    first = 0 if policy.force or forced else _first_to_decide(jobs, known, policy, is_present)
-    if first == len(jobs) == len(known):  # on most nights
-        plan.counts[Action.UNCHANGED] = first
+    places = None  # in the manifest, of the jobs to decide about: all
+    if known and policy.selection.is_all and not (policy.force or forced):
+        places = _not_up_to_date(jobs, known, is_present)
+    up_to_date = 0 if places is None else len(jobs) - len(places)
+    if up_to_date == len(jobs) == len(known):  # on most nights
+        plan.counts[Action.UNCHANGED] = up_to_date
         return plan
-    found = [] if policy.no_move else find_moves(jobs, known, first)
+    # What moves takes nothing from those: their attempts are wanted where they are.
+    found = [] if policy.no_move else find_moves(jobs, known, places)
     settled = after_moves(known, found)  # as it is once all jobs have moved
-    selected = partial(_selected, jobs, settled, policy)
-    if found:
-        movable = {move.new_id for move in found}
-        movable.intersection_update([job.id for _, job in selected() if job.id in movable])
-        found = with_room([move for move in found if move.new_id in movable], known)
+    selected = partial(_selected, jobs, settled, policy, places)
+    found = with_room(_movable(found, selected()), known)
     moves = {move.new_id: move for move in found}
     known = after_moves(known, found)
     if policy.force or forced:
         _go_on_with_round(plan, selected, known, policy, forced)
     due = plan.round.due if plan.round is not None else frozenset()
-    up_to_date = first
-    # What moves takes nothing from the first ones: their attempts are wanted where they are.
-    for place, job in islice(selected(), first, None):
+    for place, job in selected():
         attempts = known.get(job.id, ())
         move, force = moves.get(job.id), job.id in due
         if move is None and not force and is_up_to_date(job, attempts, is_present):
@@ -80,27 +79,39 @@ def make_plan(
     return plan
 
 
-def _first_to_decide(
-    jobs: Sequence[Job], known: History, policy: Policy, is_present: IsPresent
-) -> int:
-    """Return how many jobs at the front of the manifest are up to date, whatever the others need."""
-    if not (known and policy.selection.is_all):
-        return 0
-    for number, job in enumerate(jobs):
-        if not is_up_to_date(job, known.get(job.id, ()), is_present):
-            return number
-    return len(jobs)
+def _not_up_to_date(jobs: Sequence[Job], known: History, is_present: IsPresent) -> Sequence[int]:
+    """Return the places of all other jobs than those that are up to date, whatever these need."""
+    return array(
+        "q",
+        (
+            place
+            for place, job in enumerate(jobs)
+            if not is_up_to_date(job, known.get(job.id, ()), is_present)
+        ),
+    )
 
 
-def _selected(jobs: Sequence[Job], settled: History, policy: Policy) -> Iterator[tuple[int, Job]]:
-    """Iterate over the jobs that are selected, each with its place in the manifest."""
+def _selected(
+    jobs: Sequence[Job], settled: History, policy: Policy, places: Sequence[int] | None
+) -> Iterator[tuple[int, Job]]:
+    """Iterate over the jobs that are selected, each with its place; only those at *places*, if given."""
+    asked = enumerate(jobs) if places is None else ((place, jobs[place]) for place in places)
     if policy.selection.is_all:
-        return enumerate(jobs)
+        return asked
     return (
         (place, job)
-        for place, job in enumerate(jobs)
+        for place, job in asked
         if _is_selected(policy, job.id, job.tags, settled.get(job.id, ()))
     )
+
+
+def _movable(moves: Sequence[Move], selected: Iterable[tuple[int, Job]]) -> Sequence[Move]:
+    """Return the moves of the jobs that are selected."""
+    if not moves:
+        return moves
+    ids = {move.new_id for move in moves}
+    ids.intersection_update([job.id for _, job in selected if job.id in ids])
+    return [move for move in moves if move.new_id in ids]
 
 
 def _go_on_with_round(

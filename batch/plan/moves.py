@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from batch.attempt import Phase
 from batch.job import Job, folded, video_path
@@ -26,62 +27,95 @@ NOTHING_TO_COME = frozenset({Phase.FAILED, Phase.DISCARDED})
 WORTHLESS = 2
 
 
-def find_moves(jobs: Sequence[Job], known: History, first: int = 0) -> list[Move]:
-    """Return the moves, in the manifest's order. The jobs before *first* have videos of their own."""
+def find_moves(
+    jobs: Sequence[Job], known: History, places: Sequence[int] | None = None
+) -> list[Move]:
+    """Return the moves, in the manifest's order.
+
+    Args:
+        jobs: what the manifest asks for.
+        known: the attempts so far.
+        places: in *jobs*, of those that may lack something; the others need nothing but what they
+            have. By default all.
+    """
     robbed: set[str] = set()
-    while True:
-        moves = _find(jobs, known, robbed, first)
-        losing = _losing(jobs, known, moves) - robbed
+    while known:
+        asked = jobs if places is None else (jobs[place] for place in places)
+        seekers = _seekers(jobs, asked, known, robbed)
+        if not seekers:
+            break
+        moves = _find(seekers, known)
+        losing = _losing(seekers.wanted, known, moves) - robbed
         if not losing:
             return moves
         robbed |= losing
+    return []
 
 
-def _losing(jobs: Sequence[Job], known: History, moves: Sequence[Move]) -> set[str]:
+class _Seekers(NamedTuple):
+    """The jobs that lack something which may stand under another id.
+
+    *holders* are the ids under which a request of theirs stands, and *namesakes* those that people take
+    for one of theirs. *wanted* has the fingerprints of all these ids that the manifest still asks for.
+    """
+
+    jobs: Sequence[Job]
+    holders: Mapping[str, Sequence[str]]
+    namesakes: Sequence[str]
+    wanted: Mapping[str, str]
+
+
+def _losing(wanted: Mapping[str, str], known: History, moves: Sequence[Move]) -> set[str]:
     """Return the jobs whose pinned version goes to the job that wants its request."""
     if not moves:
         return set()
     old_ids, after = {move.old_id for move in moves}, after_moves(known, moves)
     return {
-        job.id
-        for job in jobs
-        if job.id in old_ids
-        and _needs_nothing(known[job.id], job.fingerprint)
-        and not _needs_nothing(after.get(job.id, ()), job.fingerprint)
+        job_id
+        for job_id, fingerprint in wanted.items()
+        if job_id in old_ids
+        and _needs_nothing(known[job_id], fingerprint)
+        and not _needs_nothing(after.get(job_id, ()), fingerprint)
     }
 
 
-def _find(jobs: Sequence[Job], known: History, robbed: Collection[str], first: int) -> list[Move]:
-    if not known:
-        return []
-    seekers = _seekers(itertools.islice(jobs, first, None), known, robbed)
-    if not seekers:
-        return []
-    wanted = {job.id: job.fingerprint for job in jobs if job.id in known}
-    pairs = _by_request(seekers, known, wanted)
-    _by_name(seekers, known, wanted, pairs)
+def _find(seekers: _Seekers, known: History) -> list[Move]:
+    wanted = seekers.wanted
+    pairs = _by_request(seekers, known)
+    _by_name(seekers, known, pairs)
     taken = {(old_id, job.fingerprint) for job, old_id in pairs.values()}  # what moves away
-    paired = [pairs[job.id] for job in seekers if job.id in pairs]
+    paired = [pairs[job.id] for job in seekers.jobs if job.id in pairs]
     return [_move(job, old_id, known, wanted, taken) for job, old_id in paired]
 
 
-def _seekers(jobs: Iterable[Job], known: History, robbed: Collection[str]) -> list[Job]:
-    """Return the jobs that lack something which may stand under another id."""
+def _seekers(
+    jobs: Iterable[Job], asked: Iterable[Job], known: History, robbed: Collection[str]
+) -> _Seekers | None:
+    """Return those of the *asked* ones that lack something, with what there may be for them."""
     lacking = (
         job
-        for job in jobs
+        for job in asked
         if job.id in robbed or not _needs_nothing(known.get(job.id, ()), job.fingerprint)
     )
     first = next(lacking, None)
     if first is None:  # on most nights
-        return []
-    requests = {item.fingerprint for attempts in known.values() for item in attempts}
+        return None
+    holders: dict[str, list[str]] = {}
+    for job_id, attempts in known.items():
+        for fingerprint in dict.fromkeys(item.fingerprint for item in attempts):
+            holders.setdefault(fingerprint, []).append(job_id)
     names = set(map(folded, known))
-    return [
+    found = [
         job
         for job in itertools.chain((first,), lacking)
-        if job.fingerprint in requests or folded(job.id) in names
+        if job.fingerprint in holders or folded(job.id) in names
     ]
+    sought, sought_names = {job.fingerprint for job in found}, {folded(job.id) for job in found}
+    holders = {fingerprint: ids for fingerprint, ids in holders.items() if fingerprint in sought}
+    namesakes = [job_id for job_id in known if folded(job_id) in sought_names]
+    theirs = {*namesakes, *itertools.chain.from_iterable(holders.values())}
+    wanted = {job.id: job.fingerprint for job in jobs if job.id in theirs} if theirs else {}
+    return _Seekers(found, holders, namesakes, wanted)
 
 
 def after_moves(known: History, moves: Sequence[Move]) -> History:
@@ -160,22 +194,19 @@ def _worth(attempts: Iterable[Known], fingerprint: str) -> int:
     return WORTHLESS if phases <= NOTHING_TO_COME else 1
 
 
-def _by_request(
-    seekers: Sequence[Job], known: History, wanted: Mapping[str, str]
-) -> dict[str, tuple[Job, str]]:
+def _by_request(seekers: _Seekers, known: History) -> dict[str, tuple[Job, str]]:
     """Pair jobs with the ids under which their requests stand.
 
     A job that has failed takes only what saves a payment, and after those that were never tried.
     """
-    sought = {job.fingerprint for job in seekers}
-    holders: dict[str, list[str]] = {}
-    for old_id, attempts in known.items():
-        for fingerprint in dict.fromkeys(item.fingerprint for item in attempts):
-            if fingerprint in sought and wanted.get(old_id) != fingerprint:
-                holders.setdefault(fingerprint, []).append(old_id)
+    wanted = seekers.wanted
+    holders = {
+        fingerprint: [old_id for old_id in ids if wanted.get(old_id) != fingerprint]
+        for fingerprint, ids in seekers.holders.items()
+    }
     pairs: dict[str, tuple[Job, str]] = {}
-    tried = {job.id for job in seekers if _has(known.get(job.id, ()), job.fingerprint)}
-    for job in sorted(seekers, key=lambda job: job.id in tried):
+    tried = {job.id for job in seekers.jobs if _has(known.get(job.id, ()), job.fingerprint)}
+    for job in sorted(seekers.jobs, key=lambda job: job.id in tried):
         name, left = folded(job.id), holders.get(job.fingerprint, [])
         ranks = {old_id: _rank(old_id, job.fingerprint, name, known, wanted) for old_id in left}
         best = min(left, key=lambda old_id: ranks[old_id], default=None)
@@ -193,19 +224,16 @@ def _rank(
     return _worth(known[old_id], fingerprint), folded(old_id) != name, old_id in wanted
 
 
-def _by_name(
-    seekers: Sequence[Job],
-    known: History,
-    wanted: Mapping[str, str],
-    pairs: dict[str, tuple[Job, str]],
-) -> None:
+def _by_name(seekers: _Seekers, known: History, pairs: dict[str, tuple[Job, str]]) -> None:
     """Pair the jobs left, and without a history, with ids that people take for the same."""
-    left = [job for job in seekers if job.id not in pairs and job.id not in known]
+    left = [job for job in seekers.jobs if job.id not in pairs and job.id not in known]
     if not left:
         return
     taken = {old_id for _, old_id in pairs.values()}
     gone = {
-        folded(old_id): old_id for old_id in known if old_id not in wanted and old_id not in taken
+        folded(old_id): old_id
+        for old_id in seekers.namesakes
+        if old_id not in seekers.wanted and old_id not in taken
     }
     for job in left:
         old_id = gone.pop(folded(job.id), None)

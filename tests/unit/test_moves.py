@@ -21,8 +21,9 @@ from batch.output import disk
 from batch.output.folder import OutputFolder, open_folder
 from batch.output.sqlite import Database
 from batch.output.state import Put
-from batch.plan import Known
+from batch.plan import Known, Policy, make_plan
 from batch.plan.moves import after_moves, find_moves, with_room
+from batch.plan.select import Selection
 from batch.run import moves as moving
 
 
@@ -174,19 +175,44 @@ TRIED = st.tuples(
 )
 
 
-@given(
-    st.lists(TRIED, max_size=6),
-    st.dictionaries(st.sampled_from(["A", "b", "c"]), st.sampled_from("xyz")),
-)
-def test_second_plan_moves_nothing(
-    before: list[tuple[str, str, Phase]], after: dict[str, str]
-) -> None:
-    """Equal requests never exchange their videos night by night, and none is left where it is useless."""
+AFTER = st.dictionaries(st.sampled_from(["A", "b", "c"]), st.sampled_from("xyz"))
+
+
+def history(before: list[tuple[str, str, Phase]]) -> dict[str, list[Known]]:
     found = known()
     for name, prompt, phase in before:
         found.setdefault(name, []).append(
             tried(job(name, prompt), len(found.get(name, ())) + 1, phase)
         )
+    return found
+
+
+@given(st.lists(TRIED, max_size=6), AFTER, st.sets(st.sampled_from("aAbc")), st.booleans())
+def test_selecting_every_job_plans_the_same(
+    before: list[tuple[str, str, Phase]], after: dict[str, str], missing: set[str], no_move: bool
+) -> None:
+    """Without a selection, jobs that are up to date are passed over from the start."""
+    found = history(before)
+    jobs = [job(name, prompt) for name, prompt in after.items()]
+    plans = [
+        make_plan(
+            jobs,
+            found,
+            policy=Policy(no_move=no_move, selection=selection),
+            is_present=lambda item: item.job_id not in missing,
+            price=lambda _job: (0.21, True),
+        )
+        for selection in (Selection(), Selection(select=("*",)))
+    ]
+    assert plans[0] == plans[1]
+
+
+@given(st.lists(TRIED, max_size=6), AFTER)
+def test_second_plan_moves_nothing(
+    before: list[tuple[str, str, Phase]], after: dict[str, str]
+) -> None:
+    """Equal requests never exchange their videos night by night, and none is left where it is useless."""
+    found = history(before)
     jobs = [job(name, prompt) for name, prompt in after.items()]
     wanted = {one.id: one.fingerprint for one in jobs}
     moves = find_moves(jobs, found)
@@ -196,8 +222,8 @@ def test_second_plan_moves_nothing(
     assert len(passing) == len(then)
     assert {name for name in [*found, *wanted] if name in passing} == set(then)
     assert all(then.values())
-    front = itertools.takewhile(lambda one: stands(found.get(one.id, ()), one), jobs)
-    assert find_moves(jobs, found, len(list(front))) == moves
+    places = [at for at, one in enumerate(jobs) if not stands(found.get(one.id, ()), one)]
+    assert find_moves(jobs, found, places) == moves
     useful = [
         item.fingerprint
         for name, items in then.items()
