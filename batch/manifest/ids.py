@@ -121,18 +121,19 @@ class _Hashes:
         code = _code(text)
         return self._table[self._place(code)] == code
 
-    def add(self, text: str) -> None:
-        """Add the hash of *text*."""
+    def add(self, text: str) -> bool:
+        """Add the hash of *text*; return False if it is there already."""
         code = _code(text)
         place = self._place(code)
         if self._table[place]:
-            return
+            return False
         self._table[place] = code
         self._count += 1
         if self._count * 3 > len(self._table) * 2:
             codes, self._table = self._table, array("Q", bytes(16 * len(self._table)))
             for code in filter(None, codes):
                 self._table[self._place(code)] = code
+        return True
 
     def _place(self, code: int) -> int:
         """Return where a hash stands, or is to stand."""
@@ -183,9 +184,8 @@ class JobIds:
                 self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
             key = folded(id_)
-        first = self._holder(key)
+        first = self._record(key, (id_, place.file, place.line, place.column, made_of))
         if first is None:
-            self._record(key, _Holder(id_, place.file, place.line, place.column, made_of))
             if "/" in key and any(f"{end}/" in key for end in FILE_ENDS):
                 self._nested.append((key, id_, place))
             return True
@@ -196,14 +196,19 @@ class JobIds:
         self._findings.fault(place, message, "each job needs an id of its own")
         return False
 
-    def _record(self, key: str, holder: _Holder) -> None:
-        if len(self._holders) < PLAIN:
-            self._keep(key, holder)
-            return
-        self._packed.append(tuple(holder))
-        self._hashes.add(key)
-        if holder.made_of is not None:
-            self._hashes.add(holder.made_of)
+    def _record(self, key: str, holder: tuple[str, str, int, int, str | None]) -> _Holder | None:
+        """Record a *holder* (as `_Holder`) of an id in its folded form; return another that has it."""
+        while key not in self._holders:
+            if len(self._holders) < PLAIN:
+                self._keep(key, _Holder._make(holder))
+                return None
+            if self._hashes.add(key):
+                self._packed.append(holder)
+                if holder[-1] is not None:
+                    self._hashes.add(holder[-1])
+                return None
+            self._unpack()  # the id is among them, or one with the same hash
+        return self._holders[key]
 
     def _keep(self, key: str, holder: _Holder) -> None:
         self._holders[key] = holder
@@ -212,22 +217,22 @@ class JobIds:
 
     def _holder(self, key: str) -> _Holder | None:
         """Return the job that has an id, in its folded form."""
-        self._unpack_for(key)
+        if key in self._hashes:
+            self._unpack()
         return self._holders.get(key)
 
-    def _unpack_for(self, key: str) -> None:
-        """Unpack what is packed if *key* may be among it."""
-        if len(self._holders) >= PLAIN and key in self._hashes:
-            for holder in map(_Holder._make, self._packed):
-                self._keep(folded(holder.id), holder)
-            self._packed, self._hashes = Packed(), _Hashes()
+    def _unpack(self) -> None:
+        for holder in map(_Holder._make, self._packed):
+            self._keep(folded(holder.id), holder)
+        self._packed, self._hashes = Packed(), _Hashes()
 
     def make(self, prompt: str, request: str, variant: int | None, place: Place) -> str | None:
         """Add a job without an id; return one made of its request, or None after a fault."""
         request_hash = fingerprint(request, None).partition(":")[2]
         id_ = variant_id(f"{slug(prompt)}-{request_hash[:_HASH_CHARACTERS]}", variant)
         made_of = fingerprint(request, variant)
-        self._unpack_for(made_of)  # no id holds a colon
+        if made_of in self._hashes:  # which is not that of an id: none holds a colon
+            self._unpack()
         if not self._is_new(made_of, place):
             return None
         return id_ if self.add(id_, place, made_of) else None
