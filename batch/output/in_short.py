@@ -62,6 +62,10 @@ class _Packed(Mapping[str, Sequence[Known]]):
     def __getitem__(self, job_id: str) -> Sequence[Known]:
         return list(map(to_known, _rows(self._jobs[job_id])))
 
+    def get(self, job_id: str, default: Any = None) -> Any:
+        """Return the attempts of a job: as a mapping does, which a plan asks for every job."""
+        return self[job_id] if job_id in self._jobs else default
+
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs
 
