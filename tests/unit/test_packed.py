@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import batch.job
+import batch.manifest.ids
 import batch.manifest.text_files
 from batch.attempt import Phase
 from batch.errors import ManifestError
@@ -25,7 +26,8 @@ HEAD = "version: 1\nname: many\njobs:\n- from: rows.jsonl\n"
 
 @pytest.fixture(autouse=True)
 def _few_are_kept_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch.job, "PLAIN", FEW)
+    for module in (batch.job, batch.manifest.ids):
+        monkeypatch.setattr(module, "PLAIN", FEW)
 
 
 def some_jobs(number: int) -> list[Job]:
@@ -154,6 +156,7 @@ def test_same_requests_without_ids_name_the_first(tmp_path: Path) -> None:
 
 def test_ids_with_one_hash_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batch.manifest.ids._code", lambda _text: 7)
+    monkeypatch.setattr("batch.manifest.ids.PLAIN", 1)
     rows = rows_of(5)
     assert len(load(manifest(tmp_path, rows)).jobs) == 5
     (fault,) = faults(manifest(tmp_path, [*rows, rows[2]]))
