@@ -10,13 +10,12 @@ import re
 import sys
 import unicodedata
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from batch.job import PLAIN, fingerprint, folded
 from batch.manifest.findings import Findings, shown
 from batch.manifest.nodes import Place
-from batch.packed import Packed
 
 _SIMPLE_ID = re.compile(r"[a-z0-9_-]{5,200}", re.ASCII)  # too long for a reserved name
 _FORBIDDEN = r'[<>:"|?*\\]'
@@ -116,14 +115,11 @@ class _Hashes:
         self._table = array("Q", bytes(8 * 1_024))
         self._count = 0
 
-    def __contains__(self, text: str) -> bool:
-        """Return whether *text* was added, or one with the same hash."""
-        code = _code(text)
+    def __contains__(self, code: int) -> bool:
         return self._table[self._place(code)] == code
 
-    def add(self, text: str) -> bool:
-        """Add the hash of *text*; return False if it is there already."""
-        code = _code(text)
+    def add(self, code: int) -> bool:
+        """Add a hash; return False if it is there already."""
         place = self._place(code)
         if self._table[place]:
             return False
@@ -131,8 +127,8 @@ class _Hashes:
         self._count += 1
         if self._count * 3 > len(self._table) * 2:
             codes, self._table = self._table, array("Q", bytes(16 * len(self._table)))
-            for code in filter(None, codes):
-                self._table[self._place(code)] = code
+            for kept in filter(None, codes):
+                self._table[self._place(kept)] = kept
         return True
 
     def _place(self, code: int) -> int:
@@ -149,32 +145,35 @@ def _code(text: str) -> int:
 
 
 class _Holder(NamedTuple):
-    """The job that has an id: *id* as written; *made_of* is its fingerprint where none was."""
+    """The job that has an id, as written."""
 
     id: str
     file: str
     line: int
     column: int
-    made_of: str | None
 
 
 class JobIds:
     """The ids so far, to find those that would share a file.
 
     They are known by their folded form. There may be a million, so that beyond the first ones only a
-    hash of each is at hand. Where one comes twice, which ends in a fault, all are unpacked to say whose
-    it is.
+    hash of each is kept. Where one comes twice, which nearly always ends in a fault, the manifest is
+    read again, and this time whose it is is kept.
+
+    Args:
+        findings: receives the faults.
+        again: the hashes that an earlier reading of the manifest has met twice.
     """
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, again: Collection[int] = ()) -> None:
+        self.twice: set[int] = set()  # hashes met twice whose holders are not known
         self._findings = findings
-        self._holders: dict[str, _Holder] = {}  # by folded form
-        self._without: dict[str, _Holder] = {}  # jobs without an id, by fingerprint
-        self._packed = Packed()  # the holders beyond the first ones
-        self._hashes = _Hashes()  # of their ids and fingerprints
+        self._again = again
+        self._holders: dict[str, _Holder] = {}  # by folded form; jobs without an id by fingerprint
+        self._hashes = _Hashes()  # of the others
         self._nested: list[tuple[str, str, Place]] = []  # those below a folder named like a video
 
-    def add(self, id_: str, place: Place, made_of: str | None = None) -> bool:
+    def add(self, id_: str, place: Place) -> bool:
         """Add an id; return False after a fault: it is invalid or taken."""
         key = id_
         if not _SIMPLE_ID.fullmatch(id_):
@@ -184,7 +183,7 @@ class JobIds:
                 self._findings.fault(place, f"the id {shown(id_)} has {message}", advice)
                 return False
             key = folded(id_)
-        first = self._record(key, (id_, place.file, place.line, place.column, made_of))
+        first = self._record(key, id_, place)
         if first is None:
             if "/" in key and any(f"{end}/" in key for end in FILE_ENDS):
                 self._nested.append((key, id_, place))
@@ -196,51 +195,38 @@ class JobIds:
         self._findings.fault(place, message, "each job needs an id of its own")
         return False
 
-    def _record(self, key: str, holder: tuple[str, str, int, int, str | None]) -> _Holder | None:
-        """Record a *holder* (as `_Holder`) of an id in its folded form; return another that has it."""
-        while key not in self._holders:
-            if len(self._holders) < PLAIN:
-                self._keep(key, _Holder._make(holder))
-                return None
-            if self._hashes.add(key):
-                self._packed.append(holder)
-                if holder[-1] is not None:
-                    self._hashes.add(holder[-1])
-                return None
-            self._unpack()  # the id is among them, or one with the same hash
-        return self._holders[key]
-
-    def _keep(self, key: str, holder: _Holder) -> None:
-        self._holders[key] = holder
-        if holder.made_of is not None:
-            self._without[holder.made_of] = holder
+    def _record(self, key: str, id_: str, place: Place) -> _Holder | None:
+        """Record who has an id, or asks for what a fingerprint says; return another that is known to."""
+        first = self._holders.get(key)
+        if first is not None:
+            return first
+        is_one_of_many = len(self._holders) >= PLAIN
+        if is_one_of_many and (code := _code(key)) not in self._again:
+            if not self._hashes.add(code):
+                self.twice.add(code)
+        else:
+            self._holders[key] = _Holder(id_, place.file, place.line, place.column)
+        return None
 
     def _holder(self, key: str) -> _Holder | None:
-        """Return the job that has an id, in its folded form."""
-        if key in self._hashes:
-            self._unpack()
+        """Return the job that has an id, in its folded form, if it is known."""
+        code = _code(key)
+        if code in self._hashes:
+            self.twice.add(code)
         return self._holders.get(key)
-
-    def _unpack(self) -> None:
-        for holder in map(_Holder._make, self._packed):
-            self._keep(folded(holder.id), holder)
-        self._packed, self._hashes = Packed(), _Hashes()
 
     def make(self, prompt: str, request: str, variant: int | None, place: Place) -> str | None:
         """Add a job without an id; return one made of its request, or None after a fault."""
         request_hash = fingerprint(request, None).partition(":")[2]
         id_ = variant_id(f"{slug(prompt)}-{request_hash[:_HASH_CHARACTERS]}", variant)
-        made_of = fingerprint(request, variant)
-        if made_of in self._hashes:  # which is not that of an id: none holds a colon
-            self._unpack()
-        if not self._is_new(made_of, place):
+        made_of = fingerprint(request, variant)  # not to be taken for an id: none holds a colon
+        first = self._record(made_of, id_, place)
+        if first is not None:
+            self._refuse_second(first, place)
             return None
-        return id_ if self.add(id_, place, made_of) else None
+        return id_ if self.add(id_, place) else None
 
-    def _is_new(self, made_of: str, place: Place) -> bool:
-        first = self._without.get(made_of)
-        if first is None:
-            return True
+    def _refuse_second(self, first: _Holder, place: Place) -> None:
         message = f"the job in {first.file}:{first.line} asks for the same, and neither has an id"
         advice = "write count: 2 in one job to get two videos of it, or give each job an id"
         if (first.file, first.line, first.column) == (place.file, place.line, place.column):
@@ -248,7 +234,6 @@ class JobIds:
             advice = "use every axis of the matrix in the prompt, and name a file of rows once;"
             advice += " count: 2 makes two videos of it"
         self._findings.fault(place, message, advice)
-        return False
 
     def check_folders(self) -> None:
         """Report ids whose video, or a file beside it, would have to be a folder for another id."""

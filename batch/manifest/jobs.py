@@ -9,7 +9,7 @@ or make one of the request.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class JobReader:
         folder: the base of the paths in `from:`.
         limits: how long prompts may be.
         defaults: the section that every job inherits.
+        again: see `JobIds`.
     """
 
     def __init__(
@@ -65,17 +66,23 @@ class JobReader:
         folder: Path,
         limits: Limits,
         defaults: Mapping | None,
+        again: Collection[int] = (),
     ) -> None:
         self.jobs = Jobs()
         self._findings = findings
         self._folder = folder
         self._count = 0
-        self._ids = JobIds(findings)
+        self._ids = JobIds(findings, again)
         self._texts = TextReader(findings, limits)
         entries: Entries = {}
         if defaults is not None:
             entries = self._entries(defaults, "defaults", DEFAULTS_KEYS, are_shared=True)
         self._defaults = self._inherit({}, entries)
+
+    @property
+    def twice(self) -> Collection[int]:
+        """The hashes of ids that came twice, by which one has to read *again* to say whose they are."""
+        return self._ids.twice
 
     def read(self, items: Node | Items) -> None:
         """Read all jobs."""

@@ -2,7 +2,8 @@
 
 One pass over the file's events. Each job is built as its lines are read and its nodes are dropped,
 so that a hundred thousand jobs need little memory. `defaults:` and `limits:` usually stand above
-the jobs; if one stands below, the file is read a second time.
+the jobs; if one stands below, the file is read a second time, and so it is to say which of many jobs
+share an id.
 """
 
 from __future__ import annotations
@@ -72,16 +73,13 @@ class _Reading:
         self._jobs: JobReader | None = None
         self._limits = DEFAULT_LIMITS
         self._unknown: list[Scalar] = []
+        self._again: set[int] = set()
 
     def manifest(self) -> Manifest:
         manifest = end = None
         try:
             data = join_surrogates(read_file(self._path, self._file, Spot(self._file)))
-            heads = self._pass(data, {})
-            if self._is_late(heads):
-                self._findings = Findings()
-                self._jobs = None
-                heads = self._pass(data, heads)
+            heads = self._passes(data)
             warn_of_cut_texts(data, self._file, self._findings)
             manifest = self._assemble(heads)
         except Unreadable as exc:
@@ -103,8 +101,30 @@ class _Reading:
         advice = f"{saved}name it in a manifest: jobs: [{{from: {source}}}]"
         return Problem(self._file, 1, 1, "a table is not a manifest", advice=advice)
 
+    def _passes(self, data: bytes) -> _Heads:
+        """Read the file, once if that is enough, and return the root's values."""
+        heads: _Heads = {}
+        try:
+            heads = self._pass(data, heads)
+            if self._is_late(heads):
+                heads = self._pass(data, heads)
+        except Unreadable:
+            if not self._twice:
+                raise
+        while (
+            twice := self._twice
+        ):  # also where the file ends in a fault; rows may change meanwhile
+            self._again |= twice
+            heads = self._pass(data, heads)
+        return heads
+
+    @property
+    def _twice(self) -> set[int]:
+        return set() if self._jobs is None else set(self._jobs.twice)
+
     def _pass(self, data: bytes, known: _Heads) -> _Heads:
         """Read the file once and return the root's values; jobs are built on the way."""
+        self._findings, self._jobs = Findings(), None
         heads = dict(known)
         self._unknown, seen = [], set[str]()
         for key, value in YamlReader(data, self._file, self._findings).root("jobs"):
@@ -136,7 +156,9 @@ class _Reading:
             self._limits = read_limits(heads["limits"][1], self._findings)
         if "defaults" in heads:
             defaults = read_section(heads["defaults"][1], "defaults", self._findings)
-        return JobReader(self._findings, self._path.parent, self._limits, defaults)
+        return JobReader(
+            self._findings, self._path.parent, self._limits, defaults, again=self._again
+        )
 
     def _assemble(self, heads: _Heads) -> Manifest:
         findings = self._findings

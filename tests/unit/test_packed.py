@@ -154,6 +154,21 @@ def test_same_requests_without_ids_name_the_first(tmp_path: Path) -> None:
     assert f"rows.jsonl:{BLOCK + 1} asks for the same, and neither has an id" in fault
 
 
+def test_duplicates_above_a_syntax_error_are_told(tmp_path: Path) -> None:
+    path = manifest(tmp_path, [*rows_of(MANY), rows_of(MANY)[-1]])
+    path.write_text(f"{HEAD}defaults: {{mode: std}}\nlimits: [", "utf-8")
+    end, twice = faults(path)
+    assert end.startswith("many.yaml:7:")
+    assert f"rows.jsonl:{MANY + 1}:" in twice
+    assert f" in line {MANY}" in twice
+
+
+def test_folder_in_place_of_a_video_is_found(tmp_path: Path) -> None:
+    below = json.dumps({"id": f"s{MANY - 1}.mp4/x", "prompt": "A river"})
+    (fault,) = faults(manifest(tmp_path, [*rows_of(MANY), below]))
+    assert f"'s{MANY - 1}.mp4/x' needs a folder where 's{MANY - 1}' has its file" in fault
+
+
 def test_ids_with_one_hash_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batch.manifest.ids._code", lambda _text: 7)
     monkeypatch.setattr("batch.manifest.ids.PLAIN", 1)
