@@ -76,9 +76,9 @@ async def join(
 def _waits(observers: Sequence[Observer]) -> Callable[[str], None]:
     """Return what tells *observers* that the database is waited for."""
 
-    def tell(place: str) -> None:
+    def tell(trouble: str) -> None:
         for observer in observers:
-            observer.notify(Warned(f"{place} does not answer; this command waits for it"))
+            observer.notify(Warned(f"{trouble}; this command waits for it"))
 
     return tell
 

@@ -56,8 +56,8 @@ async def work(
     name, clock = process_name(setup.name), FleetClock(SystemClock())
     engine = of_worker(setup.engine, name)
 
-    def tell_wait(place: str) -> None:
-        notify(Warned(f"{place} does not answer; this worker waits for it"))
+    def tell_wait(trouble: str) -> None:
+        notify(Warned(f"{trouble}; this worker waits for it"))
 
     connections = Connections(engine, on_wait=tell_wait)
     gates, mailroom = PostgresGates(connections), Mailroom(PostgresRelay(connections))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -82,6 +82,18 @@ class Cluster:
 
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+    def lock_out(self, role: str) -> None:
+        """Have a role that is made for it need a password, which nobody knows."""
+        import psycopg
+
+        self.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'known to nobody'")
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {role} all scram-sha-256\n{rules.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
+        with suppress(psycopg.OperationalError):  # as soon as the server has read that
+            while True:
+                psycopg.connect(self.url().replace(USER, role)).close()
 
     def empty(self, url: str) -> None:
         """Empty our tables in a database that no other test uses at the moment: 10 times as fast."""

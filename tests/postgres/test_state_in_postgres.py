@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from cluster import Cluster
+from cluster import USER, Cluster
 from fleets import opened_fleet
 from libraries_in_postgres import LIBRARY, Library, library_in
 from link import link_to
@@ -35,6 +35,7 @@ from batch.output.layout import Layout
 from batch.output.marker import mark
 from batch.output.postgres import questions
 from batch.output.postgres.connection import connect
+from batch.output.postgres.pool import Connections
 from batch.output.postgres.state import PostgresState
 from batch.output.state import (
     AddRow,
@@ -299,6 +300,49 @@ async def test_commit_waits_for_a_standbys_promotion(engine_url: str) -> None:
         await library.connections.again(promoted)
         await waiting
         assert await library.state.attempt("kb-1") == attempt()
+
+
+async def test_wrong_password_is_no_silence(engine_url: str, cluster: Cluster) -> None:
+    """By any connection, the database is said to refuse the login; the password is not said."""
+    role = "locked_out"
+    cluster.lock_out(role)
+    name = engine_url.rpartition("/")[2]
+    address = cluster.url(name).replace(USER, f"{role}:a-wrong-password")
+    refused = f'refuses the login .*authentication failed for user "{role}"'
+    with pytest.raises(AwayError, match=refused) as caught:
+        connect(Secret(address))
+    told: list[str] = []
+    async with Connections(Secret(address), patience_s=1.0, on_wait=told.append) as connections:
+        with pytest.raises(AwayError, match=refused):
+            await connections.once(nothing)
+        with pytest.raises(AwayError, match=refused):
+            await connections.again(nothing)
+    assert "a-wrong-password" not in str(caught.value)
+    for missing, words in (
+        (cluster.url("no_such_database"), 'database "no_such_database" does not exist'),
+        (engine_url.replace(USER, "nobody_here"), 'role "nobody_here" does not exist'),
+    ):
+        with pytest.raises(AwayError, match=f"refuses the login .*{words}"):
+            connect(Secret(missing))
+
+
+async def test_refusal_is_told_while_it_is_waited_for(engine_url: str, cluster: Cluster) -> None:
+    told: list[str] = []
+    missing = cluster.url("made_later")
+    async with Connections(Secret(missing), on_wait=told.append) as connections:
+        connections._pool.timeout = 0.1
+        waiting = asyncio.create_task(connections.again(nothing))
+        while not told:
+            await asyncio.sleep(0.01)
+        cluster.execute(f"CREATE DATABASE made_later TEMPLATE {engine_url.rpartition('/')[2]}")
+        await waiting
+    assert len(told) == 1
+    assert "refuses the login (connection failed" in told[0]
+    assert 'database "made_later" does not exist' in told[0]
+
+
+async def nothing(_connection: psycopg.AsyncConnection[Any]) -> None:
+    """Ask for nothing."""
 
 
 def test_standby_is_not_connected_to(engine_url: str, cluster: Cluster) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 from psycopg import errors
 
@@ -21,6 +23,12 @@ LOST = (
     errors.ReadOnlySqlTransaction,  # a standby that is about to take the server's place
 )
 
+# Before there is a session, an error has words only: neither a class nor a code.
+_REFUSALS = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects"
+    r'|role ".*" does not exist|database ".*" does not exist|is not permitted to log in'
+)
+
 
 class map_errors:  # noqa: N801 - reads as a word where it is used
     """Raise errors of Postgres as errors of the state, naming *place*."""
@@ -36,10 +44,22 @@ class map_errors:  # noqa: N801 - reads as a word where it is used
             raise as_ours(error, self._place) from error
 
 
+def is_refusal(error: psycopg.Error) -> bool:
+    """Return whether a database that answers lets nobody in with this address: a wrong password."""
+    is_lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    return is_lost and _REFUSALS.search(str(error)) is not None
+
+
+def trouble_with(error: psycopg.Error, place: str) -> str:
+    """Return what is wrong where *place* cannot be reached: whether it refuses, or does not answer."""
+    if is_refusal(error):
+        return f"{place} refuses the login ({_text(error)})"
+    return f"{place} does not answer"
+
+
 def as_ours(error: psycopg.Error, place: str) -> BatchError:
     """Return the error of the state that an error of Postgres stands for."""
-    said = (error.diag.message_primary, error.diag.message_detail)  # not the statement
-    text = " ".join(" ".join(filter(None, said) if any(said) else [str(error)]).split())
+    text = _text(error)
     if error.sqlstate == CLAIM_LOST:
         return ClaimLostError(f"{text}: this worker was taken for dead; nothing was recorded")
     if isinstance(error, errors.UniqueViolation):
@@ -54,9 +74,16 @@ def as_ours(error: psycopg.Error, place: str) -> BatchError:
         return StateError(f"the role may not use {place} ({text}); grant it that and run again")
     if isinstance(error, errors.DiskFull):
         return StateError(f"no space left on the disk of {place}; make room and run again ({text})")
+    if is_refusal(error):  # as one that is away: it may have been told the new password later
+        return AwayError(f"{trouble_with(error, place)}; correct that and run again")
     if isinstance(error, LOST):
         return AwayError(
             f"{place} does not answer ({text}); nothing was sent without a record of it. Run again"
             " when it does"
         )
     return StateError(f"{place} cannot be used: {text}")
+
+
+def _text(error: psycopg.Error) -> str:
+    said = (error.diag.message_primary, error.diag.message_detail)  # not the statement
+    return " ".join(" ".join(filter(None, said) if any(said) else [str(error)]).split())

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolClosed
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from batch.key import Secret
 from batch.output.postgres.connection import SESSION, conninfo, place_of
-from batch.output.postgres.errors import LOST, as_ours
+from batch.output.postgres.errors import LOST, as_ours, trouble_with
 from batch.output.postgres.questions import Question
 
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # `on_wait` says the same, once
@@ -32,7 +32,8 @@ class Connections:
     Leaving it waits for the work that was started.
 
     Every transaction may be repeated, since its answer may be lost after it was committed. So each is,
-    for *patience_s*, while Postgres does not answer; *on_wait* is called when that begins.
+    for *patience_s*, while Postgres does not answer, or refuses the login; *on_wait* is told which when
+    that begins.
     """
 
     def __init__(
@@ -40,13 +41,14 @@ class Connections:
         engine: Secret,
         *,
         patience_s: float = PATIENCE_S,
-        on_wait: Callable[[str], None] = lambda _place: None,
+        on_wait: Callable[[str], None] = lambda _trouble: None,
         max_size: int = MAX_CONNECTIONS,
     ) -> None:
         self.place = place_of(engine)
         self._patience_s = patience_s
         self._on_wait = on_wait
         self._has_told = False
+        self._refusal: psycopg.Error | None = None  # of the latest attempt to connect
         self._tasks: set[asyncio.Task[None]] = set()
         self._pool = AsyncConnectionPool(
             conninfo(engine),
@@ -54,6 +56,7 @@ class Connections:
             max_size=max_size,
             open=False,
             kwargs={"autocommit": True},
+            connection_class=_noting(self._note),
             configure=_configure,
             timeout=min(CONNECTS_WITHIN_S, max(patience_s, 0.1)),
             reconnect_timeout=LAST_WAIT_S,  # `again` does the waiting
@@ -94,11 +97,12 @@ class Connections:
             try:
                 async with self._pool.connection() as connection:
                     found = await work(connection)
-            except psycopg.Error as error:
+            except psycopg.Error as caught:
+                error = self._reason(caught)
                 if not _passes(error) or loop.time() + wait_s > until:
                     raise as_ours(error, self.place) from error
                 if not isinstance(error, psycopg.errors.LockNotAvailable):
-                    self._tell()
+                    self._tell(error)
             else:
                 self._has_told = False
                 return found
@@ -117,7 +121,7 @@ class Connections:
             async with self._pool.connection() as connection:
                 return await work(connection)
         except psycopg.Error as error:
-            raise as_ours(error, self.place) from error
+            raise as_ours(self._reason(error), self.place) from error
 
     async def ask(self, question: Question[T]) -> T:
         """Return the answer to a question."""
@@ -128,10 +132,34 @@ class Connections:
 
         return await self.again(read)
 
-    def _tell(self) -> None:
+    def _tell(self, error: psycopg.Error) -> None:
         if not self._has_told:
             self._has_told = True
-            self._on_wait(self.place)
+            self._on_wait(trouble_with(error, self.place))
+
+    def _note(self, error: psycopg.Error | None) -> None:
+        self._refusal = error
+
+    def _reason(self, error: psycopg.Error) -> psycopg.Error:
+        """Return why there is no connection, where the pool only says that there is none."""
+        return self._refusal or error if isinstance(error, PoolTimeout) else error
+
+
+def _noting(note: Callable[[psycopg.Error | None], None]) -> type[Connection]:
+    """Return the class of connections that *note* why one cannot be made, None where it can."""
+
+    class Noting(psycopg.AsyncConnection[Any]):
+        @classmethod
+        async def connect(cls, *args: Any, **options: Any) -> Self:
+            try:
+                made = await super().connect(*args, **options)
+            except psycopg.Error as error:
+                note(error)
+                raise
+            note(None)
+            return made
+
+    return Noting
 
 
 async def _configure(connection: Connection) -> None:
