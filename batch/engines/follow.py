@@ -40,6 +40,10 @@ NO_WORKER = (
     " worker`, on any machine that has the engine's address, the key and the folder; with --base-url, if"
     " the run has one"
 )
+NOT_TAKEN_UP = (
+    "no worker has taken up a job of this run so far: those that have its key are busy with other runs, or"
+    " do not find the folder {}, whose disk must be mounted at that path; their logs say which"
+)
 FORGOTTEN = (
     "the database does not know the run {} any more: a copy of it, or a backup, has taken its place, and"
     " what was submitted last may be forgotten. Run again: the next run looks for it"
@@ -90,6 +94,7 @@ class Follower:
     _stops: list[tuple[StopReason, str]] = field(default_factory=list)
     _has_said_stop: bool = False
     _has_said_none: bool = False
+    _idle_since: float | None = None  # until the run is seen taken up, or that it is not was said
 
     async def follow(self, library: Reader, *, handle_signals: bool = False) -> Summary:
         """Follow the run to its end; return its summary.
@@ -116,11 +121,12 @@ class Follower:
 
     async def _follow(self, library: Reader) -> Summary:
         progress = await self._progress()
-        self._held_at = self.clock.monotonic()
+        self._held_at = self._idle_since = self.clock.monotonic()
         rows = _Rows(library, self.run.run_id)
         while progress.exit_code is None and not self._insisted:
             await self._stop()
             self._tell(progress, await asyncio.to_thread(rows.new))
+            await self._tell_idle(progress)
             await self._end_without_workers(progress)
             await sleep(self.looks_s, self._asked)
             self._asked.clear()
@@ -153,6 +159,18 @@ class Follower:
         elif progress.exit_code is None and not self._has_said_none:
             self._has_said_none = True
             self.notify(events.Warned(NO_WORKER))
+
+    async def _tell_idle(self, progress: Progress) -> None:
+        """Say once that workers are there, and that none takes the run up: each refuses its folder."""
+        now, since = self.clock.monotonic(), self._idle_since
+        if since is None:
+            return
+        if not progress.workers:
+            self._idle_since = now
+        elif now - since >= self.quiet_s:
+            self._idle_since = None
+            if progress.stop is None and not await self.fleet.is_taken_up(self.run.run_id):
+                self.notify(events.Warned(NOT_TAKEN_UP.format(self.run.root)))
 
     async def _end_without_workers(self, progress: Progress) -> None:
         """End a run in which nothing will be done any more, where no worker does."""

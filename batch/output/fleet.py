@@ -218,6 +218,10 @@ class Fleet(Protocol):
         """
         ...
 
+    async def is_taken_up(self, run_id: str) -> bool:
+        """Return whether a worker has claimed a job of a run, however that came out."""
+        ...
+
     async def workers(self) -> frozenset[str]:
         """Return the workers that are known: alive, or dead and not taken over yet."""
         ...

@@ -497,6 +497,17 @@ async def test_worker_that_claims_is_alive(subject: Subject) -> None:
     assert (await fleet.beat("w2", [])).dead == ("w1",)
 
 
+async def test_run_is_taken_up_by_the_first_claim(subject: Subject) -> None:
+    fleet = subject.fleet
+    await hand_over(fleet)
+    assert not await fleet.is_taken_up("r1")
+    claim = await claimed(fleet)
+    assert await fleet.is_taken_up("r1")
+    assert not await fleet.is_taken_up("r9")
+    await fleet.settle(claim, JobState.DONE)
+    assert await fleet.is_taken_up("r1")
+
+
 async def test_jobs_without_a_living_worker_are_astray(subject: Subject) -> None:
     """What was never claimed waits in the queue of the engine."""
     fleet = subject.fleet

@@ -215,6 +215,9 @@ class MemoryFleet:
             is_held = any(job.state in holding for job in handed.jobs.values())
         return Progress(able, handed.run.stop, handed.exit_code, is_held=is_held)
 
+    async def is_taken_up(self, run_id: str) -> bool:
+        return any(held.run_id == run_id for held in self.claims.values())
+
     # -- jobs
 
     async def claim(self, run_id: str, job_id: str, worker: str) -> Assignment | None:

@@ -15,6 +15,7 @@ from batch.clock import SystemClock
 from batch.engines import follow
 from batch.engines.follow import Follower
 from batch.errors import ExitCode
+from batch.events import Event, Warned
 from batch.output.fleet import JobState, OpenRun, Work
 from batch.run.stop import StopReason
 
@@ -50,7 +51,9 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryFleet:
     return MemoryFleet(time.monotonic)
 
 
-async def followed(fleet: MemoryFleet, *, is_stopped: bool = True) -> asyncio.Task[Any]:
+async def followed(
+    fleet: MemoryFleet, *, is_stopped: bool = True, told: list[Event] | None = None
+) -> asyncio.Task[Any]:
     """Follow a run of one job, beside a living worker that has its key."""
     run = OpenRun("r1", "library", "/videos", ACCOUNT, "{}", began_at=1.5)
     await fleet.hand_over(run, [Work(0, "a", "{}")], lambda _transaction: None)
@@ -59,7 +62,7 @@ async def followed(fleet: MemoryFleet, *, is_stopped: bool = True) -> asyncio.Ta
         await fleet.stop("r1", *STOP)
     times = {"looks_s": 0.01, "quiet_s": 0.2}
     ends: Any = Ending()
-    follower = Follower(run, fleet, ends, "me", SystemClock(), lambda _event: None, **times)
+    follower = Follower(run, fleet, ends, "me", SystemClock(), (told or []).append, **times)
     return asyncio.create_task(follower.follow(library))
 
 
@@ -75,6 +78,21 @@ async def test_stopped_run_is_left_to_who_has_a_job(fleet: MemoryFleet) -> None:
     await asyncio.sleep(0.5)
     assert not task.done()
     task.cancel()
+
+
+@pytest.mark.parametrize("is_taken_up", [False, True])
+async def test_run_that_no_worker_takes_up_is_told_of(
+    fleet: MemoryFleet, *, is_taken_up: bool
+) -> None:
+    """All of them lack its folder, or they are busy: its follower cannot know which."""
+    told: list[Event] = [Warned("before")]
+    task = await followed(fleet, is_stopped=False, told=told)
+    if is_taken_up:
+        assert await fleet.claim("r1", "a", "w1") is not None
+    await asyncio.sleep(0.6)
+    task.cancel()
+    said = [] if is_taken_up else [Warned(follow.NOT_TAKEN_UP.format("/videos"))]
+    assert told[1:] == said
 
 
 async def test_done_run_that_no_worker_can_end_is_ended(fleet: MemoryFleet) -> None:

@@ -169,6 +169,10 @@ class PostgresFleet:
         stop = None if reason is None else (reason, sentence)
         return Progress(able, stop, exit_code, is_held=is_held)
 
+    async def is_taken_up(self, run_id: str) -> bool:
+        query = "SELECT 1 FROM runs JOIN claims USING (library, run_id) WHERE run_id = %s LIMIT 1"
+        return await self._one(query, run_id) is not None
+
     # -- jobs
 
     async def claim(self, run_id: str, job_id: str, worker: str) -> Assignment | None:
