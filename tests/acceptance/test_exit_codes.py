@@ -82,6 +82,29 @@ def test_2_when_usage_is_wrong(shell: Any, args: tuple[str, ...]) -> None:
     assert shell.files() == before
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        *(("--select", "a*"), ("--exclude", "a*"), ("--force",), ("--retry-failed",)),
+        *(("--deadline", "5h"), ("--budget", "3"), ("--resubmit-unconfirmed",), ("--detach",)),
+        *(("--plan", "saved.json"), ("--no-move",), ("--dry-run",)),
+    ],
+    ids=" ".join,
+)
+def test_2_when_join_would_ignore_an_option(shell: Any, args: tuple[str, ...]) -> None:
+    """The run that is followed was planned before, with what it was given then."""
+    said = shell("run", shell.manifest(), "--join", "--json", *args)
+    assert (said.code, said.json["exit_code"]) == (2, 2)
+    assert f"leave out {args[0]}, or --join" in said.err
+
+
+def test_2_without_a_run_to_join(shell: Any) -> None:
+    """A variable, and an option that says where the run is, ask for nothing of their own."""
+    where = ("--output-dir", "outputs/night", "--base-url", "http://127.0.0.1:9", "--new")
+    said = shell("run", shell.manifest(), "--join", *where, KLING_BATCH_SELECT="a*")
+    assert (said.code, "has no run of a fleet to join" in said.err) == (2, True)
+
+
 def test_2_when_env_file_is_missing(shell: Any) -> None:
     """The environment has no key, and the named file is not replaced by anything."""
     said = shell("run", shell.manifest(), "--env-file", "missing.env", key=None)

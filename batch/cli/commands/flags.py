@@ -30,6 +30,8 @@ from batch.settings import OPTIONS, Option, Options, Settings, resolve
 Command = TypeVar("Command", bound=Callable[..., Any])
 FLAGS = {name: option for name, option in OPTIONS.items() if option.flag}
 PREFIX = "KLING_BATCH_"
+# What says where a run is, and by which way it is reached, or only permits it.
+_BESIDE_JOIN = frozenset({"output_dir", "base_url", "proxy", "sandbox", "env_file", "new"})
 _QUOTES = frozenset("\"'")
 
 
@@ -180,6 +182,28 @@ def _given(flags: Mapping[str, Any]) -> Options:
     ):
         given["base_url"] = None
     return cast("Options", given)
+
+
+def refuse_beside_join() -> None:
+    """Refuse what would be ignored beside `--join`: the run that it follows was planned before.
+
+    A variable stands for every run, and asks nothing of this one.
+
+    Raises:
+        UsageError: an option of the command line says what a run is to do.
+    """
+    context = click.get_current_context()
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        and option.name in (FLAGS.keys() - _BESIDE_JOIN) | {"dry_run", "detach"}
+    ]
+    if given:
+        raise UsageError(
+            f"--join only follows the latest run, with what that was given; leave out {', '.join(given)},"
+            " or --join. Nothing was sent"
+        )
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from batch.cli.commands.flags import manifest_argument, read_path, variable_of, with_options
+from batch.cli.commands.flags import (
+    manifest_argument,
+    read_path,
+    refuse_beside_join,
+    variable_of,
+    with_options,
+)
 from batch.cli.completing import complete_file
 from batch.cli.grouped import GroupedCommand, examples
 
@@ -68,6 +74,8 @@ HELP = f"""Bring the output folder up to date with the manifest.
 @click.option("--join", is_flag=True, help="In a fleet: follow the latest run to its end.")
 def command(manifest: Path, **flags: Any) -> int:
     """Run the manifest and print the summary."""
+    if flags["join"]:
+        refuse_beside_join()
     from batch.cli.running import run  # noqa: PLC0415 - `--help` runs nothing
 
     return run(manifest, **flags)
