@@ -27,11 +27,25 @@ def main() -> None:
         code = cli.main()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except SystemExit:  # `_leave`
+        code = TERMINATED
     sys.stdout.flush()
+    if code in {INTERRUPTED, TERMINATED} and "--json" in sys.argv and not out.is_used:
+        sys.stdout.write(_interrupted(code))
+        sys.stdout.flush()
     if out.trouble is not None and out.trouble.errno != errno.EPIPE:
         sys.stderr.write(f"kling-batch: stdout cannot be written ({out.trouble.strerror})\n")
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _interrupted(code: int) -> str:
+    """Return what `--json` promises where a signal came before a result, as `batch.cli.problems` has it."""
+    import json  # noqa: PLC0415 - nothing else of this command may be loaded yet
+
+    message = "interrupted before there was a result; run again to go on"
+    problem = {"file": None, "line": None, "column": None, "job": None, "message": message}
+    return f"{json.dumps({'exit_code': code, 'problems': [problem]})}\n"
 
 
 def _leave(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -16,14 +16,19 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class TolerantFile(io.FileIO):
-    """A file that drops what cannot be written; *trouble* is the first reason."""
+    """A file that drops what cannot be written; *trouble* is the first reason.
+
+    *is_used*: something was to be written.
+    """
 
     trouble: OSError | None = None
+    is_used = False
 
     def write(self, data: object) -> int:
         """Write *data*, or drop it; return its length in both cases."""
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
         rest = view
+        self.is_used = True
         try:
             while rest:
                 written = super().write(rest)

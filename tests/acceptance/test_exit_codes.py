@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from patience import PATIENCE_S, until
 
+from batch.cli.problems import problems_of
+from batch.errors import BatchError, ExitCode
 from batch.output import lock
 
 
@@ -234,16 +236,31 @@ def test_130_and_143_for_late_second_signal(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_130_and_143_before_run_begins(number: int, code: int) -> None:
-    """While the manifest is read, no event loop handles the signal: still no traceback."""
+@pytest.mark.parametrize("printed", ["", '{"exit_code": 0}'])
+@pytest.mark.parametrize("args", [(), ("--json",)])
+def test_130_and_143_before_run_begins(
+    number: int, code: int, printed: str, args: tuple[str, ...]
+) -> None:
+    """While the manifest is read, no event loop handles the signal: no traceback, one JSON object."""
     script = (
         "import os, time; from batch import __main__; from batch.cli import main as cli;"
-        f" cli.main = lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(999)); __main__.main()"
+        f" cli.main = lambda: (print({printed!r}, end=''), os.kill(os.getpid(), {int(number)}),"
+        " time.sleep(999)); __main__.main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False, timeout=PATIENCE_S
+        [sys.executable, "-c", script, *args],
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_S,
+        text=True,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+    assert (done.returncode, done.stderr) == (code, "")
+    if not args or printed:
+        assert done.stdout == printed
+    else:
+        told = json.loads(done.stdout)
+        error = BatchError(told["problems"][0]["message"])
+        assert told == problems_of(error, ExitCode(code))
 
 
 def test_closed_stderr_keeps_exit_code(shell: Any, sandbox: Any) -> None:
