@@ -71,7 +71,8 @@ def look(root: Path, presence: Presence, now: float) -> dict[str, Any]:
             "running": None if holder is None else holder._asdict(),
             "last_run": _run(database),
             "jobs": dict(seen.words),
-            "waiting": max(seen.planned.to_pay - seen.begun, 0),
+            "waiting": seen.waiting,
+            "waiting_again": seen.waiting_again,
             "tasks_paid": found.tasks,
             "figures": found._asdict(),
             "uploads": None if target is None else standing(database, root, target),
@@ -93,6 +94,7 @@ class _Seen:
         self.planned = Planned(database)
         self.words: Counter[str] = Counter()
         self.begun = 0  # jobs that the latest run has submitted
+        self._others: list[str] = []  # that are known, and that it has not
         self.failed: list[dict[str, Any]] = []
         self.unconfirmed: list[dict[str, Any]] = []
         self.missing: list[dict[str, Any]] = []
@@ -107,7 +109,10 @@ class _Seen:
         is_missed = latest.phase is Phase.LANDED and latest.failure_kind is not None
         phase = Phase.UNCONFIRMED if is_left else Phase.GENERATED if is_missed else latest.phase
         self.words[WORDS[phase]] += 1
-        self.begun += any(item.sent_at >= self.planned.at for item in job)
+        if any(item.sent_at >= self.planned.at for item in job):
+            self.begun += 1
+        elif self.planned.to_pay:
+            self._others.append(latest.job_id)
         to_do = self._to_do(job)
         if to_do is not None:
             self.failed.append(_named(self._whole(latest)) | {"to_do": to_do})
@@ -119,6 +124,21 @@ class _Seen:
             elif item.phase.is_collectable or (item is latest and self._is_gone(item)):
                 self.missing.append(self._missing(item))
         return job
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs the latest run was to submit, and has not."""
+        return max(self.planned.to_pay - self.begun, 0)
+
+    @property
+    def waiting_again(self) -> int:
+        """How many of these are counted by a word, too: changed ones, for example, that have a video."""
+        listed = self.planned.listed if self.waiting and self._others else None
+        if listed is None:
+            return 0
+        others = len(listed.keys() & set(self._others))
+        has_none = len(listed) - others - self.begun
+        return min(max(self.waiting - max(has_none, 0), 0), others)
 
     def _to_do(self, job: list[Known]) -> str | None:
         """Return what heals a job that has failed or timed out; None if it has not."""

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from patience import PATIENCE_S
 
+from batch.cli.commands.status import to_view
+
 JOBS = [{"id": "a", "prompt": "fox"}, {"id": "b", "prompt": "sandbox:moderation"}]
 
 
@@ -93,6 +95,30 @@ def test_status_counts_jobs_that_wait(shell: Any, sandbox: Any) -> None:
     (found,) = shell("status", "--json", key=None).json
     assert found["waiting"] == 3
     assert "3 waiting" in shell("status", key=None).out
+
+
+def test_status_counts_no_job_twice(shell: Any, sandbox: Any) -> None:
+    """One that has a video, or has failed, and waits to be made anew, is one job."""
+    box = sandbox()
+    prices = {"kling-v2-6": 1}
+    jobs = [{"id": f"job-{n}", "prompt": f"owl number {n}"} for n in range(3)]
+    shell("run", shell.manifest(jobs, prices=prices), "--base-url", box.base_url)
+    jobs = [{"id": f"job-{n}", "prompt": f"deer number {n}"} for n in range(2)] + jobs[2:]
+    jobs += [{"id": f"new-{n}", "prompt": f"hare number {n}"} for n in range(2)]
+    manifest = shell.manifest(jobs, prices=prices)
+    for budget, counts, again in (
+        (0.5, "3 succeeded, 2 of these to be made anew, 2 waiting", 2),
+        (1, "3 succeeded, 1 of these to be made anew, 2 waiting", 1),
+        (1, "3 succeeded, 2 waiting", 0),
+        (1, "4 succeeded, 1 waiting", 0),
+    ):
+        args = ("run", manifest, "--base-url", box.base_url, "--budget", str(budget))
+        assert shell(*args).code == 3
+        text = shell("status", key=None).out
+        assert text.startswith(f"outputs/night: {counts}\n")
+        (found,) = shell("status", "--json", key=None).json
+        view = to_view(found)
+        assert (found["waiting_again"], view.all) == (again, 5)
 
 
 def test_orphan_without_file_is_not_promised(shell: Any, sandbox: Any) -> None:

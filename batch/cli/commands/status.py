@@ -105,7 +105,7 @@ def to_view(found: dict[str, Any]) -> View:
     return View(
         name=Path(found["output_dir"]).name,
         done=jobs.get("succeeded", 0) + failed,
-        all=sum(jobs.values()) + found["waiting"],
+        all=sum(jobs.values()) + found["waiting"] - found["waiting_again"],
         generating=sum(jobs.get(word, 0) for word in AT_PROVIDER),
         downloading=jobs.get("to download", 0),
         failed=failed,
@@ -121,8 +121,10 @@ def to_view(found: dict[str, Any]) -> View:
 def to_text(found: dict[str, Any]) -> str:
     """Return the report about one folder as text."""
     counts = [f"{count} {word}" for word, count in sorted(found["jobs"].items())]
-    if found["waiting"]:
-        counts.append(f"{found['waiting']} waiting")
+    if found["waiting_again"]:
+        counts.append(f"{found['waiting_again']} of these to be made anew")
+    if new := found["waiting"] - found["waiting_again"]:
+        counts.append(f"{new} waiting")
     lines = [f"{found['output_dir']}: {', '.join(counts) or 'nothing submitted yet'}"]
     lines += _last_run(found)
     lines.append(f"  {_money(found)}")
