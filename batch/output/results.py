@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -186,7 +187,7 @@ class ResultsFile:
             return
         with self._path.open("rb") as file:
             for line in file:
-                yield line.removesuffix(b"\n")
+                yield _bare(line)
 
     def _cut_torn_line(self) -> set[bytes]:
         present: set[bytes] = set()
@@ -197,7 +198,7 @@ class ResultsFile:
                     file.truncate(end)
                     break
                 end += len(line)
-                present.add(_digest(line[:-1]))
+                present.add(_digest(_bare(line)))
         return present
 
 
@@ -235,6 +236,11 @@ def _ids_of(database: Store) -> set[str | None]:
     """Return the external ids and task ids of all attempts."""
     known = [item for items in database.known().values() for item in items]
     return {item.external_task_id for item in known} | {item.task_id for item in known}
+
+
+def _bare(line: bytes) -> bytes:
+    """Return a line of the file as the state has it: editors write line ends, and a mark, of their own."""
+    return line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
 
 
 def _job_of(line: str) -> object:

@@ -217,6 +217,24 @@ def test_strange_line_without_forgotten_task_stays(
     assert path.read_text() == f"{paid(0)}\n{line}\n"
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\r\n", "\r\r\n"])
+def test_rows_whose_line_ends_an_editor_changed_are_the_same(
+    tmp_path: Path, database: Database, end: str, mark: str
+) -> None:
+    """It may put a mark of its encoding before them, too; what comes later ends as always."""
+    lines = [paid(number) for number in range(3)]
+    database.write([AddRow(line) for line in lines])
+    path = tmp_path / "results.jsonl"
+    edited = mark + "".join(f"{line}{end}" for line in lines[:2])
+    path.write_bytes(edited.encode())
+    results = ResultsFile(path)
+    assert results.unknown(database) == []
+    assert results.repair(database) == 1
+    assert results.repair(database) == 0
+    assert path.read_bytes().decode() == f"{edited}{lines[2]}\n"
+
+
 @pytest.mark.parametrize("zeros_from", [1, 30, 90, 150])
 def test_zeros_of_a_power_cut_are_repaired(
     tmp_path: Path, database: Database, zeros_from: int
