@@ -145,7 +145,8 @@ class Client:
                 self._base_url + task_path(identifier), allow_redirects=False
             ) as response:
                 headers, raw = await self._read(response)
-                return read_query(response.status, headers, raw, now=self._clock.now())
+                now = self._clock.now()
+                return read_query(response.status, headers, raw, now=now, asked=identifier)
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
             return Unavailable(self._failure(error), None)
 

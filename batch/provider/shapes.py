@@ -34,6 +34,7 @@ from batch.provider.tasks import (
     has_status,
     likely_id,
     may_have_succeeded,
+    pick,
     spelled,
     status_of,
     status_words,
@@ -80,10 +81,14 @@ class Reading(NamedTuple):
     likely_id: str | None = None  # where no task is named, and no error
 
 
-def read_answer(body: bytes, headers: Mapping[str, str]) -> Reading:
-    """Read any of the shapes (API sheet, sections 2 and 4). Never raises."""
+def read_answer(body: bytes, headers: Mapping[str, str], asked: str | None = None) -> Reading:
+    """Read any of the shapes (API sheet, sections 2 and 4). Never raises.
+
+    *asked* is the id of the task that is meant, where there may be several.
+    """
     text = body.decode("utf-8", errors="replace").removeprefix("\ufeff").strip()
-    root = as_dict(parse(text))
+    value = parse(text)
+    root = as_dict(value if asked is None else pick(value, asked))
     if root is not None:
         return _read_object(root, headers)
     kind = Body.EMPTY if not text else Body.HTML if text.startswith("<") else Body.OTHER

@@ -60,6 +60,27 @@ def envelopes(root: dict[str, Any]) -> list[dict[str, Any]]:
     return layers
 
 
+def pick(value: Any, asked: str, depth: int = 0) -> Any:
+    """Return an answer whose lists of tasks hold only the task that was *asked* for, by either of its ids.
+
+    A list that holds none of it stays as it is, and so does one with two of it: which is meant?
+    """
+    if isinstance(value, list) and len(value) > 1:
+        mine = [item for item in value if isinstance(item, dict) and asked in _names(item)]
+        return mine[0] if len(mine) == 1 else value
+    if not isinstance(value, dict) or depth == _MAX_DATA:
+        return value
+    held = {key: item for key, item in value.items() if key.lower() in {"data", *_ENVELOPES}}
+    return {**value, **{key: pick(item, asked, depth + 1) for key, item in held.items()}}
+
+
+def _names(item: dict[str, Any]) -> set[str | None]:
+    task = spelled(item)
+    layers = [task, spelled(as_dict(task.get("task_info")) or {})]
+    ids = [layer.get(key) for layer in layers for key in ("task_id", "external_task_id")]
+    return {*map(identifier, ids), identifier(task.get("id")) if has_status(task) else None}
+
+
 def likely_id(layers: list[dict[str, Any]]) -> str | None:
     """Return what may be the id of a task that no key names: a guess, to be confirmed by a query."""
     for layer in reversed(layers):

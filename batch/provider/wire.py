@@ -228,12 +228,14 @@ def _is_page(status: int, reading: Reading) -> bool:
 # -- an answer to a GET ----------------------------------------------------------------------
 
 
-def read_query(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> QueryAnswer:
+def read_query(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: float, asked: str | None = None
+) -> QueryAnswer:
     """Return what an answer to a GET means. *now* is the epoch time in seconds.
 
-    The caller compares the ids: a provider may answer with another task than the one asked for.
+    *asked* is the id that was asked for: of a list of tasks, the one is read that has it. The caller compares the ids: a provider may answer with another task than the one asked for.
     """
-    reading = read_answer(body, headers)
+    reading = read_answer(body, headers, asked)
     # An error may echo the id that was asked for; without a status that is no task yet.
     is_task = 200 <= status < 300 and (reading.has_status or not reading.has_error)
     if is_task and reading.task is not None:

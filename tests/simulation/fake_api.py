@@ -141,7 +141,8 @@ class FakeApi:
         else:
             came = CANNED[self._page].answer("")
         await self._life.reach("query: answered")
-        answer = read_query(came.status, came.headers, came.body, now=self._clock.now())
+        now = self._clock.now()
+        answer = read_query(came.status, came.headers, came.body, now=now, asked=identifier)
         if isinstance(answer, Found) and answer.task.status is TaskStatus.SUCCEEDED:
             self.provider.said_success.add(answer.task.task_id)
         return answer

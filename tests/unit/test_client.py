@@ -67,6 +67,15 @@ async def test_task_beside_the_key_is_found() -> None:
         assert answer.task.request_id is None
 
 
+async def test_ours_of_a_list_of_tasks_is_found() -> None:
+    listed = [{"task_id": number, "task_status": "processing"} for number in ("7", "8", "9")]
+    body = json.dumps({"code": 0, "data": listed}).encode()
+    async with server(says(200, body)) as url, client(url) as api:
+        answer = await api.query("8")
+        assert isinstance(answer, Found)
+        assert answer.task.task_id == "8"
+
+
 async def test_answers_are_requested_unpacked() -> None:
     """They are short; and what is packed may be a bomb."""
     seen: list[bytes] = []

@@ -84,7 +84,7 @@ def test_no_answer_raises_or_invents_a_task(
 ) -> None:
     """A task always has an id that can stand in a path, and that was in the answer."""
     submitted = read_submit(status, headers, body, resent=resent, now=0.0)
-    queried = read_query(status, headers, body, now=0.0)
+    queried = read_query(status, headers, body, now=0.0, asked="8")
     tasks = [answer.task for answer in (submitted, queried) if isinstance(answer, Created | Found)]
     called = read_callback(body)
     for task in [*tasks, *([called] if called else [])]:
@@ -173,6 +173,6 @@ def test_large_answer_is_read_quickly(unit: str) -> None:
         raw = json.dumps(answer, ensure_ascii=False).encode()
         begun = time.process_time()
         read_submit(400, {}, raw, resent=False, now=0.0)
-        read_query(200, {}, raw, now=0.0)
+        read_query(200, {}, raw, now=0.0, asked="8")
         read_callback(raw)
         assert time.process_time() - begun < PATIENCE_S

@@ -408,6 +408,56 @@ def test_failure_in_a_good_envelope_is_believed(code: object) -> None:
     assert (answer.task.status, answer.task.message) == (TaskStatus.FAILED, "no")
 
 
+OURS = {
+    "task_id": "8",
+    "task_status": "succeed",
+    "task_info": {"external_task_id": "kb-8"},
+    "task_result": {"videos": [{"id": "1", "url": "https://cdn.example/8.mp4"}]},
+}
+OTHER = {
+    "task_id": "7",
+    "task_status": "failed",
+    "task_info": {"external_task_id": "kb-7"},
+    "task_result": {"videos": []},
+}
+AS_RELAY = {
+    "id": "8",
+    "status": "SUCCESS",
+    "external_task_id": "kb-8",
+    "result_url": "https://x.y/8",
+}
+
+
+@pytest.mark.parametrize("asked", ["8", "kb-8"])
+@pytest.mark.parametrize("ours", [OURS, AS_RELAY], ids=["kling", "relay"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tasks: tasks,
+        lambda tasks: {"code": 0, "message": "SUCCEED", "data": tasks},
+        lambda tasks: {"code": 0, "data": {"list": tasks, "total": 2}},
+        lambda tasks: {"tasks": tasks},
+        lambda tasks: {"code": "success", "data": {"data": {"Items": tasks}}},
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_ours_of_several_tasks_is_read(wrap: Any, ours: Any, place: int, asked: str) -> None:
+    tasks = [OTHER, {"id": "8", "task_id": ["8"], "task_info": [8]}]
+    tasks.insert(place, ours)
+    body = json.dumps(wrap(tasks)).encode()
+    answer = read_query(200, {}, body, now=0.0, asked=asked)
+    assert isinstance(answer, Found), answer
+    task = answer.task
+    assert (task.task_id, task.external_task_id) == ("8", "kb-8")
+    assert (task.status, task.url is None) == (TaskStatus.SUCCEEDED, False)
+
+
+@pytest.mark.parametrize("tasks", [[OTHER, OTHER], [OURS, OURS], [OURS, {**OURS, "task_id": "9"}]])
+def test_list_that_does_not_say_which_is_ours_is_not_read(tasks: list[Any]) -> None:
+    body = json.dumps({"code": 0, "data": tasks}).encode()
+    assert isinstance(read_query(200, {}, body, now=0.0, asked="kb-8"), Unavailable)
+
+
 def test_failure_around_a_living_task_is_unknown() -> None:
     inner = {"task_id": "8", "task_status": "processing"}
     body = {"code": "success", "data": {"status": "FAILURE", "data": inner}}
