@@ -1,7 +1,8 @@
-"""What foreign words mean, in English and Chinese. Read only where no code settles the matter.
+"""What foreign words mean, in English and Chinese, and a few about credit and haste in other languages.
 
-Every pattern is searched in a `plain` text. A list of words never ends: what is in none of these lists
-has a safe verdict in `batch.provider.wire`, whatever it says.
+Read only where no code settles the matter. Every pattern is searched in a `plain` text. A list of
+words never ends: what is in none of these lists has a safe verdict in `batch.provider.wire`,
+whatever it says.
 """
 
 from __future__ import annotations
@@ -10,10 +11,23 @@ import re
 from collections.abc import Callable
 from functools import cached_property
 
+# Of traditional characters, the simplified ones that the patterns are written in.
+_SIMPLIFIED = str.maketrans(
+    "餘額請頻數過點積資費儲帳戶並併發載開時後試調訪問審違規風險權無認證驗錯誤異處務連網絡關進運隊滿達暫維護購買會員級"
+    "續應該為負盡夠鑰凍結當擠壓類圖視參條識齡黃協則準範檢測監攔適標複較號碼長產樣機斷繼單綁幣鑽體優訂閱賬憑據內態狀緊"
+    "張創製從專業禮臉獲傳銷鎖廢棄對嘗動輸",
+    "余额请频数过点积资费储账户并并发载开时后试调访问审违规风险权无认证验错误异处务连网络关进运队满达暂维护购买会员级"
+    "续应该为负尽够钥冻结当挤压类图视参条识龄黄协则准范检测监拦适标复较号码长产样机断继单绑币钻体优订阅账凭据内态状紧"
+    "张创制从专业礼脸获传销锁废弃对尝动输",
+)
+
 
 def plain(text: str) -> str:
-    """Return *text* in lower case and plain words: `Rate_Limit` is `rate limit`, *isn't* is `is not`."""
-    text = re.sub(r"n['\u2019]t\b", " not", text)
+    """Return *text* in lower case and plain words: `Rate_Limit` is `rate limit`, *isn't* is `is not`.
+
+    Traditional Chinese becomes simplified, and what Japanese shares with it.
+    """
+    text = re.sub(r"n['\u2019]t\b", " not", text).translate(_SIMPLIFIED)
     return " ".join(re.sub(r"[_\-.\u2019']+", " ", text.lower()).split())
 
 
@@ -34,6 +48,11 @@ class _Any:
 _MONEY = r"(quota|balance|credits?|funds?|points|resource pack)\b"
 _SOME = r"([\w$]+ ){0,3}"  # a few words in between
 
+_MONEY_ZH = (
+    r"(余额|额度|配额|积分|点数|点券|资源包|流量包|套餐|会员|订阅|代金券|优惠券|体验金|资金|金币|钻石"
+    r"|灵感值|算力[点值])"
+)
+
 CREDIT = _Any(
     rf"(insufficient|not (have )?enough|exhausted|depleted|out of|zero|negative|lack of) {_SOME}{_MONEY}",
     rf"\b(no|low|used up) ((more|remaining|available|your|the|api|account) )*{_MONEY}",
@@ -47,12 +66,27 @@ CREDIT = _Any(
     rf"(need|requires?) {_SOME}more {_MONEY}|{_MONEY} (required|needed|remaining 0)",
     rf"(remaining|left) {_MONEY} (is )?(0|zero)|(run|ran) out of money",
     r"(spend(ing)?|usage|hard) (cap|limit) (has been |was |is )?(reached|hit|exceeded)",
-    r"(余额|额度|积分|点数|资源包|流量包|套餐|配额|点券).{0,8}(不足|不够|用尽|用完|耗尽|过期|为 ?0|为负)",
-    r"欠费|充值|续费|预扣费|剩余额度",
+    rf"{_MONEY_ZH}(?:(?!并发|并行).){{0,8}}(不足|不够|用尽|用完|耗尽|过期|到期|失效|为 ?[0零]|为负|过低|低于)",
+    rf"(没有|无|缺少|需要|缺乏)(足够|可用|剩余|更多|任何|的)*{_MONEY_ZH}|次数.{{0,4}}(不足|不够|用尽|用完|耗尽)",
+    r"(没有|无)(可用|剩余)(的|免费)*次数|(达到|超[出过]).{0,6}消费(上限|限额)",
+    rf"(购买|开通|升级|订阅).{{0,4}}{_MONEY_ZH}|未(支付|付费|付款|结清)|(账户|账号|用户).{{0,4}}(停服|逾期)",
+    r"欠费|充值|储值|续费|付费|预扣费|剩余额度|支付方式",
+    r"(残高|クレジット|ポイント|残额).{0,6}(不足|足り|なくなり|切れ|ありません|がない)|チャージ",
+    r"(잔액|크레딧|포인트|한도).{0,8}(부족|소진|초과|없)|충전",
+    r"(saldo|cr[eé]ditos?|fondos) .{0,16}insuficien|insuficien\w* .{0,12}(saldo|cr[eé]dito|fondos)",
+    r"(solde|cr[eé]dits?) .{0,16}(insuffisant|[eé]puis)|(guthaben|kontingent) .{0,24}(reicht nicht|aufgebraucht|ersch[oö]pft)",
+    r"nicht (genug|genügend|ausreichend\w*) guthaben|credito insufficiente",
+    r"недостаточно (средств|кредитов|баланса)|(баланс|кредит).{0,16}(исчерпан|закончил|недостаточ)|пополните",
 )
-_EXCEEDED = _Any(rf"(quota|balance|credits?) {_SOME}exceeded|exceeded {_SOME}quota|quotaexceeded")
+_EXCEEDED = _Any(
+    rf"(quota|balance|credits?) {_SOME}exceeded|exceeded {_SOME}quota|quotaexceeded",
+    r"(超出|超过|达到).{0,6}(额度|配额)|(额度|配额).{0,4}(超限|超出|已满)",
+)
 # A quota of requests in a time passes by itself.
-_PER_TIME = _Any(r"per (second|minute|hour|day)", r"\b[rtq]p[smd]\b", r"requests? (limit|rate)")
+_RATE = r"(?<![a-z])[rtq]p[smd](?![a-z])"
+_PER_TIME = _Any(
+    r"per (second|minute|hour|day)", _RATE, r"requests? (limit|rate)", r"每(秒|分钟?|小时)"
+)
 
 _KEY = (
     r"(api ?key|access ?key|secret ?key|access token|auth token|token|jwt|credentials?|signature)\b"
@@ -83,22 +117,28 @@ PARALLEL = _Any(
     rf"(slots?|workers?) {_SOME}(exhausted|full|taken|in use)|no (free|available) slots?",
     rf"only [0-9]+ (tasks|jobs|videos|generations)\b|already have [0-9]+ {_SOME}(tasks|jobs|videos|generat)",
     rf"(task|job) queue {_SOME}(limit|full)|too many {_WAITING}|(max|maximum|limit)\b.{{0,24}}\b{_WAITING}|\b{_WAITING}\b.{{0,24}}(limit|max)",
-    r"并发|并行|(队列|排队).{0,4}(满|上限)|(任务数|进行中|运行中|同时).{0,12}(上限|过多|超过|限制)",
+    r"并发|并行|(队列|排队).{0,4}(满|上限)|(任务数|进行中|正在进行|运行中|同时).{0,12}(上限|过多|太多|超过|限制)",
+    r"任务(数量?)?.{0,2}(过多|太多)",
 )
 THROTTLED = _Any(
     r"too many requests|toomanyrequests|rate ?limit|rate exceeded|throttl|slow down|too (fast|frequent|quick)",
     r"(call|request|access|api) (frequency|limit)|frequency (is )?(too|limit|exceed)|resource ?exhausted",
-    r"requests? per (second|minute|hour|day)|\b[rtq]p[smd]\b|saturated|overload",
+    rf"requests? per (second|minute|hour|day)|{_RATE}|saturated|overload",
     r"(at|over|exceeds?|insufficient|no) capacity|capacity (is )?(exceeded|reached|full)",
     r"(high|heavy|peak) (load|demand|traffic)|(load|demand|traffic) (is )?(too )?high",
     r"(请求|操作|访问|调用).{0,6}(频繁|过多|过快|频率|超限|超过限制)|频率.{0,6}(限制|过高|超)|调用.{0,4}频|限流|限速|饱和|过载|人数过多",
-    r"负载.{0,4}(过高|已满|上限)|高峰|资源紧张",
+    r"负载.{0,4}(过高|已满|上限)|高峰|(资源|算力).{0,2}(紧张|不足)|频繁|[太过]快|请慢|速率.{0,6}(限|超|过)|限速",
+    r"每(秒|分钟?|小时).{0,12}(超|限|用完|用尽|过多)|流控|流量.{0,4}(过大|限制|控制)|访问量.{0,4}大|人数.{0,4}(过多|较多|太多)|次数.{0,4}(超限|超过|过多|上限)",
+    r"リクエスト.{0,8}(多すぎ|制限|超え)|レート制限|混雑|混み合|요청.{0,8}(너무 많|과도|제한|초과)|너무 많은 요청",
+    r"demasiad[ao]s (solicitudes|peticiones)|muit[ao]s (solicita|requisi)|trop de (requ[eê]tes|demandes)",
+    r"zu viele anfragen|troppe richieste|слишком много (запросов|попыток)",
 )
 NOT_NOW = _Any(
     r"try (it )?again|retry|come back|\bbusy\b|(temporarily|currently|service) (is )?unavailable",
     r"maintenance|(unavailable|not available) (right now|at th)|no available|not ready|later\b",
     r"(please )?wait (a|for|until)\b",
-    r"稍后|稍候|再试|重试|繁忙|忙碌|维护|暂时|暂不可用|无可用",
+    r"稍后|稍候|再试|重试|繁忙|忙碌|维护|暂时|暂不可用|无可用|请?稍等|请等待",
+    r"しばらく|后ほど|再试行|잠시 후|나중에|다시 시도|más tarde|mais tarde|plus tard|später|позже|più tardi",
 )
 
 # -- about what has happened -----------------------------------------------------------------

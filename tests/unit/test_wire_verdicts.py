@@ -141,6 +141,49 @@ def test_words_of_many_gateways_are_understood(said: str, expected: str) -> None
     assert verdict(400, SHAPES["comet"](said)) == expected
 
 
+NO_CREDIT = """
+余额不足 账户已欠费 账号欠费，请充值后再试 额度已用完 当前分组额度不足 令牌额度已用尽 预扣费额度失败 资源包余额不足 灵感值不足
+可用点数不足 积分不够 金币不足 余额为零 账户余额已为负 可用额度为0 套餐已到期 会员已过期 账户已停服 账单未支付 请绑定支付方式
+账户余额过低 超出额度限制 额度超限 已超出当前额度 超出配额 已达到消费上限 免费次数已用完 可用次数不足 今日次数已用完 算力点不足
+餘額不足 帳戶餘額不足 額度已用盡 點數不足 欠費 請儲值 積分不足 资金不足 没有足够的积分 需要更多积分 代金券已过期 账户已逾期
+需付费 购买套餐 请升级套餐 无可用额度 无剩余次数 残高が不足しています クレジットが足りません 크레딧이_부족합니다 잔액_부족
+Saldo_insuficiente Créditos_insuficientes Solde_insuffisant Guthaben_reicht_nicht_aus Недостаточно_средств
+"""
+NOT_SO_FAST = """
+请求过于频繁 请求太频繁，请稍后再试 请求频率过高 操作太快 请求次数过多 触发限流 限速中 频率限制 超出速率限制 每分钟请求次数超限
+每分钟额度已用完 超出QPS限制 QPS超限 排队人数过多 服务器繁忙 当前分组上游负载已饱和 流量过大 访问量过大 当前使用人数较多 触发流控
+請求過於頻繁 請求過多 系統繁忙 頻率限制 请稍等 提交过快 生成过于频繁 请慢一点 您操作得太快了 算力不足 次数超限
+リクエストが多すぎます しばらくしてから再試行してください 요청이_너무_많습니다 Demasiadas_solicitudes Trop_de_requêtes Zu_viele_Anfragen
+Слишком_много_запросов
+"""
+SLOTS_TAKEN = """
+并发数超限 当前并发数过高 資源包並發數超限 資源包并发不足 超出並發限制 超过并发额度 任务数已达上限 当前排队任务过多 正在进行的任务过多
+同时进行的任务数超过限制 任务队列已满
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        *((said, "account") for said in NO_CREDIT.split()),
+        *((said, "throttled") for said in NOT_SO_FAST.split()),
+        *((said, "saturated") for said in SLOTS_TAKEN.split()),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_words_of_many_languages_are_understood(status: int, said: str, expected: str) -> None:
+    assert verdict(status, SHAPES["comet"](said.replace("_", " "))) == expected
+
+
+@pytest.mark.parametrize(
+    "said", ["提示詞包含敏感內容", "违反内容安全规范", "內容審核未通過", "涉嫌侵權"]
+)
+def test_moderation_in_traditional_characters_is_moderation(said: str) -> None:
+    assert verdict(400, SHAPES["comet"](said)) == "moderation"
+    failed = Task("8", TaskStatus.FAILED, message=said)
+    assert task_failure(failed).kind is FailureKind.MODERATION
+
+
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 408, 409, 422, 425, 429, 499, 500, 503])
 @pytest.mark.parametrize("key", ["code", "status", "statusCode", "error_code"])
 @pytest.mark.parametrize("form", [int, str])
