@@ -51,8 +51,16 @@ class Planned:
         return self.listed is not None and job_id not in self.listed
 
     def tags_of(self, job_id: str) -> tuple[str, ...]:
-        """Return the tags of a job."""
+        """Return the tags of a job; those of its last row, where the manifest no longer lists it."""
+        if self.is_orphan(job_id):
+            return self._last_tags.get(job_id, ())
         return (self.listed or {}).get(job_id, ())
+
+    @cached_property
+    def _last_tags(self) -> dict[str, tuple[str, ...]]:
+        rows = map(json.loads, self._database.result_lines())
+        said = ((str(row["job_id"]), tuple(row.get("tags", ()))) for row in rows)
+        return {job_id: tags for job_id, tags in said if self.is_orphan(job_id)}
 
 
 def facts_of(

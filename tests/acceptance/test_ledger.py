@@ -118,6 +118,17 @@ def test_groups_add_up(shell: Any, sandbox: Any, by: str, tasks: dict[str, int])
     assert "total: 3 tasks, about $0.63" in shell("ledger", "--by", by, key=None).out
 
 
+def test_removed_jobs_keep_their_tags(shell: Any, sandbox: Any) -> None:
+    """Those of their last rows; a job that is listed has what the manifest says."""
+    box = sandbox()
+    tagged = [{"id": name, "prompt": name, "tags": ["animal", name]} for name in ("fox", "deer")]
+    run(shell, box, tagged)
+    run(shell, box, [{"id": "fox", "prompt": "fox"}])
+    found = shell("ledger", "--by", "tag", "--json", key=None).json
+    counts = {group["tag"]: group["tasks"] for group in found["groups"]}
+    assert counts == {"animal": 1, "deer": 1, "(no tag)": 1}
+
+
 def test_days_may_begin_at_noon(shell: Any, sandbox: Any) -> None:
     """As those of a budget per day: what the plan calls today is one line of the ledger."""
     manifest = shell.manifest(2, prices=PRICES, limits={"budget_per_day": 1, "day_starts": "12:00"})
