@@ -4,7 +4,8 @@
     of their jobs, each whole or not at all  →  index.json  →  the fact
 
 A death in between leaves the fact as it was, and the next session does all of it again: what is right
-already is not written. A night that adds no row, and finds no video edited, writes nothing.
+already is not written. A night that adds no row, and finds no video edited, writes nothing: a version
+deleted by hand is listed until the next one that writes index.json, and so looks for all versions.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]
     touched |= upto.stale
     if not touched:
         return []
+    touched |= upto.lacking  # what they lacked then may be here again
     writer = _Writer(folder, wanted.sidecars, target)
     tags = {job.id: job.tags for job in listing.jobs}
-    jobs = writer.jobs(None if wanted.index else touched)
-    videos = {}
-    for job in jobs:
-        if job.id in touched:
+    videos, lacking = {}, set()
+    for job in writer.jobs(None if wanted.index else touched):
+        if job.lacks:
+            lacking.add(job.id)
+        if job.id in touched or job.lacks:
             writer.write_sidecars(job, tags.get(job.id))
         if job.current is not None:
             videos[job.id] = _entry(job, tags.get(job.id, ()))
@@ -75,7 +78,9 @@ def derive(folder: OutputFolder, wanted: Derived, listing: Listing) -> list[str]
     if wanted.index:
         writer.write("index.json", _index(listing, videos))
     if writer.end():
-        folder.database.write([_Upto(rows, upto.renewed).to_fact(wanted, target)])
+        folder.database.write(
+            [_Upto(rows, upto.renewed, lacking=frozenset(lacking)).to_fact(wanted, target)]
+        )
     return writer.complaints
 
 
@@ -98,11 +103,12 @@ def renew(folder: OutputFolder, job_ids: Iterable[str]) -> list[str]:
 
 @frozen
 class _Upto:
-    """How many rows are derived, which jobs' files are older than that, and how often some were."""
+    """How many rows are derived, which jobs' files are older, how often; and whose versions were away."""
 
     rows: int = 0
     renewed: int = 0
     stale: frozenset[str] = frozenset()
+    lacking: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, database: Store, wanted: Derived, target: Target | None) -> _Upto:
@@ -115,12 +121,13 @@ class _Upto:
         asked = (sorted(wanted.sidecars), wanted.index, _url(target))
         if (fact.get("sidecars"), fact.get("index"), fact.get("bucket")) != asked:
             return cls(renewed=renewed)
-        return cls(fact["rows"], renewed, frozenset(fact.get("stale", ())))
+        stale, lacking = (frozenset(fact.get(name, ())) for name in ("stale", "lacking"))
+        return cls(fact["rows"], renewed, stale, lacking)
 
     def to_fact(self, wanted: Derived, target: Target | None) -> Fact:
         """Return what is recorded once everything *wanted* is written."""
         found = {"rows": self.rows, "sidecars": sorted(wanted.sidecars), "index": wanted.index}
-        found |= {"renewed": self.renewed, "bucket": _url(target)}
+        found |= {"renewed": self.renewed, "bucket": _url(target), "lacking": sorted(self.lacking)}
         return Fact(DERIVED_UPTO, json.dumps(found))
 
 
@@ -129,6 +136,7 @@ class _Job:
     """The videos of a job that are here, or in the bucket: what stands, and former ones, newest first."""
 
     id: str
+    lacks: bool = False  # some former ones
     current: Attempt | None = None
     former: list[Attempt] = field(default_factory=list)
 
@@ -159,6 +167,7 @@ class _Writer:
             job = _Job(job_id)
             landed = {_state(item).file: item for item in attempts}
             here = {file: item for file, item in landed.items() if is_there(file, item)}
+            job.lacks = not landed.keys() <= here.keys() | {video_path(job_id)}
             job.current = here.pop(video_path(job_id), None)
             job.former = sorted(here.values(), key=lambda item: -_state(item).landed_at)
             yield job
@@ -209,14 +218,9 @@ class _Writer:
     @property
     def complaints(self) -> list[str]:
         """What could not be written, in sentences."""
-        said = []
-        if self._foreign:
-            name, more = self._foreign[0], _more(self._foreign)
-            said.append(f"{name}{more} was not written by kling-batch, and stays as it is")
-        if self._failed:
-            name, more = self._failed[0], _more(self._failed)
-            said.append(f"{name}{more} cannot be written; the next run tries again")
-        return said
+        foreign, failed = _in_short(self._foreign), _in_short(self._failed)
+        said = [f"{name} was not written by kling-batch, and stays as it is" for name in foreign]
+        return said + [f"{name} cannot be written; the next run tries again" for name in failed]
 
     def _row(self, attempt: Attempt) -> dict[str, Any] | None:
         """Return the last row that reports the video of an attempt, with its place and content now."""
@@ -308,5 +312,5 @@ def _url(target: Target | None) -> str | None:
     return None if target is None else target.url
 
 
-def _more(names: list[str]) -> str:
-    return "" if len(names) == 1 else f" (and {len(names) - 1} more)"
+def _in_short(names: list[str]) -> list[str]:
+    return [f"{names[0]} (and {len(names) - 1} more)"] if len(names) > 1 else names

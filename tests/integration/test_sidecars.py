@@ -93,6 +93,26 @@ async def test_former_version_keeps_its_own_sidecars(desk: Any) -> None:
     assert said(desk, "index.json")["videos"][0]["versions"] == now["versions"]
 
 
+async def test_version_deleted_by_hand_is_listed_no_more(desk: Any) -> None:
+    """From the next night that makes something, of whatever job; and back on its disk, it is again."""
+    desk.extra = BOTH
+    red, other = {**FOX, "prompt": "a red fox"}, {"id": "owl", "prompt": "an owl"}
+    async with desk.sandbox() as box:
+        await desk.run(box, [FOX])
+        await desk.run(box, [red])
+        (version,) = said(desk, "videos/fox.json")["versions"]
+        file, away = desk.root / version["file"], desk.root / "away.mp4"
+        file.rename(away)
+        before = derived(desk)
+        await desk.run(box, [red])
+        assert derived(desk) == before, "a night without a row writes nothing"
+        await desk.run(box, [red, other])
+        assert said(desk, "videos/fox.json")["versions"] == []
+        away.rename(file)
+        await desk.run(box, [red, {**other, "prompt": "a white owl"}])
+    assert said(desk, "videos/fox.json")["versions"] == [version]
+
+
 async def test_sidecars_move_with_their_video(desk: Any) -> None:
     """Also where names go round in a circle."""
     desk.extra = BOTH
