@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from batch.attempt.attempt import EXTERNAL_ID_PREFIX, FORGOTTEN_CODE, Attempt, external_id
 from batch.attempt.states import (
+    ELSEWHERE,
     RETENTION_S,
     TRANSITIONS,
     Account,
@@ -34,6 +35,7 @@ from batch.attempt.states import (
 )
 
 __all__ = [
+    "ELSEWHERE",
     "EXTERNAL_ID_PREFIX",
     "FORGOTTEN_CODE",
     "RETENTION_S",

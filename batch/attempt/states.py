@@ -80,11 +80,16 @@ class Open:
     task: PaidTask
 
 
+ELSEWHERE = (
+    "it was submitted with another key or to another base URL, and is not found with this one"
+)
+
+
 @frozen
 class TimedOut:
     """Open, but this run has stopped waiting. Not a verdict: the next run polls again.
 
-    *said* are the last words of the provider about it, if there were any.
+    *said* are the last words of the provider about it, if there were any; or `ELSEWHERE`, ours.
     """
 
     task: PaidTask

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batch.attempt import (
+    ELSEWHERE,
     Attempt,
     Failed,
     Generated,
@@ -145,6 +146,9 @@ def failure_of(attempt: Attempt) -> Failure | None:
             return doubt.failure
         case Generated(trouble=trouble) | Landed(trouble=trouble):
             return trouble
+        case TimedOut(said=said) if said == ELSEWHERE:
+            message = f"{said}; it stays paid for, and the next run asks for it again"
+            return Failure(FailureKind.TIMEOUT, message)
         case TimedOut(said=said):
             message = (
                 "the task was still open when task_timeout was over; it stays paid for, and the"

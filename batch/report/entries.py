@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from batch.attempt import (
+    ELSEWHERE,
     Attempt,
     Discarded,
     Doubt,
@@ -200,6 +201,8 @@ def failure_of(attempt: Attempt) -> Failure | None:
             return failure
         case Unconfirmed(doubt=Doubt(failure)) | Lost(doubt=Doubt(failure)):
             return failure
+        case TimedOut(said=said) if said == ELSEWHERE:
+            return Failure(FailureKind.TIMEOUT, said)
         case TimedOut(said=said):
             told = f'; the provider says "{said}"' if said else ""
             return Failure(FailureKind.TIMEOUT, f"the task was still open at the end{told}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batch import events
-from batch.attempt import Attempt, TimedOut
+from batch.attempt import ELSEWHERE, Attempt, TimedOut
 from batch.callbacks.hints import Hint, Hints
 from batch.frozen import frozen
 from batch.job import Failure, FailureKind
@@ -28,13 +28,14 @@ from batch.provider.wire import task_failure
 from batch.run.advice import account_advice
 from batch.run.context import RunContext
 from batch.run.lessons import Lessons
-from batch.run.lookup import LookUp
+from batch.run.lookup import GONE_AFTER, LookUp
 from batch.run.stop import StopReason
 from batch.run.turns import Turns
 from batch.waker import sleep
 
 LAST_POLLS_S = 60.0  # how long a task of an earlier run is watched at least
 OVERTIME_POLLS = 5
+FORBIDDEN = 403
 ACCOUNT_REFUSALS = 3  # in a row; one may be a hiccup of a gateway
 
 
@@ -220,7 +221,9 @@ class _Watch:
         self._age_at_start_s = max(0.0, age_s)
         timeout_s = context.limits.task_timeout_s
         self.patience_s = max(timeout_s - self._age_at_start_s, min(LAST_POLLS_S, timeout_s))
+        self._is_foreign = attempt.account != context.account
         self.refusals = self.not_found = self._overtime = 0
+        self._is_elsewhere = False
         self.said: str | None = None  # the last words of a task whose status is no ending
 
     @property
@@ -237,10 +240,17 @@ class _Watch:
         """Take an answer in."""
         if isinstance(answer, Found):
             self.said = answer.task.message or None
-        self.refusals = self.refusals + 1 if isinstance(answer, AccountRefused) else 0
-        is_absent = isinstance(answer, NotFound) and not self.is_fresh
+        is_refusal = isinstance(answer, AccountRefused)
+        # "Not yours", of one task. A key that is refused altogether is told with 401.
+        status = answer.failure.http_status if isinstance(answer, AccountRefused) else None
+        is_others = self._is_foreign and status == FORBIDDEN
+        self.refusals = self.refusals + 1 if is_refusal and not is_others else 0
+        is_absent = (isinstance(answer, NotFound) and not self.is_fresh) or is_others
         self.not_found = self.not_found + 1 if is_absent else 0
         self._overtime += self.left_s <= 0
+        # The account that it was submitted with has it: it stays open, and only the waiting ends.
+        self._is_elsewhere = self._is_foreign and self.not_found >= GONE_AFTER
+        self.said = ELSEWHERE if self._is_elsewhere else self.said
 
     def is_over(self, answer: QueryAnswer) -> bool:
         """Return whether the task is left as timed out.
@@ -249,7 +259,8 @@ class _Watch:
         or a few polls without one, end the watch.
         """
         was_answered = isinstance(answer, Found | NotFound)
-        return self.left_s <= 0 and (was_answered or self._overtime >= OVERTIME_POLLS)
+        is_late = self.left_s <= 0 and (was_answered or self._overtime >= OVERTIME_POLLS)
+        return self._is_elsewhere or is_late
 
 
 def _duration(task: Task) -> float | None:

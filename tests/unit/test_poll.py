@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import NO_ANSWER, NOT_FOUND, SAID, Stages, SteadyLessons, attempt, found, opened, play
+from scripted import (
+    ACCOUNT,
+    NO_ANSWER,
+    NOT_FOUND,
+    SAID,
+    Stages,
+    SteadyLessons,
+    attempt,
+    found,
+    opened,
+    play,
+)
 from virtual_time import EPOCH
 
-from batch.attempt import Failed, Generated, TimedOut
+from batch.attempt import Account, Failed, Generated, PaidTask, TimedOut
 from batch.callbacks.hints import Hint
-from batch.job import FailureKind
+from batch.job import Failure, FailureKind
+from batch.output.row import make_row
 from batch.output.state import Put
 from batch.provider.answers import AccountRefused, Found, Task, TaskStatus, Unavailable
 from batch.run.stop import StopReason
@@ -156,6 +169,66 @@ def test_other_id_is_not_believed_at_a_cost(
     """Not another job's video; and no failure, after which a second task would be paid for."""
     reached, _ = play(tmp_path, lambda stages: poll_renamed(stages, status, of=of), proved_at=EPOCH)
     assert isinstance(reached.state, TimedOut)
+
+
+FORBIDDEN = AccountRefused(Failure(FailureKind.ACCOUNT, "not your task", None, 403))
+
+
+@pytest.mark.parametrize(
+    "answers", [[NOT_FOUND] * 3, [FORBIDDEN] * 3, [NOT_FOUND, FORBIDDEN, NOT_FOUND]]
+)
+@pytest.mark.parametrize(
+    "account",
+    [Account(ACCOUNT.base_url, "other"), Account("https://other.example", ACCOUNT.key_hash)],
+)
+def test_task_of_another_account_is_not_waited_for(
+    tmp_path: Path, answers: list[Any], account: Account
+) -> None:
+    """After a change of the key, nothing can tell of it: it stays open, and does not stop the run."""
+
+    async def story(stages: Stages) -> Any:
+        submitted = replace(opened(), task=PaidTask("8", EPOCH - 60.0))
+        stages.api.queries = [NO_ANSWER, *answers]
+        mine = replace(attempt(submitted), account=account)
+        reached, _ = await stages.poll(mine, is_fresh=False)
+        return reached, stages.loop.time(), stages.run.context.stop.leaving.is_set()
+
+    reached, took_s, is_left = play(tmp_path, story, proved_at=EPOCH, task_timeout_s=1800.0)
+    assert isinstance(reached.state, TimedOut)
+    assert (took_s < 60.0, is_left) == (True, False)
+    row = make_row(reached, run_id="r", tasks=1, now=EPOCH)
+    assert row["error"]["kind"] == "timeout"
+    assert "submitted with another key" in row["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "account"),
+    [
+        ([NOT_FOUND] * 9, ACCOUNT),  # a lag of the provider, or its fault
+        ([NOT_FOUND, NOT_FOUND, NO_ANSWER] * 3, Account(ACCOUNT.base_url, "other")),
+    ],
+)
+def test_only_another_accounts_task_ends_so(
+    tmp_path: Path, answers: list[Any], account: Account
+) -> None:
+    async def story(stages: Stages) -> Any:
+        submitted = replace(opened(), task=PaidTask("8", EPOCH - 60.0))
+        stages.api.queries = [*answers, DONE]
+        mine = replace(attempt(submitted), account=account)
+        return (await stages.poll(mine, is_fresh=False))[0]
+
+    reached = play(tmp_path, story, proved_at=EPOCH, task_timeout_s=1800.0)
+    assert isinstance(reached.state, Generated)
+
+
+def test_refused_key_stops_the_run_also_for_another_accounts_task(tmp_path: Path) -> None:
+    async def story(stages: Stages) -> Any:
+        stages.api.queries = [LOCKED_OUT] * 3
+        mine = replace(attempt(opened()), account=Account(ACCOUNT.base_url, "other"))
+        reached, _ = await stages.poll(mine, is_fresh=False)
+        return reached, stages.run.context.stop.reason
+
+    assert play(tmp_path, story, proved_at=EPOCH) == (None, StopReason.ACCOUNT)
 
 
 def test_a_late_first_poll_keeps_the_deadline(tmp_path: Path) -> None:
