@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,8 @@ from batch.output.recall import read_row, recall
 from batch.output.state import FORGOT_AT, AddRow, Fact, Put
 from batch.output.store import Store
 from batch.redact import clean
+
+CLOCKS_DIFFER_S = 2.0  # the file server's from ours; beyond that, the file is read in vain
 
 
 class Row(NamedTuple):
@@ -37,32 +40,52 @@ class ResultsFile:
         self._has_grown = False
 
     def unknown(self, database: Store) -> list[Row]:
-        """Return the rows of attempts that the database lacks.
+        """Return the rows that the database lacks.
 
-        If there are any, it is older than the file: a restored backup, a lost log.
+        If there are any, it is older than the file: a restored backup, a lost log. A row that somebody
+        has changed is none of them: what it was is missing, or was appended behind it since.
 
         Raises:
             StateError: the file cannot be read, or a row names a task that the database does not
                 know, and does not say enough to collect it.
         """
         try:
-            if self._size() == database.result_bytes():
+            if self._size() == database.result_bytes() and not self._is_touched(database):
                 return []
-            present = {_digest(line) for line in database.result_lines()}
+            recorded = {_digest(line) for line in database.result_lines()}
+            lines = enumerate(self._lines())
             said = [
-                (line, read_row(line)) for line in self._lines() if _digest(line) not in present
+                (at, line, read_row(line)) for at, line in lines if _digest(line) not in recorded
             ]
+            if not any(row for _, _, row in said):
+                return []
+            places = self._places(recorded, database)
         except OSError as error:
             raise self._cannot_be_used(error) from error
-        known = _ids_of(database) if any(row for _, row in said) else set()
+        known = _ids_of(database)
         rows = []
-        for line, row in said:
+        for at, line, row in said:
+            if any(places.get(name, at) > at for name in _ids(row)):
+                continue
             attempt = recall(row)
             if attempt is not None:
                 rows.append(Row(line, attempt, is_known=attempt.external_task_id in known))
             elif _names_task(row) and known.isdisjoint({row["external_task_id"], row["task_id"]}):
                 raise self._does_not_say_enough(row["task_id"], database)
         return rows
+
+    def _places(self, recorded: set[bytes], database: Store) -> dict[str, float]:
+        """Return where the last row of the state is that names an id; infinity if the file lacks one."""
+        places: dict[str, float] = {}
+        present = set()
+        for at, line in enumerate(self._lines()):
+            if (digest := _digest(line)) in recorded:
+                present.add(digest)
+                places |= dict.fromkeys(_ids(read_row(line)), at)
+        for text in database.result_lines():
+            if _digest(text) not in present:
+                places |= dict.fromkeys(_ids(read_row(text.encode())), math.inf)
+        return places
 
     def recall(self, rows: list[Row], database: Store, now: float) -> None:
         """Record what *rows* report, and that the database had forgotten it.
@@ -112,13 +135,22 @@ class ResultsFile:
     def _size(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
 
+    def _is_touched(self, database: Store) -> bool:
+        """Return whether the file was written to since the last run ended, as far as clocks tell."""
+        last_run = database.last_run()
+        ended_at = None if last_run is None else last_run[2]
+        if ended_at is None or not self._path.exists():
+            return False
+        return self._path.stat().st_mtime > ended_at + CLOCKS_DIFFER_S
+
     def _repair(self, database: Store) -> int:
         size = self._size()
         last_run = database.last_run()
         has_ended = last_run is None or last_run[2] is not None
         # After a death the size proves nothing: the machine may have died too, and unflushed bytes
         # be zeros.
-        if size == database.result_bytes() and has_ended:
+        is_as_left = size == database.result_bytes() and not self._is_touched(database)
+        if is_as_left and has_ended:
             return 0
         present = self._cut_torn_line() if size else set()
         missing: list[str] = []
@@ -230,6 +262,12 @@ def _displaced(
 
 def _names_task(row: dict[str, Any]) -> bool:
     return all(isinstance(row.get(name), str) for name in ("external_task_id", "task_id"))
+
+
+def _ids(row: dict[str, Any]) -> set[str]:
+    """Return by which ids a row names its task."""
+    ids = (row.get("external_task_id"), row.get("task_id"))
+    return {value for value in ids if isinstance(value, str)}
 
 
 def _ids_of(database: Store) -> set[str | None]:

@@ -25,7 +25,7 @@ from batch.job import Failure, FailureKind
 from batch.output.results import FORGOT_AT, ResultsFile
 from batch.output.row import make_row, to_line
 from batch.output.sqlite import Database
-from batch.output.state import AddRow, BeginRun, Put
+from batch.output.state import AddRow, BeginRun, EndRun, Put
 
 
 @pytest.fixture
@@ -215,6 +215,47 @@ def test_strange_line_without_forgotten_task_stays(
     assert ResultsFile(path).unknown(database) == []
     assert ResultsFile(path).repair(database) == 0
     assert path.read_text() == f"{paid(0)}\n{line}\n"
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now"),
+    [
+        ('"run_id":"r"', '"run_id":"q"'),  # as long as before: only its time tells
+        ('"run_id":"r"', '"run_id":"changed"'),
+        ('"task_id":"8"', '"task_id":"9"'),
+        ('"external_task_id":"kb-8"', '"external_task_id":"kb-9"'),
+        ('"polls":0', '"polls":x'),
+        ('"', "'"),
+    ],
+)
+def test_changed_row_is_mended_and_not_believed(
+    tmp_path: Path, database: Database, was: str, is_now: str
+) -> None:
+    """It stays, as a file that is only appended to has it; what it was follows."""
+    lines = [told(ENDS["landed"], "kb-8"), told(ENDS["refused"], "kb-7", "b")]
+    puts = [Put(attempt(ENDS["landed"], name="kb-8"))]
+    database.write([BeginRun("r", 1.0), *puts, *map(AddRow, lines), EndRun("r", 2.0, 0)])
+    path = tmp_path / "results.jsonl"
+    changed = lines[0].replace(was, is_now)
+    assert changed != lines[0]
+    path.write_text(f"{changed}\n{lines[1]}\n")
+    results = ResultsFile(path)
+    assert results.unknown(database) == []
+    assert results.repair(database) == 1
+    assert path.read_text().splitlines() == [changed, lines[1], lines[0]]
+    assert results.unknown(database) == []
+    assert results.repair(database) == 0
+
+
+def test_file_that_is_as_the_last_run_left_it_is_not_read(
+    tmp_path: Path, database: Database
+) -> None:
+    line, path = row(5), tmp_path / "results.jsonl"
+    path.write_bytes(b"\xff" * (len(line.encode()) + 1))
+    written_at = path.stat().st_mtime
+    database.write([BeginRun("r", 1.0), AddRow(line), EndRun("r", written_at, 0)])
+    assert ResultsFile(path).unknown(database) == []
+    assert ResultsFile(path).repair(database) == 0
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
