@@ -42,7 +42,7 @@ NO_WORKER = (
 )
 NOT_TAKEN_UP = (
     "no worker has taken up a job of this run so far: those that have its key are busy with other runs, or"
-    " do not find the folder {}, whose disk must be mounted at that path; their logs say which"
+    " do not find its folder at the path where it was planned (is the disk mounted?); their logs say which"
 )
 FORGOTTEN = (
     "the database does not know the run {} any more: a copy of it, or a backup, has taken its place, and"
@@ -170,7 +170,7 @@ class Follower:
         elif now - since >= self.quiet_s:
             self._idle_since = None
             if progress.stop is None and not await self.fleet.is_taken_up(self.run.run_id):
-                self.notify(events.Warned(NOT_TAKEN_UP.format(self.run.root)))
+                self.notify(events.Warned(NOT_TAKEN_UP))
 
     async def _end_without_workers(self, progress: Progress) -> None:
         """End a run in which nothing will be done any more, where no worker does."""

@@ -281,6 +281,21 @@ def test_joined_run_ends_where_its_folder_was_moved_to(fleet: Fleet) -> None:
     assert (run.returncode, json.loads(out)["left"]) == (130, 2), err
 
 
+def test_run_that_every_worker_refuses_is_told_of(fleet: Fleet) -> None:
+    """They do not find its folder where it was planned; each says so in a log that nobody reads."""
+    manifest = fleet.manifest(1)
+    assert fleet.run(manifest, "--detach").code == 0
+    outputs = fleet.shell.folder / "outputs"
+    (outputs / "night").rename(outputs / "moved")
+    where = ("--output-dir", outputs / "moved")
+    with fleet.worker("one"), fleet.running(manifest, "--join", *where) as run:
+        _until_said(run, b"do not find its folder at the path where it was planned")
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=PATIENCE_S)
+        assert "is its disk mounted" in fleet.said("one")
+    assert run.returncode == 130, err
+
+
 def test_encoding_of_the_terminal_is_not_that_of_the_state(fleet: Fleet) -> None:
     manifest = fleet.manifest([{"id": "fox", "prompt": "一只狐狸"}])
     latin = {"PGCLIENTENCODING": "LATIN1"}

@@ -91,7 +91,7 @@ async def test_run_that_no_worker_takes_up_is_told_of(
         assert await fleet.claim("r1", "a", "w1") is not None
     await asyncio.sleep(0.6)
     task.cancel()
-    said = [] if is_taken_up else [Warned(follow.NOT_TAKEN_UP.format("/videos"))]
+    said = [] if is_taken_up else [Warned(follow.NOT_TAKEN_UP)]
     assert told[1:] == said
 
 
