@@ -233,7 +233,8 @@ def read_query(
 ) -> QueryAnswer:
     """Return what an answer to a GET means. *now* is the epoch time in seconds.
 
-    *asked* is the id that was asked for: of a list of tasks, the one is read that has it. The caller compares the ids: a provider may answer with another task than the one asked for.
+    *asked* is the id that was asked for: of a list of tasks, the one is read that has it. The caller
+    compares the ids: a provider may answer with another task than the one asked for.
     """
     reading = read_answer(body, headers, asked)
     # An error may echo the id that was asked for; without a status that is no task yet.
