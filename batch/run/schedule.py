@@ -88,15 +88,6 @@ class Plan:
         is_first = cell + 1 < first < len(self.ages) and due <= self.ages[first]
         return soonest if is_first else max(due, soonest)
 
-    def polls(self) -> list[float]:
-        """Return the ages at which a task that is never done is polled."""
-        polls: list[float] = []
-        age: float | None = self.after(0.0)
-        while age is not None:
-            polls.append(age)
-            age = self.after(age)
-        return polls
-
 
 class History:
     """The latest generation times of one kind of task, in seconds, oldest first. Bounded.
@@ -132,14 +123,6 @@ class History:
         """Return the time that this share of the samples took at most; there must be some."""
         ordered = sorted(self._samples)
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-    def merged(self, newer: History) -> History:
-        """Return a history of both, *newer* last; the oldest fall out."""
-        return History([*self._samples, *newer._samples])
-
-    def to_list(self) -> list[float]:
-        """Return the times, oldest first; `History(list)` reads them back."""
-        return list(self._samples)
 
     def plan(self, *, poll_interval_s: float, worth: float = 1.0) -> Plan:
         """Return the plan for what is known; computed again when that has grown by an eighth."""
