@@ -119,9 +119,9 @@ class LocalGate:
         self,
         context: RunContext,
         state: State,
-        guard: Guard | None = None,
-        share: Share | None = None,
-        is_too_late: IsTooLate = lambda _request: False,
+        guard: Guard,
+        share: Share | None,
+        is_too_late: IsTooLate,
     ) -> None:
         clock, limits = context.clock, context.limits
         share = share or Alone(clock)

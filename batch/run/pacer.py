@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 
 from asyncio_throttle.throttler import Throttler
 
 from batch.clock import Clock
 from batch.manifest.limits import Rate
 from batch.run.account import due_now
-from batch.run.share import Alone, Share
+from batch.run.share import Share
 from batch.waker import Waker, sleep
 
 GUARD_RETRY_INTERVAL_S = 0.002
@@ -44,20 +44,13 @@ class Pacer:
     What a busy event loop has missed follows at once, as far as `due_now` and the window allow.
     """
 
-    def __init__(
-        self,
-        rate: Rate,
-        *,
-        clock: Clock,
-        guard: Guard | None = None,
-        share: Share | None = None,
-    ) -> None:
+    def __init__(self, rate: Rate, *, clock: Clock, guard: Guard, share: Share) -> None:
         self._interval_s = 1.0 / rate.per_second
         self._clock = clock
-        self._guard = nullcontext() if guard is None else guard
+        self._guard = guard
         self._door = asyncio.Lock()
         self._due = clock.monotonic()
-        self._share = share or Alone(clock)
+        self._share = share
 
     async def turn(self, stop: Waker, unless: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the turn of one request. False: *stop* came first, or *unless* holds by then."""

@@ -8,7 +8,7 @@ import itertools
 
 from batch.clock import Clock
 from batch.run.account import Traffic
-from batch.run.share import Alone, Share
+from batch.run.share import Share
 from batch.waker import Waker
 
 ASK_AGAIN_S = 0.1
@@ -25,28 +25,16 @@ class Slots:
     submitted in it.
     """
 
-    def __init__(
-        self,
-        ceiling: int,
-        *,
-        clock: Clock,
-        share: Share | None = None,
-        stop: Waker | None = None,
-    ) -> None:
+    def __init__(self, ceiling: int, *, clock: Clock, share: Share, stop: Waker) -> None:
         self._ceiling = ceiling
         self._clock = clock
-        self._share = share or Alone(clock)
-        self._stop = stop or Waker()
+        self._share = share
+        self._stop = stop
         self._asks_again: asyncio.TimerHandle | None = None
         self.traffic = Traffic(ceiling)
-        self._in_use = 0
+        self.in_use = 0
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._count = itertools.count()
-
-    @property
-    def in_use(self) -> int:
-        """How many slots are taken."""
-        return self._in_use
 
     @property
     def limit(self) -> int:
@@ -60,8 +48,8 @@ class Slots:
 
     def occupy(self) -> None:
         """Take a slot for a task that is open already, whatever the limit says."""
-        self._in_use += 1
-        self._share.hold(self._in_use)
+        self.in_use += 1
+        self._share.hold(self.in_use)
 
     async def acquire(self, order: int) -> None:
         """Wait for a slot; the lowest *order* comes first."""
@@ -80,13 +68,9 @@ class Slots:
 
     def release(self) -> None:
         """Give a slot back; the next waiter has it at once."""
-        self._in_use -= 1
+        self.in_use -= 1
         if not self._grant():
-            self._share.hold(self._in_use)
-
-    def saturated(self) -> None:
-        """The provider has refused a task because too many are open. The caller holds a slot."""
-        self.learn(self.traffic.saturated(self._in_use - 1, self._clock.monotonic()))
+            self._share.hold(self.in_use)
 
     def learn(self, traffic: Traffic) -> None:
         """Go by *traffic* from now on."""
@@ -94,10 +78,10 @@ class Slots:
         self._watch()
 
     def _take(self) -> bool:
-        if self._in_use >= self.limit:
+        if self.in_use >= self.limit:
             return False
-        if self._stop.is_set() or self._share.take(self._in_use):
-            self._in_use += 1
+        if self._stop.is_set() or self._share.take(self.in_use):
+            self.in_use += 1
             return True
         if self._asks_again is None:
             self._asks_again = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._ask_again)
@@ -110,7 +94,7 @@ class Slots:
     def _grant(self) -> bool:
         """Give slots to those who wait; return whether the share was asked, and knows them all."""
         is_told = False
-        while self._waiting and self._in_use < self.limit:
+        while self._waiting and self.in_use < self.limit:
             granted = self._waiting[0][2]
             if not granted.done():
                 is_told = True
@@ -130,7 +114,7 @@ class Slots:
     def _rise(self) -> None:
         if not self._waiting:
             return
-        risen = self.traffic.risen(self._in_use, self._ceiling, self._clock.monotonic())
+        risen = self.traffic.risen(self.in_use, self._ceiling, self._clock.monotonic())
         if risen != self.traffic:
             self.traffic = risen
             self._grant()

@@ -45,7 +45,7 @@ from batch.run.poll import Poller
 from batch.run.proof import Past
 from batch.run.rescue import Rescuer
 from batch.run.resources import Granted, fit, start_name_lookups, start_pool
-from batch.run.share import Alone, Share
+from batch.run.share import Share
 from batch.run.silence import Listening
 from batch.run.stages import Given, GivenHere, NewId, Run
 from batch.run.stop import Stop
@@ -275,10 +275,10 @@ async def _provider(settings: Settings, exits: AsyncExitStack) -> tuple[str, str
     return server.base_url, SANDBOX_NAME, SANDBOX_KEY
 
 
-def _share(settings: Settings, context: RunContext, exits: AsyncExitStack) -> Share:
+def _share(settings: Settings, context: RunContext, exits: AsyncExitStack) -> Share | None:
     """Return what the account's other runs on this machine leave; a sandbox belongs to one run."""
     if settings.sandbox or not context.limits.share_account:
-        return Alone(context.clock)
+        return None
     book = AccountBook(
         state_folder(os.environ),
         context.account,

@@ -33,7 +33,7 @@ class Run:
         rate = limits.submit_rate
         window = VirtualWindow(self.clock, rate.count, rate.per_second)
         self.pacer = Pacer(rate, clock=self.clock, guard=window, share=self.share)
-        self.slots = Slots(limits.max_in_flight, clock=self.clock, share=self.share)
+        self.slots = Slots(limits.max_in_flight, clock=self.clock, share=self.share, stop=Waker())
         self.times: list[float] = []
 
     async def take_turns(self, count: int) -> None:

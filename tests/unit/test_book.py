@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Runs:
 
     def slots(self, clock: Any, most: int) -> Slots:
         """Return the slots of another run."""
-        return Slots(most, clock=clock, share=self.book(clock, max_in_flight=most))
+        return Slots(most, clock=clock, share=self.book(clock, max_in_flight=most), stop=Waker())
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_waiting_run_asks_ten_times_a_second_at_most() -> None:
 
     async def main(loop: VirtualLoop) -> int:
         full = _Full(VirtualClock(loop))
-        slots = Slots(5, clock=VirtualClock(loop), share=full)
+        slots = Slots(5, clock=VirtualClock(loop), share=full, stop=Waker())
         waiters = [asyncio.create_task(slots.acquire(order)) for order in range(5)]
         await asyncio.sleep(1.05)
         before = full.asked
@@ -194,7 +194,8 @@ def test_runs_submit_no_faster_together_than_one(
         clock = VirtualClock(loop)
 
         async def submit(rate: Rate) -> None:
-            pacer = Pacer(rate, clock=clock, share=runs.book(clock, submit_rate=rate))
+            book = runs.book(clock, submit_rate=rate)
+            pacer = Pacer(rate, clock=clock, guard=nullcontext(), share=book)
             for _ in range(int(rate.per_second * 20)):
                 await pacer.turn(Waker())
                 times.append(loop.time())
@@ -215,7 +216,7 @@ def test_pause_of_one_run_holds_the_others(runs: Runs) -> None:
 
     async def main(loop: VirtualLoop) -> float:
         clock = VirtualClock(loop)
-        pacer = Pacer(Rate(1, 10.0), clock=clock, share=runs.book(clock))
+        pacer = Pacer(Rate(1, 10.0), clock=clock, guard=nullcontext(), share=runs.book(clock))
         other = runs.book(clock)
         await pacer.turn(Waker())
         loop.call_later(5.0, other.pause, clock.monotonic() + 60.0)

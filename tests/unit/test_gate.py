@@ -19,6 +19,7 @@ from batch.run.account import QUIET_S
 from batch.run.gate import SEND_WITHIN_S
 from batch.run.pacer import Pacer, window_guard
 from batch.run.schedule import SLOT_WORTH, History, next_poll
+from batch.run.share import Alone
 from batch.run.slots import Slots
 from batch.run.stop import StopReason
 from batch.waker import Waker
@@ -28,7 +29,18 @@ HOUR_S = 3600.0
 
 def pacer_of(loop: VirtualLoop, rate: Rate) -> Pacer:
     clock = VirtualClock(loop)
-    return Pacer(rate, clock=clock, guard=VirtualWindow(clock, rate.count, rate.per_second))
+    window = VirtualWindow(clock, rate.count, rate.per_second)
+    return Pacer(rate, clock=clock, guard=window, share=Alone(clock))
+
+
+def slots_of(loop: VirtualLoop, ceiling: int) -> Slots:
+    clock = VirtualClock(loop)
+    return Slots(ceiling, clock=clock, share=Alone(clock), stop=Waker())
+
+
+def refuse(slots: Slots) -> None:
+    """Have the provider refuse a task of one who holds a slot, since too many are open."""
+    slots.learn(slots.traffic.saturated(slots.in_use - 1, slots._clock.monotonic()))
 
 
 async def take_turns(loop: VirtualLoop, pacer: Pacer, count: int, times: list[float]) -> None:
@@ -77,7 +89,7 @@ def test_the_guard_of_a_small_rate_opens(rate: Rate, limit: int, period_s: float
 
 def test_slots_are_given_in_the_manifests_order() -> None:
     async def main(loop: VirtualLoop) -> list[int]:
-        slots, served = Slots(1, clock=VirtualClock(loop)), []
+        slots, served = slots_of(loop, 1), []
         await slots.acquire(0)
 
         async def wait(order: int) -> None:
@@ -97,7 +109,7 @@ def test_slots_are_given_in_the_manifests_order() -> None:
 
 def test_a_cancelled_waiter_takes_no_slot_with_it() -> None:
     async def main(loop: VirtualLoop) -> int:
-        slots = Slots(1, clock=VirtualClock(loop))
+        slots = slots_of(loop, 1)
         await slots.acquire(0)
         waiter = asyncio.create_task(slots.acquire(1))
         await asyncio.sleep(0)
@@ -111,10 +123,10 @@ def test_a_cancelled_waiter_takes_no_slot_with_it() -> None:
 
 def test_a_refusal_teaches_the_limit() -> None:
     async def main(loop: VirtualLoop) -> int:
-        slots = Slots(50, clock=VirtualClock(loop))
+        slots = slots_of(loop, 50)
         for order in range(6):
             await slots.acquire(order)
-        slots.saturated()
+        refuse(slots)
         return slots.limit
 
     assert run(main) == 5
@@ -124,10 +136,10 @@ def test_the_limit_rises_only_if_it_is_used() -> None:
     """Quiet alone says nothing about what the provider would take."""
 
     async def main(loop: VirtualLoop) -> tuple[int, int]:
-        slots = Slots(50, clock=VirtualClock(loop))
+        slots = slots_of(loop, 50)
         for order in range(3):
             await slots.acquire(order)
-        slots.saturated()
+        refuse(slots)
         slots.release()
         await asyncio.sleep(10 * QUIET_S)
         unused = slots.limit
@@ -155,7 +167,7 @@ class _Provider:
         """Submit a job that has a slot and a turn, as the submitter does; watch its task to the end."""
         while self.open >= self.cap:
             self.refused_at.append(self.clock.monotonic())
-            slots.saturated()
+            refuse(slots)
             slots.release()
             await slots.acquire(order)
             await pacer.turn(Waker())
@@ -194,7 +206,7 @@ def test_a_cap_below_the_ceiling_is_used(cap: int) -> None:
 
     async def main(loop: VirtualLoop) -> tuple[float, list[float], float]:
         clock = VirtualClock(loop)
-        slots, pacer = Slots(50, clock=clock), pacer_of(loop, Rate(60, 60.0))
+        slots, pacer = slots_of(loop, 50), pacer_of(loop, Rate(60, 60.0))
         provider = _Provider(cap, clock)
         async with asyncio.TaskGroup() as group:
             for order in range(jobs):
