@@ -51,7 +51,6 @@ class Entry:
     is_here: bool
     days_left: int | None
     tags: tuple[str, ...]
-    will_be_fetched: bool
     url: str | None = None
 
     @property
@@ -128,14 +127,12 @@ def _entries(
     now: float,
     whereabouts: Whereabouts,
 ) -> Iterator[Entry]:
-    latest = {attempt.job_id: attempt for attempt in attempts}
     for attempt in attempts:
         fate = _fate(attempt)
         if fate is None:
             continue
         name, state = attempt.external_task_id, attempt.state
         is_here = name in here
-        is_wanted = attempt is latest[attempt.job_id] and not planned.is_orphan(attempt.job_id)
         yield Entry(
             attempt=attempt,
             submitted_at=attempt.sent_at,
@@ -143,8 +140,6 @@ def _entries(
             is_here=is_here,
             days_left=days_left(attempt, now),
             tags=planned.tags_of(attempt.job_id),
-            will_be_fetched=attempt.phase.is_collectable
-            or (attempt.phase is Phase.LANDED and is_wanted and not is_here),
             url=whereabouts.of(state.file, name, is_here=is_here).url
             if isinstance(state, Landed)
             else None,

@@ -35,7 +35,6 @@ class Task:
     status: TaskStatus
     url: str | None = field(default=None, repr=False)
     message: str = ""
-    video_duration_s: float | None = None
     external_task_id: str | None = None
     created_at: float | None = None
     updated_at: float | None = None

@@ -24,7 +24,6 @@ from batch.provider.fields import (
     header,
     identifier,
     parse,
-    positive,
 )
 from batch.provider.links import only_url, other_link, own_link
 from batch.provider.tasks import (
@@ -235,7 +234,6 @@ def _read_task(
         status=status,
         url=link if status is TaskStatus.SUCCEEDED else None,
         message=clean(doubt(words, reason) if status is TaskStatus.UNKNOWN else reason),
-        video_duration_s=find(videos, positive, "duration"),
         external_task_id=find([*infos, *tasks], identifier, "external_task_id"),
         created_at=find(tasks, epoch, "created_at", "create_time", "submit_time"),
         updated_at=find(tasks, epoch, "updated_at", "update_time", "finish_time"),

@@ -27,11 +27,11 @@ _KEYS = {
             "created_at",
         ),
         *("updated_at", "create_time", "update_time", "submit_time", "finish_time", "videos"),
-        *("url", "duration"),
+        "url",
     )
 } | {"jobid": "id", "state": "status"}
 
-_AS_KLING = frozenset({*_KEYS.values(), "message", "request_id"})
+_AS_KLING = frozenset({*_KEYS.values(), "message", "request_id", "duration"})
 
 # What holds a task besides `data`, where the layer around it names none.
 _ENVELOPES = (
