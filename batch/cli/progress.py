@@ -18,7 +18,7 @@ from batch.events import Event
 from batch.frozen import frozen
 from batch.manifest.limits import Limits
 from batch.plan import COSTING, Decision
-from batch.run.job_run import NOTHING_TO_MAKE
+from batch.run.landing import NOTHING_TO_MAKE
 from batch.run.lessons import kind_of
 from batch.run.planner import PlannedRun
 

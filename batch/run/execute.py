@@ -19,8 +19,7 @@ from batch.plan.saved import told_held
 from batch.run.budget import DUST_USD
 from batch.run.counts import Counts
 from batch.run.feeder import Feeder
-from batch.run.job_run import NOTHING_TO_MAKE
-from batch.run.landing import files_of
+from batch.run.landing import NOTHING_TO_MAKE, files_of
 from batch.run.planner import PlannedRun
 from batch.run.refusals import Refusals
 from batch.run.signals import on_stop
@@ -58,7 +57,8 @@ async def execute(
     insisted: list[signal.Signals] = []
 
     told: list[Observer] = [counts, refusals, *observers]
-    found = None if planned.settings.target is None else Found(planned.settings.target.url)
+    target = planned.settings.target
+    found = None if target is None else Found(target.url)
 
     def notify(event: Event) -> None:
         for observer in told:
@@ -84,12 +84,8 @@ async def execute(
         exit_code = ExitCode.TERMINATED if insisted[0] is signal.SIGTERM else ExitCode.INTERRUPTED
         counts.recount(planned.rows(), _to_make(planned))
     warnings = () if insisted else planned.derive()
-    if (
-        planned.settings.target is not None
-        and found is not None
-        and stop.reason not in INTERRUPTING
-    ):
-        await settle(planned.folder, planned.settings.target, clock, found)
+    if target is not None and found is not None and stop.reason not in INTERRUPTING:
+        await settle(planned.folder, target, clock, found)
         warnings = (*warnings, *found.warnings())
         exit_code = found.exit_code(exit_code)
     summary = planned.summary(
@@ -166,7 +162,7 @@ def _why_stopped(stop: Stop, counts: Counts, insisted: Sequence[signal.Signals])
     """Return why the run ended early, in a sentence."""
     if insisted:
         return f"left at once at the second {insisted[0].name}; run again to go on"
-    if stop.reason in {StopReason.INTERRUPTED, StopReason.TERMINATED}:
+    if stop.reason in INTERRUPTING:
         return f"{stop.sentence.partition(':')[0]}; run again to go on"
     if stop.reason is StopReason.DEADLINE and counts.unreachable is not None:
         message = counts.unreachable.message

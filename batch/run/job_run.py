@@ -26,16 +26,15 @@ from batch.callbacks.hints import Hint
 from batch.job import Job
 from batch.output.row import make_row, to_line
 from batch.output.state import AddRow, Put, Withdraw
-from batch.plan import Action, Decision, passes
+from batch.plan import Decision, passes
 from batch.plan.saved import told_held
 from batch.run.begin import new_attempt
 from batch.run.earlier import look_up
 from batch.run.former import Formers
 from batch.run.gate import Ticket
+from batch.run.landing import NOTHING_TO_MAKE
 from batch.run.stages import Run
 from batch.run.stop import StopReason
-
-NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
 
 
 class JobRun:

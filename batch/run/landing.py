@@ -20,7 +20,7 @@ from batch.run.context import RunContext
 from batch.run.fetch import FetchAbandonedError, Fetcher, FetchFailedError
 from batch.run.stop import StopReason
 
-NOTHING_LANDS = frozenset({Action.UNCHANGED, Action.RESTING, Action.ORPHANED})
+NOTHING_TO_MAKE = frozenset({Action.RESTING, Action.UNCHANGED, Action.ORPHANED})
 MAKES_WAY = frozenset({Action.CHANGED, Action.FORCED})  # for them a former video gets another name
 LARGEST = 999  # of the numbers that tell former versions of one second apart
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -178,7 +178,7 @@ def files_of(decisions: Iterable[Decision]) -> Iterator[str]:
     for decision in decisions:
         if decision.former or decision.action in MAKES_WAY:
             yield version_file(decision.job_id, 0.0, LARGEST)
-        if decision.job is not None and decision.action not in NOTHING_LANDS:
+        if decision.job is not None and decision.action not in NOTHING_TO_MAKE:
             yield decision.job.video_path
 
 
