@@ -20,6 +20,7 @@ know.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -244,3 +245,13 @@ class Observer(Protocol):
     def notify(self, event: Event) -> None:
         """Take note of *event*."""
         ...
+
+
+def to_all(observers: Iterable[Observer]) -> Callable[[Event], None]:
+    """Return what tells an event to all that are among *observers* by then."""
+
+    def notify(event: Event) -> None:
+        for observer in observers:
+            observer.notify(event)
+
+    return notify

@@ -13,7 +13,7 @@ from batch.engines.ending import Ending
 from batch.engines.follow import Follower
 from batch.engines.handover import hand_over
 from batch.errors import UsageError
-from batch.events import Event, Observer, Warned
+from batch.events import Observer, Warned, to_all
 from batch.output.fleet import OpenRun
 from batch.output.layout import Layout
 from batch.output.marker import library_at
@@ -37,7 +37,7 @@ async def carry_out(
     engine, root = current_engine(), planned.settings.output_dir
     async with Connections(engine, on_wait=_waits(observers)) as connections:
         fleet = PostgresFleet(engine, connections)
-        run = await hand_over(planned, fleet, clock, list(observers))
+        run = await hand_over(planned, fleet, clock, observers)
         release()
         if is_detached:
             return None
@@ -75,22 +75,14 @@ async def join(
 
 def _waits(observers: Sequence[Observer]) -> Callable[[str], None]:
     """Return what tells *observers* that the database is waited for."""
-
-    def tell(trouble: str) -> None:
-        for observer in observers:
-            observer.notify(Warned(f"{trouble}; this command waits for it"))
-
-    return tell
+    notify = to_all(observers)
+    return lambda trouble: notify(Warned(f"{trouble}; this command waits for it"))
 
 
 async def _follow(
     run: OpenRun, root: Path, fleet: PostgresFleet, observers: Sequence[Observer], clock: Clock
 ) -> Summary:
-    def notify(event: Event) -> None:
-        for observer in observers:
-            observer.notify(event)
-
     name = process_name("run")
     ending = Ending(of_worker(current_engine(), name), FleetClock(clock))
-    follower = Follower(run, fleet, ending, name, clock, notify)
+    follower = Follower(run, fleet, ending, name, clock, to_all(observers))
     return await follower.follow(lambda: open_to_read(root), handle_signals=True)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from batch import events
 from batch.attempt import Account
 from batch.clock import Clock
 from batch.engines.queue import enqueue_run
 from batch.engines.terms import Terms, works
-from batch.events import Observer
+from batch.events import Observer, to_all
 from batch.key import account_of, require_key
 from batch.output.fleet import Fleet, OpenRun, Work
 from batch.output.probe import try_places
@@ -30,7 +29,7 @@ async def hand_over(
     planned: PlannedRun,
     fleet: Fleet,
     clock: Clock,
-    observers: list[Observer],
+    observers: Sequence[Observer],
     enqueue: Enqueue = enqueue_run,
 ) -> OpenRun:
     """Begin a planned run, and hand it over; *enqueue* queues its jobs.
@@ -43,12 +42,7 @@ async def hand_over(
     account = Account(settings.base_url, account_of(require_key(settings.api_key)))
     try_places(settings.output_dir, files_of(decisions))
     planned.begin()
-
-    def notify(event: events.Event) -> None:
-        for observer in observers:
-            observer.notify(event)
-
-    stop = Stop(notify)
+    stop = Stop(to_all(observers))
     run, ranked = _run(planned, account, clock), _ranked(planned)
     announce(planned, stop, run.deadline_at)
     await _take_in_rescued(planned, stop, clock)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from batch import events
 from batch.clock import Clock
 from batch.errors import BatchError, ExitCode, StateError
-from batch.events import Event, Observer
+from batch.events import Observer, to_all
 from batch.library.uploading import settle
 from batch.output.probe import try_places
 from batch.output.uploaded import Found
@@ -60,11 +60,7 @@ async def execute(
     target = planned.settings.target
     found = None if target is None else Found(target.url)
 
-    def notify(event: Event) -> None:
-        for observer in told:
-            observer.notify(event)
-
-    stop.notify = notify
+    stop.notify = notify = to_all(told)
     try:
         async with AsyncExitStack() as exits:
             if handle_signals:
