@@ -20,6 +20,7 @@ from batch.output.marker import library_at
 from batch.output.postgres.connection import of_worker, process_name
 from batch.output.postgres.fleet import PostgresFleet
 from batch.output.postgres.pool import Connections
+from batch.output.store import last_run
 from batch.output.stores import current_engine, open_to_read
 from batch.run.planner import PlannedRun
 from batch.run.summary import Summary
@@ -58,7 +59,7 @@ async def join(
     if not engine or library_at(Layout(root).library) is None:
         raise UsageError(f"{root} has no run of a fleet to join")
     with open_to_read(root) as store:
-        last = store.last_run()
+        last = last_run(store)
     told: list[Observer] = []
     async with Connections(engine, on_wait=_waits(told)) as connections:
         fleet = PostgresFleet(engine, connections)

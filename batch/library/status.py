@@ -19,7 +19,7 @@ from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.layout import Layout
 from batch.output.rescue import Rescue
 from batch.output.row import outcome_of
-from batch.output.store import Store
+from batch.output.store import Store, last_run
 from batch.output.uploaded import standing, target_of
 from batch.output.whereabouts import Whereabouts
 from batch.plan import HEALS_BY_ITSELF, IsPresent, Known
@@ -223,10 +223,10 @@ def _ways_out(root: Path, job_id: str) -> str:
 
 
 def _run(database: Store) -> dict[str, Any] | None:
-    last_run = database.last_run()
-    if last_run is None:
+    run = last_run(database)
+    if run is None:
         return None
-    run_id, started_at, finished_at, exit_code = last_run
+    run_id, started_at, finished_at, exit_code, _summary = run
     return {
         "run_id": run_id,
         "started_at": iso(started_at),

@@ -192,10 +192,6 @@ class Questions:
         with map_errors(self.path):
             return [Uploaded(*record) for record in self._db.execute(query, (target,))]
 
-    def last_run(self) -> tuple[str, float, float | None, int | None] | None:
-        """Return id, start, end and exit code of the latest run."""
-        return next((run[:4] for run in self.runs(last=1)), None)
-
     def forced(self) -> dict[str, int]:
         """Return the requests in rounds of `--force`, with the number of their videos before it."""
         with map_errors(self.path):

@@ -17,7 +17,7 @@ from batch.errors import RefusedError, StateError
 from batch.output.layout import version_file
 from batch.output.recall import read_row, recall
 from batch.output.state import FORGOT_AT, AddRow, Fact, Put
-from batch.output.store import Store
+from batch.output.store import Store, last_run
 from batch.redact import clean
 
 CLOCKS_DIFFER_S = 2.0  # the file server's from ours; beyond that, the file is read in vain
@@ -145,8 +145,8 @@ class ResultsFile:
 
     def _repair(self, database: Store) -> int:
         size = self._size()
-        last_run = database.last_run()
-        has_ended = last_run is None or last_run[2] is not None
+        run = last_run(database)
+        has_ended = run is None or run[2] is not None
         # After a death the size proves nothing: the machine may have died too, and unflushed bytes
         # be zeros.
         is_as_left = size == database.result_bytes() and not self._is_touched(database)

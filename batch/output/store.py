@@ -139,10 +139,6 @@ class Store(Protocol):
         """
         ...
 
-    def last_run(self) -> tuple[str, float, float | None, int | None] | None:
-        """Return id, start, end and exit code of the latest run."""
-        ...
-
     def forced(self) -> dict[str, int]:
         """Return the requests in rounds of `--force`, with the number of their videos before it."""
         ...
@@ -158,3 +154,8 @@ class Store(Protocol):
     def fact(self, name: str) -> str | None:
         """Return the value of a named fact."""
         ...
+
+
+def last_run(store: Store) -> RunRecord | None:
+    """Return what is recorded of the latest run."""
+    return next(iter(store.runs(last=1)), None)

@@ -12,6 +12,7 @@ from batch.clock import SystemClock
 from batch.errors import ExitCode
 from batch.output.layout import Layout
 from batch.output.sqlite import Database
+from batch.output.store import last_run
 from batch.run.stop import Stop, StopReason
 
 YEAR_S = 365 * 86400.0
@@ -49,7 +50,7 @@ async def test_run_after_a_wrong_clock_is_the_last_one(desk: Any, off_s: float) 
         desk.clock = SystemClock()
         second = await desk.run(box, 2, is_checked=False)
     with Database.open_to_read(Layout(desk.root).database) as database:
-        last = database.last_run()
+        last = last_run(database)
     assert first.run_id != second.run_id
     assert last is not None
     assert last[0] == second.run_id

@@ -16,6 +16,7 @@ from batch.errors import StateError
 from batch.job import FailureKind
 from batch.output.sqlite import BUSY_TIMEOUT_S, GENERATION_TIMES_KEPT, Database
 from batch.output.state import AddRow, BeginRun, EndRun, Fact, GenerationTime, Put
+from batch.output.store import last_run
 from batch.plan import Known
 
 
@@ -116,7 +117,7 @@ def test_new_database_knows_nothing(database: Database) -> None:
     assert database.is_new
     assert database.known() == {}
     assert database.result_bytes() == 0
-    assert database.last_run() is None
+    assert last_run(database) is None
     assert database.fact("origin") is None
     assert database.proved_at(ACCOUNT) is None
     assert database.generation_times() == {}
@@ -183,9 +184,9 @@ def test_result_bytes_count_lines_with_ends(database: Database) -> None:
 def test_last_run_is_the_one_recorded_last(database: Database) -> None:
     """Whatever the clock said: it was a year ahead for one night."""
     database.write([BeginRun("r-1", 20.0), BeginRun("r-2", 10.0), EndRun("r-1", 30.0, 1)])
-    assert database.last_run() == ("r-2", 10.0, None, None)
+    assert last_run(database) == ("r-2", 10.0, None, None, None)
     database.write([EndRun("r-2", 40.0, 3)])
-    assert database.last_run() == ("r-2", 10.0, 40.0, 3)
+    assert last_run(database) == ("r-2", 10.0, 40.0, 3, "{}")
 
 
 def test_generation_times_are_bounded_per_kind(database: Database) -> None:

@@ -90,7 +90,7 @@ DOES: dict[str, Callable[[Database], Any]] = {
     "result_bytes": Database.result_bytes,
     "proved_at": lambda database: database.proved_at(ACCOUNT),
     "generation_times": Database.generation_times,
-    "last_run": Database.last_run,
+    "runs": Database.runs,
     "first_run": Database.first_run,
     "fact": lambda database: database.fact("origin"),
     "write": lambda database: database.write([Fact("origin", "sandbox")]),

@@ -144,9 +144,6 @@ class PostgresDatabase:
     def surplus(self, target: str) -> list[Uploaded]:
         return self.ask(questions.surplus(self.library, target))
 
-    def last_run(self) -> tuple[str, float, float | None, int | None] | None:
-        return next((run[:4] for run in self.runs(last=1)), None)
-
     def forced(self) -> dict[str, int]:
         return self.ask(questions.forced(self.library))
 
