@@ -58,7 +58,7 @@ def find_key(environ: Mapping[str, str], env_file: Path | None, *, is_needed: bo
             key = _value(key, {})  # `docker --env-file` keeps quotes and comments
         return Secret(key)
     if env_file is None or text is None or not is_needed:
-        return Secret("")
+        return NO_SECRET
     return Secret(_key_in(env_file, text, environ))
 
 

@@ -157,8 +157,8 @@ class Settings:
     plan: Path | None = None
     policy: Policy = field(default_factory=Policy)
     callback: Receiver | None = None
-    api_key: Secret = field(default_factory=lambda: Secret(""))
-    proxy: Secret = field(default_factory=lambda: Secret(""))  # its URL may hold a password
+    api_key: Secret = NO_SECRET
+    proxy: Secret = NO_SECRET  # its URL may hold a password
     target: Target | None = None
     engine: Secret = NO_SECRET  # likewise: the Postgres of a fleet; empty for this machine alone
 

@@ -117,11 +117,11 @@ def _manifest(path: Path) -> tuple[Manifest | None, Check]:
 def _key(settings: Settings, env_file: Path | None) -> tuple[Secret, Check]:
     """Return the key, which may be empty, and what can be said of it without showing it."""
     if settings.sandbox:
-        return Secret(""), ok("key", "not needed in the sandbox")
+        return NO_SECRET, ok("key", "not needed in the sandbox")
     try:
         key = find_key(os.environ, env_file, is_needed=True)
     except UsageError as error:
-        return Secret(""), fail("key", str(error), "a real run needs a key that can be read")
+        return NO_SECRET, fail("key", str(error), "a real run needs a key that can be read")
     hide(key.reveal())
     if not key:
         return key, fail(
@@ -132,7 +132,7 @@ def _key(settings: Settings, env_file: Path | None) -> tuple[Secret, Check]:
     is_from_environment = bool(os.environ.get(KEY_VARIABLE, "").strip())
     source = "the environment" if is_from_environment else str(env_file)
     if fault := key_fault(key.reveal()):
-        return Secret(""), fail("key", f"{KEY_VARIABLE} in {source}: {fault}")
+        return NO_SECRET, fail("key", f"{KEY_VARIABLE} in {source}: {fault}")
     if settings.base_url == DEFAULT_BASE_URL and not _is_like_a_key(key.reveal()):
         return key, warn(
             "key",

@@ -18,7 +18,15 @@ from batch.cli.bug_report import hide
 from batch.cli.commands.engine import required_engine
 from batch.cli.commands.flags import FLAGS
 from batch.errors import ExitCode, UsageError
-from batch.key import KEY_VARIABLE, Secret, account_of, find_engine, find_key, require_key
+from batch.key import (
+    KEY_VARIABLE,
+    NO_SECRET,
+    Secret,
+    account_of,
+    find_engine,
+    find_key,
+    require_key,
+)
 from batch.run.resources import raise_descriptor_limit
 from batch.run.signals import on_stop
 from batch.settings import receiver_of
@@ -97,7 +105,7 @@ def _keys(base_urls: Sequence[str], env_files: Sequence[Path]) -> dict[Account, 
     found += [find_key({}, file, is_needed=True) for file in env_files if _may_hold_key(file)]
     keys = {key.reveal(): key for key in found if key}
     if not keys:
-        require_key(Secret(""))
+        require_key(NO_SECRET)
     for key in keys:
         hide(key)
     try:

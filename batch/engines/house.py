@@ -20,7 +20,7 @@ from batch.engines.terms import Terms
 from batch.errors import ExitCode, StateError, UsageError
 from batch.events import Event, Warned
 from batch.frozen import frozen
-from batch.key import Secret
+from batch.key import NO_SECRET, Secret
 from batch.manifest.limits import Limits
 from batch.output.copies import Copies
 from batch.output.fleet import CLAIM, Fleet, OpenRun, Outcome
@@ -53,7 +53,7 @@ class Means:
     clock: Clock
     notify: Callable[[Event], None]
     downloads: int | None = None
-    proxy: Secret = Secret("")
+    proxy: Secret = NO_SECRET
     callback: Receiver | None = None
 
 

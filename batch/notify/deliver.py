@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from batch.errors import ExitCode
 from batch.events import Event, RunStarted
 from batch.frozen import frozen
-from batch.key import Secret
+from batch.key import NO_SECRET, Secret
 from batch.manifest.model import Pings
 from batch.notify.channels import Channels, host_of
 from batch.notify.errors import NotDeliveredError
@@ -94,7 +94,7 @@ def end_of(pings: Pings, exit_code: int, rid: str) -> Secret:
         ending = "" if exit_code in WELL else f"/{int(exit_code)}"
         return _below(pings.url, "/log" if exit_code in NO_VERDICT else ending, rid)
     if exit_code in NO_VERDICT:
-        return Secret("")
+        return NO_SECRET
     return pings.success if exit_code in WELL else pings.failure
 
 
