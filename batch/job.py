@@ -51,6 +51,11 @@ class Failure:
     request_id: str | None = None
     is_unexplained: bool = False  # the provider's reason is in words that are not known
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Failure:
+        """Return a failure from its values in JSON."""
+        return cls(**{**values, "kind": FailureKind(values["kind"])})
+
 
 def canonical_request(body: dict[str, Any]) -> str:
     """Write a request body as the one JSON that stands for it: sorted, no spaces."""

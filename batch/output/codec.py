@@ -28,7 +28,7 @@ from batch.attempt import (
     TimedOut,
     Unconfirmed,
 )
-from batch.job import Failure, FailureKind, Video
+from batch.job import Failure, Video
 
 COLUMNS = (
     "external_task_id, job_id, number, fingerprint, request, state, detail, task_id, failure_kind,"
@@ -142,7 +142,7 @@ def _state(phase: Phase, detail: dict[str, Any]) -> AttemptState:
             return Generated(_task(detail), detail["generated_at"], _trouble(detail))
         case Phase.FAILED:
             task = _task(detail) if detail.get("task_id") else None
-            return Failed(_failure(detail["failure"]), detail["failed_at"], task)
+            return Failed(Failure.of(detail["failure"]), detail["failed_at"], task)
         case Phase.LANDED:
             return Landed(
                 task=_task(detail),
@@ -170,7 +170,7 @@ def _task(detail: dict[str, Any]) -> PaidTask:
 
 def _doubt(detail: dict[str, Any]) -> Doubt:
     return Doubt(
-        _failure(detail["failure"]),
+        Failure.of(detail["failure"]),
         exists=detail.get("exists", False),
         on_request=detail.get("on_request", False),
         sent_at=detail.get("sent_at"),
@@ -178,8 +178,4 @@ def _doubt(detail: dict[str, Any]) -> Doubt:
 
 
 def _trouble(detail: dict[str, Any]) -> Failure | None:
-    return _failure(detail["trouble"]) if detail.get("trouble") else None
-
-
-def _failure(detail: dict[str, Any]) -> Failure:
-    return Failure(**{**detail, "kind": FailureKind(detail["kind"])})
+    return Failure.of(detail["trouble"]) if detail.get("trouble") else None

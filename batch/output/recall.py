@@ -59,15 +59,15 @@ def _state(row: dict[str, Any]) -> AttemptState:
     ended_at = _time(row["finished_at"])
     outcome = Outcome(row["status"])
     if outcome is Outcome.UNCONFIRMED:
-        return Unconfirmed(ended_at, Doubt(_failure(row["error"])))
+        return Unconfirmed(ended_at, Doubt(Failure.of(row["error"])))
     if outcome is Outcome.FAILED and row["task_id"] is None:
-        return Failed(_failure(row["error"]), ended_at)
+        return Failed(Failure.of(row["error"]), ended_at)
     task = PaidTask(_text(row["task_id"]), _time(row["submitted_at"]), row["request_id"])
     match outcome:
         case Outcome.TIMED_OUT:
             return TimedOut(task, ended_at)
         case Outcome.FAILED:
-            failure = _failure(row["error"])
+            failure = Failure.of(row["error"])
             if failure.kind in NOT_THE_TASK:
                 return Generated(task, _time(row["generated_at"]), failure)
             return Failed(failure, ended_at, task)
@@ -82,10 +82,6 @@ def _state(row: dict[str, Any]) -> AttemptState:
                 Video.of(row["video"]),
                 tuple(row["warnings"]),
             )
-
-
-def _failure(error: dict[str, Any]) -> Failure:
-    return Failure(**{**error, "kind": FailureKind(error["kind"])})
 
 
 def _text(value: Any) -> str:
