@@ -102,5 +102,9 @@ def version_folder(job_id: str) -> str:
 
 def version_file(job_id: str, at: float, number: int = 1) -> str:
     """Return where a former version is kept that landed at *at*; *number* tells equal ones apart."""
-    time = datetime.fromtimestamp(min(max(at, 0.0), _LATEST), UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{version_folder(job_id)}/{time}{'' if number == 1 else f'-{number}'}.mp4"
+    return f"{version_folder(job_id)}/{stamp(at)}{'' if number == 1 else f'-{number}'}.mp4"
+
+
+def stamp(at: float) -> str:
+    """Return a time as it stands in names: 20261120T023108Z."""
+    return datetime.fromtimestamp(min(max(at, 0.0), _LATEST), UTC).strftime("%Y%m%dT%H%M%SZ")

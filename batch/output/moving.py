@@ -14,14 +14,13 @@ A folder with a mark and a state.db is used by no other command.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from batch.errors import StateError, UsageError
 from batch.key import Secret
 from batch.output import disk, lock
 from batch.output.folder import ORIGIN, SANDBOX, name_library
-from batch.output.layout import STATE_FOLDER, Layout
+from batch.output.layout import STATE_FOLDER, Layout, stamp
 from batch.output.marker import copied, library_at, mark, unmark
 from batch.output.postgres.home import Home
 from batch.output.sqlite import Database
@@ -118,8 +117,7 @@ def _name_of(layout: Layout) -> str:
 
 def _set_aside(layout: Layout, now: float) -> Path:
     """Rename state.db, so that a run without the engine does not go on with it."""
-    time = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = layout.state / f"state.db.imported-{time}"
+    aside = layout.state / f"state.db.imported-{stamp(now)}"
     _rename(layout.database, aside)
     return aside
 

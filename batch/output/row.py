@@ -20,6 +20,7 @@ from batch.attempt import (
 )
 from batch.errors import TransitionError
 from batch.job import Failure, FailureKind
+from batch.output.layout import stamp
 
 SCHEMA = 1
 # Those that JSON allows inside a text, and many readers take for the end of a line.
@@ -91,8 +92,7 @@ def make_row(
 
 def new_run_id(now: float) -> str:
     """Return the id of a run that begins now, or of a command that writes a row."""
-    time = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{time}-{os.urandom(3).hex()}"
+    return f"{stamp(now)}-{os.urandom(3).hex()}"
 
 
 def has_outcome(attempt: Attempt) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 from batch.errors import UsageError
+from batch.library.ledger import iso
 from batch.manifest.model import Manifest
 from batch.output.folder import LIBRARY, peek
 from batch.plan import Action, Plan
@@ -21,7 +21,7 @@ def save_plan(path: Path, plan: Plan, manifest: Manifest, settings: Settings, no
         UsageError: the file cannot be written.
     """
     saved = SavedPlan(
-        saved_at=datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        saved_at=iso(now),
         name=manifest.name,
         output_dir=_whole(settings.output_dir),
         library=_library(settings),
