@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from batch.clock import Clock
-from batch.engines.carry import Opened
 from batch.engines.conclude import conclude, summary_of
 from batch.engines.terms import Terms
 from batch.errors import AwayError, ExitCode
@@ -31,20 +30,21 @@ class Ending:
         self._engine = engine
         self._clock = clock
 
-    async def of(self, opened: Opened, outcome: Outcome) -> tuple[ExitCode, str]:
-        """Write the files of a run that a worker has open; return how it ended, and its record.
+    def write(
+        self, run: OpenRun, terms: Terms, outcome: Outcome, last_call: LastCall | None = None
+    ) -> tuple[ExitCode, str]:
+        """Write the files of a run; return how it ended, and its record. Blocks.
+
+        Args:
+            run: as it was handed over, with the reason why it was stopped, if it was.
+            terms: of the run.
+            outcome: what it has come to.
+            last_call: tells what was too late to be submitted, where a worker has the run open.
 
         Raises:
             AwayError: another worker is at it.
             StateError: the state or a file cannot be used.
         """
-        last_call = opened.run.last_call
-        return await asyncio.to_thread(self.write, opened.handed, opened.terms, outcome, last_call)
-
-    def write(
-        self, run: OpenRun, terms: Terms, outcome: Outcome, last_call: LastCall | None = None
-    ) -> tuple[ExitCode, str]:
-        """See `of`. Blocks; *last_call* tells what was too late to be submitted."""
         layout = Layout(Path(run.root))
         with hold_to_end(self._engine, run.library, layout) as database:
             if database is None:

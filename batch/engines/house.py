@@ -135,7 +135,8 @@ class PostgresHouse:
             yield Opened(run, terms, stop, stages, presence(videos))
 
     async def conclude(self, opened: Opened, outcome: Outcome) -> tuple[ExitCode, str]:
-        return await self._ending.of(opened, outcome)
+        run, terms, last_call = opened.handed, opened.terms, opened.run.last_call
+        return await asyncio.to_thread(self._ending.write, run, terms, outcome, last_call)
 
     def _key(self, account: Account) -> str:
         found = self._means.keys.get(account)

@@ -338,7 +338,8 @@ class YearWorker(MachineWorker):
 
     async def conclude(self, opened: Opened, outcome: Outcome) -> tuple[ExitCode, str]:
         await self.machine.reach("conclude: before")
-        found = await Ending(self.of.engine, self.clock).of(opened, outcome)
+        write, last_call = Ending(self.of.engine, self.clock).write, opened.run.last_call
+        found = await asyncio.to_thread(write, opened.handed, opened.terms, outcome, last_call)
         await self.machine.reach("conclude: after")
         return found
 
