@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from typing import IO
 
 import click
 
@@ -16,9 +15,9 @@ from batch.redact import Mask, redact
 _hidden: set[str] = set()
 
 
-def print_error(message: str, stream: IO[str] | None = None) -> None:
+def print_error(message: str) -> None:
     """Print *message* to stderr."""
-    click.echo(f"kling-batch: {message}", file=stream or sys.stderr)
+    click.echo(f"kling-batch: {message}", err=True)
 
 
 def hide(secret: str) -> None:

@@ -40,12 +40,6 @@ def warnings(manifest: Manifest, settings: Settings) -> Iterator[str]:
         yield f"… and {len(manifest.warnings) - SHOWN} more"
 
 
-def show_warnings(manifest: Manifest, settings: Settings, *, quiet: bool) -> None:
-    """Print the warnings to stderr."""
-    for warning in () if quiet else warnings(manifest, settings):
-        click.echo(f"warning: {warning}", err=True)
-
-
 def show_plan(
     manifest: Manifest, settings: Settings, *, as_json: bool, quiet: bool, out: Path | None = None
 ) -> None:
@@ -88,7 +82,7 @@ def to_json(
         "schema": 1,
         "name": manifest.name,
         "output_dir": str(settings.output_dir),
-        "new_library": _is_new(settings),
+        "new_library": not is_known(settings.output_dir),
         "counts": {action.value: plan.counts[action] for action in Action},
         "cost_usd": round(plan.cost_usd, 4),
         "cost_all_usd": round(cost_all_usd, 4),
@@ -117,7 +111,7 @@ def to_text(
     """Return the plan as text."""
     counts = [f"{plan.counts[action]} {action.value}" for action in Action if plan.counts[action]]
     lines = [f"{manifest.name} → {settings.output_dir}: {', '.join(counts) or 'no jobs'}"]
-    if _is_new(settings):
+    if not is_known(settings.output_dir):
         lines.append(f"  a new library at {settings.output_dir.absolute()}")
     for action, items in _alike(plan).items():
         told = _changes(items, plan) if action is Action.CHANGED else map(_line, items)
@@ -206,10 +200,6 @@ def _everything(manifest: Manifest, plan: Plan) -> tuple[int, float]:
     if plan.decisions.priced == number:  # each is to be paid for: the plan has added them up
         return number, plan.cost_usd
     return number, sum(price(job)[0] for job in manifest.jobs)
-
-
-def _is_new(settings: Settings) -> bool:
-    return not is_known(settings.output_dir)
 
 
 def _listed(plan: Plan, decisions: Iterable[Decision]) -> Iterator[Decision]:

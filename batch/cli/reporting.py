@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -36,7 +37,7 @@ def report(notice: Notice, exit_code: int) -> None:
             failures = [redact(str(error))]
         if failures and not (notice.quiet and exit_code == ExitCode.OK):
             said = "; ".join(failures)
-            _warn(f"not everybody was told how this run ended: {said}", in_log=notice.in_log)
+            warn([f"not everybody was told how this run ended: {said}"], in_log=notice.in_log)
 
 
 def write_metrics(notice: Notice, exit_code: int) -> None:
@@ -55,7 +56,7 @@ def write_metrics(notice: Notice, exit_code: int) -> None:
     except OSError as error:
         if not (notice.quiet and exit_code == ExitCode.OK):
             reason = error.strerror or error
-            _warn(f"no metrics were written to {path}: {reason}", in_log=notice.in_log)
+            warn([f"no metrics were written to {path}: {reason}"], in_log=notice.in_log)
 
 
 def channels_for(notice: Notice) -> Channels:
@@ -113,13 +114,15 @@ def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit
 
 
-def _warn(warning: str, *, in_log: bool) -> None:
-    if not in_log:
-        click.echo(f"warning: {warning}", err=True)
-        return
-    import logging  # noqa: PLC0415 - only a JSON log needs it
+def warn(warnings: Iterable[str], *, in_log: bool) -> None:
+    """Print warnings to stderr: as lines or, with a JSON log, as its records."""
+    for warning in warnings:
+        if not in_log:
+            click.echo(f"warning: {warning}", err=True)
+            continue
+        import logging  # noqa: PLC0415 - only a JSON log needs it
 
-    from batch.cli import logs  # noqa: PLC0415
+        from batch.cli import logs  # noqa: PLC0415
 
-    logs.configure(level=logging.WARNING, log_format="json")
-    logs.logger.warning(warning)
+        logs.configure(level=logging.WARNING, log_format="json")
+        logs.logger.warning(warning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import click
 from batch.cli.bug_report import print_error, write_bug_report
 from batch.cli.commands.flags import settle
 from batch.cli.notice import notice
+from batch.cli.reporting import warn
 from batch.cli.words import counted, ending
 from batch.clock import SystemClock
 from batch.errors import BatchError, ExitCode, UsageError
@@ -37,7 +38,10 @@ def run(manifest: Path, *, dry_run: bool, as_json: bool, quiet: bool, **flags: A
     told = notice()
     told.quiet, told.in_log, told.metrics_file = quiet, in_log, flags["metrics_file"]
     loaded, settings = settle(manifest, flags)
-    _show_warnings(loaded, settings, in_log=in_log, quiet=quiet)
+    if not quiet:
+        from batch.cli.planned import warnings  # noqa: PLC0415 - a quiet run shows none
+
+        warn(warnings(loaded, settings), in_log=in_log)
     if dry_run:
         from batch.cli.planned import show_plan  # noqa: PLC0415 - a run shows no plan
 
@@ -98,34 +102,8 @@ def _draw(output_dir: Path, exit_code: ExitCode, *, in_log: bool, quiet: bool) -
         if quiet:
             return None
         reason = error if isinstance(error, BatchError) else f"{type(error).__name__}: {error}"
-        if in_log:
-            _log([f"no report was written: {reason}"])
-        else:
-            click.echo(f"warning: no report was written: {reason}", err=True)
+        warn([f"no report was written: {reason}"], in_log=in_log)
     return None
-
-
-def _show_warnings(manifest: Manifest, settings: Settings, *, in_log: bool, quiet: bool) -> None:
-    """Print the warnings to stderr: as lines or, with a JSON log, as its records."""
-    if quiet:
-        return
-    from batch.cli.planned import show_warnings, warnings  # noqa: PLC0415 - a quiet run shows none
-
-    if in_log:
-        _log(list(warnings(manifest, settings)))
-    else:
-        show_warnings(manifest, settings, quiet=quiet)
-
-
-def _log(found: list[str]) -> None:
-    if found:
-        import logging  # noqa: PLC0415 - only a JSON log needs it
-
-        from batch.cli import logs  # noqa: PLC0415
-
-        logs.configure(level=logging.WARNING, log_format="json")
-        for warning in found:
-            logs.logger.warning(warning)
 
 
 def _run(
@@ -210,8 +188,11 @@ def _drive(
         watchers, held = observers(exits, flags, planned, clock, quiet=quiet)
         try:
             told = [*watchers, *reporters(notice())]
+            carried_out: Coroutine[Any, Any, Summary | None]
             if release is None:
-                carried_out = _here(planned, told, clock)
+                from batch.run.execute import execute  # noqa: PLC0415 - as above
+
+                carried_out = execute(planned, told, clock, handle_signals=True)
             else:
                 from batch.cli.fleet import carry_out  # noqa: PLC0415 - needs psycopg
 
@@ -224,14 +205,6 @@ def _drive(
             if held is not None and exit_code is not ExitCode.OK:
                 afterwards.callback(held.hand_over)
     return summary
-
-
-def _here(
-    planned: PlannedRun, observers: Sequence[Any], clock: SystemClock
-) -> Coroutine[Any, Any, Summary | None]:
-    from batch.run.execute import execute  # noqa: PLC0415 - as above
-
-    return execute(planned, observers, clock, handle_signals=True)
 
 
 def to_text(summary: Summary) -> str:

@@ -37,9 +37,10 @@ for each of these jobs, at most at this price. A job that has changed since is l
 )
 def command(manifest: Path, *, as_json: bool, quiet: bool, out: Path | None, **flags: Any) -> int:
     """Print the warnings and the plan."""
-    from batch.cli.planned import show_plan, show_warnings  # noqa: PLC0415 - `--help` shows none
+    from batch.cli.planned import show_plan, warnings  # noqa: PLC0415 - `--help` shows none
+    from batch.cli.reporting import warn  # noqa: PLC0415
 
     loaded, settings = settle(manifest, flags)
-    show_warnings(loaded, settings, quiet=quiet)
+    warn(() if quiet else warnings(loaded, settings), in_log=False)
     show_plan(loaded, settings, as_json=as_json, quiet=quiet, out=out)
     return ExitCode.OK
