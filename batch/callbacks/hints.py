@@ -55,17 +55,15 @@ class Hint:
         self.woke_at = float("-inf")
         self._updated_at = float("-inf")
 
-    def record(
-        self, task_id: str, updated_at: float | None, *, has_ended: bool, names_us: bool = False
-    ) -> bool:
+    def record(self, news: News) -> bool:
         """Take a callback in; False if it is older than what is known, and changes nothing."""
-        if updated_at is not None:
-            if updated_at < self._updated_at:
+        if news.updated_at is not None:
+            if news.updated_at < self._updated_at:
                 return False
-            self._updated_at = updated_at
-        self.task_id, self.names_us = task_id, names_us
+            self._updated_at = news.updated_at
+        self.task_id, self.names_us = news.task_id, news.names_us
         self.named.set()
-        if has_ended:
+        if news.has_ended:
             self.announced_end = True
             self.ended.set()
         return True
@@ -122,29 +120,21 @@ class Hints:
         """Take in what came with a token that has an owner."""
         owner = self.owner(token)
         if owner is not None and news is not None:
-            self.record(owner, **news._asdict())
+            self.record(owner, news)
         return owner is not None
 
     def expects(self, external_task_id: str) -> bool:
         """Return whether an attempt is in flight."""
         return external_task_id in self._by_attempt
 
-    def record(
-        self,
-        external_task_id: str,
-        task_id: str,
-        updated_at: float | None,
-        *,
-        has_ended: bool,
-        names_us: bool = False,
-    ) -> bool:
+    def record(self, external_task_id: str, news: News) -> bool:
         """Take a callback in; False if its attempt is not in flight or it is older than what is known."""
         hint = self._by_attempt.get(external_task_id)
         if hint is None:
             return False
         if not self._has_missed and len(self._heard) < PROVED_BY:
             self._heard.add(external_task_id)
-        return hint.record(task_id, updated_at, has_ended=has_ended, names_us=names_us)
+        return hint.record(news)
 
     @property
     def stretch(self) -> float:

@@ -111,7 +111,7 @@ class Mailroom:
             ]:
                 news = News(task_id, updated_at, has_ended, names_us)
                 for hints in self._runs:
-                    hints.record(owner, **news._asdict())
+                    hints.record(owner, news)
             case _:
                 pass  # the connection is new, or somebody else uses the channel
 

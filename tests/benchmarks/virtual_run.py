@@ -32,7 +32,7 @@ from memory_state import MemoryState  # noqa: E402
 from virtual_time import EPOCH, InlineExecutor, VirtualClock, VirtualLoop, VirtualWindow  # noqa: E402
 
 from batch import attempt  # noqa: E402
-from batch.callbacks.hints import Hints, hash_token  # noqa: E402
+from batch.callbacks.hints import Hints, News, hash_token  # noqa: E402
 from batch.job import Failure, FailureKind, Job, canonical_request, fingerprint  # noqa: E402
 from batch.manifest.limits import Limits, Rate  # noqa: E402
 from batch.output.layout import Layout  # noqa: E402
@@ -133,7 +133,7 @@ class Provider:
         arrives = moment + self.options.latency
         at = EPOCH + moment
         self.loop.call_at(
-            arrives, lambda: self.hints.record(ours, made.task_id, at, has_ended=ended)
+            arrives, lambda: self.hints.record(ours, News(made.task_id, at, has_ended=ended))
         )
 
     def _told(self, made: _Made, status: TaskStatus) -> Task:

@@ -6,7 +6,6 @@ that arrives is read by the client's own `wire`.
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from fake_provider import Post, Provider, ProviderTask, Rates, template
 from mortal import Life
 from virtual_time import EPOCH, VirtualLoop
 
-from batch.callbacks.hints import Hints
+from batch.callbacks.hints import Hints, News
 from batch.clock import Clock
 from batch.job import Failure, FailureKind
 from batch.provider.protocol import (
@@ -173,18 +172,10 @@ class FakeApi:
                 self.provider.misnamed.add(named)
             if has_ended or is_forged:
                 self.provider.called_back[task.task_id].append(arrives)
-            self._loop.call_at(
-                arrives,
-                functools.partial(
-                    hints.record,
-                    task.external_task_id,
-                    named,
-                    EPOCH + at,
-                    has_ended=has_ended or is_forged,
-                    # Only the provider has both the token and our id.
-                    names_us=self.rng.random() < 0.5 and not is_forged,
-                ),
-            )
+            # Only the provider has both the token and our id.
+            names_us = self.rng.random() < 0.5 and not is_forged
+            news = News(named, EPOCH + at, has_ended or is_forged, names_us)
+            self._loop.call_at(arrives, hints.record, task.external_task_id, news)
 
     # -- fetch
 

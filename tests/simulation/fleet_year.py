@@ -31,7 +31,7 @@ from virtual_postgres import InlineConnections, VirtualPostgres
 from virtual_time import VirtualClock, VirtualLoop
 
 from batch.attempt import Account, external_id
-from batch.callbacks.hints import Hints
+from batch.callbacks.hints import Hints, News
 from batch.engines.carry import Opened, presence
 from batch.engines.clock import FleetClock
 from batch.engines.ending import Ending
@@ -248,8 +248,8 @@ class _ToAll(Hints):
         super().__init__()
         self.runs: list[Hints] = []
 
-    def record(self, *told: Any, **more: Any) -> bool:
-        return sum(hints.record(*told, **more) for hints in self.runs) > 0
+    def record(self, external_task_id: str, news: News) -> bool:
+        return sum(hints.record(external_task_id, news) for hints in self.runs) > 0
 
 
 class _Teller:

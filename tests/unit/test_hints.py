@@ -13,7 +13,7 @@ from patience import PATIENCE_S
 from scripted import NOT_FOUND, SAID, Stages, attempt, found, play
 
 from batch.attempt import Doubt, Lost, Open, Unconfirmed
-from batch.callbacks.hints import PROVED_BY, STRETCH, Hint, Hints, hash_token, new_token
+from batch.callbacks.hints import PROVED_BY, STRETCH, Hint, Hints, News, hash_token, new_token
 from batch.provider.answers import Found, Task, TaskStatus
 from batch.waker import sleep
 
@@ -50,39 +50,39 @@ def test_finished_job_takes_no_callback() -> None:
     hints = Hints()
     with hints.expect("kb-1", hash_token("t")) as hint:
         pass
-    assert not hints.record("kb-1", "8", 1.0, has_ended=True)
+    assert not hints.record("kb-1", News("8", 1.0, has_ended=True))
     assert not hint.ended.is_set()
 
 
 def test_older_callback_changes_nothing() -> None:
     """An overtaken callback is dropped, whatever it says."""
     hint = Hint()
-    assert hint.record("8", 5.0, has_ended=False)
-    assert not hint.record("9", 4.0, has_ended=True)
+    assert hint.record(News("8", 5.0, has_ended=False))
+    assert not hint.record(News("9", 4.0, has_ended=True))
     assert (hint.task_id, hint.ended.is_set(), hint.announced_end) == ("8", False, False)
 
 
 def test_callback_older_than_an_answer_is_dropped() -> None:
     hint = Hint()
     hint.correct(5.0)
-    assert not hint.record("8", 4.0, has_ended=True)
-    assert hint.record("8", 6.0, has_ended=True)
+    assert not hint.record(News("8", 4.0, has_ended=True))
+    assert hint.record(News("8", 6.0, has_ended=True))
 
 
 def test_forged_future_date_is_corrected() -> None:
     """The API's answer replaces the date, and the announced end is forgotten with it."""
     hint = Hint()
-    hint.record("8", 1e12, has_ended=True)
-    assert not hint.record("8", 7.0, has_ended=True)
+    hint.record(News("8", 1e12, has_ended=True))
+    assert not hint.record(News("8", 7.0, has_ended=True))
     hint.correct(5.0)
     assert not hint.announced_end
-    assert hint.record("8", 7.0, has_ended=True)
+    assert hint.record(News("8", 7.0, has_ended=True))
 
 
 def test_only_an_end_wakes_the_poller() -> None:
     """The others name the task, which is enough for a lost answer."""
     hint = Hint()
-    hint.record("8", None, has_ended=False)
+    hint.record(News("8", None, has_ended=False))
     assert (hint.named.is_set(), hint.ended.is_set()) == (True, False)
 
 
@@ -90,7 +90,7 @@ def told(hints: Hints, announced: bool) -> None:
     """Let a task end, announced by a callback or not."""
     hint = Hint()
     if announced:
-        hint.record("8", None, has_ended=True)
+        hint.record(News("8", None, has_ended=True))
     hints.ended(hint)
 
 
@@ -112,10 +112,10 @@ def test_callbacks_of_several_tasks_are_trusted() -> None:
         for name in names:
             expected.enter_context(hints.expect(name, None))
         for name in names:
-            hints.record(name, "8", None, has_ended=False)
+            hints.record(name, News("8", None, has_ended=False))
             seen.append(hints.stretch)
         told(hints, announced=False)
-        hints.record("kb-1", "8", None, has_ended=False)
+        hints.record("kb-1", News("8", None, has_ended=False))
     assert seen == [1.0, 1.0, 1.0, STRETCH]
     assert hints.stretch == 1.0, "a missed end outweighs any other callback"
 
@@ -138,7 +138,7 @@ def test_any_order_of_callbacks_announces_the_end(order: tuple[float, ...]) -> N
     """The newest announces the end, whenever it arrives."""
     hint = Hint()
     for updated_at in order:
-        hint.record("8", updated_at, has_ended=updated_at == 3.0)
+        hint.record(News("8", updated_at, has_ended=updated_at == 3.0))
     assert (hint.ended.is_set(), hint.announced_end, hint.task_id) == (True, True, "8")
 
 
@@ -148,7 +148,7 @@ def test_any_order_of_callbacks_announces_the_end(order: tuple[float, ...]) -> N
 def named(task_id: str, *, names_us: bool) -> Hint:
     """Return a hint that was recorded before the look-up begins."""
     hint = Hint()
-    hint.record(task_id, None, has_ended=False, names_us=names_us)
+    hint.record(News(task_id, None, has_ended=False, names_us=names_us))
     return hint
 
 

@@ -12,7 +12,7 @@ from scripted import ACCOUNT, NO_ANSWER, NOT_FOUND, SAID, Stages, attempt, found
 from virtual_time import EPOCH
 
 from batch.attempt import Attempt, Doubt, Intended, Lost, Open, PaidTask, Unconfirmed
-from batch.callbacks.hints import Hint
+from batch.callbacks.hints import Hint, News
 from batch.events import Adopted, AnswerLost
 from batch.job import Failure, FailureKind
 from batch.output.state import Put
@@ -130,7 +130,7 @@ def test_a_late_callback_names_the_lost_task(tmp_path: Path) -> None:
             return found() if identifier == "8" else NOT_FOUND
 
         stages.api.query = query  # type: ignore[method-assign]
-        stages.loop.call_later(300.0, lambda: hint.record("8", None, has_ended=True, names_us=True))
+        stages.loop.call_later(300.0, lambda: hint.record(News("8", None, has_ended=True, names_us=True)))
         lost = replace(LOST, token_hash="00")
         return await stages.run.lookup.find(lost, hint), asked_at
 

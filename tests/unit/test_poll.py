@@ -23,7 +23,7 @@ from scripted import (
 from virtual_time import EPOCH
 
 from batch.attempt import Account, Failed, Generated, PaidTask, TimedOut
-from batch.callbacks.hints import Hint
+from batch.callbacks.hints import Hint, News
 from batch.job import Failure, FailureKind
 from batch.output.row import make_row
 from batch.output.state import Put
@@ -250,7 +250,7 @@ def test_an_early_announcement_causes_no_second_poll(
 
     async def story(stages: Stages) -> list[float]:
         hint = Hint()
-        hint.record("8", None, has_ended=True)
+        hint.record(News("8", None, has_ended=True))
         stages.api.queries = [found(), DONE]
         await stages.run.poller.poll(attempt(opened()), hint, is_fresh=False)
         return stages.api.times("query")

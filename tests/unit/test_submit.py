@@ -12,7 +12,7 @@ from scripted import NOT_FOUND, SAID, TOO_FAST, Stages, attempt, found, opened, 
 from virtual_time import EPOCH
 
 from batch.attempt import Attempt, Failed, Lost, Open, Unconfirmed
-from batch.callbacks.hints import Hint
+from batch.callbacks.hints import Hint, News
 from batch.events import Adopted, AnswerLost, Submitted
 from batch.job import Failure, FailureKind
 from batch.output.state import Put
@@ -171,7 +171,7 @@ def test_a_callback_names_the_lost_task(tmp_path: Path) -> None:
         hint = Hint()
         stages.api.submits = [Ambiguous(SAID)]
         stages.api.query = query  # type: ignore[method-assign]
-        stages.loop.call_later(9.0, lambda: hint.record("8", None, has_ended=False, names_us=True))
+        stages.loop.call_later(9.0, lambda: hint.record(News("8", None, has_ended=False, names_us=True)))
         return await stages.run.submitter.submit(attempt(), await stages.enter(), hint)
 
     reached = play(tmp_path, story)

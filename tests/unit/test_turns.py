@@ -11,7 +11,7 @@ import pytest
 from scripted import Stages, attempt, found, opened, play
 from virtual_time import EPOCH, VirtualLoop, run
 
-from batch.callbacks.hints import Hint
+from batch.callbacks.hints import Hint, News
 from batch.provider.answers import Found, TaskStatus
 from batch.run.turns import POLLS_AT_ONCE, Turns
 
@@ -63,7 +63,7 @@ def test_announced_end_is_polled_past_the_crowd(tmp_path: Path) -> None:
         announced = slow.watch(stages, hint)
         await asyncio.sleep(1.0)
         assert "t0" not in slow.asked_at
-        hint.record("t0", None, has_ended=True)
+        hint.record(News("t0", None, has_ended=True))
         begun = stages.loop.time()
         await announced
         await asyncio.gather(*crowd)
