@@ -24,7 +24,7 @@ from batch.attempt.states import (
 )
 from batch.errors import TransitionError
 from batch.frozen import frozen
-from batch.job import Failure
+from batch.job import Failure, video_path
 
 EXTERNAL_ID_PREFIX = "kb-"
 _PHASES = {phase.value: phase for phase in Phase}  # asked a dozen times of each of a million
@@ -181,6 +181,12 @@ class Attempt:
                 return failed_at
             case _:
                 return self.paid_task.submitted_at
+
+    @property
+    def stands(self) -> bool:
+        """Whether its video has landed, and is at its job's name."""
+        state = self.state
+        return isinstance(state, Landed) and state.file == video_path(self.job_id)
 
     @property
     def paid_task(self) -> PaidTask:

@@ -161,15 +161,19 @@ class Landed:
         return self.landed_at if self.first_at is None else self.first_at
 
     @property
+    def latest(self) -> Landed | Checked:
+        """What is known of the file's content last: as it landed, or as it was found later."""
+        return self if self.checked is None else self.checked
+
+    @property
     def is_edited(self) -> bool:
         """Whether a person has made something else of the file."""
-        return self.checked is not None and self.checked.sha256 != self.sha256
+        return self.latest.sha256 != self.sha256
 
     @property
     def contents(self) -> frozenset[str]:
         """The hashes that the file may have: as it landed, and as it was found later."""
-        found = () if self.checked is None else (self.checked.sha256,)
-        return frozenset({self.sha256, *found})
+        return frozenset({self.sha256, self.latest.sha256})
 
 
 @frozen

@@ -266,8 +266,7 @@ def _state(attempt: Attempt) -> Landed:
 def _content(attempt: Attempt) -> dict[str, Any]:
     """Return where a video is, and what it holds: what a person made of it, if that is known."""
     state = _state(attempt)
-    content = state if state.checked is None else state.checked
-    return {"file": state.file, "bytes": content.bytes, "sha256": content.sha256}
+    return {"file": state.file, "bytes": state.latest.bytes, "sha256": state.latest.sha256}
 
 
 def _version(attempt: Attempt) -> dict[str, Any]:

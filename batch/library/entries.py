@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batch.attempt import RETENTION_S, Attempt, Landed, Phase
 from batch.frozen import frozen
-from batch.job import Failure, FailureKind, video_path
+from batch.job import Failure, FailureKind
 from batch.library.planned import Planned
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.row import failure_of
@@ -157,9 +157,7 @@ def _fate(attempt: Attempt) -> Fate | None:
     """Return what became of an attempt; None if it was refused, and paid for by nobody."""
     match attempt.phase:
         case Phase.LANDED:
-            assert isinstance(attempt.state, Landed)
-            is_current = attempt.state.file == video_path(attempt.job_id)
-            return Fate.CURRENT if is_current else Fate.FORMER
+            return Fate.CURRENT if attempt.stands else Fate.FORMER
         case Phase.DISCARDED:
             return Fate.DISCARDED
         case Phase.FAILED:

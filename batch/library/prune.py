@@ -148,7 +148,7 @@ class _Search:
         return self._found
 
     def _count(self) -> None:
-        standing = {a.job_id for a in self._attempts if _stands(a) and not self._moves(a)}
+        standing = {a.job_id for a in self._attempts if a.stands and not self._moves(a)}
         self._found.standing = len(standing)
         self._found.orphaned = len(standing & self._orphans)
 
@@ -169,7 +169,7 @@ class _Search:
         status = self._status(file, *holders)
         if status is None:
             return
-        is_orphan, stands = job_id in self._orphans, any(map(_stands, holders))
+        is_orphan, stands = job_id in self._orphans, any(holder.stands for holder in holders)
         action = Action.DELETE if wanted.delete else Action.LIST
         if wanted.orphans and is_orphan and (stands or wanted.delete):
             reason = "no longer in the manifest" if stands else "version of a job that is gone"
@@ -249,8 +249,8 @@ class _Search:
         for record in self._whereabouts.unnamed(self._files):
             owner = owners.get(str(record.external_task_id))
             if owner is not None and isinstance(owner.state, Landed):
-                content = owner.state.checked or owner.state
-                if content.sha256 != record.sha256 and self._is_selected(owner.job_id):
+                is_before = owner.state.latest.sha256 != record.sha256
+                if is_before and self._is_selected(owner.job_id):
                     yield record.file, f"only in the bucket: {owner.state.file} before an edit"
 
     def _look_at_stray(self, stray: Stray) -> None:
@@ -302,13 +302,8 @@ def _needed(jobs: Sequence[Job], plan: Plan, attempts: Sequence[Attempt]) -> set
         for attempt in attempts
         if isinstance(attempt.state, Landed) and asked.get(attempt.job_id) == attempt.fingerprint
     }
-    standing = {a.external_task_id for a in attempts if a.job_id in asked and _stands(a)}
+    standing = {a.external_task_id for a in attempts if a.job_id in asked and a.stands}
     return needed | set(own.values()) | standing
-
-
-def _stands(attempt: Attempt) -> bool:
-    state = attempt.state
-    return isinstance(state, Landed) and state.file == video_path(attempt.job_id)
 
 
 def _by_file(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:

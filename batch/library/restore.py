@@ -179,7 +179,7 @@ def version_of(attempt: Attempt, landed: Landed) -> Version:
     at = version_time(landed.file) or landed.came_at
     if landed.pin is not None:
         at = landed.pin.version_at
-    return Version(attempt, at, is_current=landed.file == video_path(attempt.job_id))
+    return Version(attempt, at, is_current=attempt.stands)
 
 
 def displaced_of(
@@ -221,11 +221,7 @@ def _asked(attempts: Sequence[Attempt]) -> str:
     pins = [item.state.pin for item in attempts if isinstance(item.state, Landed)]
     for pin in filter(None, pins):
         return pin.fingerprint
-    standing = [
-        item
-        for item in attempts
-        if isinstance(item.state, Landed) and item.state.file == video_path(item.job_id)
-    ]
+    standing = [item for item in attempts if item.stands]
     return (standing or attempts)[-1].fingerprint
 
 

@@ -48,8 +48,7 @@ class Known:
                     self._names.add(folded(state.file))
                     for sha256 in state.contents:
                         self._owners.setdefault(sha256, []).append(attempt)
-                    checked = () if state.checked is None else (state.checked.bytes,)
-                    self._sizes |= {state.bytes, *checked}
+                    self._sizes |= {state.bytes, state.latest.bytes}
                 case Discarded() as state:
                     self._sizes.add(state.bytes)
                     self._discarded.add(state.sha256)

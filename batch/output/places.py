@@ -109,7 +109,7 @@ class Places:
 
     async def _copy_version(self, attempt: Attempt, state: Landed, part: Part, file: str) -> bool:
         """Fill *part* with a version that is not known to be at *file*; return whether there is one."""
-        sizes = {state.bytes, state.bytes if state.checked is None else state.checked.bytes}
+        sizes = {state.bytes, state.latest.bytes}
         found = await self._videos.of_size(version_folder(attempt.job_id), sizes)
         # A state that has forgotten a move names the old place of a video that stands at its new one.
         for source in dict.fromkeys((state.file, *found, file)):

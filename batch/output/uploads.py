@@ -46,8 +46,7 @@ class Item:
         """Return the video of an attempt that has landed, as it is now."""
         state = attempt.state
         assert isinstance(state, Landed)
-        content = state if state.checked is None else state.checked
-        return cls(state.file, content.sha256, attempt.external_task_id)
+        return cls(state.file, state.latest.sha256, attempt.external_task_id)
 
 
 class Uploads:
