@@ -82,6 +82,15 @@ def check_listen(listen: str) -> str:
     return listen
 
 
+def is_address(text: str) -> bool:
+    """Return whether *text* is an http(s) URL, and nothing else."""
+    try:
+        is_good = _is_url(text) and urlsplit(text).port != 0
+    except ValueError:
+        return False
+    return is_good and text.isprintable() and " " not in text
+
+
 def _without_endpoint(path: str) -> str:
     """Return *path* without the endpoint, or any part of it, that was pasted along."""
     kling_v1 = "/".join(ENDPOINT.split("/")[:3])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from batch.addresses import is_address
 from batch.manifest.cells import is_broken
 from batch.manifest.findings import Findings, shown
 from batch.manifest.limits import DEFAULT_LIMITS, KLING_PROMPT_CHARS, LIMIT_KEYS, Limits
@@ -29,6 +30,17 @@ def read_section(node: Node | Items, name: str, findings: Findings) -> Mapping |
     if not is_null(node):
         findings.fault(node, f"{name} must be a mapping, but this is {kind(node)}")
     return None
+
+
+def given_in(
+    section: Mapping | None, keys: Collection[str], where: str, findings: Findings
+) -> Iterator[tuple[str, Node]]:
+    """Yield the keys that a section gives a value, with it; an unknown one is a fault."""
+    for name, (key, value) in section.entries.items() if section else ():
+        if name not in keys:
+            findings.unknown_key(key, keys, where)
+        elif not is_null(value):
+            yield name, value
 
 
 def read_line(node: Node | None, name: str, findings: Findings) -> str | None:
@@ -55,17 +67,14 @@ def read_limits(node: Node | Items, findings: Findings) -> Limits:
     """Read `limits:`, laid over the defaults."""
     values: dict[str, Any] = {}
     section = read_section(node, "limits", findings)
-    for name, (key, value) in section.entries.items() if section else ():
-        known = LIMIT_KEYS.get(name)
-        if known is None:
-            findings.unknown_key(key, LIMIT_KEYS, "limits")
-        elif not is_null(value):
-            parsed = read_value(value, f"limits.{name}", known.parse, findings)
-            if parsed is not None:
-                values[known.field] = parsed
-            if name.endswith("_chars") and (parsed or 0) > KLING_PROMPT_CHARS:
-                message = f"{name} is {parsed}; newer Kling takes {KLING_PROMPT_CHARS}"
-                findings.warn(value, message)
+    for name, value in given_in(section, LIMIT_KEYS, "limits", findings):
+        known = LIMIT_KEYS[name]
+        parsed = read_value(value, f"limits.{name}", known.parse, findings)
+        if parsed is not None:
+            values[known.field] = parsed
+        if name.endswith("_chars") and (parsed or 0) > KLING_PROMPT_CHARS:
+            message = f"{name} is {parsed}; newer Kling takes {KLING_PROMPT_CHARS}"
+            findings.warn(value, message)
     if section is not None:
         _check_budgets(section, values, findings)
     return DEFAULT_LIMITS.with_given(**values)
@@ -87,14 +96,11 @@ def read_callback(node: Node | None, findings: Findings) -> Callback | None:
     if section is None:
         return None
     values: dict[str, str] = {}
-    for name, (key, value) in section.entries.items():
-        if name not in CALLBACK_KEYS:
-            findings.unknown_key(key, CALLBACK_KEYS, "callback")
-        elif not is_null(value):
-            parse = _parse_url if name == "url" else _parse_listen
-            parsed = read_value(value, f"callback.{name}", parse, findings)
-            if parsed is not None:
-                values[name] = parsed
+    for name, value in given_in(section, CALLBACK_KEYS, "callback", findings):
+        parse = _parse_url if name == "url" else _parse_listen
+        parsed = read_value(value, f"callback.{name}", parse, findings)
+        if parsed is not None:
+            values[name] = parsed
     return Callback(**values)
 
 
@@ -129,14 +135,9 @@ def read_value(node: Node, name: str, parse: Callable[[str], Any], findings: Fin
 
 
 def _parse_url(text: str) -> str:
-    complaint = f"{shown(text)} is not a valid address; for example https://host/path"
-    try:
-        parts = urlsplit(text)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError as exc:
-        raise ValueError(complaint) from exc
-    if not is_good or not text.isprintable() or " " in text:
-        raise ValueError(complaint)
+    if not is_address(text):
+        raise ValueError(f"{shown(text)} is not a valid address; for example https://host/path")
+    parts = urlsplit(text)
     if parts.username or parts.password:
         raise ValueError("an address must not contain a name or a password")
     if parts.fragment:

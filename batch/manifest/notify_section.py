@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
+from batch.addresses import is_address
 from batch.key import Secret
 from batch.manifest.cells import is_broken
 from batch.manifest.findings import Findings, shown
-from batch.manifest.head import read_section, read_value
+from batch.manifest.head import given_in, read_section, read_value
 from batch.manifest.limits import positive_duration
 from batch.manifest.model import Notify, Pings
-from batch.manifest.nodes import Mapping, Node, Scalar, Sequence, is_null, kind
+from batch.manifest.nodes import Mapping, Node, Scalar, Sequence, kind
 from batch.manifest.schema import NOTIFY_KEYS, NOTIFY_ON, PING_KEYS
 
 ENVIRONMENT = "env:"  # in front of the name of a variable that holds the address
@@ -24,25 +24,12 @@ def read_notify(node: Node | None, findings: Findings) -> Notify:
     """Return `notify:`; without it, or after a fault, nobody is told."""
     section = None if node is None else read_section(node, "notify", findings)
     values: dict[str, Any] = {}
-    for name, (key, value) in section.entries.items() if section else ():
-        if name not in NOTIFY_KEYS:
-            findings.unknown_key(key, NOTIFY_KEYS, "notify")
-        elif not is_null(value):
-            field, read = _READERS[name]
-            found = read(value, f"notify.{name}", findings)
-            if found is not None:
-                values[field] = found
+    for name, value in given_in(section, NOTIFY_KEYS, "notify", findings):
+        field, read = _READERS[name]
+        found = read(value, f"notify.{name}", findings)
+        if found is not None:
+            values[field] = found
     return Notify(**values)
-
-
-def is_address(text: str) -> bool:
-    """Return whether *text* is an http(s) URL."""
-    try:
-        parts = urlsplit(text)
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    return is_good and text.isprintable() and " " not in text
 
 
 def _read_address(node: Node, name: str, findings: Findings) -> Secret | None:
@@ -67,13 +54,10 @@ def _read_pings(node: Node, name: str, findings: Findings) -> Pings | None:
         url = _read_address(node, name, findings)
         return None if url is None else Pings(url)
     pings = {}
-    for part, (key, value) in node.entries.items():
-        if part not in PING_KEYS:
-            findings.unknown_key(key, PING_KEYS, name)
-        elif not is_null(value):
-            url = _read_address(value, f"{name}.{part}", findings)
-            if url is not None:
-                pings[part] = url
+    for part, value in given_in(node, PING_KEYS, name, findings):
+        url = _read_address(value, f"{name}.{part}", findings)
+        if url is not None:
+            pings[part] = url
     return Pings(**pings)
 
 

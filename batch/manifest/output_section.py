@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from batch.manifest.findings import Findings, shown
-from batch.manifest.head import read_section, read_value
+from batch.manifest.head import given_in, read_section, read_value
 from batch.manifest.limits import parse_switch, positive_duration
 from batch.manifest.model import Derived, Keep
-from batch.manifest.nodes import Mapping, Node, is_null
+from batch.manifest.nodes import Mapping, Node, Scalar, is_null
 from batch.manifest.schema import LOCAL, OUTPUT_KEYS, SIDECARS
 from batch.target import Target, parse_target
 
@@ -21,12 +21,8 @@ def read_output(node: Node | None, findings: Findings) -> Derived:
     section = None if node is None else read_section(node, "output", findings)
     sidecars: frozenset[str] = frozenset()
     index: bool | None = None
-    for name, (key, value) in section.entries.items() if section else ():
-        if name not in OUTPUT_KEYS:
-            findings.unknown_key(key, OUTPUT_KEYS, "output")
-        elif is_null(value):
-            continue
-        elif name == "sidecar":
+    for name, value in given_in(section, OUTPUT_KEYS, "output", findings):
+        if name == "sidecar":
             sidecars = read_value(value, "output.sidecar", _parse_sidecars, findings) or sidecars
         elif name == "index":
             index = read_value(value, "output.index", parse_switch, findings)
@@ -35,36 +31,36 @@ def read_output(node: Node | None, findings: Findings) -> Derived:
 
 def read_keep(node: Node | None, findings: Findings) -> Keep:
     """Return which former versions `output:` has `prune` keep."""
-    values: dict[str, Any] = {}
-    for name, (parse, field) in _KEEP.items():
-        _, value = (
-            node.entries.get(name, (None, None)) if isinstance(node, Mapping) else (None, None)
-        )
-        if value is not None and not is_null(value):
-            found = read_value(value, f"output.{name}", parse, findings)
-            if found is not None:
-                values[field] = found
-    return Keep(**values)
+    return Keep(**_values(node, _KEEP, findings))
 
 
 def read_target(node: Node | None, findings: Findings) -> Target | None:
     """Return the bucket that `output:` has videos uploaded to; None if it names none."""
-    values: dict[str, Any] = {}
-    first: Node | None = None
-    for name, (parse, field) in _TARGET.items():
-        key, value = (
-            node.entries.get(name, (None, None)) if isinstance(node, Mapping) else (None, None)
-        )
-        if value is not None and not is_null(value):
-            first = first or key
-            found = read_value(value, f"output.{name}", parse, findings)
-            if found is not None:
-                values[field] = found
+    values = _values(node, _TARGET, findings)
     if "url" in values:
         return Target(**values)
-    if values and first is not None:
+    if values and isinstance(node, Mapping):
+        first = next(key for name in _TARGET for key, value in _given(node, name))
         findings.warn(first, "local and verify_every are of no use without output.target")
     return None
+
+
+def _given(node: Node | None, name: str) -> Iterator[tuple[Scalar, Node]]:
+    """Yield the key *name* of the section with its value, if it is given one."""
+    if isinstance(node, Mapping) and name in node.entries and not is_null(node.entries[name][1]):
+        yield node.entries[name]
+
+
+def _values(
+    node: Node | None, table: dict[str, tuple[Callable[[str], Any], str]], findings: Findings
+) -> dict[str, Any]:
+    """Return what the keys of *table* are set to, by their fields."""
+    found = {
+        field: read_value(value, f"output.{name}", parse, findings)
+        for name, (parse, field) in table.items()
+        for _key, value in _given(node, name)
+    }
+    return {field: value for field, value in found.items() if value is not None}
 
 
 def _parse_local(text: str) -> bool:
@@ -88,7 +84,7 @@ def _parse_versions(text: str) -> float:
     return int(text)
 
 
-_KEEP: dict[str, tuple[Callable[[str], float], str]] = {
+_KEEP: dict[str, tuple[Callable[[str], Any], str]] = {
     "keep_versions": (_parse_versions, "versions"),
     "keep_within": (positive_duration, "within_s"),
 }

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from batch.addresses import is_address
 from batch.frozen import frozen
 from batch.key import Secret
 from batch.manifest.model import Notify, Pings
-from batch.manifest.notify_section import ENVIRONMENT, is_address
+from batch.manifest.notify_section import ENVIRONMENT
 
 COMMAND_VARIABLE = "KLING_BATCH_NOTIFY_COMMAND"
 WEBHOOK_VARIABLE = "KLING_BATCH_NOTIFY_WEBHOOK"
