@@ -130,7 +130,9 @@ def test_a_late_callback_names_the_lost_task(tmp_path: Path) -> None:
             return found() if identifier == "8" else NOT_FOUND
 
         stages.api.query = query  # type: ignore[method-assign]
-        stages.loop.call_later(300.0, lambda: hint.record(News("8", None, has_ended=True, names_us=True)))
+        stages.loop.call_later(
+            300.0, lambda: hint.record(News("8", None, has_ended=True, names_us=True))
+        )
         lost = replace(LOST, token_hash="00")
         return await stages.run.lookup.find(lost, hint), asked_at
 

@@ -171,7 +171,9 @@ def test_a_callback_names_the_lost_task(tmp_path: Path) -> None:
         hint = Hint()
         stages.api.submits = [Ambiguous(SAID)]
         stages.api.query = query  # type: ignore[method-assign]
-        stages.loop.call_later(9.0, lambda: hint.record(News("8", None, has_ended=False, names_us=True)))
+        stages.loop.call_later(
+            9.0, lambda: hint.record(News("8", None, has_ended=False, names_us=True))
+        )
         return await stages.run.submitter.submit(attempt(), await stages.enter(), hint)
 
     reached = play(tmp_path, story)
