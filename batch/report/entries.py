@@ -29,6 +29,7 @@ from batch.attempt import (
 )
 from batch.job import Failure, FailureKind, video_path
 from batch.output.poster import DIGITS
+from batch.output.row import failure_of
 from batch.redact import clean
 from batch.report.records import Records, Run, file_of
 
@@ -175,7 +176,7 @@ def _try(attempt: Attempt, latest: Attempt, records: Records) -> dict[str, Any]:
             "warnings": [clean(warning) for warning in state.warnings],
         }
         found |= _place(state.file, attempt.job_id, records)
-    error = failure_of(attempt)
+    error = _failure_of(attempt)
     if error is not None:
         found["error"] = {"kind": error.kind.value, "message": clean(error.message)}
         if error.is_unexplained:
@@ -194,12 +195,10 @@ def _place(file: str, job_id: str, records: Records) -> dict[str, Any]:
     return {}
 
 
-def failure_of(attempt: Attempt) -> Failure | None:
+def _failure_of(attempt: Attempt) -> Failure | None:
     """Return why the attempt has not come to a video."""
     match attempt.state:
-        case Failed(failure=failure) | Generated(trouble=failure) | Landed(trouble=failure):
-            return failure
-        case Unconfirmed(doubt=Doubt(failure)) | Lost(doubt=Doubt(failure)):
+        case Lost(doubt=Doubt(failure)):
             return failure
         case TimedOut(said=said) if said == ELSEWHERE:
             return Failure(FailureKind.TIMEOUT, said)
@@ -207,4 +206,4 @@ def failure_of(attempt: Attempt) -> Failure | None:
             told = f'; the provider says "{said}"' if said else ""
             return Failure(FailureKind.TIMEOUT, f"the task was still open at the end{told}")
         case _:
-            return None
+            return failure_of(attempt)
