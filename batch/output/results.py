@@ -137,8 +137,8 @@ class ResultsFile:
 
     def _is_touched(self, database: Store) -> bool:
         """Return whether the file was written to since the last run ended, as far as clocks tell."""
-        last_run = database.last_run()
-        ended_at = None if last_run is None else last_run[2]
+        run = last_run(database)
+        ended_at = None if run is None else run[2]
         if ended_at is None or not self._path.exists():
             return False
         return self._path.stat().st_mtime > ended_at + CLOCKS_DIFFER_S
