@@ -1,9 +1,11 @@
-"""Read a path as a person writes it: `~`, `$HOME` and `${VARIABLE}` stand for something."""
+"""Paths as a person writes them (`~`, `$HOME` and `${VARIABLE}` stand for something), and the user's own."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 _CONTROL = r"[\x00-\x1f\x7f]"
@@ -30,6 +32,22 @@ def expand_path(text: str) -> Path:
             f"the path {text!r} holds a folder ~; it means your home only at the start"
         )
     return path
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder for this program's state of this user; a temporary one without a home."""
+    given = environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_STATE_HOME", "")
+    if Path(given).is_absolute():
+        return Path(given) / "kling-batch"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        import tempfile  # noqa: PLC0415 - hardly ever
+
+        return Path(tempfile.gettempdir()) / "kling-batch"
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "kling-batch"
+    return home / ".local" / "state" / "kling-batch"
 
 
 def _value_of(variable: re.Match[str], text: str) -> str:

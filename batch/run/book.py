@@ -12,10 +12,8 @@ import hashlib
 import json
 import os
 import platform
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -95,7 +93,7 @@ class AccountBook:
     """`Share` through the book of an account. Use as a context manager.
 
     Args:
-        folder: the user's state folder (`state_folder`).
+        folder: the user's state folder (`batch.paths.state_folder`).
         account: whose limits are shared.
         limits: those of this run.
         clock: gives the time, the same in all processes of the machine.
@@ -256,20 +254,6 @@ class AccountBook:
         if self._lock >= 0:
             self._lock_of(self._name).unlink(missing_ok=True)
         self._file = self._lock = -1
-
-
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder for this program's state of this user; a temporary one without a home."""
-    given = environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_STATE_HOME", "")
-    if Path(given).is_absolute():
-        return Path(given) / "kling-batch"
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / "kling-batch"
-    if sys.platform == "darwin":
-        return home / "Library" / "Application Support" / "kling-batch"
-    return home / ".local" / "state" / "kling-batch"
 
 
 def _wait_for(descriptor: int) -> None:

@@ -28,9 +28,10 @@ from batch.output.sqlite import Database
 from batch.output.state import State
 from batch.output.videos import Videos
 from batch.output.writer import SqliteState
+from batch.paths import state_folder
 from batch.provider.client import Client
 from batch.provider.protocol import VideoApi
-from batch.run.book import AccountBook, state_folder
+from batch.run.book import AccountBook
 from batch.run.budget import Budget
 from batch.run.context import RunContext
 from batch.run.fetch import Fetcher

@@ -67,10 +67,11 @@ class Desk:
 
     def __init__(self, folder: Path, base_url: str) -> None:
         self.folder = folder
+        self.home = {"HOME": str(folder)}  # without one, the person's is found
         bin_folder = Path(sys.executable).parent
         self.env = {
             "PATH": f"{bin_folder}:/usr/bin:/bin",
-            "HOME": str(folder),
+            **self.home,
             "TMPDIR": str(folder),
             "STUDIO_HOOK": "http://127.0.0.1:9/hook",
             "HC_URL": "http://127.0.0.1:9/ping",
@@ -292,7 +293,7 @@ def test_crontab_lines_run_as_cron_runs_them(library: Desk, block: Block) -> Non
     *when, command = block.text.strip().split(maxsplit=5)
     assert all(re.fullmatch(r"[0-9*,/-]+", field) for field in when)
     assert "%" not in command, "cron takes it for a line end"
-    bare = {"HOME": "/", "LOGNAME": "nobody", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+    bare = library.home | {"LOGNAME": "nobody", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
     assert library.run("/bin/sh", "-c", library.localized(command), env=bare) == ""
 
 
@@ -303,7 +304,7 @@ def test_units_are_valid_and_run(library: Desk, block: Block) -> None:
     for unit in units:
         (library.folder / unit.mark).write_text(library.localized(unit.text), "utf-8")
     (command,) = re.findall(r"^ExecStart=(.*)$", library.localized(block.text), re.MULTILINE)
-    library.run(*shlex.split(command), env={"PATH": "/usr/bin:/bin"})
+    library.run(*shlex.split(command), env=library.home | {"PATH": "/usr/bin:/bin"})
     if shutil.which("systemd-analyze"):
         files = [str(library.folder / unit.mark) for unit in units]
         library.run("systemd-analyze", "verify", "--man=no", *files)
@@ -316,7 +317,7 @@ def test_workflow_is_one_and_its_command_runs(library: Desk, block: Block) -> No
     (job,) = workflow["jobs"].values()
     (step,) = job["steps"]
     assert step["working-directory"] == LIBRARY
-    env = {"PATH": "/usr/bin:/bin", "COMETAPI_KEY": "sk-verysecretkey0123456789"}
+    env = library.home | {"PATH": "/usr/bin:/bin", "COMETAPI_KEY": "sk-verysecretkey0123456789"}
     library.run("bash", "-euo", "pipefail", "-c", library.localized(step["run"]), env=env)
 
 

@@ -119,7 +119,8 @@ def batch(*arguments: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
 def environment() -> dict[str, str]:
     """Return the environment of a child: ours, without variables that change its behaviour."""
     own = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
-    return own | {"PYTHONPATH": str(ROOT), "COMETAPI_KEY": KEY}
+    home = Path(tempfile.gettempdir()) / "kling-batch-benchmarks"  # not the person's
+    return own | {"PYTHONPATH": str(ROOT), "COMETAPI_KEY": KEY, "XDG_STATE_HOME": str(home)}
 
 
 def _is_foreign(name: str) -> bool:

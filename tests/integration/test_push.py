@@ -300,6 +300,7 @@ def command(desk: Any, *options: str, **environ: str) -> Any:
         stderr=asyncio.subprocess.STDOUT,
         env={
             "PATH": os.environ["PATH"],
+            "HOME": os.environ["HOME"],  # the test's own: without one, the person's is found
             "PYTHONPATH": str(REPOSITORY),
             "COMETAPI_KEY": "sk-verysecretkey0123456789",
             **environ,

@@ -20,7 +20,8 @@ from virtual_time import VirtualClock, VirtualLoop, run
 from batch.attempt import Account
 from batch.clock import SystemClock
 from batch.manifest.limits import Limits, Rate
-from batch.run.book import WAITS_S, AccountBook, Entry, Page, state_folder
+from batch.paths import state_folder
+from batch.run.book import WAITS_S, AccountBook, Entry, Page
 from batch.run.pacer import Pacer
 from batch.run.share import Alone
 from batch.run.slots import ASK_AGAIN_S, Slots
