@@ -33,7 +33,7 @@ from batch.key import (
 from batch.manifest.findings import meant
 from batch.manifest.limits import LIMIT_KEYS, Limits, Rate
 from batch.manifest.model import Callback, Manifest
-from batch.paths import expand_path
+from batch.paths import expand_path, state_folder
 from batch.plan import Policy
 from batch.plan.select import Selection, read_pattern
 from batch.target import Target
@@ -146,7 +146,8 @@ class Receiver(NamedTuple):
 class Settings:
     """What a run goes by, with every choice made.
 
-    *target* is the bucket that videos are uploaded to; what the sandbox makes goes nowhere.
+    *target* is the bucket that videos are uploaded to; what the sandbox makes goes nowhere. In the
+    user's *state_folder* it is kept which runs this machine has seen; None: nowhere.
     """
 
     output_dir: Path
@@ -161,6 +162,7 @@ class Settings:
     proxy: Secret = NO_SECRET  # its URL may hold a password
     target: Target | None = None
     engine: Secret = NO_SECRET  # likewise: the Postgres of a fleet; empty for this machine alone
+    state_folder: Path | None = None
 
 
 def resolve(
@@ -177,7 +179,7 @@ def resolve(
     Args:
         manifest: answers for what *options* leave open.
         options: the choices of the command line, its environment, or a caller.
-        environ: where the key and the fleet are looked for; no other variable is read.
+        environ: where the key, the fleet and the user's state folder are looked for; nothing else is.
         named: returns what the caller calls an option, for the messages.
 
     Raises:
@@ -224,6 +226,7 @@ def resolve(
         proxy=_proxy(given.get("proxy", manifest.proxy)),
         engine=NO_SECRET if sandbox else find_engine(environ, given.get("env_file")),
         target=None if sandbox else manifest.target,
+        state_folder=None if sandbox else state_folder(environ),
     )
 
 

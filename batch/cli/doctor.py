@@ -32,10 +32,10 @@ from batch.job import FailureKind
 from batch.key import KEY_VARIABLE, NO_SECRET, Secret, find_engine, find_key, key_fault
 from batch.manifest.model import Manifest
 from batch.manifest.reader import load
-from batch.output.folder import ORIGIN, SANDBOX, peek
+from batch.output.folder import LOOKED_UP, OLDER, ORIGIN, SANDBOX, is_older, peek
 from batch.output.probe import try_places
 from batch.output.stores import holder, open_to_read
-from batch.paths import expand_path
+from batch.paths import expand_path, state_folder
 from batch.provider.answers import AccountRefused, NotFound, QueryAnswer, Unavailable
 from batch.provider.client import Client
 from batch.run.resources import fit, raise_descriptor_limit, start_pool
@@ -239,6 +239,8 @@ def _state(root: Path, *, is_sandbox: bool) -> Check:
         with peek(root, sandbox=is_sandbox) as database:
             if database is None:
                 return ok("state", f"{root} is a new library: nothing was ever made there")
+            if is_older(database, state_folder(os.environ)):
+                return warn("state", f"{root}: {OLDER}", f"run: {LOOKED_UP}")
             return ok("state", f"{root} knows {counted(len(database.known()), 'job')}")
     except BatchError as error:
         return fail("state", str(error))

@@ -12,7 +12,7 @@ from batch.engines.clock import FleetClock
 from batch.engines.ending import Ending
 from batch.engines.follow import Follower
 from batch.engines.handover import hand_over
-from batch.errors import UsageError
+from batch.errors import ExitCode, UsageError
 from batch.events import Observer, Warned, to_all
 from batch.output.fleet import OpenRun
 from batch.output.layout import Layout
@@ -42,7 +42,10 @@ async def carry_out(
         release()
         if is_detached:
             return None
-        return await _follow(run, root, fleet, observers, clock)
+        summary = await _follow(run, root, fleet, observers, clock)
+    if summary.exit_code not in {ExitCode.INTERRUPTED, ExitCode.TERMINATED}:  # or it may go on
+        planned.folder.seen.note(run.run_id, has_ended=True)
+    return summary
 
 
 async def join(

@@ -18,6 +18,7 @@ from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.manifest.model import Manifest
 from batch.notify.channels import channels_of
+from batch.output.folder import OLDER, is_older, peek
 from batch.output.stores import is_known
 from batch.plan import Action, Decision, Plan
 from batch.prices import estimator
@@ -49,6 +50,8 @@ def show_plan(
         from batch.run.approved import save_plan  # noqa: PLC0415
 
         save_plan(out, plan, manifest, settings, SystemClock().now())
+    if not quiet and _is_older(settings):
+        click.echo(f"warning: {OLDER}; a run looks up what it forgot before it pays", err=True)
     uploads = uploads_now(settings)
     pending = 0 if uploads is None else uploads["pending"]
     if quiet and not (plan.decisions or plan.resting or plan.moved or pending):
@@ -67,6 +70,12 @@ def show_plan(
         if uploads is not None:
             lines.append(f"{bucket_line(uploads)}; each video that lands is uploaded")
         click.echo(to_text(manifest, settings, plan, lines))
+
+
+def _is_older(settings: Settings) -> bool:
+    home = settings.state_folder
+    with peek(settings.output_dir, sandbox=settings.sandbox) as database:
+        return database is not None and home is not None and is_older(database, home)
 
 
 def to_json(

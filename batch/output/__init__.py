@@ -12,6 +12,7 @@
     bucket       put, head, copy, get, list in a bucket; uploads: the files of a library go there, and
                  the state records it; uploaded: what it says of that, without asking the bucket
     probe        a file is written where videos will lie, before anything is paid for
+    seen         the latest run that this machine has seen, outside of the folder: an older one is noticed
     rescue       task ids that the database did not take, for the next run
     layout       every path of the folder, once
 

@@ -6,19 +6,30 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import field
 from pathlib import Path
 
+from batch.attempt import RETENTION_S
 from batch.errors import UsageError
 from batch.frozen import frozen
 from batch.output import stores
 from batch.output.layout import Layout
 from batch.output.names import clear_noted
 from batch.output.results import ResultsFile
+from batch.output.seen import Seen
 from batch.output.state import FORGOT_AT, Fact
 from batch.output.store import Store
 
 ORIGIN = "origin"  # the fact that names the maker of the folder's videos
 SANDBOX, PROVIDER = "sandbox", "provider"
+OLDER = (
+    "the state does not know the latest run that this machine has seen of it, or not its end (a restored"
+    " backup, or a copy that was run?)"
+)
+LOOKED_UP = (
+    f"for {RETENTION_S / 86400:.0f} days, each new request is looked up before it is submitted: what the"
+    " state has forgotten is taken over"
+)
 LIBRARY = "library"  # the fact that tells this library from others: its attempts are named by it
 
 
@@ -27,7 +38,8 @@ class OutputFolder:
     """An output folder that no other run can change.
 
     *library* is its own id, which copies share. *forgot_at* is when its state was found to be older
-    than its results; *forgotten* counts the rows that were found missing just now.
+    than its results, or than what this machine has *seen* of the library. Just now, *forgotten* rows
+    were found missing, and whether it *is_older* than was seen.
     """
 
     layout: Layout
@@ -36,14 +48,32 @@ class OutputFolder:
     library: str
     forgot_at: float | None = None
     forgotten: int = 0
+    is_older: bool = False
+    seen: Seen = field(default_factory=Seen)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to tell a person of a state that was found to be older, if it was."""
+        if not self.forgotten:
+            return (f"{OLDER}; {LOOKED_UP}",) if self.is_older else ()
+        count = self.forgotten
+        rows = "1 row that it lacked was" if count == 1 else f"{count} rows that it lacked were"
+        told = (
+            f"the state is older than results.jsonl (a restored backup?): {rows} taken over from there;"
+            " what else it may have forgotten is looked up before it is submitted"
+        )
+        return (told,)
 
 
 @contextmanager
-def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFolder]:
+def open_folder(
+    root: Path, *, sandbox: bool, now: float, state_folder: Path | None = None
+) -> Iterator[OutputFolder]:
     """Lock the folder, create or migrate its database, repair its results file.
 
-    A database that is older than the results (a restored backup) takes in what these know more. The
-    second names of videos that a move has left are unlinked.
+    A database that is older than the results (a restored backup) takes in what these know more. One
+    that is older than what the user's *state_folder* has seen is suspected from now on. The second
+    names of videos that a move has left are unlinked.
 
     Raises:
         LockedError: another run holds the folder.
@@ -62,6 +92,10 @@ def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFold
         forgotten = results.unknown(database)
         if forgotten:
             results.recall(forgotten, database, now)
+        seen = Seen.of(library, state_folder)
+        is_behind = seen.is_ahead_of(database)
+        if is_behind:
+            database.write([Fact(FORGOT_AT, repr(now))])
         results.repair(database)
         with suppress(OSError):  # they stay noted, and a run that moves videos says why
             clear_noted(root, database)
@@ -73,7 +107,14 @@ def open_folder(root: Path, *, sandbox: bool, now: float) -> Iterator[OutputFold
             library,
             forgot_at=None if forgot_at is None else float(forgot_at),
             forgotten=len(forgotten),
+            is_older=is_behind,
+            seen=seen,
         )
+
+
+def is_older(database: Store, state_folder: Path) -> bool:
+    """Return whether a state is older than what the user's *state_folder* has seen of it."""
+    return Seen.of(database.fact(LIBRARY), state_folder).is_ahead_of(database)
 
 
 @contextmanager

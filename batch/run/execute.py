@@ -122,8 +122,8 @@ def announce(planned: PlannedRun, stop: Stop, deadline: float | None) -> None:
     stop.notify(events.RunStarted(planned.run_id, folder, planned.counts, costs, deadline))
     _check_plan_cost(planned, stop)
     _check_saved_plan(planned, stop)
-    if planned.folder.forgotten:
-        stop.notify(events.Warned(_forgotten(planned.folder.forgotten)))
+    for warning in planned.folder.warnings:
+        stop.notify(events.Warned(warning))
 
 
 def _check_plan_cost(planned: PlannedRun, stop: Stop) -> None:
@@ -143,15 +143,6 @@ def _check_saved_plan(planned: PlannedRun, stop: Stop) -> None:
     left = told_held(item for _, item in planned.plan.decisions.kept() if item.action in COSTING)
     if left:
         stop.ask(StopReason.SAVED_PLAN, left)
-
-
-def _forgotten(count: int) -> str:
-    """Return the sentence about rows that a state had forgotten."""
-    rows = "1 row that it lacked was" if count == 1 else f"{count} rows that it lacked were"
-    return (
-        f"the state is older than results.jsonl (a restored backup?): {rows} taken over from there;"
-        " what else it may have forgotten is looked up before it is submitted"
-    )
 
 
 def _why_stopped(stop: Stop, counts: Counts, insisted: Sequence[signal.Signals]) -> str | None:

@@ -120,6 +120,7 @@ class PlannedRun:
                 for fingerprint, videos in self.plan.round.begun.items()
             ]
         self.folder.database.write(begun)
+        self.folder.seen.note(self.run_id, has_ended=False)
         self._record_found()
         self._carry_out_moves()
 
@@ -152,6 +153,7 @@ class PlannedRun:
         record = summary.to_record(self.plan.cost_usd, self.settings.limits, refused)
         ended = EndRun(self.run_id, clock.now(), int(summary.exit_code), record)
         self.folder.database.write([ended])
+        self.folder.seen.note(self.run_id, has_ended=True)
 
     def end_quietly(self, clock: Clock) -> Summary:
         """Record a run in which nothing is to be paid for or fetched."""
@@ -161,11 +163,13 @@ class PlannedRun:
         exit_code = ExitCode.JOBS_FAILED if self.plan.resting else ExitCode.OK
         target = self.settings.target
         uploads = None if target is None else Found(target.url).to_json()
-        summary = self.summary(exit_code, warnings=self.derive(), uploads=uploads)
+        warnings = (*self.folder.warnings, *self.derive())
+        summary = self.summary(exit_code, warnings=warnings, uploads=uploads)
         record = summary.to_record(self.plan.cost_usd, self.settings.limits)
         begun = BeginRun(self.run_id, self.started_at)
         ended = EndRun(self.run_id, clock.now(), int(exit_code), record)
         self.folder.database.write([begun, *self._planned(), ended])
+        self.folder.seen.note(self.run_id, has_ended=True)
         return summary
 
     def _record_found(self) -> None:
@@ -200,7 +204,8 @@ def open_planned_run(manifest: Manifest, settings: Settings, clock: Clock) -> It
             " working directory, --output-dir, the manifest's name, and whether its disk is mounted."
             " Nothing was sent"
         )
-    with open_folder(settings.output_dir, sandbox=settings.sandbox, now=clock.now()) as folder:
+    root, home, now = settings.output_dir, settings.state_folder, clock.now()
+    with open_folder(root, sandbox=settings.sandbox, now=now, state_folder=home) as folder:
         yield _plan_run(manifest, settings, folder, hold, clock)
 
 

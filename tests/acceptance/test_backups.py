@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from batch.output.sqlite import Database
+
 BEFORE, AFTER = 6, 9  # jobs at the time of the backup, and later
 STATE = Path(".kling-batch/state.db")
 
@@ -82,6 +84,66 @@ def test_restored_backup_pays_nothing_again(
     assert (said.json["tasks_created"], said.json["cost_usd"]) == (0, 0.0)
     assert said.json["adopted"] == AFTER - BEFORE
     assert not mine.rows()["job-8"]["paid"]
+
+
+def test_restored_folder_is_noticed_where_an_id_is_taken_twice(
+    library: Callable[..., Library],
+) -> None:
+    """State and rows are of one time; what this machine saw of the library is not."""
+    mine = library(unique_external_ids=False)
+    mine.grow()
+    mine.restore("folder")
+    assert "does not know the latest run" in mine.shell("plan", "night.yaml").err
+    assert "does not know the latest run" in mine.shell("doctor", "night.yaml").out
+    posts = mine.provider.stats.posts
+    said = mine.run(AFTER)
+    assert "does not know the latest run" in said.err
+    assert (said.code, mine.paid, mine.provider.stats.posts) == (0, AFTER, posts)
+    assert (said.json["adopted"], mine.videos()) == (AFTER - BEFORE, names(AFTER))
+    quiet = mine.run(AFTER)
+    assert (quiet.code, quiet.err) == (0, "")
+    assert "does not know" not in mine.shell("doctor", "night.yaml").out
+
+
+def test_restored_folder_is_told_of_once_in_a_night_without_work(
+    library: Callable[..., Library],
+) -> None:
+    """It is suspected from then on, and told of no more."""
+    mine = library(unique_external_ids=False)
+    mine.grow()
+    mine.restore("folder")
+    assert "does not know the latest run" in mine.run(BEFORE).json["warnings"][0]
+    assert mine.run(BEFORE).json["warnings"] == []
+    said = mine.run(AFTER)
+    assert (said.code, mine.paid, said.json["adopted"]) == (0, AFTER, AFTER - BEFORE)
+
+
+def test_restored_folder_of_the_midst_of_a_run_is_noticed(library: Callable[..., Library]) -> None:
+    """The backup knows that the run has begun."""
+    mine = library(unique_external_ids=False, median_s=0.5)
+    manifest = mine.shell.manifest(
+        AFTER, base_url=mine.provider.base_url, limits={"max_in_flight": 2}
+    )
+    with mine.shell.running("run", manifest) as process:
+        mine.shell.until(lambda: mine.paid >= 3)
+        with Database.open_to_read(mine.root / STATE) as database, database.in_memory() as copy:
+            copy._db.execute("VACUUM INTO ?", (str(mine.backup),))
+        assert process.wait() == 0
+    shutil.rmtree(mine.root)
+    (mine.root / STATE).parent.mkdir(parents=True)
+    mine.backup.rename(mine.root / STATE)
+    said = mine.run(AFTER)
+    assert "does not know the latest run" in said.err
+    assert (said.code, mine.paid, mine.videos()) == (0, AFTER, names(AFTER))
+
+
+def test_another_home_notices_nothing(library: Callable[..., Library]) -> None:
+    mine = library()
+    mine.grow()
+    mine.restore("folder")
+    mine.shell.base_env["XDG_STATE_HOME"] += "-of-another"
+    assert "does not know" not in mine.run(AFTER).err
+    assert mine.paid == AFTER  # the provider refuses the ids
 
 
 def test_restored_backup_without_look_up_is_unconfirmed(library: Callable[..., Library]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,32 @@ def test_second_run_finds_all_made_without_worker(fleet: Fleet) -> None:
         assert fleet.run(manifest).code == 0
     said = fleet.run(manifest, "--json")
     assert (said.code, said.json["planned"]) == (0, {"unchanged": 2})
+
+
+def test_library_rolled_back_to_the_midst_of_a_run_pays_nothing_again(
+    fleet: Fleet, cluster: Cluster
+) -> None:
+    """Folder and data folder of Postgres are of the same time, and on the same timeline."""
+    root = fleet.shell.folder / "outputs/night"
+    with fleet.worker("one"):
+        assert fleet.run(fleet.manifest(2)).code == 0
+        with fleet.running(fleet.manifest(8, limits={"max_in_flight": 2})) as run:
+            fleet.shell.until(lambda: fleet.box.stats.created > 2)
+            shutil.copy(root / "results.jsonl", fleet.logs)
+            dump = cluster.dump(fleet.url)
+            assert run.wait() == 0
+    with psycopg.connect(fleet.url) as connection:
+        connection.execute("DROP SCHEMA kling CASCADE; DROP SCHEMA dbos CASCADE")
+    cluster.restore(fleet.url, dump)
+    with psycopg.connect(fleet.url) as connection:
+        connection.execute("UPDATE kling.meta SET timeline = kling.timeline()")
+        connection.execute("UPDATE kling.runs SET is_open = false, timeline = kling.timeline()")
+    shutil.copy(fleet.logs / "results.jsonl", root)
+    posts = fleet.box.stats.posts
+    with fleet.worker("two"):
+        said = fleet.run(fleet.manifest(8))
+    assert "does not know the latest run" in said.err
+    assert (said.code, fleet.box.stats.created, fleet.box.stats.posts) == (0, 8, posts)
 
 
 def test_lost_video_comes_back_from_the_bucket(fleet: Fleet, s3: Any) -> None:

@@ -4,7 +4,7 @@
     python mortals.py random BASE_URL FOLDER JOBS LIMITS_JSON SEED
 
 `steps`: night n kills itself (SIGKILL) at its n-th step, for every n until a night survives. A step
-is before and after each commit of the state, each append to results.jsonl (and in the middle of
+is before and after each commit of the state, each mark of it, each append to results.jsonl (and in the middle of
 it), each POST, and each rename of a video or of a file beside it. Then the command runs again until it is done.
 
 `random`: a night is killed at random moments, and run again, until it survives.
@@ -28,7 +28,7 @@ from typing import Any
 from warm import import_everything
 
 from batch.cli import main as cli
-from batch.output import disk, results, sqlite
+from batch.output import disk, results, seen, sqlite
 from batch.provider import client
 from batch.run import fetch, gate
 
@@ -188,6 +188,7 @@ def die_at(number: int) -> int:
     client.Client.submit = submit_and_die
     results.ResultsFile.append = append_half_and_die
     sqlite.Database.write = around(sqlite.Database.write)
+    seen.Seen.note = around(seen.Seen.note)
     disk.move = around(disk.move)
     return 0
 

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from patience import PATIENCE_S, until_so
 
+from batch.output.sqlite import Database
+from batch.output.state import FORGOT_AT
 from batch.sandbox import FaultPlan
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
@@ -36,7 +38,8 @@ LIMITS = {
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a child process."""
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": PATHS, **more}
+    home = os.environ["HOME"]  # the test's own: without one, the person's is found
+    return {"PATH": os.environ["PATH"], "HOME": home, "PYTHONPATH": PATHS, **more}
 
 
 async def mortals(
@@ -70,6 +73,8 @@ def check_night(box: Any, night: dict[str, Any], count: int) -> None:
         assert hashlib.sha256(data).hexdigest() == row["sha256"], told
     assert {row["task_id"] for row in last.values()} == {task.task_id for task in created}
     assert not list((Path(night["out"]) / ".kling-batch").glob("parts/*")), told
+    with Database.open_to_read(Path(night["out"]) / ".kling-batch/state.db") as database:
+        assert database.fact(FORGOT_AT) is None, f"a false alarm: {told}"
 
 
 async def test_run_killed_at_every_step_loses_nothing(desk: Any) -> None:

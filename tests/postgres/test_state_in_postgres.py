@@ -498,6 +498,25 @@ def test_restored_dump_puts_new_attempts_in_doubt(
         assert folder.forgot_at is not None
 
 
+@pytest.mark.parametrize(
+    "rolled_back", ["DELETE FROM kling.runs", "UPDATE kling.runs SET finished_at = NULL"]
+)
+def test_data_folder_rolled_back_puts_new_attempts_in_doubt(
+    root: Path, engine_url: str, tmp_path: Path, rolled_back: str
+) -> None:
+    """On the same timeline: only this machine has seen what came after."""
+    home = tmp_path / "home"
+    with open_folder(root, sandbox=False, now=1.0, state_folder=home) as folder:
+        folder.database.write([BeginRun("r-1", 1.0), EndRun("r-1", 2.0, 0)])
+        folder.seen.note("r-1", has_ended=True)
+    with open_folder(root, sandbox=False, now=3.0, state_folder=home) as folder:
+        assert (folder.is_older, folder.forgot_at) == (False, None)
+    with psycopg.connect(engine_url) as connection:
+        connection.execute(rolled_back.encode())
+    with open_folder(root, sandbox=False, now=4.0, state_folder=home) as folder:
+        assert (folder.is_older, folder.forgot_at) == (True, 4.0)
+
+
 def test_copied_database_puts_new_attempts_in_doubt(
     root: Path, engine_url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
