@@ -137,6 +137,22 @@ def test_restored_folder_of_the_midst_of_a_run_is_noticed(library: Callable[...,
     assert (said.code, mine.paid, mine.videos()) == (0, AFTER, names(AFTER))
 
 
+def test_folder_of_before_a_killed_run_is_noticed(library: Callable[..., Library]) -> None:
+    """This machine has seen it begin, and nothing has seen it end."""
+    mine = library(unique_external_ids=False, median_s=0.5)
+    assert mine.run(BEFORE).code == 0
+    shutil.copytree(mine.root, mine.backup)
+    with mine.shell.running(
+        "run", mine.shell.manifest(AFTER, base_url=mine.provider.base_url)
+    ) as process:
+        mine.shell.until(lambda: mine.paid == AFTER)
+        process.kill()
+    mine.restore("folder")
+    said = mine.run(AFTER)
+    assert "does not know the latest run" in said.err
+    assert (said.code, mine.paid, mine.videos()) == (0, AFTER, names(AFTER))
+
+
 def test_another_home_notices_nothing(library: Callable[..., Library]) -> None:
     mine = library()
     mine.grow()

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from batch.errors import StateError
 from batch.output.results import ResultsFile
+from batch.output.seen import MARKS
 from batch.output.sqlite import Database
 from batch.output.state import AddRow, Change
 from batch.output.writer import SqliteState, _Entry
@@ -92,6 +93,8 @@ def mortal_path(root: Path, life: Life, rng: random.Random) -> Path:
     class MortalPath(type(root)):  # type: ignore[misc]
         def __fspath__(self) -> str:
             name = "folder" if str(self) == str(root) else self.suffix or self.name
+            if self.parent.name == MARKS:  # the library's id is chance
+                name = "mark"
             life.point(f"path: {name}")
             return str(self)
 

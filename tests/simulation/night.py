@@ -199,12 +199,13 @@ class Night:
             disk=rng.choice((0.0, 0.0, 0.02)),
             store=rng.choice((0.0, 0.0, 0.002)),
         )
-        # Without these two a provider cannot tell what a restored backup has forgotten.
+        # Without these a provider cannot tell what a restored backup has forgotten. One that takes an
+        # id twice is asked before, by which a query without an answer proves nothing.
         has_whole_state = not (self.purse.has_budgets or self.purse.is_tidy)
         self.has_backups = (
             is_year
             and has_whole_state
-            and sandbox.unique_external_ids
+            and (sandbox.unique_external_ids or not self.rates.query)
             and self.ways.look_up == WORKS
         )
         self.is_mortal = rng.random() < 0.75
@@ -227,6 +228,7 @@ class Night:
         self.tampered: set[str] = set()  # files (relative) that were tampered with
         self.tampered_ids: set[str] = set()  # and the external ids of their tasks
         self.forgotten: set[str] = set()  # external ids that a restored backup does not know
+        self.has_come_back = False  # whether a backup was ever restored
         self.may_leave_copies = self.rates.disk > 0.0
         self.ages: set[int] = set()  # times of files, as this clock has them
         self.opened: dict[tuple[int, str], float] = {}  # by run and task id: known since
@@ -358,6 +360,7 @@ class Night:
         shutil.rmtree(self.root)
         backup.rename(self.root)
         self.home.bring_back()
+        self.has_come_back = True
         self.forgotten |= set(self.provider.by_external) - self._known_ids()
         self._note_return()
 
@@ -525,7 +528,8 @@ class Night:
         loop.naps = list(run.naps)
         clock = VirtualClock(loop, offset=self.offset, boot=self.rng.random() * 1e6)
         mortal = mortal_path(self.root, life, random.Random(self.rng.random()))
-        settings = replace(self.settings(run), output_dir=mortal)
+        home = mortal_path(self.root.with_name(f"{self.root.name}-home"), life, random.Random(0))
+        settings = replace(self.settings(run), output_dir=mortal, state_folder=home)
         manifest = self.manifest(jobs)
         self.say(loop, f"run {run}")
         exit_code = self._guarded(run, manifest, settings, loop, clock, life)
@@ -612,7 +616,9 @@ class Night:
             return loop.run_until_complete(self._execute(run, planned, loop, clock, life))
 
     def note_round(self, planned: PlannedRun) -> None:
-        """Note what a new round of `--force` makes once more."""
+        """Note what a new round of `--force` makes once more; nothing is suspected without a reason."""
+        if planned.folder.is_older and not self.has_come_back:
+            self.violate(["the state is said to be older than what was seen of it"])
         if planned.plan.round is not None and planned.plan.round.is_new:
             self.forced.update(job.body()["prompt"] for job in planned.manifest.jobs)
 
@@ -666,6 +672,7 @@ class Night:
                 hints=hints,
                 callback_url=self.callback_url,
                 new_id=partial(external_id, f"library {self.report.seed}"),
+                forgot_at=planned.folder.forgot_at,
             )
             context = RunContext(
                 account=Account(run.base_url, run.account),
