@@ -50,7 +50,7 @@ from mortal import Died, InlineState, Life, MortalDisk, mortal_path
 from sheets import Sheets
 from virtual_time import EPOCH, DeadlockError, VirtualClock, VirtualLoop, VirtualWindow
 
-from batch.attempt import Account, Attempt, Landed, Phase, external_id
+from batch.attempt import RETENTION_S, Account, Attempt, Landed, Phase, external_id
 from batch.callbacks.hints import Hints
 from batch.errors import ExitCode, StateError
 from batch.events import Adopted, Event, Submitted
@@ -228,7 +228,8 @@ class Night:
         self.tampered: set[str] = set()  # files (relative) that were tampered with
         self.tampered_ids: set[str] = set()  # and the external ids of their tasks
         self.forgotten: set[str] = set()  # external ids that a restored backup does not know
-        self.has_come_back = False  # whether a backup was ever restored
+        self.came_back_at = math.inf  # when a backup was first restored
+        self.takes_ids_twice = not sandbox.unique_external_ids
         self.may_leave_copies = self.rates.disk > 0.0
         self.ages: set[int] = set()  # times of files, as this clock has them
         self.opened: dict[tuple[int, str], float] = {}  # by run and task id: known since
@@ -247,6 +248,9 @@ class Night:
                 self.now += self.rng.choice((1.0, 5.0, 60.0, 3600.0, 20_000.0, 700_000.0))
                 if self.report.violations:
                     return self.report
+                # For thirty days it is looked up; then a real provider does not know it either.
+                if self.takes_ids_twice and self.now - self.came_back_at > RETENTION_S / 2:
+                    break
             self._settle(number)
         finally:
             self._bury()
@@ -360,7 +364,7 @@ class Night:
         shutil.rmtree(self.root)
         backup.rename(self.root)
         self.home.bring_back()
-        self.has_come_back = True
+        self.came_back_at = min(self.came_back_at, self.now)
         self.forgotten |= set(self.provider.by_external) - self._known_ids()
         self._note_return()
 
@@ -617,7 +621,7 @@ class Night:
 
     def note_round(self, planned: PlannedRun) -> None:
         """Note what a new round of `--force` makes once more; nothing is suspected without a reason."""
-        if planned.folder.is_older and not self.has_come_back:
+        if planned.folder.is_older and math.isinf(self.came_back_at):
             self.violate(["the state is said to be older than what was seen of it"])
         if planned.plan.round is not None and planned.plan.round.is_new:
             self.forced.update(job.body()["prompt"] for job in planned.manifest.jobs)
