@@ -73,6 +73,7 @@
     job.usd = job.tries.reduce((sum, attempt) => sum + (attempt.usd ?? 0), 0);
     job.paid = job.tries.filter((attempt) => attempt.task).length;
     job.former = job.tries.filter((attempt, number) => attempt.file && number !== job.now);
+    job.others = job.former.filter((a) => a !== job.shown); // an orphan shows a former one
     job.model = job.shown?.options.model_name ?? "";
   }
   function haystack(job) {
@@ -168,7 +169,7 @@
     none.hidden = shown.length > 0;
     none.textContent = jobs.length ? "No job matches what is chosen." : "No job was ever submitted here.";
     for (const chip of all(".chips button")) {
-      chip.setAttribute("aria-pressed", String(chip.value === state.show));
+      chip.setAttribute("aria-pressed", chip.value === state.show);
     }
     for (const id of ["tag", "model", "sort"]) if (byId(id).value !== state[id]) byId(id).value = state[id];
     if (document.activeElement !== byId("q")) byId("q").value = state.q;
@@ -314,7 +315,7 @@
   let opener = null;
 
   function openJob(number) {
-    other = jobs[number].former[0] ?? null;
+    other = jobs[number].others[0];
     state.open = jobs[number].id;
     writeAddress();
     open();
@@ -336,7 +337,7 @@
     const at = shown.indexOf(numberOf.get(job.id));
     byId("back").disabled = at <= 0;
     byId("next").disabled = at < 0 || at >= shown.length - 1;
-    if (other && !job.former.includes(other)) other = job.former[0] ?? null;
+    if (other && !job.others.includes(other)) other = job.others[0];
     stage(job);
     byId("info").replaceChildren(...details(job));
     byId("info").scrollTop = 0;
@@ -376,13 +377,12 @@
   }
   function stage(job) {
     stopPlayers();
-    const now = job.tries[job.now ?? 0];
+    const now = job.shown;
     byId("controls").hidden = !now?.file || !other;
     frames.className = "frames";
     if (!now?.file) {
-      const why = data.absent[now?.status ?? job.status];
       const source = now && picture(now);
-      return frames.replaceChildren(el("figure", null, source && el("img", { src: source, alt: "" }), el("figcaption", null, why)));
+      return frames.replaceChildren(el("figure", null, source && el("img", { src: source, alt: "" }), el("figcaption", null, data.absent[now?.status ?? job.status])));
     }
     if (other) compare(other, now);
     else {
@@ -412,7 +412,7 @@
   }
   function setMode(mode) {
     frames.className = `frames ${mode}`;
-    for (const button of all("[data-mode]")) button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
+    for (const button of all("[data-mode]")) button.setAttribute("aria-pressed", button.dataset.mode === mode);
   }
   const seekTo = (at) => players.forEach((player) => (player.currentTime = at));
   const play = () => players.forEach((player) => player.play().catch(() => {}));
@@ -441,7 +441,7 @@
   // -- what is known of a job, in words
 
   function details(job) {
-    const now = job.tries[job.now ?? 0];
+    const now = job.shown;
     const [latest] = job.tries;
     const parts = [el("p", { class: "meta" },
       el("span", { class: `status ${job.status}` }, data.words[job.status]),
@@ -476,11 +476,11 @@
   }
   function versionOf(job, attempt, number) {
     const at = attempt.landed ?? attempt.failed ?? attempt.sent;
-    const what = attempt.file ? (number === job.now ? "stands in videos/" : "former version") : data.words[attempt.status];
+    const what = !attempt.file ? data.words[attempt.status] : number === job.now ? "stands in videos/" : "former version";
     const compare = el("button", { "aria-pressed": String(attempt === other), on: { click: () => ((other = attempt === other ? null : attempt), fillBox(job)) } }, "Compare");
     return el("li", null,
       el("span", null, at ? time(at) : "not submitted", el("small", null, `${what}${attempt.usd === undefined ? "" : `, ${usd(attempt.usd)}`}`)),
-      attempt.file && number !== job.now && job.tries[job.now ?? 0]?.file ? compare : null);
+      job.others.includes(attempt) && job.shown.file && compare);
   }
   function copy(event) {
     const button = event.currentTarget;
@@ -558,7 +558,7 @@
     const limit = night.limits?.max_in_flight;
     let open = 0, most = 1;
     for (const [, by] of turns) most = Math.max(most, (open += by));
-    const scale = Math.max(most, Number(limit) || 0);
+    const scale = Math.max(most, limit || 0);
     const y = (count) => TOP + AREA - (count / scale) * (AREA - 6);
     let path = `M${x(0)} ${y(0)}`;
     open = 0;
@@ -576,7 +576,7 @@
     }
     const [count, period] = night.limits?.submit_rate ?? [];
     const limit = (count / period) * every;
-    const most = Math.max(1, ...counts.values());
+    const most = Math.max(0, ...counts.values());
     const bottom = TOP + AREA + RATE + 10;
     const parts = [...counts].map(([slot, found]) => {
       const left = x(slot * every), right = Math.max(left + 1, x(Math.min(span, (slot + 1) * every)) - 1);

@@ -49,6 +49,7 @@ class Library:
     seed: int = 1
     failing: bool = False
     is_bare: bool = False  # its videos are one byte long
+    pruned: str | None = None  # a job that has left the manifest, its video moved to versions/
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -71,6 +72,11 @@ class Library:
                 job_id = self._id(number)
                 listed.append([job_id, [self.subject(number), "loops"]])
                 changes += map(Put, self._attempts(number, job_id))
+            if self.pruned is not None:
+                body = {"prompt": "A pruned one", "duration": "5", "aspect_ratio": "16:9"}
+                body |= {"model_name": "kling-v3"}
+                file = f"versions/{self.pruned}/20261120T023108Z.mp4"
+                changes.append(Put(self._landed(self.pruned, 1, body, self.start - DAY_S, file)))
             changes.append(Fact("listed", json.dumps(listed)))
             database.write(changes)
         return self.root

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from libraries import Library
 from watched import until
+
+from batch.report.posters import Mode
+from batch.report.write import write_report
+from batch.run.presence import Presence
 
 STATE = """() => [...document.querySelectorAll("#frames video")].map((v) => ({
     at: v.currentTime, paused: v.paused, ready: v.readyState, muted: v.muted, src: v.src }))"""
@@ -174,3 +180,12 @@ def test_bar_of_the_night_opens_its_job(opened: Any) -> None:
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     assert page.locator("#box").is_visible()
+
+
+def test_pruned_orphan_is_not_compared_with_itself(opened: Any, tmp_path: Path) -> None:
+    """No video of its own stands in videos/: the one on its card is a former one."""
+    root = Library(tmp_path / "pruned", 1, pruned="gone").write()
+    page = opened(write_report(root, Presence, mode=Mode.NONE).path)
+    opened_job(page, "gone")
+    assert len(players(page)) == 1
+    assert page.locator("#controls").is_hidden()

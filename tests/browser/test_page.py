@@ -6,7 +6,9 @@ import functools
 import http.server
 import re
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import pytest
 from libraries import Library
 from watched import until
 
+from batch.attempt import TimedOut
+from batch.output.layout import Layout
+from batch.output.sqlite import Database
+from batch.output.state import BeginRun, EndRun, Put
 from batch.report.posters import Mode
 from batch.report.write import write_report
 from batch.run.presence import Presence
@@ -151,6 +157,32 @@ def test_print_leaves_the_tools_out(opened: Any) -> None:
         "getComputedStyle(document.getElementById('cards')).gridTemplateColumns"
     )
     assert len(columns.split()) == 4
+
+
+def test_print_of_a_dark_page_is_light(opened: Any) -> None:
+    """The paper is white, whatever the switch says; and nothing is larger than its heading."""
+    page = opened(hash_="#theme=dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+    sizes = [
+        float(page.evaluate(f"getComputedStyle(document.querySelector('{part}')).fontSize")[:-2])
+        for part in (".need .words", ".need .what")
+    ]
+    assert sizes[0] <= sizes[1]
+
+
+def test_night_that_submitted_nothing_says_so(opened: Any, tmp_path: Path) -> None:
+    root = Library(tmp_path / "night", 1, is_bare=True).write()
+    with Database.open(Layout(root).database) as database:
+        (left,) = database.attempts()
+        still_open = replace(left, state=TimedOut(left.task, time.time() + 8))
+        night = [BeginRun("quiet", time.time()), EndRun("quiet", time.time() + 9, 1)]
+        database.write([*night, Put(still_open)])
+    page = opened(write_report(root, Presence, mode=Mode.NONE).path)
+    page.locator(".night").scroll_into_view_if_needed()
+    until(lambda: page.locator("#lanes svg text").count() > 0, "the night is drawn")
+    told = " ".join(page.locator("#lanes svg text").all_text_contents())
+    assert told.endswith("open tasks, at most 1 submitted per 1 s, at most 0")
 
 
 def test_page_without_javascript_has_trouble_in_a_table(browser: Any, report: Path) -> None:
