@@ -2,6 +2,7 @@
 
     accounts   every number that is printed anywhere: tasks, cost, what became of them
     planned    what the latest run was to do: the rest of the state holds no manifest
+    resting    which failed jobs no run retries by itself
     entries    the attempts one by one: cost, what became of each, whether its video is here
     ledger     entries as lines, in text, CSV and JSON
     status     what stands where, what is wrong by name, and what to do about it

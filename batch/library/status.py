@@ -14,6 +14,7 @@ from batch.library.accounts import IN_DOUBT, figures
 from batch.library.entries import Presence, days_left, what_failed
 from batch.library.ledger import iso
 from batch.library.planned import Planned
+from batch.library.resting import Rest, policy_of, rest_of
 from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.layout import Layout
@@ -22,7 +23,7 @@ from batch.output.row import outcome_of
 from batch.output.store import Store, last_run
 from batch.output.uploaded import standing, target_of
 from batch.output.whereabouts import Whereabouts
-from batch.plan import HEALS_BY_ITSELF, IsPresent, Known
+from batch.plan import HEALS_BY_ITSELF, IsPresent, Known, Policy
 
 SCHEMA = 2
 WORDS = {
@@ -45,6 +46,10 @@ TO_DO = {
 COLLECTED = "the next run downloads it again, unpaid"
 FETCHED = "bring its file or its disk back, or leave it: the next run tries to fetch it again"
 ASKED_AGAIN = "the next run asks for it again"
+RESTS = {
+    Rest.SPENT: "it has failed as often as limits.max_attempts allows: change the job, or raise that",
+    Rest.RESTING: "it is not retried any more: change the job, or use --retry-failed",
+}
 RETRIED = "the next run submits it again, up to limits.max_attempts"
 LEFT_TO_FORCE = "its video stands; --force goes on with the round, a plain run leaves it"
 RETRIED_ONCE = "the next run tries it once more, then change the prompt or use --retry-failed"
@@ -99,6 +104,7 @@ class _Seen:
         self.unconfirmed: list[dict[str, Any]] = []
         self.missing: list[dict[str, Any]] = []
         self._database, self._is_present = database, is_present
+        self._policy = policy_of(database)
         self._whereabouts = Whereabouts(database, target_of(database))
         self._now, self._is_running = now, is_running
 
@@ -148,7 +154,7 @@ class _Seen:
                 return None
             case Phase.FAILED:
                 same = (item.phase for item in job if item.fingerprint == latest.fingerprint)
-                return LEFT_TO_FORCE if Phase.LANDED in same else _remedy(latest)
+                return LEFT_TO_FORCE if Phase.LANDED in same else _remedy(job, self._policy)
             case Phase.GENERATED if latest.failure_kind is not None:
                 return COLLECTED
             case Phase.LANDED if latest.failure_kind is not None:
@@ -193,7 +199,10 @@ def _rescued(database: Store, layout: Layout) -> Iterator[dict[str, Any]]:
             yield {"file": str(file.path), "task_ids": tasks}
 
 
-def _remedy(latest: Known) -> str:
+def _remedy(job: list[Known], policy: Policy) -> str:
+    latest, rest = job[-1], rest_of(job, policy)
+    if rest is not None:
+        return RESTS[rest]
     kind = FailureKind(str(latest.failure_kind))
     if kind in HEALS_BY_ITSELF:
         return RETRIED_ONCE if latest.is_unexplained else RETRIED

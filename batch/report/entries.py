@@ -3,7 +3,7 @@
 An entry is a plain JSON object, since the page's script reads it as it is. A key stands in it only
 where it has something to say:
 
-    id, status, tags, orphan, missing, night, flag   of the job
+    id, status, rests, tags, orphan, missing, night, flag   of the job
     tries   its attempts, newest first; `now` is the number of the one whose video stands in videos/,
             and whose `file` is true
 """
@@ -84,6 +84,8 @@ def _entry(records: Records, job_id: str, night: Run | None) -> Entry:
         "status": status_of(newest[0], records),
         "tries": [_try(attempt, newest[0], records) for attempt in newest],
     }
+    if job_id in records.rests:
+        entry["rests"] = records.rests[job_id]
     now = next((n for n, a in enumerate(newest) if stands(a, records)), None)
     if now is not None:
         entry["now"] = now

@@ -24,6 +24,8 @@ ADVICE = {
     "timed_out": "Nothing to do: the next run asks for these tasks again, unpaid.",
     "unexplained": "The next run tries once more; then change the prompt, or use --retry-failed.",
     "generation": AGAIN,
+    "resting": "No run tries again by itself: change the job, or use --retry-failed.",
+    "spent": "No run tries again: change the job, or raise limits.max_attempts.",
     "media": "Look at the file that the provider made; --force pays for another one.",
     "download": "The provider no longer has it. --retry-failed pays for a new one.",
     "disk": "Make room on the disk, or mend its permissions, then run again.",
@@ -37,6 +39,8 @@ TITLES = {
     "timed_out": "still open at the provider",
     "unexplained": "failed for a reason in unknown words",
     "generation": "failed at the provider",
+    "resting": "failed again, and at rest",
+    "spent": "failed as often as max_attempts allows",
 }
 
 
@@ -102,6 +106,8 @@ def kind_of(entry: Entry) -> str | None:
             return str(status)
         case "failed" if not entry.get("orphan"):
             error = entry["tries"][0]["error"]
+            if "rests" in entry:
+                return str(entry["rests"])
             return "unexplained" if "unexplained" in error else str(error["kind"])
         case _:
             return None

@@ -17,6 +17,7 @@ from batch.errors import UsageError
 from batch.frozen import frozen
 from batch.library.entries import Presence, videos_here
 from batch.library.planned import Planned
+from batch.library.resting import Rest, policy_of, rest_of
 from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.store import RunRecord
@@ -56,7 +57,7 @@ class Records:
 
     *listed* are the manifest's jobs with their tags, in its order; empty where no run has recorded
     them. *present* are the files of the attempts that the library has, *stored* those that are only in
-    the bucket at *bucket*.
+    the bucket at *bucket*. *rests* are the failed jobs that no run retries by itself.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Records:
     present: frozenset[str] = frozenset()
     stored: frozenset[str] = frozenset()
     bucket: str | None = None
+    rests: dict[str, Rest] = field(default_factory=dict)
     is_running: bool = False
     is_sandbox: bool = False
     has_index: bool = False
@@ -112,6 +114,9 @@ def read(root: Path, presence: Presence, up_to: int | None = None) -> Records:
         here = videos_here(database, presence(root, database))
         target = target_of(database)
         whereabouts = Whereabouts(database, target)
+        policy = policy_of(database)
+        rests = ((job[-1].job_id, rest_of(job, policy)) for job in database.jobs())
+        resting = {job_id: rest for job_id, rest in rests if rest is not None}
         present, stored = set[str](), set[str]()
         for attempt in itertools.chain.from_iterable(attempts.values()):
             name, file = attempt.external_task_id, file_of(attempt)
@@ -130,6 +135,7 @@ def read(root: Path, presence: Presence, up_to: int | None = None) -> Records:
         present=frozenset(present),
         stored=frozenset(stored),
         bucket=target.url if target is not None and stored else None,
+        rests=resting,
         is_running=is_running,
         is_sandbox=is_sandbox,
         has_index=(root / "index.json").is_file(),

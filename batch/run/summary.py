@@ -87,6 +87,8 @@ class Summary:
                 "budget_usd": limits.budget_usd,
                 "budget_per_month_usd": limits.budget_per_month_usd,
                 "day_starts": f"{limits.day_starts:%H:%M}",
+                "max_attempts": limits.max_attempts,
+                "give_up_after": limits.give_up_after,
                 "max_in_flight": limits.max_in_flight,
                 "submit_rate": [rate.count, rate.period_s],
             },

@@ -221,3 +221,37 @@ def test_video_that_could_not_come_back_is_not_counted_as_here(shell: Any, sandb
     (found,) = shell("status", "--json", key=None).json
     assert found["jobs"] == {"succeeded": 1, "to download": 1}
     assert [item["job_id"] for item in found["failed"]] == ["job-0"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "limits", "nights", "kind", "to_do"),
+    [
+        ("generation", {"max_attempts": 2}, 1, "spent", "raise that"),
+        ("generation", {"max_attempts_per_run": 1}, 1, "generation", "the next run submits it"),
+        (
+            "generation",
+            {"give_up_after": 1, "max_attempts_per_run": 1},
+            1,
+            "resting",
+            "not retried",
+        ),
+        ("unknown-words", {}, 1, "unexplained", "once more"),
+        ("unknown-words", {}, 2, "resting", "not retried any more"),
+        ("moderation", {"max_attempts": 1}, 1, "spent", "raise that"),
+    ],
+)
+def test_no_advice_promises_a_retry_that_the_plan_denies(
+    shell: Any, sandbox: Any, fault: str, limits: dict[str, Any], nights: int, kind: str, to_do: str
+) -> None:
+    """Nor names --retry-failed where that does nothing: for `status` and the page as for `plan`."""
+    box = sandbox(f"outcome:{fault}")
+    manifest = shell.manifest(1, limits=limits)
+    for _ in range(nights):
+        shell("run", manifest, "--base-url", box.base_url)
+    (planned,) = shell("plan", manifest, "--json").json["jobs"]
+    (failed,) = shell("status", "--json", key=None).json[0]["failed"]
+    said = shell("report", "outputs/night", "--json", key=None).json
+    assert to_do in failed["to_do"]
+    assert said["kinds"] == [{"kind": kind, "jobs": 1}]
+    assert ("next run" in failed["to_do"]) is (planned["action"] == "retry")
+    assert ("raise" in failed["to_do"]) is ("raise" in planned["reason"])
