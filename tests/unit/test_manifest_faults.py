@@ -85,6 +85,15 @@ def test_one_typing_error_is_one_fault(faults: Faults, text: str) -> None:
     assert "did you mean" in (problem.advice or "")
 
 
+@pytest.mark.parametrize(
+    ("ratio", "hint"), [("16/9", "16:9"), ("16x9", "16:9"), ("16:10", None), ("21:9", None)]
+)
+def test_other_numbers_are_no_typing_error(faults: Faults, ratio: str, hint: str | None) -> None:
+    """Whoever asks for 16:10 does not mean 1:1."""
+    problem = of_job(faults, f"aspect_ratio: {ratio}")
+    assert problem.advice == (hint and f"did you mean {hint}?")
+
+
 def test_problem_is_one_line(faults: Faults, tmp_path: Path) -> None:
     (problem,) = faults("jobs:\n  - {id: a, prompt: x, mdel: kling-v3}\n")
 
