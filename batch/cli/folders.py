@@ -49,7 +49,9 @@ def folders(output_dirs: Sequence[Path]) -> list[Path]:
     if not found:
         for results in sorted(HOME.glob("*/results.jsonl")):
             check_history(None, Layout(results.parent))
-        raise UsageError(f"there is no output folder under {HOME}/; name one")
+        raise UsageError(
+            f"there is no output folder under {HOME}/; name one (the working directory is {Path.cwd()})"
+        )
     return found
 
 
@@ -94,4 +96,15 @@ def check_folder(folder: Path) -> None:
     """
     if not has_state(folder):
         check_history(None, Layout(folder))
-        raise UsageError(f"{folder} is not an output folder: it has no {STATE_FOLDER}/state.db")
+        raise UsageError(f"{folder} is not an output folder: {_what_it_is(folder)}")
+
+
+def _what_it_is(folder: Path) -> str:
+    """Return what stands at the path, and what to name in place of it."""
+    if folder.is_file():
+        return "it is a file (name the folder that holds videos/, by default outputs/<name>)"
+    if not folder.exists():
+        return f"there is no such folder (the working directory is {Path.cwd()})"
+    inside = sorted(path for path in folder.iterdir() if has_state(path)) if folder.is_dir() else []
+    advice = f" (did you mean {inside[0]}?)" if inside else ""
+    return f"it has no {STATE_FOLDER}/state.db{advice}"

@@ -307,3 +307,21 @@ def test_json_without_a_result_has_its_exit_code(shell: Any, sandbox: Any) -> No
         assert (said.code, said.json["exit_code"]) == (2, 2)
         assert "results.jsonl holds rows of earlier runs" in said.json["problems"][0]["message"]
     assert box.stats.posts == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("night.yaml", "it is a file (name the folder that holds videos/"),
+        ("nowhere", "there is no such folder (the working directory is "),
+        ("outputs", "it has no .kling-batch/state.db (did you mean outputs/night?)"),
+    ],
+)
+def test_what_is_no_output_folder_is_told_apart(
+    shell: Any, sandbox: Any, named: str, message: str
+) -> None:
+    """A manifest, a path from another working directory, and the folder above."""
+    shell("run", shell.manifest(1), "--base-url", sandbox().base_url)
+    for command in ("status", "ledger", "report"):
+        said = shell(command, named, key=None)
+        assert (said.code, f"{named} is not an output folder: {message}" in said.err) == (2, True)
