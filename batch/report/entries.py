@@ -171,6 +171,7 @@ def _try(attempt: Attempt, latest: Attempt, records: Records) -> dict[str, Any]:
     if isinstance(state, Landed):
         video = state.video
         found |= {
+            "landed": round(state.came_at),  # by which `restore` knows a version
             "bytes": state.bytes,
             "sha": state.sha256[:DIGITS],
             "video": [video.width, video.height, round(video.duration_s, 2)],

@@ -189,7 +189,7 @@
     on(byId("q"), "input", (event) => choose({ q: event.target.value.trim() }));
     on(list, "click", (event) => {
       const card = event.target.closest(".card");
-      if (card && !getSelection().toString()) openJob(Number(card.dataset.number));
+      if (card && !getSelection().toString()) openJob(+card.dataset.number);
     });
   }
 
@@ -432,7 +432,7 @@
     on(wipe, "input", cut);
     cut();
     for (const button of all("[data-mode]")) on(button, "click", () => setMode(button.dataset.mode));
-    for (const button of all("[data-step]")) on(button, "click", () => step(Number(button.dataset.step)));
+    for (const button of all("[data-step]")) on(button, "click", () => step(+button.dataset.step));
     on(byId("play"), "click", toggle);
     on(byId("seek"), "input", (event) => seekTo(event.target.value * shorter));
     on(byId("sound"), "change", (event) => players.forEach((player, at) => (player.muted = event.target.value !== String(at))));
@@ -587,7 +587,7 @@
   }
   const nightRows = (night) => night.tasks.map((task) =>
     row(night, isolated(jobs[task[0]].id), task[2], told(task))).concat((night.refused ?? []).map((mark) => row(night, "", mark[0], refusal(mark))));
-  const row = (night, name, at, what) => el("tr", null, el("th", { scope: "row" }, name), el("td", null, clock(night.begin + at, true)), el("td", null, what));
+  const row = (night, name, at, what) => el("tr", null, el("th", { scope: "row" }, name), el("td", null, at ? clock(night.begin + at, true) : "earlier"), el("td", null, what));
   function nights() {
     const found = data.nights;
     const section = one(".night");
@@ -652,7 +652,7 @@
   function needs() {
     for (const item of all("li[data-job]")) {
       const name = item.querySelector("bdi");
-      const button = el("button", { on: { click: () => openJob(Number(item.dataset.job)) } });
+      const button = el("button", { on: { click: () => openJob(+item.dataset.job) } });
       name.replaceWith(button);
       button.append(name);
     }

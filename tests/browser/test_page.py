@@ -183,6 +183,8 @@ def test_night_that_submitted_nothing_says_so(opened: Any, tmp_path: Path) -> No
     until(lambda: page.locator("#lanes svg text").count() > 0, "the night is drawn")
     told = " ".join(page.locator("#lanes svg text").all_text_contents())
     assert told.endswith("open tasks, at most 1 submitted per 1 s, at most 0")
+    page.click("#night-table summary")
+    assert page.locator("#night-rows td").first.inner_text() == "earlier"
 
 
 def test_page_without_javascript_has_trouble_in_a_table(browser: Any, report: Path) -> None:

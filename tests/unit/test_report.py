@@ -153,6 +153,13 @@ def test_restored_version_is_pinned() -> None:
     assert (found["status"], found["flag"], found["now"]) == ("succeeded", "pinned", 1)
 
 
+def test_restored_version_has_the_time_that_restore_lists() -> None:
+    """Not that of the moment at which it was restored."""
+    restored = landed("a", TONIGHT)
+    restored = replace(restored, state=replace(restored.state, first_at=BEFORE))
+    assert entry(restored)["tries"][0]["landed"] == round(BEFORE)
+
+
 def test_discarded_video_needs_nobody() -> None:
     state = Discarded(task(TONIGHT), TONIGHT + 60, TONIGHT + 70, NOW, 9, "ab" * 32)
     read = records(attempt("a", state))
