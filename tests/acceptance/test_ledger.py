@@ -236,3 +236,11 @@ def test_ledger_without_folder_is_wrong_usage(shell: Any) -> None:
     assert shell("ledger", key=None).code == 2
     said = shell("ledger", "--csv", "--json", key=None)
     assert said.code == 2
+
+
+def test_tags_that_share_tasks_are_said_not_to_add_up(shell: Any, sandbox: Any) -> None:
+    jobs = [{"id": "a", "prompt": "x", "tags": ["s", "t"]}, {"id": "b", "prompt": "y"}]
+    shell("run", shell.manifest(jobs), "--base-url", sandbox().base_url)
+    hint = "a task of several tags counts under each of them"
+    assert hint in shell("ledger", "--by", "tag", key=None).out
+    assert hint not in shell("ledger", "--by", "model", key=None).out

@@ -120,6 +120,8 @@ def command(
         click.echo(ledger.to_csv(ledger.FIELDS, lines), nl=False)
     else:
         click.echo("\n".join([*_text(found, by), *_sandboxes(libraries, left_out)]))
+        if sum(group["tasks"] for group in found.get("groups", ())) > found["total"]["tasks"]:
+            click.echo("a task of several tags counts under each of them, and once in the total")
         if shared:
             click.echo(f"counted once: {counted(shared, 'task')} that a copy of a folder has, too")
         click.echo(_sum("total", found["total"]))
