@@ -244,3 +244,9 @@ def test_tags_that_share_tasks_are_said_not_to_add_up(shell: Any, sandbox: Any) 
     hint = "a task of several tags counts under each of them"
     assert hint in shell("ledger", "--by", "tag", key=None).out
     assert hint not in shell("ledger", "--by", "model", key=None).out
+
+
+def test_ledger_of_no_task_is_its_total_alone(shell: Any, sandbox: Any) -> None:
+    base_url = sandbox().base_url
+    shell("run", shell.manifest(1), "--base-url", base_url, "--max-plan-cost", "0.01")
+    assert shell("ledger", key=None).out == "total: 0 tasks, about $0.00\n"

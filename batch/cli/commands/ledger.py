@@ -119,7 +119,8 @@ def command(
         lines = [*found["tasks"], *found["perhaps_paid"]]
         click.echo(ledger.to_csv(ledger.FIELDS, lines), nl=False)
     else:
-        click.echo("\n".join([*_text(found, by), *_sandboxes(libraries, left_out)]))
+        for line in (*_text(found, by), *_sandboxes(libraries, left_out)):
+            click.echo(line)
         if sum(group["tasks"] for group in found.get("groups", ())) > found["total"]["tasks"]:
             click.echo("a task of several tags counts under each of them, and once in the total")
         if shared:
