@@ -26,7 +26,7 @@ class Rest(StrEnum):
 def policy_of(database: Store) -> Policy:
     """Return what the latest run that has recorded it says of failures; the defaults without one."""
     for *_, summary in database.runs(RECENT):
-        limits = _limits(summary)
+        limits = recorded(summary).get("limits") or {}
         if "max_attempts" in limits:
             return Policy(
                 max_attempts=limits["max_attempts"],
@@ -50,10 +50,10 @@ def rest_of(job: Sequence[Known], policy: Policy) -> Rest | None:
     return Rest.RESTING if latest.failure_kind in HEALS_BY_ITSELF else None
 
 
-def _limits(summary: str | None) -> dict[str, Any]:
+def recorded(summary: str | None) -> dict[str, Any]:
+    """Return what a run has recorded at its end; nothing if that cannot be read."""
     try:
         found = json.loads(summary or "{}")
     except ValueError:
         return {}
-    limits = found.get("limits") if isinstance(found, dict) else None
-    return limits if isinstance(limits, dict) else {}
+    return found if isinstance(found, dict) else {}

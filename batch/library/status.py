@@ -14,7 +14,7 @@ from batch.library.accounts import IN_DOUBT, figures
 from batch.library.entries import Presence, days_left, what_failed
 from batch.library.ledger import iso
 from batch.library.planned import Planned
-from batch.library.resting import Rest, policy_of, rest_of
+from batch.library.resting import Rest, policy_of, recorded, rest_of
 from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.layout import Layout
@@ -235,10 +235,11 @@ def _run(database: Store) -> dict[str, Any] | None:
     run = last_run(database)
     if run is None:
         return None
-    run_id, started_at, finished_at, exit_code, _summary = run
+    run_id, started_at, finished_at, exit_code, summary = run
     return {
         "run_id": run_id,
         "started_at": iso(started_at),
         "finished_at": None if finished_at is None else iso(finished_at),
         "exit_code": exit_code,
+        "stopped": recorded(summary).get("stopped"),
     }

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from batch import __version__, prices
 from batch.attempt import Landed
+from batch.errors import ExitCode
 from batch.report.entries import WORDS, Entry, entries, stands
 from batch.report.money import money
 from batch.report.needs import Need, needs
@@ -84,6 +85,7 @@ def _run(run: Run, *, is_running: bool) -> dict[str, Any]:
         "end": None if run.finished_at is None else round(run.finished_at),
         "exit": run.exit_code,
         "sentence": sentence(run, is_running=is_running),
+        "stopped": run.summary.get("stopped") if run.exit_code == ExitCode.LIMIT else None,
     }
 
 

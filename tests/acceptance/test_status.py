@@ -255,3 +255,14 @@ def test_no_advice_promises_a_retry_that_the_plan_denies(
     assert said["kinds"] == [{"kind": kind, "jobs": 1}]
     assert ("next run" in failed["to_do"]) is (planned["action"] == "retry")
     assert ("raise" in failed["to_do"]) is ("raise" in planned["reason"])
+
+
+def test_limit_that_stopped_the_last_run_is_named(shell: Any, sandbox: Any) -> None:
+    """By `status` and at the top of the page, which has no night to tell it where none was made."""
+    base_url = sandbox().base_url
+    shell("run", shell.manifest(1), "--base-url", base_url, "--max-plan-cost", "0.01")
+    assert shell("report", "outputs/night", key=None).code == 0
+    page = (shell.folder / "outputs/night/report.html").read_text("utf-8")
+    head = page.partition("<header")[2].partition("</header>")[0]
+    for said in (shell("status", key=None).out, head):
+        assert "more than max_plan_cost allows" in said

@@ -160,17 +160,17 @@ def _last_run(found: dict[str, Any]) -> list[str]:
         return [f"  running: {Holder(running['pid'], running['host'], running['since'])}"]
     if last is None:
         return []
-    end = f"ended with exit code {last['exit_code']}{_meaning(last['exit_code'])}"
+    end = f"ended with exit code {last['exit_code']}{_meaning(last['exit_code'], last['stopped'])}"
     if last["exit_code"] is None:
         end = "did not end properly; run again to go on"
     return [f"  last run {last['run_id']} {end}"]
 
 
-def _meaning(code: int | None) -> str:
+def _meaning(code: int | None, stopped: str | None) -> str:
     from batch.report.night import SENTENCES  # noqa: PLC0415 - `--help` needs none
 
     said = {int(known): words for known, words in SENTENCES.items()}.get(code or 0)
-    return f" ({said})" if code and said else ""
+    return f" ({said}{f': {stopped}' if stopped else ''})" if code and said else ""
 
 
 def _money(found: dict[str, Any]) -> str:
