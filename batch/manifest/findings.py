@@ -40,9 +40,8 @@ def nearest(text: str, known: Iterable[str]) -> str | None:
     import difflib  # noqa: PLC0415 - only a mistyped key needs it
 
     names, lower = {name.lower(): name for name in known}, text.lower()
-    if (
-        lower == lower.upper()
-    ):  # 16/9 is 16:9, but 16:10 is not 1:1: other numbers are no typing error
+    if lower == lower.upper():
+        # 16/9 is 16:9, but 16:10 is not 1:1: other numbers are no typing error.
         names = {name: names[name] for name in names if _digits(name) == _digits(lower)}
     close = difflib.get_close_matches(lower, names, n=3, cutoff=0.6)
     close.sort(key=lambda name: sorted(name) != sorted(lower))  # letters changed places: modle
