@@ -42,10 +42,14 @@ def read_file(path: Path, file: str, at: Place) -> bytes:
         Unreadable: it does not exist, is a device or a pipe, is too large, or is not text.
     """
     with _opened(path, file, at) as stream:
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
+        # In pieces: a read of so much at once asks for the memory, however small the file is.
+        pieces, size = [], 0
+        while size <= MAX_BYTES and (piece := stream.read(_PIECE_BYTES)):
+            pieces.append(piece)
+            size += len(piece)
+    if size > MAX_BYTES:
         raise _too_large(at, file, MAX_BYTES)
-    data = data.removeprefix(codecs.BOM_UTF8)
+    data = b"".join(pieces).removeprefix(codecs.BOM_UTF8)
     _check_text(data, file)
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,18 @@ def test_file_above_the_bound_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(Unreadable, match="larger than 1 MiB"):
         read_file(path, "m.yaml", Spot("m.yaml"))
+
+
+def test_small_file_needs_little_memory(tmp_path: Path) -> None:
+    """The bound is not set aside before it is known how large the file is."""
+    path = tmp_path / "m.yaml"
+    path.write_bytes(b"#" * 1000)
+    tracemalloc.start()
+    try:
+        assert read_file(path, "m.yaml", Spot("m.yaml")) == b"#" * 1000
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_repeated_merges_are_not_an_alias_bomb(tmp_path: Path) -> None:
