@@ -22,6 +22,11 @@ from __future__ import annotations
 from enum import IntEnum, unique
 from typing import NamedTuple
 
+NO_MEMORY = (
+    "the system grants this process no more memory (ulimit -v, or the limit of a container); raise that"
+    " limit and run again"
+)
+
 
 @unique
 class ExitCode(IntEnum):

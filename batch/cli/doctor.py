@@ -310,5 +310,5 @@ def _threads(wanted: int) -> Check:
         return fail("threads", str(error).replace("nothing was sent. ", ""))
     if got >= wanted:
         return ok("threads", f"{wanted} of {wanted} start")
-    advice = "raise ulimit -u, or the pids limit of the container"
+    advice = "raise ulimit -u or -v, or the limits of the container"
     return warn("threads", f"only {got} of {wanted} start", advice)

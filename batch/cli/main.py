@@ -16,7 +16,7 @@ from batch.cli.bug_report import print_error, write_bug_report
 from batch.cli.notice import Notice, new_notice
 from batch.cli.problems import faults_beside, problems_of, with_hint
 from batch.cli.words import similar
-from batch.errors import BatchError, ExitCode, UsageError
+from batch.errors import NO_MEMORY, BatchError, ExitCode, UsageError
 
 COMMANDS = {
     "init": "Write a commented manifest to start from.",
@@ -123,6 +123,8 @@ def _main(args: list[str], notice: Notice) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a bug: a report instead of a traceback
+        if isinstance(error, MemoryError):
+            return _tell(BatchError(NO_MEMORY), args, notice)
         if isinstance(error, OSError) and error.errno in EXHAUSTED:
             message = f"the system grants this process no more ({error.strerror}); run again later"
             return _tell(BatchError(message), args, notice)

@@ -6,7 +6,7 @@ import errno
 import sqlite3
 from pathlib import Path
 
-from batch.errors import RefusedError, StateError
+from batch.errors import NO_MEMORY, RefusedError, StateError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -30,11 +30,13 @@ class map_errors:  # noqa: N801 - reads as a word where it is used
                 f" job two unfinished ones ({error}); nothing of it was recorded. This is a bug of"
                 " kling-batch; please report it"
             ) from error
-        if isinstance(error, sqlite3.DatabaseError | OSError):
+        if isinstance(error, sqlite3.DatabaseError | OSError | MemoryError):
             raise StateError(_sentence(self._path, error)) from error
 
 
 def _sentence(path: Path, error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"{path} cannot be used: {NO_MEMORY}"
     text = str(error).lower()
     if "not a database" in text or "malformed" in text or "corrupt" in text:
         return (
@@ -48,7 +50,12 @@ def _sentence(path: Path, error: Exception) -> str:
         )
     if "full" in text or getattr(error, "errno", None) in NO_ROOM:
         return f"no space left on the disk of {path}; make room and run again ({error})"
-    if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
+    if "unable to open" in text:  # SQLite does not say why
+        return (
+            f"{path} cannot be written ({error}); correct its permissions, make room on its disk (for"
+            " files, too) or raise ulimit -n, and run again"
+        )
+    if "readonly" in text or isinstance(error, PermissionError):
         return f"{path} cannot be written ({error}); correct its permissions and run again"
     if "i/o error" in text:  # what SQLite makes of a quota that is used up, too
         return f"{path} cannot be used: {error}; is a quota used up, or its disk away or failing?"

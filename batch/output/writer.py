@@ -52,7 +52,7 @@ class SqliteState(Answers):
         except RuntimeError as error:
             self._reader.close()
             raise StateError(
-                "the system grants no thread to write the state (ulimit -u, or the pids limit of a"
+                "the system grants no thread to write the state (ulimit -u or -v, or the limits of a"
                 " container); nothing was sent. Raise that limit and run again"
             ) from error
         return self

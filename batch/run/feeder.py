@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 
 from batch import events
-from batch.errors import StateError
+from batch.errors import NO_MEMORY, StateError
 from batch.manifest.limits import Order
 from batch.plan import Action, Decision, Decisions
 from batch.run.begin import may_begin, slot
@@ -38,7 +38,7 @@ class Feeder:
         """Do everything that *decisions* say; the observers are told what came of it.
 
         Raises:
-            StateError: the state could not be written. Nothing was submitted after that; what was
+            StateError: the state could not be written, or memory ran out. Nothing was submitted after that; what was
                 in flight is picked up by the next run.
         """
         await self._run.rescuer.take_in()
@@ -99,9 +99,10 @@ class Feeder:
             await (job_run.look_again() if again else job_run.live())
             if job_run.parked is not None:
                 self._parked.append(job_run)
-        except StateError as error:
-            self._unwritable = self._unwritable or error
-            context.stop.ask(StopReason.STATE, f"{error}; {AWAITED}")
+        except (StateError, MemoryError) as error:
+            told = error if isinstance(error, StateError) else StateError(NO_MEMORY)
+            self._unwritable = self._unwritable or told
+            context.stop.ask(StopReason.STATE, f"{told}; {AWAITED}")
         except Exception as error:  # noqa: BLE001 - told as a bug of ours, with its traceback
             report = "".join(traceback.format_exception(error))
             context.notify(events.BugFound(job_id, report))

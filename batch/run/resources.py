@@ -35,7 +35,7 @@ USUALLY_OPEN = 32  # where the system does not list what is open
 MOST_DESCRIPTORS = 65_536
 UNLIMITED_DESCRIPTORS = 10_240  # what macOS takes in place of "unlimited"
 NO_THREAD = (
-    "the system grants no more threads (ulimit -u, or the pids limit of a container); nothing was sent."
+    "the system grants no more threads (ulimit -u or -v, or the limits of a container); nothing was sent."
     " Raise that limit and run again"
 )
 

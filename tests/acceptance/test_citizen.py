@@ -308,6 +308,19 @@ def test_no_thread_or_descriptor_ends_with_a_sentence(
 
 
 @pytest.mark.skipif(not IS_LINUX_ROOT, reason="needs root and util-linux")
+@pytest.mark.parametrize("megabytes", [60, 70, 80])
+def test_no_memory_is_no_bug(shell: Any, sandbox: Any, megabytes: int) -> None:
+    """Wherever it runs out (a thread needs some, too), that is told, and no job is paid for twice."""
+    box = sandbox()
+    args = ("run", shell.manifest(3), "--base-url", box.base_url, "--new")
+    done = limited(shell, f"--as={megabytes}000000", *args)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert re.search("ulimit (-v|-u or -v)", done.stderr.splitlines()[-1])
+    assert shell(*args).code == 0
+    assert box.stats.created == 3
+
+
+@pytest.mark.skipif(not IS_LINUX_ROOT, reason="needs root and util-linux")
 @pytest.mark.parametrize("limit", ["--nproc=4", "--nofile=30"])
 def test_few_threads_or_descriptors_are_enough(open_shell: Any, sandbox: Any, limit: str) -> None:
     """Twelve jobs at once are wanted; as many as there is room for are made at a time."""

@@ -15,7 +15,7 @@ from virtual_time import EPOCH
 
 from batch.attempt import Attempt, Doubt, Failed, Lost, PaidTask, TimedOut, Unconfirmed
 from batch.errors import ExitCode, StateError
-from batch.events import Stopping
+from batch.events import BugFound, Stopping
 from batch.job import Failure, FailureKind
 from batch.output.state import AddRow, Change, Put
 from batch.plan import Action, Decisions
@@ -373,3 +373,25 @@ def test_id_of_a_renamed_jobs_attempt_is_not_used_again(tmp_path: Path) -> None:
         ("a", 1, "8"),
         ("renamed", 1, "7"),
     ]
+
+
+def test_no_more_memory_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    """It is the system's refusal and no bug of ours; nothing more is submitted."""
+
+    async def story(stages: Stages) -> tuple[int, list[type]]:
+        posts = 0
+
+        async def refuses(_body: Any, **_how: Any) -> Any:
+            nonlocal posts
+            posts += 1
+            raise MemoryError
+
+        stages.api.submit = refuses  # type: ignore[method-assign]
+        with pytest.raises(StateError, match="no more memory"):
+            await feed(stages, *(job(f"job-{number}") for number in range(30)))
+        told = [type(e) for e in stages.events if isinstance(e, BugFound | Stopping)]
+        return posts, told
+
+    posts, told = play(tmp_path, story)
+    assert posts < 30
+    assert told == [Stopping]

@@ -42,7 +42,11 @@ def database(path: Path) -> Iterator[Database]:
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "no space left on the disk of"),
         (sqlite3.OperationalError("disk I/O error"), "is a quota used up"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "cannot be written"),
-        (sqlite3.OperationalError("unable to open database file"), "cannot be written"),
+        (
+            sqlite3.OperationalError("unable to open database file"),
+            "cannot be written .* its permissions, make room .* or raise ulimit -n",
+        ),
+        (MemoryError(), "cannot be used: the system grants this process no more memory"),
         (PermissionError(errno.EACCES, "Permission denied"), "cannot be written"),
         (OSError(errno.EIO, "Input/output error"), "cannot be used: .*Input/output error"),
         (sqlite3.OperationalError("no such table: facts"), "cannot be used: no such table"),
