@@ -7,7 +7,6 @@ name of file, which the person has chosen; no job, key or host is named.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from batch.cli.progress import Progress
 from batch.clock import Clock
 from batch.errors import ExitCode
 from batch.events import Event
+from batch.output import disk
 
 EVERY_S = 15.0  # as often as Prometheus usually asks
 METRICS: dict[str, str] = {
@@ -124,15 +124,8 @@ def write(path: Path, manifest: Path, values: Values) -> None:
     stem = re.sub(r"[^\w.-]", "_", manifest.stem)
     if "last_success_timestamp_seconds" not in values:
         values = values | _last_success(path)
-    # Not *.prom, which the collector would read; the same for two runs that end at once is no harm.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text("".join(_lines(values, f'manifest="{stem}"')), "utf-8")
-        beside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
-        raise
+    # Beside it while it is written, and not as *.prom, which the collector would read.
+    disk.write_whole(path, "".join(_lines(values, f'manifest="{stem}"')).encode())
 
 
 def _lines(values: Values, label: str) -> Iterator[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import time
 from pathlib import Path
+
+LEFT_S = 3600.0  # what nobody has finished after this was left by a death
 
 # Some network file systems cannot flush a folder, and some folders can be written to but not read;
 # the change in them is made all the same.
@@ -41,6 +45,26 @@ def flush(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all, and remove what a death has left of one.
+
+    Raises:
+        OSError: it cannot be written; a former one stays.
+    """
+    part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
+    for left in target.parent.glob(f".*.{'?' * 8}.part"):
+        with contextlib.suppress(OSError):  # a young one may be somebody's who writes just now
+            if left.name[1:-14] == target.name and time.time() - left.stat().st_mtime > LEFT_S:
+                left.unlink()
+    try:
+        part.write_bytes(content)
+        part.replace(target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 def sha256_of(file: Path) -> str:

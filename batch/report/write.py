@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +10,7 @@ from urllib.parse import quote
 from batch.errors import StateError
 from batch.frozen import frozen
 from batch.library.entries import Presence
+from batch.output import disk
 from batch.report.data import build
 from batch.report.page import render
 from batch.report.posters import BUDGET_S, Mode, Posters, posters, videos_of
@@ -86,7 +86,7 @@ def write_report(
     # A lone surrogate of a prompt becomes its escape, which JSON reads as the same.
     content = render(page).encode("utf-8", "backslashreplace")
     try:
-        _write(target, content)
+        disk.write_whole(target, content)
     except OSError as error:
         raise StateError(
             f"the report {target} cannot be written ({error.strerror or error}); -o FILE writes it"
@@ -99,12 +99,3 @@ def _base(root: Path, target: Path) -> str:
     """Return the way from the page to the folder, as a relative URL; empty if it is in there."""
     way = os.path.relpath(root.resolve(), target.parent.resolve())
     return "" if way == os.curdir else quote(Path(way).as_posix()) + "/"
-
-
-def _write(target: Path, content: bytes) -> None:
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

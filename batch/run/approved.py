@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from batch.errors import UsageError
 from batch.library.ledger import iso
 from batch.manifest.model import Manifest
+from batch.output import disk
 from batch.output.folder import LIBRARY, peek
 from batch.plan import Action, Plan
 from batch.plan.saved import SavedPlan, saved_jobs
@@ -28,13 +28,8 @@ def save_plan(path: Path, plan: Plan, manifest: Manifest, settings: Settings, no
         sandbox=settings.sandbox,
         jobs=saved_jobs(plan),
     )
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        try:
-            part.write_text(saved.to_json(), "utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        disk.write_whole(path, saved.to_json().encode())
     except OSError as error:
         what = error.strerror or type(error).__name__
         raise UsageError(f"the plan cannot be saved as {path} ({what})") from error
