@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
@@ -117,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: list[str], notice: Notice) -> int:
     try:
         try:
+            _check_working_directory()
             result = app.main(args=args, prog_name="kling-batch", standalone_mode=False, obj=notice)
         except (click.ClickException, BatchError) as error:
             return _tell(error, args, notice)
@@ -136,6 +138,17 @@ def _main(args: list[str], notice: Notice) -> int:
         message = f"this is a bug of kling-batch ({type(error).__name__}); report it with {path}"
         return _tell(BatchError(message), args, notice, ExitCode.BUG)
     return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def _check_working_directory() -> None:
+    """Every path that is not absolute starts there, also those that nobody has named."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UsageError(
+            f"the working directory is not there any more ({error.strerror}): it was deleted or moved,"
+            " or its disk is away; change to a folder that is there, and run again. Nothing was sent"
+        ) from error
 
 
 def _locale_error(error: Exception) -> UsageError | None:

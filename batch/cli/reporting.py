@@ -61,8 +61,10 @@ def write_metrics(notice: Notice, exit_code: int) -> None:
 
 def channels_for(notice: Notice) -> Channels:
     """Return whom the run is reported to; a bug report hides their addresses."""
-    folder = Path() if notice.path is None else notice.path.absolute().parent
-    channels = channels_of(notice.notify or Notify(), folder, os.environ)
+    path = Path("none") if notice.path is None else notice.path
+    with contextlib.suppress(OSError):  # the working directory may have been deleted meanwhile
+        path = path.absolute()
+    channels = channels_of(notice.notify or Notify(), path.parent, os.environ)
     for address in channels.addresses:
         hide(address)
     return channels

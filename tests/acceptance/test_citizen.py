@@ -255,6 +255,41 @@ AS_NOBODY += ["--ambient-caps", "+dac_override", "prlimit"]
 IS_LINUX_ROOT = shutil.which("setpriv") and shutil.which("prlimit") and os.geteuid() == 0
 
 
+@pytest.mark.parametrize("args", [("run", "m.yaml", "--sandbox"), ("status",), ("ledger",)])
+def test_deleted_working_directory_is_told(shell: Any, args: tuple[str, ...]) -> None:
+    """Where every path begins there is nothing: a sentence, and no report of a bug."""
+    gone = shell.folder / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *shell.command, *args],
+        cwd=gone,
+        env=shell.env("sk-verysecretkey0123456789", {}),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"kling-batch: the working directory is not there .* sent\n", done.stderr)
+
+
+def test_working_directory_deleted_meanwhile_ends_with_a_sentence(shell: Any, sandbox: Any) -> None:
+    """The state is not found any more; whom to tell of it is asked for all the same."""
+    box = sandbox("submit:slow:seconds=1")
+    here, away = shell.folder / "here", shell.folder / "away"
+    here.mkdir()
+    manifest = shell.manifest(2)
+    shell.folder = here
+    with shell.running("run", manifest, "--base-url", box.base_url, "--new") as process:
+        until(lambda: box.stats.created >= 1)
+        here.rename(away)
+        shutil.rmtree(away)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1, err
+    assert b"Traceback" not in err
+    assert b"bug" not in err
+
+
 @pytest.fixture
 def open_shell(shell: Any) -> Iterator[Any]:
     """Return a shell in a folder that every user can reach; pytest's own are private."""
