@@ -30,6 +30,18 @@ def make(folder: Path) -> None:
     flush(folder.parent)
 
 
+def obstacle(folder: Path) -> str | None:
+    """Return what stands where *folder*, or one above it, belongs: a file, a link to nowhere."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if folder.is_dir():
+        return None
+    if folder.is_symlink():
+        target = os.readlink(folder)  # noqa: PTH115 - as it is written
+        return f"{folder} is a link to {target}, which is not there; is its disk mounted?"
+    return f"{folder} is not a folder, and one belongs there; move it away and run again."
+
+
 def flush(folder: Path) -> None:
     """Bring the names in *folder* through the operating system's cache.
 

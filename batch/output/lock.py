@@ -62,6 +62,8 @@ def hold(path: Path) -> Iterator[None]:
         disk.make(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
+        if (what := disk.obstacle(path.parent)) is not None:
+            raise StateError(f"{what} Nothing was sent") from error
         raise StateError(
             f"{path.parent} cannot be written ({error.strerror or error}); nothing was sent"
         ) from error

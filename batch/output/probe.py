@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from batch.errors import StateError
+from batch.output import disk
 from batch.output.layout import Layout
 
 BLOCK = bytes(4096)  # an empty file finds room on a full disk
@@ -35,7 +36,8 @@ def try_places(root: Path, files: Iterable[str]) -> None:
         return
     folders.add(str(Layout(root).part("any").parent.relative_to(root)))
     for folder in sorted({_existing(root / name) for name in folders}):
-        _check_folder(folder)
+        if (what := disk.obstacle(folder)) is not None:
+            raise StateError(f"{what} Nothing was sent")
         _try(folder / NAME, folder)
     for file in {most_parted, longest}:
         path = root / file
@@ -56,21 +58,6 @@ def _existing(folder: Path) -> Path:
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    if folder.is_symlink():
-        target = os.readlink(folder)  # noqa: PTH115 - as it is written
-        raise StateError(
-            f"{folder} is a link to {target}, which is not there; is its disk mounted?"
-            " Nothing was sent"
-        )
-    raise StateError(
-        f"{folder} is not a folder, and videos belong there; move it away and run again."
-        " Nothing was sent"
-    )
 
 
 def _try(probe: Path, folder: Path, file: Path | None = None) -> None:

@@ -118,7 +118,22 @@ def test_lock_in_missing_folder_is_free(tmp_path: Path) -> None:
     assert holder(tmp_path / "nowhere/lock") is None
 
 
-def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StateError, match="cannot be written"):
-        hold(tmp_path / "file/lock").__enter__()
+def test_unwritable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **_how: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StateError, match="cannot be written .Read-only"):
+        hold(tmp_path / "night/lock").__enter__()
+
+
+def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
+    """A link to a disk that is away, and a file where a folder belongs."""
+    (tmp_path / "away").symlink_to("/nowhere/disk")
+    (tmp_path / "file").write_text("x")
+    for name, told in (
+        ("away", "is a link to /nowhere/disk, which .* disk mounted"),
+        ("file", "is not a folder"),
+    ):
+        with pytest.raises(StateError, match=f"{name} {told}.* Nothing was sent"):
+            hold(tmp_path / name / "night/.kling-batch/lock").__enter__()
