@@ -143,6 +143,8 @@ def _lines(values: Values, label: str) -> Iterator[str]:
 
 def _last_success(path: Path) -> Values:
     name = "last_success_timestamp_seconds"
+    if not path.is_file():  # to read a pipe is to wait for its writer
+        return {}
     with suppress(OSError, ValueError):
         found = re.search(
             rf"^{PREFIX}{name}\{{.*\}} ([\d.]+)$", path.read_text("utf-8"), re.MULTILINE

@@ -1,4 +1,4 @@
-"""Whether videos can be written: tried out before anything is paid for.
+"""Whether videos and their rows can be written: tried out before anything is paid for.
 
 Permission bits tell nothing to root, and nothing about a disk that is away or about how long a name it
 takes. So a file is written into every folder concerned, and one with the longest name, and removed.
@@ -21,7 +21,7 @@ NAME = ".kling-batch-probe"
 
 
 def try_places(root: Path, files: Iterable[str]) -> None:
-    """Write and remove a file wherever one of *files* (relative to *root*) will lie.
+    """Write and remove a file wherever one of *files* (relative to *root*) will lie; try results.jsonl.
 
     Raises:
         StateError: one of them cannot be written; the message names the folder. Nothing is left.
@@ -34,7 +34,10 @@ def try_places(root: Path, files: Iterable[str]) -> None:
         most_parted = max(most_parted, file, key=_longest_part)
     if not folders:
         return
-    folders.add(str(Layout(root).part("any").parent.relative_to(root)))
+    layout = Layout(root)
+    folders.add(str(layout.part("any").parent.relative_to(root)))
+    if not _try_results(layout.results):
+        folders.add("")
     for folder in sorted({_existing(root / name) for name in folders}):
         if (what := disk.obstacle(folder)) is not None:
             raise StateError(f"{what} Nothing was sent")
@@ -43,6 +46,24 @@ def try_places(root: Path, files: Iterable[str]) -> None:
         path = root / file
         with _made(path.parent, path):
             _try(path.with_name("k" * _length(path.name)), path.parent, path)
+
+
+def _try_results(path: Path) -> bool:
+    """Open the file that rows are appended to; return whether it is there."""
+    if not os.path.lexists(path):
+        return False
+    if path.exists() and not path.is_file():  # to open a pipe is to wait for its reader
+        raise StateError(
+            f"{path} is not a regular file; move it away and run again. Nothing was sent"
+        )
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written ({error.strerror or error}), and every outcome is told there;"
+            " correct that and run again. Nothing was sent"
+        ) from error
+    return True
 
 
 def _length(text: str) -> int:

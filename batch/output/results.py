@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import json
 import math
@@ -133,7 +134,11 @@ class ResultsFile:
             raise self._cannot_be_used(error) from error
 
     def _size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0
+        if not self._path.exists():
+            return 0
+        if not self._path.is_file():  # to open a pipe is to wait for its writer
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return self._path.stat().st_size
 
     def _is_touched(self, database: Store) -> bool:
         """Return whether the file was written to since the last run ended, as far as clocks tell."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -107,3 +108,11 @@ def test_metrics_that_cannot_be_written_are_a_warning(shell: Any, sandbox: Any) 
     assert "warning: no metrics were written to nowhere/night.prom: No such file" in said.err
     assert shell("run", *args, "--dry-run", "--metrics-file", "night.prom").code == 0
     assert not (shell.folder / "night.prom").exists()
+
+
+def test_pipe_in_the_place_of_the_metrics_is_replaced(shell: Any, sandbox: Any) -> None:
+    """Nobody writes into it, so the last success in it would be waited for."""
+    os.mkfifo(shell.folder / "night.prom")
+    args = ("--base-url", sandbox().base_url, "--metrics-file", "night.prom")
+    assert shell("run", shell.manifest(1), *args).code == 0
+    assert "kling_batch_exit_code" in (shell.folder / "night.prom").read_text("utf-8")

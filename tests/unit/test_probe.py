@@ -49,3 +49,24 @@ def test_folder_of_another_user_is_named(tmp_path: Path) -> None:  # pragma: no 
     (tmp_path / "videos").mkdir(mode=0o555)
     with pytest.raises(StateError, match="videos cannot be written .* owner or permissions"):
         try_places(tmp_path, ["videos/a.mp4"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_results_that_take_no_row_are_told(tmp_path: Path, kind: str) -> None:
+    """Before anything is paid for, and without waiting for who reads the pipe."""
+    results = tmp_path / "results.jsonl"
+    if kind == "folder":
+        results.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(results)
+    else:
+        results.symlink_to(tmp_path / "away/results.jsonl")
+    with pytest.raises(StateError, match=r"results\.jsonl .* Nothing was sent"):
+        try_places(tmp_path, ["videos/a.mp4"])
+    assert everything(tmp_path) == [results]
+
+
+def test_results_are_left_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"{}\n")
+    try_places(tmp_path, ["videos/a.mp4"])
+    assert (tmp_path / "results.jsonl").read_bytes() == b"{}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -288,3 +289,12 @@ def test_zeros_of_a_power_cut_are_repaired(
     path.write_bytes(whole[:zeros_from].ljust(len(whole), b"\0"))
     ResultsFile(path).repair(database)
     assert path.read_bytes() == whole
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path, database: Database) -> None:
+    """Nobody writes into it, so a run, and a plan, would hang."""
+    path = tmp_path / "results.jsonl"
+    os.mkfifo(path)
+    for do in (ResultsFile(path).unknown, ResultsFile(path).repair):
+        with pytest.raises(StateError, match="not a regular file"):
+            do(database)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,11 @@ def test_moved_file_does_not_replace_a_persons(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     sidecar.follow(tmp_path, "a.mp4", "b.mp4")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"a person's"]
+
+
+def test_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """It is of another origin, and stays."""
+    (tmp_path / "videos").mkdir()
+    os.mkfifo(tmp_path / "videos/a.json")
+    with pytest.raises(sidecar.NotOursError):
+        sidecar.write(Layout(tmp_path), "videos/a.json", b"{}")
