@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def try_places(root: Path, files: Iterable[str]) -> None:
     for file in {most_parted, longest}:
         path = root / file
         with _made(path.parent, path):
-            _try(path.with_name("k" * _length(path.name)), path.parent, path)
+            _try(path.with_name(NAME.ljust(_length(path.name), "k")), path.parent, path)
 
 
 def _try_results(path: Path) -> bool:
@@ -83,14 +84,31 @@ def _existing(folder: Path) -> Path:
 
 def _try(probe: Path, folder: Path, file: Path | None = None) -> None:
     """Write *probe* into *folder* in place of *file*."""
+    is_made = False
     try:
+        _remove_left(probe)
         try:
             with probe.open("xb", buffering=0) as opened:
+                is_made = True
                 opened.write(BLOCK)
+        except FileExistsError:  # `doctor` beside this run, or a person's: not ours to remove
+            return
         finally:
-            probe.unlink(missing_ok=True)
+            if is_made:
+                probe.unlink(missing_ok=True)
     except OSError as error:
         raise _refused(error, folder, file) from error
+
+
+def _remove_left(probe: Path) -> None:
+    """Remove what a death has left of a probe: no more than zeros."""
+    try:
+        found = probe.lstat()
+    except FileNotFoundError:
+        return
+    is_small = stat.S_ISREG(found.st_mode) and found.st_size <= len(BLOCK)
+    if is_small and not probe.read_bytes().strip(b"\0"):
+        probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

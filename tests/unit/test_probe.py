@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import StateError
-from batch.output.probe import try_places
+from batch.output.probe import BLOCK, NAME, try_places
 
 
 def everything(root: Path) -> list[Path]:
@@ -21,6 +21,27 @@ def test_writable_places_are_left_as_they_were(tmp_path: Path) -> None:
     before = everything(tmp_path)
     try_places(tmp_path, ["videos/there/a.mp4", "videos/new/deeper/b.mp4", "videos/c.mp4"])
     assert everything(tmp_path) == before
+
+
+def test_death_while_trying_stops_no_later_run(tmp_path: Path) -> None:
+    """What it has left is removed: half a probe, a whole one, and one of the longest name."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / ".kling-batch").mkdir()
+    long = f"videos/{'a' * 60}.mp4"
+    for left in (f"videos/{NAME}", f".kling-batch/{NAME}", f"videos/{NAME.ljust(64, 'k')}"):
+        (tmp_path / left).write_bytes(BLOCK if "videos" in left else b"")
+    try_places(tmp_path, [long])
+    assert everything(tmp_path) == [tmp_path / ".kling-batch", tmp_path / "videos"]
+
+
+def test_file_of_a_person_is_no_probe(tmp_path: Path) -> None:
+    """Whatever it is called, it stays."""
+    (tmp_path / "videos").mkdir()
+    names = [NAME, NAME.ljust(64, "k"), "k" * 5, "k" * 64]
+    for name in names:
+        (tmp_path / "videos" / name).write_bytes(b"mine")
+    try_places(tmp_path, ["videos/a.mp4", f"videos/{'a' * 60}.mp4"])
+    assert [(tmp_path / "videos" / name).read_bytes() for name in names] == [b"mine"] * 4
 
 
 def test_nothing_to_write_tries_nothing(tmp_path: Path) -> None:
