@@ -80,28 +80,35 @@ class SqliteState(Answers):
     def _work(self) -> None:
         open_for_more = True
         while open_for_more:
-            entries, open_for_more = self._take()
-            for written, failure in self._write_all(entries) if entries else ():
-                for loop in {entry.loop for entry in written}:
-                    mine = [entry.done for entry in written if entry.loop is loop]
+            entries: list[_Entry] = []
+            written: list[tuple[list[_Entry], Exception | None]]
+            try:
+                open_for_more = self._take(entries)
+                written = self._write_all(entries) if entries else []
+            except Exception as error:  # noqa: BLE001 - what nobody settles is waited for for ever
+                written = [(entries, error)]
+            for together, failure in written:
+                for loop in {entry.loop for entry in together}:
+                    mine = [entry.done for entry in together if entry.loop is loop]
                     if not loop.is_closed():
                         loop.call_soon_threadsafe(_settle, mine, failure)
 
-    def _take(self) -> tuple[list[_Entry], bool]:
-        entries: list[_Entry] = []
+    def _take(self, entries: list[_Entry]) -> bool:
+        """Add what waits to *entries*; return whether more may come."""
         item = self._queue.get()
-        # After a pause at once; commits in quick succession share one flush per gap.
-        gap_s = self._last_write + GROUPING_S - time.monotonic()
-        if item is not None and gap_s > 0:
-            time.sleep(gap_s)
-        self._last_write = time.monotonic()
         while item is not None:
             entries.append(item)
+            if len(entries) == 1:
+                # After a pause at once; commits in quick succession share one flush per gap.
+                gap_s = self._last_write + GROUPING_S - time.monotonic()
+                if gap_s > 0:
+                    time.sleep(gap_s)
+                self._last_write = time.monotonic()
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
-                return entries, True
-        return entries, False
+                return True
+        return False
 
     def _write_all(self, entries: list[_Entry]) -> list[tuple[list[_Entry], Exception | None]]:
         """Write *entries* together; each by itself where one breaks a rule, to spare the others."""

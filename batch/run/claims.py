@@ -79,7 +79,7 @@ class Claims:
             await self._state.commit(Put(attempt))
         except RefusedError:
             raise
-        except StateError:
+        except Exception:  # whatever it is: the task id is nowhere else
             file = self._rescue.keep(attempt)
             self._context.notify(
                 events.TaskRescued(attempt.job_id, task_id, attempt.external_task_id, file)

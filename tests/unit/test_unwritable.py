@@ -56,6 +56,15 @@ class FailingState(MemoryState):
         super().write(changes)
 
 
+class ExhaustedState(FailingState):
+    """Finds no memory after so many commits."""
+
+    def write(self, changes: tuple[Change, ...]) -> None:
+        if self.left <= 0:
+            raise MemoryError
+        super().write(changes)
+
+
 def rescue_of(root: Path) -> Rescue:
     (root / ".kling-batch").mkdir(parents=True, exist_ok=True)
     return Rescue.of(Layout(root), root.parent / "night.yaml")
@@ -258,11 +267,12 @@ def test_damaged_rescue_file_is_left_and_told(tmp_path: Path, line: bytes) -> No
 # -- the run
 
 
-def test_answers_under_way_are_awaited(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [FailingState, ExhaustedState])
+def test_answers_under_way_are_awaited(tmp_path: Path, kind: type[FailingState]) -> None:
     """One commit fails while other requests are out: their answers are read, nothing else is sent."""
 
     async def story(stages: Stages) -> None:
-        state, provider = FailingState(), Provider(finds=True)
+        state, provider = kind(), Provider(finds=True)
         first = await stages_over(stages, state, provider)
         state.left = 5  # the intents of the first five, and no task id
         with pytest.raises(StateError):

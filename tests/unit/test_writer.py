@@ -200,3 +200,29 @@ def test_long_wait_is_told_once(
     monkeypatch.setattr("batch.output.writer.SLOW_S", 0.01)
     asyncio.run(main())
     assert told == ["waits"]
+
+
+def test_writer_that_fails_elsewhere_lets_nobody_wait(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that runs out between two writes, for example; the next commit may be written."""
+
+    class Time:
+        fails = True
+        monotonic = staticmethod(lambda: 0.0)
+
+        @classmethod
+        def sleep(cls, _seconds: float) -> None:
+            if cls.fails:
+                raise MemoryError
+
+    async def main(state: SqliteState) -> None:
+        with pytest.raises(MemoryError):
+            await asyncio.wait_for(state.commit(Put(attempt())), PATIENCE_S)
+        Time.fails = False
+        await asyncio.wait_for(state.commit(Put(attempt(name="kb-2"))), PATIENCE_S)
+
+    monkeypatch.setattr("batch.output.writer.time", Time)
+    with SqliteState(database, ResultsFile(tmp_path / "results.jsonl")) as state:
+        asyncio.run(main(state))
+    assert [one.external_task_id for one in database.attempts()] == ["kb-2"]
