@@ -211,8 +211,11 @@ class _Writer:
 
     def end(self) -> bool:
         """Flush what was written; return whether all is as it should be."""
-        for folder in self._folders:
-            disk.flush(folder)
+        for folder in sorted(self._folders):
+            try:
+                disk.flush(folder)
+            except OSError as error:
+                self._failed.append(f"what is new in {folder} ({error.strerror or error})")
         return not self._failed
 
     @property

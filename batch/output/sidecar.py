@@ -91,7 +91,7 @@ def write(layout: Layout, name: str, data: bytes) -> Path | None:
         OSError: the disk or the permissions.
     """
     target = layout.root / name
-    if target.exists() and not target.is_file():  # to read a pipe is to wait for its writer
+    if target.exists() and not (target.is_file() or target.is_dir()):  # to read a pipe is to wait
         raise NotOursError(name)
     try:
         before = target.read_bytes()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -283,6 +285,28 @@ async def test_what_cannot_be_written_is_written_by_the_next_run(desk: Any) -> N
         (warning,) = summary.warnings
         assert warning.startswith("videos/fox.json (Is a directory) cannot be written")
         (desk.root / "videos/fox.json").rmdir()
+        assert (await desk.run(box, [FOX])).warnings == ()
+    assert said(desk, "videos/fox.json")["prompt"] == "a fox"
+
+
+async def test_folder_that_cannot_be_flushed_is_a_warning(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The videos are there and paid for; the next run writes what is beside them again."""
+    desk.extra = BOTH
+    fails = True
+
+    def refuse(folder: Path) -> None:
+        if fails and folder.name == "videos":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("batch.library.derived.disk", SimpleNamespace(flush=refuse))
+    async with desk.sandbox() as box:
+        summary = await desk.run(box, [FOX])
+        assert summary.exit_code == 0
+        (warning,) = summary.warnings
+        assert "videos (Input/output error) cannot be written; the next run tries again" in warning
+        fails = False
         assert (await desk.run(box, [FOX])).warnings == ()
     assert said(desk, "videos/fox.json")["prompt"] == "a fox"
 
