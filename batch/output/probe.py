@@ -144,7 +144,9 @@ def _refused(error: OSError, folder: Path, file: Path | None) -> StateError:
         return StateError(
             f"no space left for videos in {folder} ({why}); make room and run again. Nothing was sent"
         )
-    return StateError(
-        f"{folder} cannot be written ({why}); correct its owner or permissions and run again."
-        " Nothing was sent"
-    )
+    advice = "is its disk away or failing? Mend that and run again"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        advice = "correct its owner or permissions and run again"
+    elif error.errno in {errno.EMFILE, errno.ENFILE}:
+        advice = "raise ulimit -n and run again"
+    return StateError(f"{folder} cannot be written ({why}); {advice}. Nothing was sent")

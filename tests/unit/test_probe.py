@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -91,3 +92,24 @@ def test_results_are_left_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_bytes(b"{}\n")
     try_places(tmp_path, ["videos/a.mp4"])
     assert (tmp_path / "results.jsonl").read_bytes() == b"{}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EACCES, "correct its owner or permissions"),
+        (errno.EROFS, "correct its owner or permissions"),
+        (errno.EMFILE, "raise ulimit -n"),
+        (errno.EIO, "is its disk away or failing"),
+        (errno.ENOSPC, "make room"),
+    ],
+)
+def test_advice_is_for_what_the_system_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def refuse(*_: object, **_how: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(StateError, match=f"{os.strerror(number)}.*; {advice}.*Nothing was sent"):
+        try_places(tmp_path, ["videos/a.mp4"])
