@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,11 @@ COMMANDS = {
     "help": "Show a page of the manual, or the help of a command.",
 }
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+DISK = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOSPC, errno.ENXIO, errno.ENODEV}
+    # Network drives, and quotas; Windows knows not all of them.
+    | {getattr(errno, name) for name in ("ESTALE", "EDQUOT", "ENOTCONN") if hasattr(errno, name)}
+)
 EXIT_CODES_HELP = """\b
 Exit codes:
   0    every job selected is done: made now, or up to date already
@@ -125,12 +131,8 @@ def _main(args: list[str], notice: Notice) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a bug: a report instead of a traceback
-        if isinstance(error, MemoryError):
-            return _tell(BatchError(NO_MEMORY), args, notice)
-        if isinstance(error, OSError) and error.errno in EXHAUSTED:
-            message = f"the system grants this process no more ({error.strerror}); run again later"
-            return _tell(BatchError(message), args, notice)
-        if (told := _locale_error(error)) is not None:
+        told = _system_error(error) or _locale_error(error)
+        if told is not None:
             return _tell(told, args, notice)
         import traceback  # noqa: PLC0415 - only a bug needs it
 
@@ -149,6 +151,25 @@ def _check_working_directory() -> None:
             f"the working directory is not there any more ({error.strerror}): it was deleted or moved,"
             " or its disk is away; change to a folder that is there, and run again. Nothing was sent"
         ) from error
+
+
+def _system_error(error: Exception) -> BatchError | None:
+    """Return what to tell of what the system refuses, wherever it does; None of another error."""
+    if isinstance(error, MemoryError):
+        return BatchError(NO_MEMORY)
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in EXHAUSTED:
+        return BatchError(
+            f"the system grants this process no more ({error.strerror}); run again later"
+        )
+    if error.errno in DISK:
+        what = "a file" if error.filename is None else os.fsdecode(error.filename)
+        return BatchError(
+            f"{what} cannot be used ({error.strerror}); are its permissions right, and its disk there and"
+            " sound? Correct that and run again"
+        )
+    return None
 
 
 def _locale_error(error: Exception) -> UsageError | None:
