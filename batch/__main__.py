@@ -12,7 +12,7 @@ from typing import NoReturn
 from batch.cli import streams
 
 GC_ALLOCATIONS = 50_000  # between collections; importing and reading leave no cycles
-INTERRUPTED, TERMINATED = 130, 143  # as in `batch.errors`, which is not imported yet
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143  # as in `batch.errors`, which is not imported yet
 
 
 def main() -> None:
@@ -29,6 +29,9 @@ def main() -> None:
         code = INTERRUPTED
     except SystemExit:  # `_leave`
         code = TERMINATED
+    except MemoryError:  # not even enough to tell of it, or of another error, as usual
+        sys.stderr.write("kling-batch: the system grants this process no more memory (ulimit -v)\n")
+        code = FAILED
     sys.stdout.flush()
     if code in {INTERRUPTED, TERMINATED} and "--json" in sys.argv and not out.is_used:
         sys.stdout.write(_interrupted(code))

@@ -43,9 +43,11 @@ COMMANDS = {
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 DISK = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOSPC, errno.ENXIO, errno.ENODEV}
+    | {errno.ENAMETOOLONG, errno.ELOOP}
     # Network drives, and quotas; Windows knows not all of them.
     | {getattr(errno, name) for name in ("ESTALE", "EDQUOT", "ENOTCONN") if hasattr(errno, name)}
 )
+NOT_MAPPED = "failed to map segment"  # what the loader says of a library that finds no memory
 EXIT_CODES_HELP = """\b
 Exit codes:
   0    every job selected is done: made now, or up to date already
@@ -155,7 +157,9 @@ def _check_working_directory() -> None:
 
 def _system_error(error: Exception) -> BatchError | None:
     """Return what to tell of what the system refuses, wherever it does; None of another error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, ImportError) and NOT_MAPPED in str(error)
+    ):
         return BatchError(NO_MEMORY)
     if not isinstance(error, OSError):
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +15,15 @@ from batch.cli.main import app, main
 from batch.errors import ExitCode
 
 FILE = "outputs/night/videos"
+EXHAUSTED = """
+import batch.cli.main
+import batch.__main__
+def fail():
+    raise MemoryError
+batch.cli.main.main = fail
+batch.__main__.main()
+"""
+UNMAPPED = "_ssl.so: failed to map segment from shared object"
 
 
 def refused(number: int, file: str | None = FILE) -> OSError:
@@ -32,6 +43,9 @@ def refused(number: int, file: str | None = FILE) -> OSError:
         (refused(errno.ESTALE), 1, f"{FILE} cannot be used"),
         (refused(errno.EMFILE), 1, "the system grants this process no more"),
         (MemoryError(), 1, "the system grants this process no more memory"),
+        (ImportError(UNMAPPED), 1, "the system grants this process no more memory"),
+        (ImportError("no module"), 70, "this is a bug of kling-batch (ImportError)"),
+        (refused(errno.ENAMETOOLONG), 1, f"{FILE} cannot be used (File name too long)"),
         (refused(errno.EEXIST), 70, "this is a bug of kling-batch (FileExistsError)"),
         (KeyError("x"), 70, "this is a bug of kling-batch (KeyError)"),
     ],
@@ -55,3 +69,14 @@ def test_what_the_system_refuses_is_no_bug(
     assert main(["status"]) == code
     assert capsys.readouterr().err.startswith(f"kling-batch: {told}")
     assert len(list(tmp_path.iterdir())) == (code == ExitCode.BUG)
+
+
+def test_no_memory_even_for_a_report_is_told() -> None:
+    """Under ulimit -v 44M: the report of another error finds none."""
+    done = subprocess.run(
+        [sys.executable, "-c", EXHAUSTED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "kling-batch: the system grants this process no more memory (ulimit -v)\n"
+    )
