@@ -278,8 +278,8 @@ def test_working_directory_deleted_meanwhile_ends_with_a_sentence(shell: Any, sa
     box = sandbox("submit:slow:seconds=1")
     here, away = shell.folder / "here", shell.folder / "away"
     here.mkdir()
-    manifest = shell.manifest(2)
     shell.folder = here
+    manifest = Path(shell.manifest(2)).name
     with shell.running("run", manifest, "--base-url", box.base_url, "--new") as process:
         until(lambda: box.stats.created >= 1)
         here.rename(away)
