@@ -38,8 +38,8 @@ class Feeder:
         """Do everything that *decisions* say; the observers are told what came of it.
 
         Raises:
-            StateError: the state could not be written, or memory ran out. Nothing was submitted after that; what was
-                in flight is picked up by the next run.
+            StateError: the state could not be written, or memory ran out. Nothing was submitted after
+                that; what was in flight is picked up by the next run.
         """
         await self._run.rescuer.take_in()
         timer = self._set_timer()
