@@ -190,8 +190,10 @@ def video_path(job_id: str) -> str:
 
 def folded(job_id: str) -> str:
     """Return the form shared by ids that are one file on some file system, and one name to people."""
-    form = unicodedata.normalize("NFC", unicodedata.normalize("NFC", job_id).casefold())
-    return job_id if form == job_id else form
+    form = job_id.lower()
+    if not job_id.isascii():
+        form = unicodedata.normalize("NFC", unicodedata.normalize("NFC", job_id).casefold())
+    return job_id if form == job_id else form  # the same text: a million are no copies
 
 
 @frozen
