@@ -23,6 +23,40 @@ def test_init_makes_the_tables_once(cluster: Cluster) -> None:
     connect(engine).close()
 
 
+# What a database has, apart from its data and from the order of its columns.
+MADE = """
+    SELECT concat_ws(' ', table_name, column_name, data_type, is_nullable, column_default)
+        FROM information_schema.columns WHERE table_schema = 'kling'
+    UNION SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'kling'::regnamespace
+    UNION SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+    UNION SELECT indexdef FROM pg_indexes WHERE schemaname = 'kling'
+"""
+# Back to version 1: a column and a function fewer, another with other arguments, a shorter timeline.
+TO_VERSION_1 = """
+    ALTER TABLE workers DROP COLUMN accounts;
+    DROP FUNCTION progress_of;
+    DROP FUNCTION severity CASCADE;
+    CREATE FUNCTION severity(reason text, more text) RETURNS text LANGUAGE sql AS 'SELECT reason';
+    UPDATE meta SET version = 1,
+        timeline = split_part(timeline, '/', 1) || '/' || split_part(timeline, '/', 2);
+"""
+
+
+def test_tables_of_an_older_release_come_up_to_date(cluster: Cluster) -> None:
+    fresh, older = Secret(cluster.create()), Secret(cluster.create())
+    init(fresh)
+    init(older)
+    with connect(older) as connection:
+        timeline = connection.execute("SELECT timeline FROM meta").fetchall()
+        connection.execute(TO_VERSION_1)
+    with pytest.raises(StateError, match=r"of an older release; run `kling-batch engine init`"):
+        connect(older)
+    assert init(older) == 1
+    with connect(fresh) as one, connect(older) as other:
+        assert set(other.execute(MADE)) == set(one.execute(MADE))
+        assert other.execute("SELECT timeline FROM meta").fetchall() == timeline
+
+
 def test_newer_tables_are_refused(engine_url: str) -> None:
     with psycopg.connect(engine_url) as connection:
         connection.execute("UPDATE kling.meta SET version = version + 1")

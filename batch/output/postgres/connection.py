@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from batch.errors import StateError, UsageError
 from batch.key import ENGINE_VARIABLE, Secret
 from batch.output.postgres.errors import map_errors
-from batch.output.postgres.schema import MIGRATIONS, SCHEMA
+from batch.output.postgres.schema import CODE, MIGRATIONS, SCHEMA, TIMELINE
 
 DEFAULTS = {
     "connect_timeout": "10",
@@ -142,6 +142,8 @@ def init(engine: Secret) -> int:
                 raise _newer(engine, before)
             for migration in MIGRATIONS[before:]:
                 connection.execute(migration.encode())
+            if before < len(MIGRATIONS):
+                connection.execute((CODE + TIMELINE).encode())
             connection.execute("UPDATE meta SET version = %s", (len(MIGRATIONS),))
     return before
 

@@ -24,7 +24,6 @@ BEGIN
         || '/' || 'meta'::regclass::oid
         || '/' || (SELECT oid FROM pg_database WHERE datname = current_database());
 END $$;
-INSERT INTO meta (version, timeline) VALUES (0, timeline());
 
 CREATE FUNCTION check_claim(its_library text, its_job text, its_token bigint)
 RETURNS void LANGUAGE plpgsql AS $$

@@ -3,7 +3,8 @@
 All times are seconds since the epoch. Texts that are sorted by are in the order of SQLite (`COLLATE
 "C"`), whatever the language of the database.
 
-Entry n brings the schema from version n to n + 1. Never edit a released one; append.
+Entry n brings the tables from version n to n + 1. Never edit a released one; append, also where only
+functions change: what is appended may be empty, and has databases of older releases ask for `engine init`.
 """
 
 from __future__ import annotations
@@ -127,7 +128,31 @@ MIGRATIONS: tuple[str, ...] = (
         worker text PRIMARY KEY, beat_at float8 NOT NULL, host text, pid integer, version text,
         accounts jsonb                     -- those whose keys it has
     );
+    """,
+    # Older releases have made version 1 without that column, and with other functions.
     """
-    + FUNCTIONS
-    + FLEET_FUNCTIONS,
+    ALTER TABLE workers ADD COLUMN IF NOT EXISTS accounts jsonb;
+    """,
 )
+
+# The functions hold no data, and are made anew for each version: their arguments may change.
+CODE = f"""
+DO $$
+DECLARE
+    older regprocedure;
+BEGIN
+    FOR older IN SELECT oid FROM pg_proc WHERE pronamespace = '{SCHEMA}'::regnamespace LOOP
+        EXECUTE 'DROP FUNCTION ' || older || ' CASCADE';  -- with its triggers
+    END LOOP;
+END $$;
+{FUNCTIONS}
+{FLEET_FUNCTIONS}
+"""
+
+# What an older release calls the timeline is the beginning of what it is called now. It is the same:
+# nothing was restored, and so nothing has to be looked up.
+TIMELINE = """
+    INSERT INTO meta (version, timeline) SELECT 0, timeline() WHERE NOT EXISTS (SELECT 1 FROM meta);
+    UPDATE meta SET timeline = timeline() WHERE starts_with(timeline(), timeline || '/');
+    UPDATE runs SET timeline = timeline() WHERE is_open AND starts_with(timeline(), timeline || '/');
+"""
