@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from batch.errors import StateError
 from batch.output.codec import COLUMNS, PUT, to_record
-from batch.output.migrations import MIGRATIONS, check_version, migrate
+from batch.output.migrations import is_current, migrate
 from batch.output.questions import END_OF_RESULTS, UPLOAD_COLUMNS, Questions
 from batch.output.sqlite_errors import map_errors
 from batch.output.state import (
@@ -115,12 +115,12 @@ class Database(Questions):
             connection = sqlite3.connect(
                 uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True
             )
-            is_current = False
+            is_kept = False
             try:
-                is_current = check_version(connection, path) == len(MIGRATIONS)
-                return cls(connection if is_current else _copy(connection, path), path)
+                is_kept = is_current(connection, path)
+                return cls(connection if is_kept else _copy(connection, path), path)
             finally:
-                if not is_current:
+                if not is_kept:
                     connection.close()
 
     def wait_for_locks(self, seconds: float) -> None:

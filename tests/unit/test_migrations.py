@@ -110,6 +110,35 @@ def test_older_database_keeps_every_attempt(path: Path, version: int) -> None:
         assert database.fact("origin") == "sandbox"
 
 
+UNFINISHED = """
+    DROP INDEX unfinished_of_job;
+    CREATE UNIQUE INDEX unfinished_of_job ON attempts (job_id, fingerprint)
+        WHERE state NOT IN ('Landed', 'Failed');
+    DROP TABLE forced;
+    CREATE TABLE forced (
+        job_id TEXT PRIMARY KEY, began_at REAL NOT NULL, after_number INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    INSERT INTO forced VALUES ('a', 1.0, 1);
+"""
+MADE = "SELECT name, sql FROM sqlite_master WHERE name IN ('unfinished_of_job', 'forced')"
+
+
+@pytest.mark.parametrize("version", [4, len(MIGRATIONS)])
+@pytest.mark.parametrize("opens", [Database.open, Database.open_to_read])
+def test_tables_made_while_a_version_was_written_are_mended(
+    path: Path, version: int, opens: Callable[[Path], Database]
+) -> None:
+    older(path, version, RECORDS)
+    with closing(sqlite3.connect(path)) as connection:
+        good = {name: "".join(sql.split()) for name, sql in connection.execute(MADE)}
+        connection.executescript(UNFINISHED)
+    with opens(path) as database:
+        assert database.forced() == {}
+        assert len(list(database.attempts())) == len(RECORDS)
+        made = {name: "".join(sql.split()) for name, sql in database._db.execute(MADE)}
+    assert made == good
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_task_recorded_twice_stays_with_first(path: Path, version: int) -> None:
     """The second attempt keeps it in its detail, and is committed as before."""
