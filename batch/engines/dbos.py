@@ -34,12 +34,12 @@ from typing import Any, TypeVar
 from batch.attempt import Account
 from batch.engines.chores import beside
 from batch.engines.engine import Fate, Live
-from batch.engines.queue import AGAIN, APP, VERSION, WORKFLOW, Removal, enqueue, queue_of
+from batch.engines.queue import AGAIN, APP, TAKE_OVER, VERSION, WORKFLOW, Removal, enqueue, queue_of
 from batch.errors import AwayError
 from batch.key import Secret
 from batch.output.postgres import not_installed
 from batch.output.postgres.connection import PATIENCE, connect, parameters, place_of
-from batch.output.postgres.errors import as_ours
+from batch.output.postgres.errors import as_ours, map_errors
 from batch.output.postgres.pool import Connections
 
 try:
@@ -61,9 +61,11 @@ WAITING = frozenset({"ENQUEUED", "DELAYED"})
 
 
 def migrate(engine: Secret) -> None:
-    """Create the tables of DBOS, or bring them up to date."""
+    """Create the tables of DBOS, or bring them up to date, with what older versions have queued."""
     _quiet(logging.getLogger("batch"))
     DBOS.migrate(_url(engine), schema=SCHEMA)
+    with connect(engine) as connection, map_errors(place_of(engine)):
+        connection.execute(TAKE_OVER, {"version": VERSION, "workflow": WORKFLOW})
 
 
 class DbosEngine:

@@ -49,6 +49,12 @@ REMOVE = """
     )
 """
 
+# A run that began before an upgrade: what is queued are ids, which each version understands.
+TAKE_OVER = """
+    UPDATE dbos.workflow_status SET application_version = %(version)s
+        WHERE name = %(workflow)s AND application_version <> %(version)s
+"""
+
 
 def queue_of(account: Account) -> str:
     """Return the name of an account's queue."""

@@ -550,6 +550,21 @@ def test_job_of_an_unknown_worker_is_taken_over(fleet: Fleet) -> None:
     assert fleet.box.stats.created == 2
 
 
+def test_run_that_an_older_version_began_is_carried_on(fleet: Fleet) -> None:
+    """`engine init` hands what is queued, or was under way, over to the workers of this version."""
+    assert fleet.run(fleet.manifest(2), "--detach").code == 0
+    with psycopg.connect(fleet.url) as connection:
+        connection.execute("UPDATE dbos.workflow_status SET application_version = 'state 0'")
+        connection.execute(
+            "UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = 'ghost'"
+            " WHERE workflow_uuid IN (SELECT min(workflow_uuid) FROM dbos.workflow_status)"
+        )
+    assert fleet.shell("engine", "init", KLING_BATCH_ENGINE=fleet.url).code == 0
+    with fleet.worker("one"):
+        assert fleet.run(fleet.manifest(2), "--join").code == 0
+    assert fleet.box.stats.created == 2
+
+
 def test_job_without_a_delivery_is_delivered_again(fleet: Fleet) -> None:
     """Whoever claimed it is gone, and so is what the engine had of it."""
     assert fleet.run(fleet.manifest(2), "--detach").code == 0
