@@ -14,10 +14,10 @@ What an answer to a POST means, by order of authority. The first row that applie
 | 5 | a code of Kling's, wherever it stands, or a known word | as `codes` says |
 | 6 | status 401, 402, 407 | account |
 | 7 | status 408, 409, 425, 444, 460, 499 | ambiguous |
-| 8 | words: no credit, a bad key, a wrong route | account |
+| 8 | words: no credit, a bad key, a wrong route; not those of a refused content | account |
 | 9 | status 429, or words: all slots taken; too many requests, overloaded | saturated; throttled |
 | 10 | words: timed out, connection reset, internal error, also beside those of rows 9 and 15 | ambiguous |
-| 11 | words of moderation | moderation |
+| 11 | words: moderation; to be tried again with another prompt or value | moderation; invalid |
 | 12 | status 403 | throttled with the words of row 15, else account |
 | 13 | words: upstream, bad response | ambiguous |
 | 14 | words: invalid, unsupported | invalid request |
@@ -156,7 +156,7 @@ def _verdict(status: int, reading: Reading, *, resent: bool) -> Verdict:
         if code in {Verdict.ACCOUNT, Verdict.SATURATED}:
             return code
         refused = REFUSED_5XX.get((status, reading.code))
-        is_account = refused is not None and _is_about_account(reading.words)
+        is_account = refused is not None and words.is_about_account(reading.words)
         return Verdict.ACCOUNT if is_account else refused or Verdict.AMBIGUOUS
     if reading.has_error and _says_exists(reading, resent=resent):
         return Verdict.EXISTS
@@ -192,7 +192,7 @@ def _says_exists(reading: Reading, *, resent: bool) -> bool:
 
 def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
     """Judge by words, and by what is left to the status (rows 8 to 15)."""
-    if _is_about_account(said):
+    if words.is_about_account(said):
         return Verdict.ACCOUNT
     if words.PARALLEL.search(said):
         return Verdict.SATURATED
@@ -203,6 +203,8 @@ def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
         return Verdict.AMBIGUOUS
     if words.MODERATION.search(said):
         return Verdict.MODERATION
+    if words.REVISE.search(said):
+        return Verdict.INVALID
     if status == 403:
         return Verdict.THROTTLED if words.NOT_NOW.search(said) else Verdict.ACCOUNT
     if not is_generic and words.UPSTREAM.search(said):
@@ -210,12 +212,6 @@ def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
     if words.INVALID.search(said):
         return Verdict.INVALID
     return Verdict.THROTTLED if words.NOT_NOW.search(said) and not is_unsure else None
-
-
-def _is_about_account(said: str) -> bool:
-    """Return whether words are about credit, the key or the route, which all jobs share."""
-    is_locked = words.KEY.search(said) is not None or words.ROUTE.search(said) is not None
-    return is_locked or words.says_no_credit(said)
 
 
 def _is_page(status: int, reading: Reading) -> bool:
@@ -269,7 +265,7 @@ def _is_locked_out(status: int, reading: Reading) -> bool:
     is_credit = code is Verdict.ACCOUNT and reading.code != "1103"
     if is_credit or words.says_no_credit(reading.words) or not reading.has_error:
         return False
-    return status == 403 or words.KEY.search(reading.words) is not None
+    return status == 403 or words.says_locked(reading.words)
 
 
 def read_callback(body: bytes) -> Task | None:
@@ -294,7 +290,7 @@ def task_failure(task: Task) -> Failure:
     quoted = f'"{task.message}"' if task.message else "no reason given"
     kind, is_unexplained = FailureKind.GENERATION, False
     is_passing = words.is_passing(task.message)
-    if words.MODERATION_CODE.search(task.message) or (
+    if words.MODERATION_CODE.search(task.message.lower()) or (
         not is_passing and words.MODERATION.search(said)
     ):
         kind = FailureKind.MODERATION
