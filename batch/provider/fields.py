@@ -147,6 +147,19 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     return min(max(delay, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(delay) else None
 
 
+def is_carried_out(status: int, location: str | None, path: str) -> bool:
+    """Return whether a redirect leads to what a POST to *path* has made, and not to another address.
+
+    303 is meant for that (RFC 9110, 15.4.4), and also leads to log-ins; 301 and 302 are used for it, too.
+    """
+    target = re.split("[?#]", location or "")[0].rstrip("/")
+    if status in {301, 302}:
+        return f"{path}/" in target
+    last = target.rpartition("/")[2]
+    is_id = len(last) > 3 and re.search(r"\d", last) is not None
+    return status == 303 and is_id and not target.endswith(path)
+
+
 def parse_date(value: str | None) -> float | None:
     """Return the moment that a header names (epoch seconds), or None if it is none."""
     try:

@@ -8,7 +8,7 @@ What an answer to a POST means, by order of authority. The first row that applie
 | | the answer | verdict |
 | - | --- | --- |
 | 1 | a task id, in any shape, under any status | created |
-| 2 | status 3xx | account: the base URL is wrong |
+| 2 | status 3xx | account: the base URL is wrong; 303, or to a task of its own: ambiguous |
 | 3 | status 5xx | ambiguous, but for a code of account or saturation, and two documented refusals |
 | 4 | words that say the external id is taken; 1201 when resent | exists |
 | 5 | a code of Kling's, wherever it stands, or a known word | as `codes` says |
@@ -64,7 +64,7 @@ from batch.provider.codes import (
     VERDICTS,
     Verdict,
 )
-from batch.provider.fields import header, parse_retry_after
+from batch.provider.fields import header, is_carried_out, parse_retry_after
 from batch.provider.shapes import Body, Reading, read_answer
 from batch.redact import clean
 
@@ -108,7 +108,9 @@ def read_submit(
     if task is not None and reading.has_task_id:
         return Created(task)
     retry_after_s = parse_retry_after(header(headers, "retry-after"), now)
-    verdict = _verdict(_told_status(status, reading), reading, resent=resent)
+    is_done = is_carried_out(status, header(headers, "location"), SUBMIT_PATH)
+    told = 202 if is_done else _told_status(status, reading)
+    verdict = _verdict(told, reading, resent=resent)
     failure = _failure(_KINDS[verdict], status, reading)
     match verdict:
         case Verdict.THROTTLED:

@@ -13,7 +13,7 @@ from batch.job import Failure, FailureKind
 from batch.provider.answers import Ambiguous, Found, Refused, Task, TaskStatus, Unavailable
 from batch.provider.fields import parse_retry_after
 from batch.provider.links import as_sent
-from batch.provider.wire import read_query, read_submit, task_failure
+from batch.provider.wire import SUBMIT_PATH, read_query, read_submit, task_failure
 
 CASES = Path(__file__).parents[1] / "data" / "wire" / "gateway-answers.jsonl"
 NOW = 1_800_000_000.0
@@ -236,6 +236,28 @@ def test_authority_goes_from_task_to_code_to_words(
     status: int, body: dict[str, Any], expected: str
 ) -> None:
     assert verdict(status, body) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "expected"),
+    [
+        *((status, f"{SUBMIT_PATH}/81234567?a=b", "Ambiguous") for status in (301, 302, 303)),
+        (303, "https://relay.example/tasks/81234567", "Ambiguous"),
+        (307, f"{SUBMIT_PATH}/81234567", "AccountRefused"),
+        *(
+            (status, f"https://relay.example{SUBMIT_PATH}/", "AccountRefused")
+            for status in (301, 303)
+        ),
+        *((status, "/login", "AccountRefused") for status in (301, 302, 303, 307, 308)),
+        (303, "", "AccountRefused"),
+        (302, "http://[", "AccountRefused"),
+    ],
+)
+def test_redirect_to_a_new_task_does_not_say_that_none_was_made(
+    status: int, location: str, expected: str
+) -> None:
+    answer = read_submit(status, {"Location": location}, b"", resent=False, now=NOW)
+    assert type(answer).__name__ == expected
 
 
 @pytest.mark.parametrize(
