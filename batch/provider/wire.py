@@ -203,7 +203,7 @@ def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
         return Verdict.THROTTLED
     if not is_generic and is_unsure:
         return Verdict.AMBIGUOUS
-    if words.MODERATION.search(said):
+    if words.is_moderation(said):
         return Verdict.MODERATION
     if words.REVISE.search(said):
         return Verdict.INVALID

@@ -202,6 +202,10 @@ _CONTENT = _Any(
     r"提示词|内容|输入|文案|文本|图片|画面|肖像|人物|描述|词汇|プロンプト|コンテンツ|프롬프트|콘텐츠|내용",
     r"inhalt|contenido|conte[uú]do|contenu|содерж|контент",
 )
+_CHECK_BUSY = _Any(
+    r"(moderation|safety|security|review|audit) (check )?(service|system|server)s? .{0,16}(busy|unavailable|not available)",
+    r"(审核|审查|安全|风控|检测).{0,4}(服务|系统|接口).{0,4}(繁忙|忙碌|不可用|维护)",
+)
 # To be tried again, but not as it is.
 _REQUEST = r"(prompts?|param(eter)?s?|inputs?|request|content|text|values?|duration|image)\b"
 _REQUEST_ZH = r"(prompt|duration|提示词|参数|内容|输入|文案|图片|描述|词)"
@@ -275,8 +279,13 @@ def is_about_account(words: str) -> bool:
     is_sure = KEY.search(words) is not None and _OTHERS_DOOR.search(words) is None
     if is_sure or ROUTE.search(words) or _lacks_credit(words):
         return True
-    is_of_content = MODERATION.search(words) is not None and _CONTENT.search(words) is not None
+    is_of_content = is_moderation(words) and _CONTENT.search(words) is not None
     return not is_of_content and (says_locked(words) or says_no_credit(words))
+
+
+def is_moderation(words: str) -> bool:
+    """Return whether a content is refused, and not only the service that looks at it busy."""
+    return MODERATION.search(words) is not None and _CHECK_BUSY.search(words) is None
 
 
 def says_locked(words: str) -> bool:

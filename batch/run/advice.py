@@ -18,6 +18,8 @@ def account_advice(failure: Failure) -> str:
         return "let the account accept requests from this machine's address, and run again"
     if ROUTE.search(words):
         return "check the base URL (--base-url), and run again"
+    if failure.http_status == 407:
+        return "give the name and password of the proxy in its URL, and run again"
     if failure.code in AUTH_CODES or failure.http_status == 401 or KEY.search(words):
         return "check the key (COMETAPI_KEY), and run again"
     if failure.code == "1103" or failure.http_status == 403:
