@@ -80,10 +80,11 @@ CREDIT = _Any(
 # What prompts and their refusals are about, too.
 _CREDIT_TOPIC = _Any(
     rf"upgrade {_SOME}(plan|subscription|account|tier|membership)\b|payment method",
-    r"overdue|unpaid|billing|top ?up|recharge|wallet",
+    r"overdue|unpaid|billing|top ?up|recharge|wallet|please subscribe",
     rf"(购买|开通|升级|订阅).{{0,4}}{_MONEY_ZH}|未(支付|付费|付款|结清)",
     r"充值|储值|续费|付费|支付方式|チャージ|충전|пополните",
 )
+_FIELD = _Any(r"\b(field|param(eter)?|argument)s?\b|字段|参数")  # named like one of these
 # Points of another kind: those of a path in a picture.
 _GEOMETRY = _Any(r"trajector|coordinate|(control|key|mask|path|anchor) ?points")
 _EXCEEDED = _Any(
@@ -103,13 +104,13 @@ _KEY_ZH = r"(api ?)?(令牌|密钥|秘钥|api ?key|token)"
 _BAD = r"(invalid|incorrect|wrong|missing|expired|revoked|disabled|deleted|banned)"
 KEY = _Any(
     rf"\b(?<!contain )(?<!contains )({_BAD}|no|not (provide|include|send)) {_SOME}{_KEY}(?! (at|near|in (json|line|position)|[{{}}<>\[\]]))",
-    rf"{_KEY} {_SOME}({_BAD}|required|not (found|valid|exist|provided|active)|verification failed)",
+    rf"{_KEY} {_SOME}({_BAD}|required|not (found|valid|exist|provided|active|allowed)|verification failed)",
     rf"{_KEY} {_SOME}does not exist|invalidapikey|unauthori[sz]ed|not authori[sz]ed|unauthenticated",
     r"auth(orization)? (failed|error|header)",
     rf"(account|user|organi[sz]ation) (?!prompt|input|content|text){_SOME}(suspended|disabled|banned|locked|deactivated|frozen|inactive)",
     rf"(account|organi[sz]ation) {_SOME}(restricted|not (activated|active))",
     r"\bip .{0,24}(whitelist|allowlist)",
-    rf"{_KEY_ZH}.{{0,8}}(无效|错误|过期|失效|禁用|不存在|不可用|为空|不正确)",
+    rf"{_KEY_ZH}.{{0,8}}(无效|错误|过期|失效|禁用|不存在|不可用|为空|不正确|(验证|校验)失败)",
     rf"无效的?{_KEY_ZH}|未提供.{{0,4}}{_KEY_ZH}|鉴权|认证失败|身份验证|未登录|请登录",
     r"(账号|账户|帐号|帐户).{0,8}(封禁|封停|冻结|禁用|停用|异常|锁定|注销)",
     r"api ?(キー|키|schl[uü]ssel|ключ)|(clave|chave|cl[eé]) (de )?(la )?api\b",
@@ -198,8 +199,8 @@ MODERATION = _Any(
 )
 # What is refused then: not the account, although the words may be about money or permission.
 _CONTENT = _Any(
-    r"\b(user )?(prompt|content|input|text|image|video|picture|character|word|term)s?\b|likeness",
-    r"提示词|内容|输入|文案|文本|图片|画面|肖像|人物|描述|词汇|プロンプト|コンテンツ|프롬프트|콘텐츠|내용",
+    r"\b(user )?(prompt|content|input|text|image|video|picture|character|word|term|contain)s?\b|likeness",
+    r"提示词|内容|输入|文案|文本|图片|画面|肖像|人物|描述|词汇|包含|含有|品牌|プロンプト|コンテンツ|프롬프트|콘텐츠|내용",
     r"inhalt|contenido|conte[uú]do|contenu|содерж|контент",
 )
 _CHECK_BUSY = _Any(
@@ -212,6 +213,7 @@ _REQUEST_ZH = r"(prompt|duration|提示词|参数|内容|输入|文案|图片|�
 _CHANGE_ZH = r"(修改|更换|调整|检查|修正|更改|换个|精简|缩短|减少|简化)"
 REVISE = _Any(
     rf"\b(check|modify|change|edit|revise|adjust|correct|fix|rephrase|shorten|shorter|reduce|different|another) {_SOME}{_REQUEST}",
+    rf"\b(specify|choose|select) {_SOME}({_REQUEST}|model\b)",
     rf"{_REQUEST}.{{0,40}}(retry|try again) with\b",
     rf"{_REQUEST_ZH}.{{0,10}}{_CHANGE_ZH}|{_CHANGE_ZH}.{{0,10}}{_REQUEST_ZH}",
 )
@@ -298,8 +300,8 @@ def says_no_credit(words: str) -> bool:
     """Return whether the account has nothing left, and not only for this minute."""
     if _lacks_credit(words):
         return True
-    # "Too many at once; upgrade your plan" is advice.
-    passing = (_PER_TIME, PARALLEL, THROTTLED)
+    # "Too many at once; upgrade your plan" is advice, and "wallet: unknown field" is about a name.
+    passing = (_PER_TIME, PARALLEL, THROTTLED, _FIELD)
     is_topic = _CREDIT_TOPIC.search(words) is not None
     return is_topic and not any(pattern.search(words) for pattern in passing)
 

@@ -26,7 +26,7 @@ RIGHT = {
     "slots": ("s", "s", "a", "s", "s", "s", "u", "u"),
     "busy": ("t", "t", "a", "t", "t", "t", "u", "u"),
     "moderation": ("m", "mi", "a", "m", "mi", "mt", "u", "u"),
-    "invalid": ("iu", "im", "a", "aim", "im", "t", "u", "u"),
+    "invalid": ("imu", "im", "a", "aim", "im", "t", "u", "u"),
 }
 LETTERS = {"AccountRefused": "a", "Throttled": "t", "Saturated": "s", "Ambiguous": "u"}
 
