@@ -27,8 +27,8 @@ def main() -> None:
         code = cli.main()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except SystemExit:  # `_leave`
-        code = TERMINATED
+    except SystemExit as left:  # `_leave`, or click where a shell asks how a word goes on
+        code = left.code if isinstance(left.code, int) else FAILED
     except MemoryError:  # not even enough to tell of it, or of another error, as usual
         sys.stderr.write("kling-batch: the system grants this process no more memory (ulimit -v)\n")
         code = FAILED

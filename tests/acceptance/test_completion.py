@@ -127,5 +127,24 @@ def test_script_of_each_shell_is_one(shell: Any, name: str) -> None:
         assert done.returncode == 0
 
 
+def test_shell_that_asks_is_told_of_success(shell: Any) -> None:
+    """What looks at the exit code (a script under `set -e`, bash's own loader) goes on."""
+    question = {
+        "_KLING_BATCH_COMPLETE": "bash_complete",
+        "COMP_WORDS": "kling-batch pl",
+        "COMP_CWORD": "1",
+    }
+    environment = shell.env(None, question)
+    done = subprocess.run(
+        shell.command,
+        cwd=shell.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "plain,plan\n", "")
+
+
 def test_completion_of_another_shell_is_refused(shell: Any) -> None:
     assert shell("completion", "tcsh", key=None).code == 2
