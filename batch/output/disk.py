@@ -71,12 +71,12 @@ def write_whole(target: Path, content: bytes) -> None:
             if left.name[1:-14] == target.name and time.time() - left.stat().st_mtime > LEFT_S:
                 left.unlink()
     try:
-        part.write_bytes(content)
+        with part.open("xb") as file:  # through no link
+            file.write(content)
         part.replace(target)
-    except OSError:
+    finally:  # also where a Ctrl-C comes in between
         with contextlib.suppress(OSError):
-            part.unlink()
-        raise
+            part.unlink(missing_ok=True)
 
 
 def sha256_of(file: Path) -> str:

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from batch.frozen import frozen
+from batch.output import disk
 from batch.output.store import Store
 
 MARKS = "libraries"  # in the user's state folder
@@ -48,13 +49,10 @@ class Seen:
         """Mark a run that the state has on disk."""
         if self.path is None:
             return
-        new = self.path.with_name(f"{self.path.name}.new")
+        mark = f"{run_id} {'ended' if has_ended else 'begun'}\n"
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            new.unlink(missing_ok=True)
-            with new.open("xb") as file:  # through no link
-                file.write(f"{run_id} {'ended' if has_ended else 'begun'}\n".encode())
-            new.replace(self.path)
+            disk.write_whole(self.path, mark.encode())
 
     def is_ahead_of(self, state: Store) -> bool:
         """Return whether this machine has seen a run that *state* lacks, or has not seen the end of."""

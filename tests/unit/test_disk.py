@@ -24,16 +24,27 @@ def test_what_a_death_has_left_is_removed(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {tmp_path / "page[1].html", young, other}
 
 
+@pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt("no")])
 def test_a_file_that_cannot_be_written_leaves_the_former_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     target = tmp_path / "page.html"
     target.write_bytes(b"former")
 
     def refuse(_part: Path, _target: Path) -> None:
-        raise OSError("no")
+        raise error
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match="no"):
+    with pytest.raises(type(error), match="no"):
         write_whole(target, b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"former"]
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that others can write to, the place of the part is nobody's to take."""
+    monkeypatch.setattr(os, "urandom", bytes)
+    theirs = tmp_path / ".page.html.00000000.part"
+    theirs.symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "page.html", b"new")
+    assert not (tmp_path / "mine").exists()

@@ -207,16 +207,6 @@ def test_mark_that_is_no_text_is_of_no_known_run(machine: Machine) -> None:
     assert machine.look().is_older
 
 
-def test_left_over_temporary_file_is_no_hindrance(machine: Machine) -> None:
-    mark = machine.mark
-    new = mark.with_name(f"{mark.name}.new")
-    new.symlink_to(machine.root / "results.jsonl")
-    machine.run("r-3")
-    assert mark.read_bytes() == b"r-3 ended\n"
-    assert not new.exists()
-    assert not (machine.root / "results.jsonl").exists()
-
-
 @pytest.mark.parametrize("name", ["home", "home/libraries"])
 def test_state_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, name: str) -> None:
     machine = Machine(tmp_path)
