@@ -21,7 +21,7 @@ What an answer to a POST means, by order of authority. The first row that applie
 | 12 | status 403 | throttled with the words of row 15, else account |
 | 13 | words: upstream, bad response | ambiguous |
 | 14 | words: invalid, unsupported | invalid request |
-| 15 | words: busy, maintenance, try again | throttled |
+| 15 | words: busy, maintenance, try again; in languages but English and Chinese under 4xx only | throttled |
 | 16 | status 4xx with an error in JSON; 413, 422 | invalid request |
 | 17 | anything else | ambiguous |
 
@@ -208,12 +208,12 @@ def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
     if words.REVISE.search(said):
         return Verdict.INVALID
     if status == 403:
-        return Verdict.THROTTLED if words.NOT_NOW.search(said) else Verdict.ACCOUNT
+        return Verdict.THROTTLED if words.puts_off(said, status) else Verdict.ACCOUNT
     if not is_generic and words.UPSTREAM.search(said):
         return Verdict.AMBIGUOUS
     if words.INVALID.search(said):
         return Verdict.INVALID
-    return Verdict.THROTTLED if words.NOT_NOW.search(said) and not is_unsure else None
+    return Verdict.THROTTLED if words.puts_off(said, status) and not is_unsure else None
 
 
 def _is_page(status: int, reading: Reading) -> bool:

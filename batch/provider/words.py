@@ -159,7 +159,9 @@ NOT_NOW = _Any(
     r"try (it )?again|retry|come back|\bbusy\b|(temporarily|currently|service) (is )?unavailable",
     r"maintenance|(unavailable|not available) (right now|at th)|no available|not ready|later\b",
     r"(please )?wait (a|for|until)\b",
-    r"稍后|稍候|再试|重试|繁忙|忙碌|维护|暂时|暂不可用|无可用|请?稍等|请等待",
+    r"稍后|稍候|再试(?!行)|重试|繁忙|忙碌|维护|暂时|暂不可用|无可用|请?稍等|请等待",
+)
+_LATER = _Any(
     r"しばらく|后ほど|再试行|잠시 후|나중에|다시 시도|más tarde|mais tarde|plus tard|später|позже|più tardi",
 )
 
@@ -169,7 +171,13 @@ NOT_NOW = _Any(
 UNSURE = _Any(
     r"timed? ?out|deadline exceeded|context cancel|being processed|already in progress",
     r"connection (was )?(reset|closed|aborted|refused)|bad gateway|internal (server )?error|unknown error",
-    r"超时|逾时|处理中|内部错误|系统错误|未知错误|(服务器?|伺服器)(错误|异常)",
+    r"超时|逾时|处理中|内部错误|系统错误|未知错误|(服务|伺服)器?(错误|异常)",
+    r"タイムアウト|内部エラー|(システム|サーバー?|不明な)エラー",
+    r"시간.{0,4}초과|타임아웃|(내부|서버|시스템|알 수 없는) .{0,4}오류|처리 중",
+    r"(error|erro|errore|erreur) (interno|interne|del? serv|do serv|no serv|serveur|des[ck]o|sconosc|inconn)",
+    r"(tiempo|tempo) .{0,16}(agotado|excedido|esgotado|scaduto)|d[eé]lai .{0,16}(d[eé]pass|expir|[eé]coul)",
+    r"(interner|unbekannter|server) ?fehler|interner serverfehler|zeitüberschreitung",
+    r"(внутренняя|неизвестная) ошибка|ошибка сервера|время .{0,12}(истекло|вышло)|та[йи]м ?аут",
 )
 UPSTREAM = _Any(r"upstream|bad ?response|上游")
 TAKEN = _Any(r"duplicat|already (exist|been used|used)|\bexists\b|\bunique\b|已存在|重复")
@@ -311,3 +319,13 @@ def _lacks_credit(words: str) -> bool:
         return False
     is_exceeded = _EXCEEDED.search(words) is not None and PARALLEL.search(words) is None
     return is_exceeded or CREDIT.search(words) is not None
+
+
+def puts_off(words: str, status: int) -> bool:
+    """Return whether nothing was done now, and may be later.
+
+    In other languages than English and Chinese too few words are known that say what may have been done
+    all the same (`UNSURE`): there it takes a *status* that refuses, too.
+    """
+    is_later = status >= 400 and _LATER.search(words) is not None
+    return is_later or NOT_NOW.search(words) is not None

@@ -153,7 +153,7 @@ NOT_SO_FAST = """
 请求过于频繁 请求太频繁，请稍后再试 请求频率过高 操作太快 请求次数过多 触发限流 限速中 频率限制 超出速率限制 每分钟请求次数超限
 每分钟额度已用完 超出QPS限制 QPS超限 排队人数过多 服务器繁忙 当前分组上游负载已饱和 流量过大 访问量过大 当前使用人数较多 触发流控
 請求過於頻繁 請求過多 系統繁忙 頻率限制 请稍等 提交过快 生成过于频繁 请慢一点 您操作得太快了 算力不足 次数超限
-リクエストが多すぎます しばらくしてから再試行してください 요청이_너무_많습니다 Demasiadas_solicitudes Trop_de_requêtes Zu_viele_Anfragen
+リクエストが多すぎます 요청이_너무_많습니다 Demasiadas_solicitudes Trop_de_requêtes Zu_viele_Anfragen
 Слишком_много_запросов
 """
 SLOTS_TAKEN = """
@@ -173,6 +173,38 @@ SLOTS_TAKEN = """
 @pytest.mark.parametrize("status", [200, 400])
 def test_words_of_many_languages_are_understood(status: int, said: str, expected: str) -> None:
     assert verdict(status, SHAPES["comet"](said.replace("_", " "))) == expected
+
+
+PERHAPS_MADE = """
+系統錯誤，請稍後再試 請求逾時，請稍後再試 伺服器錯誤，請稍後再試 處理超時 リクエストがタイムアウトしました。しばらくしてから再試行してください
+内部エラーが発生しました。しばらくしてからお試しください 混雑のためタイムアウトしました 내부_서버_오류입니다._잠시_후_다시_시도해_주세요
+시간이_초과되었습니다._나중에_다시_시도하세요 Tiempo_de_espera_agotado._Inténtelo_más_tarde Error_interno,_inténtelo_más_tarde
+Interner_Serverfehler,_bitte_später_erneut Zeitüberschreitung,_bitte_später_erneut Erreur_interne,_réessayez_plus_tard
+Délai_d'attente_dépassé,_réessayez_plus_tard Erro_interno_do_servidor._Tente_mais_tarde Tempo_limite_excedido,_tente_mais_tarde
+Errore_interno,_riprova_più_tardi Внутренняя_ошибка_сервера,_попробуйте_позже Время_ожидания_истекло,_попробуйте_позже
+"""
+
+
+@pytest.mark.parametrize("said", PERHAPS_MADE.split())
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_may_have_been_made_is_not_put_off_in_any_language(status: int, said: str) -> None:
+    """What is put off is sent again without a look."""
+    assert verdict(status, SHAPES["comet"](said.replace("_", " "))) == "ambiguous"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "しばらくしてから再試行してください",
+        "Richiesta scaduta, riprova più tardi",
+        "나중에 다시 시도",
+    ],
+)
+@pytest.mark.parametrize(("status", "expected"), [(200, "ambiguous"), (400, "throttled")])
+def test_later_in_other_languages_is_a_refusal_only_by_the_status(
+    said: str, status: int, expected: str
+) -> None:
+    assert verdict(status, SHAPES["comet"](said)) == expected
 
 
 @pytest.mark.parametrize(
