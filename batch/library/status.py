@@ -99,7 +99,6 @@ class _Seen:
         self.planned = Planned(database)
         self.words: Counter[str] = Counter()
         self.begun = 0  # jobs that the latest run has submitted
-        self._others: list[str] = []  # that are known, and that it has not
         self.failed: list[dict[str, Any]] = []
         self.unconfirmed: list[dict[str, Any]] = []
         self.missing: list[dict[str, Any]] = []
@@ -115,10 +114,7 @@ class _Seen:
         is_missed = latest.phase is Phase.LANDED and latest.failure_kind is not None
         phase = Phase.UNCONFIRMED if is_left else Phase.GENERATED if is_missed else latest.phase
         self.words[WORDS[phase]] += 1
-        if any(item.sent_at >= self.planned.at for item in job):
-            self.begun += 1
-        elif self.planned.to_pay:
-            self._others.append(latest.job_id)
+        self.begun += self._has_begun(job)
         to_do = self._to_do(job)
         if to_do is not None:
             self.failed.append(_named(self._whole(latest)) | {"to_do": to_do})
@@ -139,12 +135,17 @@ class _Seen:
     @property
     def waiting_again(self) -> int:
         """How many of these are counted by a word, too: changed ones, for example, that have a video."""
-        listed = self.planned.listed if self.waiting and self._others else None
+        listed = self.planned.listed if self.waiting else None
         if listed is None:
             return 0
-        others = len(listed.keys() & set(self._others))
+        known = (job for job in self._database.jobs() if job[-1].job_id in listed)
+        others = sum(not self._has_begun(job) for job in known)
         has_none = len(listed) - others - self.begun
         return min(max(self.waiting - max(has_none, 0), 0), others)
+
+    def _has_begun(self, job: list[Known]) -> bool:
+        """Return whether the latest run has submitted a job."""
+        return any(item.sent_at >= self.planned.at for item in job)
 
     def _to_do(self, job: list[Known]) -> str | None:
         """Return what heals a job that has failed or timed out; None if it has not."""

@@ -147,7 +147,7 @@ def failure_of(attempt: Attempt) -> Failure | None:
         case Generated(trouble=trouble) | Landed(trouble=trouble):
             return trouble
         case TimedOut(said=said) if said == ELSEWHERE:
-            message = f"{said}; it stays paid for, and the next run asks for it again"
+            message = f"{said}; it stays paid for, and a run with those collects it"
             return Failure(FailureKind.TIMEOUT, message)
         case TimedOut(said=said):
             message = (
