@@ -18,8 +18,8 @@ from batch.cli.words import counted
 from batch.clock import SystemClock
 from batch.manifest.model import Manifest
 from batch.notify.channels import channels_of
-from batch.output.folder import OLDER, is_older, peek
-from batch.output.stores import is_known
+from batch.output.folder import OLDER, is_older
+from batch.output.stores import has_state, is_known, open_to_read
 from batch.plan import Action, Decision, Plan
 from batch.prices import estimator
 from batch.run.planner import plan_only
@@ -73,9 +73,11 @@ def show_plan(
 
 
 def _is_older(settings: Settings) -> bool:
-    home = settings.state_folder
-    with peek(settings.output_dir, sandbox=settings.sandbox) as database:
-        return database is not None and home is not None and is_older(database, home)
+    root, home = settings.output_dir, settings.state_folder
+    if home is None or not has_state(root):
+        return False
+    with open_to_read(root) as database:  # the plan has looked at its results
+        return is_older(database, home)
 
 
 def to_json(

@@ -23,8 +23,8 @@ from batch.output.store import Store
 ORIGIN = "origin"  # the fact that names the maker of the folder's videos
 SANDBOX, PROVIDER = "sandbox", "provider"
 OLDER = (
-    "the state does not know the latest run that this machine has seen of it, or not its end (a restored"
-    " backup, or a copy that was run?)"
+    "the state does not know the latest run that this machine has seen of this library, or not its end (a"
+    " restored backup, or a copy that was run?)"
 )
 LOOKED_UP = (
     f"for {RETENTION_S / 86400:.0f} days, each new request is looked up before it is submitted: what the"
