@@ -196,9 +196,9 @@ def _by_words(status: int, said: str, *, is_generic: bool) -> Verdict | None:
     """Judge by words, and by what is left to the status (rows 8 to 15)."""
     if words.is_about_account(said):
         return Verdict.ACCOUNT
-    if words.PARALLEL.search(said):
-        return Verdict.SATURATED
     is_unsure = words.UNSURE.search(said) is not None
+    if words.PARALLEL.search(said) and (status == 429 or is_generic or not is_unsure):
+        return Verdict.SATURATED
     if status == 429 or (words.THROTTLED.search(said) and not is_unsure):
         return Verdict.THROTTLED
     if not is_generic and is_unsure:

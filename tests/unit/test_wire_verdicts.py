@@ -176,6 +176,7 @@ def test_words_of_many_languages_are_understood(status: int, said: str, expected
 
 
 PERHAPS_MADE = """
+任务数过多，处理超时 并发请求超时 concurrency:_the_request_timed_out 任务太多，系统错误，请重试
 系統錯誤，請稍後再試 請求逾時，請稍後再試 伺服器錯誤，請稍後再試 處理超時 リクエストがタイムアウトしました。しばらくしてから再試行してください
 内部エラーが発生しました。しばらくしてからお試しください 混雑のためタイムアウトしました 내부_서버_오류입니다._잠시_후_다시_시도해_주세요
 시간이_초과되었습니다._나중에_다시_시도하세요 Tiempo_de_espera_agotado._Inténtelo_más_tarde Error_interno,_inténtelo_más_tarde
