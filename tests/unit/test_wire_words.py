@@ -24,7 +24,7 @@ RIGHT = {
     "key": ("a", "a", "a", "a", "a", "at", "u", "u"),
     "fast": ("t", "t", "a", "t", "t", "t", "u", "u"),
     "slots": ("s", "s", "a", "s", "s", "s", "u", "u"),
-    "busy": ("t", "t", "a", "t", "t", "t", "u", "u"),
+    "busy": ("tu", "t", "a", "t", "t", "t", "u", "u"),
     "moderation": ("m", "mi", "a", "m", "mi", "mt", "u", "u"),
     "invalid": ("imu", "im", "a", "aim", "im", "t", "u", "u"),
 }
