@@ -11,7 +11,8 @@ The public face is `protocol.VideoApi`, implemented by `client.Client`, and the 
 
 Everything that understands an answer is free of I/O, in layers that import downwards only:
 
-- `codes`, `words`: the provider's codes, and words in English and Chinese, and what they mean.
+- `codes`, `words`, `passing`: the provider's codes, and words in English, Chinese and some other
+  languages, and what they mean.
 - `fields`, `links`: one foreign value at a time, read from JSON or a header.
 - `shapes`: one answer of any known shape, made a `Reading`.
 - `wire`: what a reading means under its HTTP status; its docstring holds the order of authority.

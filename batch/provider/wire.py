@@ -65,6 +65,7 @@ from batch.provider.codes import (
     Verdict,
 )
 from batch.provider.fields import header, is_carried_out, parse_retry_after
+from batch.provider.passing import is_passing
 from batch.provider.shapes import Body, Reading, read_answer
 from batch.redact import clean
 
@@ -291,13 +292,13 @@ def task_failure(task: Task) -> Failure:
     said = words.plain(task.message)
     quoted = f'"{task.message}"' if task.message else "no reason given"
     kind, is_unexplained = FailureKind.GENERATION, False
-    is_passing = words.is_passing(task.message)
+    passes = is_passing(task.message)
     if words.MODERATION_CODE.search(task.message.lower()) or (
-        not is_passing and words.MODERATION.search(said)
+        not passes and words.MODERATION.search(said)
     ):
         kind = FailureKind.MODERATION
         message = f"the provider's moderation refused it: {quoted}"
-    elif is_passing:
+    elif passes:
         message = f"the provider failed to make it, which often passes: {quoted}"
     elif words.INVALID.search(said):
         kind = FailureKind.INVALID_REQUEST
