@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
 
 from batch.attempt import Phase
 from batch.days import parse_time
 from batch.job import Job
-from batch.output.store import Store
+from batch.output.store import Store, recorded
 from batch.plan import HEALS_BY_ITSELF, Action, Known, Policy, decide
 
 RECENT = 20  # runs; one that was killed has recorded no limits
@@ -48,12 +46,3 @@ def rest_of(job: Sequence[Known], policy: Policy) -> Rest | None:
     if decision.failed_paid >= policy.max_attempts:
         return Rest.SPENT
     return Rest.RESTING if latest.failure_kind in HEALS_BY_ITSELF else None
-
-
-def recorded(summary: str | None) -> dict[str, Any]:
-    """Return what a run has recorded at its end; nothing if that cannot be read."""
-    try:
-        found = json.loads(summary or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

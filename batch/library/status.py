@@ -14,13 +14,13 @@ from batch.library.accounts import IN_DOUBT, figures
 from batch.library.entries import Presence, days_left, what_failed
 from batch.library.ledger import iso
 from batch.library.planned import Planned
-from batch.library.resting import Rest, policy_of, recorded, rest_of
+from batch.library.resting import Rest, policy_of, rest_of
 from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
 from batch.output.layout import Layout
 from batch.output.rescue import Rescue
 from batch.output.row import outcome_of
-from batch.output.store import Store, last_run
+from batch.output.store import Store, last_run, recorded
 from batch.output.uploaded import standing, target_of
 from batch.output.whereabouts import Whereabouts
 from batch.plan import HEALS_BY_ITSELF, IsPresent, Known, Policy

@@ -5,9 +5,10 @@ SQLite and Postgres both keep it (`stores` says which of them a folder's is).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from batch.attempt import Account, Attempt
 from batch.output.state import Change, Payment, Uploaded
@@ -159,3 +160,12 @@ class Store(Protocol):
 def last_run(store: Store) -> RunRecord | None:
     """Return what is recorded of the latest run."""
     return next(iter(store.runs(last=1)), None)
+
+
+def recorded(summary: str | None) -> dict[str, Any]:
+    """Return what a run has recorded at its end; nothing if that cannot be read."""
+    try:
+        found = json.loads(summary or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

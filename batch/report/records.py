@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time as clock
 from collections.abc import Sequence
 from dataclasses import field
@@ -20,7 +19,7 @@ from batch.library.planned import Planned
 from batch.library.resting import Rest, policy_of, rest_of
 from batch.output import stores
 from batch.output.folder import ORIGIN, SANDBOX
-from batch.output.store import RunRecord
+from batch.output.store import RunRecord, recorded
 from batch.output.uploaded import target_of
 from batch.output.whereabouts import Where, Whereabouts
 
@@ -165,18 +164,9 @@ def arranged(records: Sequence[RunRecord], now: float) -> tuple[Run, ...]:
             until=finished_at or max(following, started_at),
             finished_at=finished_at,
             exit_code=exit_code,
-            summary=_object(summary),
+            summary=recorded(summary),
         )
         for (run_id, started_at, finished_at, exit_code, summary), following in zip(
             records, begins, strict=False
         )
     )
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    """Return a JSON object; empty where there is none."""
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
